@@ -1,0 +1,187 @@
+package ciphersuite
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// SignatureScheme is the signature algorithm of a suite, by its code point in
+// TLS (RFC 8446, Section 4.2.3).
+type SignatureScheme uint16
+
+// The signature schemes of RFC 9420, Section 17.1.
+const (
+	ECDSA_SECP256R1_SHA256 SignatureScheme = 0x0403
+	ECDSA_SECP384R1_SHA384 SignatureScheme = 0x0503
+	ECDSA_SECP521R1_SHA512 SignatureScheme = 0x0603
+	ED25519                SignatureScheme = 0x0807
+	ED448                  SignatureScheme = 0x0808
+)
+
+// ErrSignature reports a signature that does not verify.
+var ErrSignature = errors.New("signature does not verify")
+
+// String returns the scheme's name in the TLS registry.
+func (s SignatureScheme) String() string {
+	switch s {
+	case ECDSA_SECP256R1_SHA256:
+		return "ecdsa_secp256r1_sha256"
+	case ECDSA_SECP384R1_SHA384:
+		return "ecdsa_secp384r1_sha384"
+	case ECDSA_SECP521R1_SHA512:
+		return "ecdsa_secp521r1_sha512"
+	case ED25519:
+		return "ed25519"
+	case ED448:
+		return "ed448"
+	}
+	return fmt.Sprintf("0x%04X", uint16(s))
+}
+
+// curve returns the curve of an ECDSA scheme, nil for any other.
+func (s SignatureScheme) curve() elliptic.Curve {
+	switch s {
+	case ECDSA_SECP256R1_SHA256:
+		return elliptic.P256()
+	case ECDSA_SECP384R1_SHA384:
+		return elliptic.P384()
+	case ECDSA_SECP521R1_SHA512:
+		return elliptic.P521()
+	}
+	return nil
+}
+
+// hash returns the hash that is signed instead of the message, zero for EdDSA.
+func (s SignatureScheme) hash() crypto.Hash {
+	switch s {
+	case ECDSA_SECP256R1_SHA256:
+		return crypto.SHA256
+	case ECDSA_SECP384R1_SHA384:
+		return crypto.SHA384
+	case ECDSA_SECP521R1_SHA512:
+		return crypto.SHA512
+	}
+	return 0
+}
+
+// PublicKeySize returns the length of an encoded public key in bytes
+// (RFC 9420, Section 5.1.1): an uncompressed point of 65, 97 or 133 bytes for
+// ECDSA, 32 for Ed25519, 57 for Ed448; 0 for an unknown scheme.
+func (s SignatureScheme) PublicKeySize() int {
+	switch s {
+	case ED25519:
+		return ed25519.PublicKeySize
+	case ED448:
+		return 57
+	}
+	if c := s.curve(); c != nil {
+		return 1 + 2*((c.Params().BitSize+7)/8)
+	}
+	return 0
+}
+
+// PublicKey is a public signature key, parsed and checked once to be used many
+// times. It is immutable and safe for concurrent use.
+type PublicKey struct {
+	scheme  SignatureScheme
+	encoded []byte
+	ecdsa   *ecdsa.PublicKey  // one of these two
+	ed25519 ed25519.PublicKey // is set
+}
+
+// ParsePublicKey decodes a public key from the form that RFC 9420, Section
+// 5.1.1, gives it: PublicKeySize bytes, for ECDSA an uncompressed point that is
+// on the curve. It keeps a copy of b.
+func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
+	if want := s.PublicKeySize(); want == 0 || len(b) != want {
+		return nil, fmt.Errorf("parse %v public key: it has %d bytes, want %d", s, len(b), want)
+	}
+	p := &PublicKey{scheme: s, encoded: append([]byte(nil), b...)}
+	switch c := s.curve(); {
+	case c != nil:
+		key, err := ecdsa.ParseUncompressedPublicKey(c, p.encoded)
+		if err != nil {
+			return nil, fmt.Errorf("parse %v public key: it is not a point of the curve", s)
+		}
+		p.ecdsa = key
+	case s == ED25519:
+		p.ed25519 = ed25519.PublicKey(p.encoded)
+	default:
+		return nil, fmt.Errorf("parse %v public key: the scheme is not served", s)
+	}
+	return p, nil
+}
+
+// MarshalPublicKey encodes an *ecdsa.PublicKey or an ed25519.PublicKey as RFC
+// 9420, Section 5.1.1, asks and returns the scheme that it is for.
+func MarshalPublicKey(key crypto.PublicKey) (SignatureScheme, []byte, error) {
+	switch key := key.(type) {
+	case ed25519.PublicKey:
+		return ED25519, append([]byte(nil), key...), nil
+	case *ecdsa.PublicKey:
+		for _, s := range []SignatureScheme{ECDSA_SECP256R1_SHA256, ECDSA_SECP384R1_SHA384, ECDSA_SECP521R1_SHA512} {
+			if s.curve() == key.Curve {
+				b, err := key.Bytes()
+				return s, b, err
+			}
+		}
+		return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses the curve %s", key.Params().Name)
+	}
+	return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses a %T", key)
+}
+
+// Scheme returns the scheme that the key is for.
+func (p *PublicKey) Scheme() SignatureScheme { return p.scheme }
+
+// Bytes returns a copy of the encoded key.
+func (p *PublicKey) Bytes() []byte { return append([]byte(nil), p.encoded...) }
+
+// VerifyWithLabel verifies a signature over label and content (RFC 9420,
+// Section 5.1.2): ASN.1 DER for ECDSA, R || S for EdDSA. The error is
+// ErrSignature.
+func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) error {
+	message := signContent(label, content)
+	ok := false
+	if p.ecdsa != nil {
+		ok = ecdsa.VerifyASN1(p.ecdsa, digest(p.scheme.hash(), message), signature)
+	} else {
+		ok = ed25519.Verify(p.ed25519, message, signature)
+	}
+	if !ok {
+		return ErrSignature
+	}
+	return nil
+}
+
+// SignWithLabel signs label and content (RFC 9420, Section 5.1.2). k gets the
+// digest and the hash for ECDSA, the whole message and no hash for EdDSA; what
+// it returns is not verified here.
+func (s SignatureScheme) SignWithLabel(rand io.Reader, k crypto.Signer, label string, content []byte) ([]byte, error) {
+	message := signContent(label, content)
+	if h := s.hash(); h != 0 {
+		return k.Sign(rand, digest(h, message), h)
+	}
+	return k.Sign(rand, message, crypto.Hash(0))
+}
+
+// signContent encodes SignContent.
+func signContent(label string, content []byte) []byte {
+	const prefix = "MLS 1.0 "
+	b := make([]byte, 0, len(prefix)+len(label)+len(content)+8)
+	b = wire.AppendVectorLen(b, len(prefix)+len(label))
+	b = append(append(b, prefix...), label...)
+	return wire.AppendVector(b, content)
+}
+
+func digest(h crypto.Hash, message []byte) []byte {
+	w := h.New()
+	w.Write(message)
+	return w.Sum(nil)
+}
