@@ -1,0 +1,67 @@
+package token
+
+import (
+	"encoding/binary"
+
+	"github.com/miekg/pkcs11"
+)
+
+// KeyAttributes are attributes of a private or secret key that say how well it
+// is kept and what it may do (PKCS#11, Section 4.9 ff.). Nil: the token does not
+// say.
+type KeyAttributes struct {
+	Token            *bool `json:"token,omitempty"`
+	Private          *bool `json:"private,omitempty"`
+	Sensitive        *bool `json:"sensitive,omitempty"`
+	AlwaysSensitive  *bool `json:"always_sensitive,omitempty"`
+	Extractable      *bool `json:"extractable,omitempty"`
+	NeverExtractable *bool `json:"never_extractable,omitempty"`
+	Local            *bool `json:"local,omitempty"`
+	Modifiable       *bool `json:"modifiable,omitempty"`
+	Sign             *bool `json:"sign,omitempty"`
+	Encrypt          *bool `json:"encrypt,omitempty"`
+	Decrypt          *bool `json:"decrypt,omitempty"`
+	Wrap             *bool `json:"wrap,omitempty"`
+	Unwrap           *bool `json:"unwrap,omitempty"`
+	Derive           *bool `json:"derive,omitempty"`
+}
+
+func (a *KeyAttributes) fields() map[uint]**bool {
+	return map[uint]**bool{
+		pkcs11.CKA_TOKEN:             &a.Token,
+		pkcs11.CKA_PRIVATE:           &a.Private,
+		pkcs11.CKA_SENSITIVE:         &a.Sensitive,
+		pkcs11.CKA_ALWAYS_SENSITIVE:  &a.AlwaysSensitive,
+		pkcs11.CKA_EXTRACTABLE:       &a.Extractable,
+		pkcs11.CKA_NEVER_EXTRACTABLE: &a.NeverExtractable,
+		pkcs11.CKA_LOCAL:             &a.Local,
+		pkcs11.CKA_MODIFIABLE:        &a.Modifiable,
+		pkcs11.CKA_SIGN:              &a.Sign,
+		pkcs11.CKA_ENCRYPT:           &a.Encrypt,
+		pkcs11.CKA_DECRYPT:           &a.Decrypt,
+		pkcs11.CKA_WRAP:              &a.Wrap,
+		pkcs11.CKA_UNWRAP:            &a.Unwrap,
+		pkcs11.CKA_DERIVE:            &a.Derive,
+	}
+}
+
+func (s *session) keyAttributes(o pkcs11.ObjectHandle) (a KeyAttributes, err error) {
+	for t, field := range a.fields() {
+		if *field, err = s.flag(o, t); err != nil {
+			return KeyAttributes{}, err
+		}
+	}
+	return a, nil
+}
+
+// nativeUint decodes a CK_ULONG: the machine's byte order, and 4 bytes on some
+// systems, 8 on others.
+func nativeUint(b []byte) (uint, bool) {
+	switch len(b) {
+	case 4:
+		return uint(binary.NativeEndian.Uint32(b)), true
+	case 8:
+		return uint(binary.NativeEndian.Uint64(b)), true
+	}
+	return 0, false
+}

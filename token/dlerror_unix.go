@@ -1,0 +1,38 @@
+//go:build unix
+
+package token
+
+/*
+#cgo linux LDFLAGS: -ldl
+#include <dlfcn.h>
+#include <stdlib.h>
+
+// why loads a library and returns the loader's complaint, or NULL when it loads.
+static const char *why(const char *path) {
+	void *handle = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+	if (handle == NULL) {
+		return dlerror();
+	}
+	dlclose(handle);
+	return NULL;
+}
+*/
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// whyNotLoaded says why the library at path is not a module that loads.
+// miekg/pkcs11 only says that it does not.
+func whyNotLoaded(path string) string {
+	runtime.LockOSThread() // dlerror is a thread's
+	defer runtime.UnlockOSThread()
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	if text := C.why(p); text != nil {
+		return C.GoString(text)
+	}
+	return "not a PKCS#11 library: it has no C_GetFunctionList"
+}

@@ -1,0 +1,325 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/ThalesGroup/crypto11"
+	"github.com/miekg/pkcs11"
+)
+
+// KeyPairSpec says what signature key pair to generate.
+type KeyPairSpec struct {
+	Curve Curve
+	ID    []byte // CKA_ID; nil: 16 random bytes
+	Label string // CKA_LABEL
+}
+
+// KeyQuery finds a key pair by CKA_ID, CKA_LABEL or both. Empty fields fit any
+// key, but not both may be empty.
+type KeyQuery struct {
+	ID    []byte
+	Label string
+}
+
+// KeyPairInfo describes a private key in the token that may not be one of ours.
+type KeyPairInfo struct {
+	ID         []byte           `json:"id"`
+	Label      string           `json:"label"`
+	KeyType    uint             `json:"key_type"` // CKA_KEY_TYPE
+	Curve      Curve            `json:"-"`        // 0: none that this package signs with
+	Public     crypto.PublicKey `json:"-"`        // nil: no public key object, or several, or one that does not parse
+	Attributes KeyAttributes    `json:"attributes"`
+}
+
+// GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair):
+// both halves stay there, the private one is sensitive, not extractable, and
+// able to sign and nothing else. A pair of the same ID is ErrKeyExists.
+func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (k *SigningKey, err error) {
+	if spec.Curve.params() == nil {
+		return nil, fmt.Errorf("generate key pair: %w: %v", ErrUnsupported, spec.Curve)
+	}
+	spec.ID = idOrRandom(spec.ID)
+	err = t.pool.with(ctx, func(s *session) error {
+		k, err = t.generateKeyPair(s, spec)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generate %v key pair: %w", spec.Curve, err)
+	}
+	return k, nil
+}
+
+func idOrRandom(id []byte) []byte {
+	if len(id) > 0 {
+		return bytes.Clone(id)
+	}
+	id = make([]byte, 16)
+	rand.Read(id) // never fails
+	return id
+}
+
+func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, error) {
+	if err := s.requireNew(pkcs11.CKO_PRIVATE_KEY, spec.ID); err != nil {
+		return nil, err
+	}
+	verify, private, err := s.generateOn(spec.Curve, keyPairTemplates(spec))
+	if err != nil {
+		return nil, err
+	}
+	k, err := t.loadKeyPair(s, private, verify)
+	if err != nil {
+		// A key that nobody has a name for must not stay behind.
+		return nil, errors.Join(err, s.destroy(private), s.destroy(verify))
+	}
+	return k, nil
+}
+
+// requireNew fails with ErrKeyExists where an object of that class has the ID.
+func (s *session) requireNew(class uint, id []byte) error {
+	found, err := s.find(attr(pkcs11.CKA_CLASS, class), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+	if err == nil && len(found) > 0 {
+		err = fmt.Errorf("%w: CKA_ID %x", ErrKeyExists, id)
+	}
+	return err
+}
+
+// templates are those of C_GenerateKeyPair, without CKA_EC_PARAMS.
+type templates struct{ public, private []*pkcs11.Attribute }
+
+// keyPairTemplates sets every attribute that matters: defaults are the vendor's.
+func keyPairTemplates(spec KeyPairSpec) templates {
+	p := spec.Curve.params()
+	return templates{
+		public: []*pkcs11.Attribute{
+			attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
+			attr(pkcs11.CKA_KEY_TYPE, p.keyType),
+			attr(pkcs11.CKA_TOKEN, true),
+			attr(pkcs11.CKA_PRIVATE, false),
+			attr(pkcs11.CKA_VERIFY, true),
+			attr(pkcs11.CKA_ENCRYPT, false),
+			attr(pkcs11.CKA_WRAP, false),
+			attr(pkcs11.CKA_ID, spec.ID),
+			attr(pkcs11.CKA_LABEL, spec.Label),
+		},
+		private: []*pkcs11.Attribute{
+			attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+			attr(pkcs11.CKA_KEY_TYPE, p.keyType),
+			attr(pkcs11.CKA_TOKEN, true),
+			attr(pkcs11.CKA_PRIVATE, true),
+			attr(pkcs11.CKA_SENSITIVE, true),
+			attr(pkcs11.CKA_EXTRACTABLE, false),
+			attr(pkcs11.CKA_SIGN, true),
+			attr(pkcs11.CKA_DECRYPT, false),
+			attr(pkcs11.CKA_UNWRAP, false),
+			attr(pkcs11.CKA_DERIVE, false),
+			attr(pkcs11.CKA_ID, spec.ID),
+			attr(pkcs11.CKA_LABEL, spec.Label),
+		},
+	}
+}
+
+// generateOn generates a key pair on a curve. The curve has several names, and
+// tokens that know only another one refuse the first. No other error is tried
+// again: the key may have been made all the same.
+func (s *session) generateOn(c Curve, t templates) (public, private pkcs11.ObjectHandle, err error) {
+	p := c.params()
+	for _, name := range p.ecParams {
+		withCurve := append(t.public[:len(t.public):len(t.public)], attr(pkcs11.CKA_EC_PARAMS, []byte(name)))
+		public, private, err = s.api.GenerateKeyPair(s.handle, mechanism(p.generate, nil), withCurve, t.private)
+		err = callError("C_GenerateKeyPair", err)
+		if !failedWith(err, CKR_ATTRIBUTE_VALUE_INVALID, CKR_CURVE_NOT_SUPPORTED, CKR_DOMAIN_PARAMS_INVALID) {
+			break
+		}
+	}
+	return public, private, err
+}
+
+// FindKeyPair finds the one signature key pair that fits. None is ErrNotFound,
+// more than one ErrAmbiguousKey, another kind of key ErrUnsupported.
+func (t *Token) FindKeyPair(ctx context.Context, q KeyQuery) (k *SigningKey, err error) {
+	err = t.pool.with(ctx, func(s *session) error {
+		k, err = t.findKeyPair(s, q)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find key pair %v: %w", q, err)
+	}
+	return k, nil
+}
+
+// String returns what is looked for, for messages.
+func (q KeyQuery) String() string {
+	switch {
+	case len(q.ID) == 0:
+		return fmt.Sprintf("labelled %q", q.Label)
+	case q.Label == "":
+		return fmt.Sprintf("%x", q.ID)
+	}
+	return fmt.Sprintf("%x labelled %q", q.ID, q.Label)
+}
+
+func (t *Token) findKeyPair(s *session, q KeyQuery) (*SigningKey, error) {
+	if len(q.ID) == 0 && q.Label == "" {
+		return nil, errors.New("neither id nor label given")
+	}
+	template := []*pkcs11.Attribute{attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true)}
+	if len(q.ID) > 0 {
+		template = append(template, attr(pkcs11.CKA_ID, q.ID))
+	}
+	if q.Label != "" {
+		template = append(template, attr(pkcs11.CKA_LABEL, q.Label))
+	}
+	private, err := s.findOne(template...)
+	if err != nil {
+		return nil, err
+	}
+	verify, err := s.publicHalf(private)
+	if err != nil {
+		return nil, err
+	}
+	return t.loadKeyPair(s, private, verify)
+}
+
+// publicHalf finds the public key object that goes with a private key: the one
+// of the same CKA_ID, which is how PKCS#11 pairs them.
+func (s *session) publicHalf(private pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
+	id, err := s.attribute(private, pkcs11.CKA_ID)
+	if err != nil {
+		return 0, err
+	}
+	if len(id) == 0 {
+		return 0, fmt.Errorf("%w: private key without CKA_ID", ErrUnsupported)
+	}
+	public, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+	if err != nil {
+		return 0, fmt.Errorf("public key of %x: %w", id, err)
+	}
+	return public, nil
+}
+
+// loadKeyPair makes a SigningKey of two objects.
+func (t *Token) loadKeyPair(s *session, private, verify pkcs11.ObjectHandle) (*SigningKey, error) {
+	info, err := s.describe(private, verify)
+	if err != nil {
+		return nil, err
+	}
+	if info.Curve == 0 || info.Public == nil {
+		return nil, fmt.Errorf("%w: key type 0x%X", ErrUnsupported, info.KeyType)
+	}
+	k := &SigningKey{
+		token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public,
+		private: private, verify: verify,
+	}
+	if !info.Curve.params().edwards() {
+		k.ec, err = t.crypto11Key(info)
+	}
+	return k, err
+}
+
+// crypto11Key finds a private key again through crypto11. Asking for private
+// keys, and for the key type, keeps it from stumbling over public keys in an
+// encoding that it does not know, and over Edwards keys of the same ID.
+func (t *Token) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
+	set := crypto11.NewAttributeSet()
+	for attribute, value := range map[crypto11.AttributeType]any{
+		crypto11.CkaToken:   true,
+		crypto11.CkaKeyType: info.KeyType,
+		crypto11.CkaId:      info.ID,
+	} {
+		if err := set.Set(attribute, value); err != nil {
+			return nil, err
+		}
+	}
+	keys, err := t.ec.FindPrivateKeysWithAttributes(set)
+	switch {
+	case err != nil:
+		return nil, callError("C_FindObjects", err)
+	case len(keys) == 0:
+		return nil, ErrNotFound
+	case len(keys) > 1:
+		return nil, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(keys))
+	}
+	return keys[0], nil
+}
+
+// describe reads a private key, and its public half where verify is not zero.
+func (s *session) describe(private, verify pkcs11.ObjectHandle) (info KeyPairInfo, err error) {
+	label, errLabel := s.attribute(private, pkcs11.CKA_LABEL)
+	id, errID := s.attribute(private, pkcs11.CKA_ID)
+	keyType, _, errType := s.number(private, pkcs11.CKA_KEY_TYPE)
+	ecParams, errParams := s.attribute(private, pkcs11.CKA_EC_PARAMS)
+	if err := errors.Join(errLabel, errID, errType, errParams); err != nil {
+		return KeyPairInfo{}, err
+	}
+	info = KeyPairInfo{ID: id, Label: string(label), KeyType: keyType, Curve: curveOf(keyType, ecParams)}
+	if info.Curve == 0 || verify == 0 {
+		return info, nil
+	}
+	point, err := s.attribute(verify, pkcs11.CKA_EC_POINT)
+	if err != nil {
+		return KeyPairInfo{}, err
+	}
+	info.Public, err = info.Curve.params().parsePoint(point)
+	return info, err
+}
+
+// KeyPairs describes every private key on the token, those that this package
+// does not sign with too.
+func (t *Token) KeyPairs(ctx context.Context) (infos []KeyPairInfo, err error) {
+	err = t.pool.with(ctx, func(s *session) error {
+		infos, err = s.keyPairs()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list key pairs: %w", err)
+	}
+	return infos, nil
+}
+
+func (s *session) keyPairs() ([]KeyPairInfo, error) {
+	found, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]KeyPairInfo, 0, len(found))
+	for _, private := range found {
+		info, err := s.describeAny(private)
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+// describeAny describes a key that may be half, double or of a foreign kind,
+// which is no error in a list.
+func (s *session) describeAny(private pkcs11.ObjectHandle) (KeyPairInfo, error) {
+	verify, err := s.publicHalf(private)
+	if _, failed := errors.AsType[*Error](err); failed {
+		return KeyPairInfo{}, err
+	}
+	info, err := s.describe(private, verify)
+	if _, failed := errors.AsType[*Error](err); failed {
+		return KeyPairInfo{}, err
+	}
+	info.Attributes, err = s.keyAttributes(private)
+	return info, err
+}
+
+// DestroyKeyPair destroys both halves in the token (C_DestroyObject), the private
+// one first. It cannot be undone; k is of no use afterwards.
+func (t *Token) DestroyKeyPair(ctx context.Context, k *SigningKey) error {
+	err := t.pool.with(ctx, func(s *session) error {
+		return errors.Join(s.destroy(k.private), s.destroy(k.verify))
+	})
+	if err != nil {
+		return fmt.Errorf("destroy key pair %x: %w", k.id, err)
+	}
+	return nil
+}

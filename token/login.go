@@ -1,0 +1,139 @@
+package token
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/miekg/pkcs11"
+)
+
+// login is the login of this process to the token in one slot.
+type login struct {
+	users int // Tokens that rely on it
+	pin   pinDigest
+}
+
+// pinDigest tells whether two PINs are the same without keeping them: an HMAC
+// under a key that this process drew.
+type pinDigest [sha256.Size]byte
+
+var pinDigestKey = sync.OnceValue(func() []byte {
+	key := make([]byte, sha256.Size)
+	rand.Read(key) // never fails
+	return key
+})
+
+func digestPIN(p PIN) (d pinDigest) {
+	h := hmac.New(sha256.New, pinDigestKey())
+	h.Write(p.Reveal())
+	h.Sum(d[:0])
+	return d
+}
+
+// readPIN reads the PIN, unless the token needs none or is known to refuse it.
+func readPIN(ctx context.Context, source PINSource, info Info) (PIN, error) {
+	if info.UserPINLocked {
+		return PIN{}, &refusal{cause: &Error{Func: "C_GetTokenInfo", RV: CKR_PIN_LOCKED}}
+	}
+	if source == nil {
+		if info.LoginRequired {
+			return PIN{}, fmt.Errorf("%w: no source given", ErrPINSource)
+		}
+		return PIN{}, nil
+	}
+	pin, err := source.Read(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return PIN{}, ctx.Err()
+		}
+		return PIN{}, fmt.Errorf("%w: %w", ErrPINSource, err)
+	}
+	if pin.Len() == 0 {
+		return PIN{}, fmt.Errorf("%w: it is empty", ErrPINSource)
+	}
+	return pin, nil
+}
+
+// login logs the user in through s, with one C_Login at most. The caller holds
+// m.mu.
+func (m *module) login(s *session, info Info, pin PIN) error {
+	if pin.Len() == 0 {
+		return nil
+	}
+	digest := digestPIN(pin)
+	if l := m.logins[info.Slot]; l != nil {
+		// The token would accept any PIN now.
+		if l.pin != digest {
+			return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}}
+		}
+		if err := s.requireLogin(); err != nil {
+			return err
+		}
+		l.users++
+		return nil
+	}
+	if refused, ok := m.refused[info.Serial]; ok && refused == digest {
+		return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}, before: true}
+	}
+	err := callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
+	if failedWith(err, CKR_PIN_INCORRECT) {
+		m.refused[info.Serial] = digest
+	}
+	if err != nil && !failedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
+		return refuse(err)
+	}
+	delete(m.refused, info.Serial)
+	m.logins[info.Slot] = &login{users: 1, pin: digest}
+	return nil
+}
+
+// logout lets go of the login. The token ends it by itself when the last session
+// of the process closes; an explicit C_Logout would end it for other Tokens.
+func (m *module) logout(slot uint) {
+	l := m.logins[slot]
+	if l == nil {
+		return
+	}
+	if l.users--; l.users == 0 {
+		delete(m.logins, slot)
+	}
+}
+
+// refusal is a login that the token refused because of the PIN.
+type refusal struct {
+	cause  *Error
+	before bool // not tried: the token refused the same PIN before
+}
+
+// refusals are the return values that mean so, in words.
+var refusals = map[RV]string{
+	CKR_PIN_INCORRECT:            "PIN is incorrect",
+	CKR_PIN_INVALID:              "PIN has characters that the token does not take",
+	CKR_PIN_LEN_RANGE:            "PIN is too short or too long",
+	CKR_PIN_EXPIRED:              "PIN has expired",
+	CKR_PIN_LOCKED:               "PIN is locked",
+	CKR_USER_PIN_NOT_INITIALIZED: "user PIN was never set",
+}
+
+// refuse makes a refusal of err where it is one.
+func refuse(err error) error {
+	if call, ok := errors.AsType[*Error](err); ok && refusals[call.RV] != "" {
+		return &refusal{cause: call}
+	}
+	return err
+}
+
+func (r *refusal) Error() string {
+	if r.before {
+		return fmt.Sprintf("%s (%s before; not tried again)", refusals[r.cause.RV], r.cause.RV.Name())
+	}
+	return fmt.Sprintf("%s (%s)", refusals[r.cause.RV], r.cause.RV.Name())
+}
+
+func (r *refusal) Is(target error) bool { return target == ErrPIN }
+func (r *refusal) Unwrap() error        { return r.cause }

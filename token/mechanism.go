@@ -1,0 +1,17 @@
+package token
+
+import "github.com/miekg/pkcs11"
+
+// Constants of PKCS#11 3.0 that miekg/pkcs11 lacks.
+const (
+	ckmECEdwardsKeyPairGen = 0x1055
+	ckmEdDSA               = 0x1057
+	ckmAESKeyWrapPad       = 0x210A
+	ckmAESKeyWrapKWP       = 0x210B
+	ckkECEdwards           = 0x40
+)
+
+// mechanism is a mechanism with its parameter in the form the calls take.
+func mechanism(m uint, parameter any) []*pkcs11.Mechanism {
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m, parameter)}
+}

@@ -1,0 +1,99 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// attr is short for an attribute of a template.
+func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, value) }
+
+// find returns the objects that match. Finding none means that there is none:
+// a session without the login would not see private objects, so it is asked
+// whether it has it.
+func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+	found, err := s.search(template)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		if err := s.requireLogin(); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
+	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
+		return nil, callError("C_FindObjectsInit", err)
+	}
+	defer func() {
+		err = errors.Join(err, callError("C_FindObjectsFinal", s.api.FindObjectsFinal(s.handle)))
+	}()
+	for {
+		more, _, err := s.api.FindObjects(s.handle, 64)
+		if err != nil {
+			return nil, callError("C_FindObjects", err)
+		}
+		if len(more) == 0 {
+			return found, nil
+		}
+		found = append(found, more...)
+	}
+}
+
+// findOne returns the only object that matches: ErrNotFound and ErrAmbiguousKey
+// say that there is none or more than one.
+func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	found, err := s.find(template...)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(found) == 0:
+		return 0, ErrNotFound
+	case len(found) > 1:
+		return 0, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(found))
+	}
+	return found[0], nil
+}
+
+// attribute reads one attribute, or nil where the object has none or does not
+// show it. One at a time: a refused one fails the whole call.
+func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
+	a, err := s.api.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{attr(t, nil)})
+	err = callError("C_GetAttributeValue", err)
+	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a[0].Value, nil
+}
+
+// flag reads a CK_BBOOL attribute, or nil where the object has none.
+func (s *session) flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
+	v, err := s.attribute(o, t)
+	if err != nil || len(v) != 1 {
+		return nil, err
+	}
+	set := v[0] != 0
+	return &set, nil
+}
+
+// number reads a CK_ULONG attribute; false says that the object has none.
+func (s *session) number(o pkcs11.ObjectHandle, t uint) (uint, bool, error) {
+	v, err := s.attribute(o, t)
+	if err != nil {
+		return 0, false, err
+	}
+	n, ok := nativeUint(v)
+	return n, ok, nil
+}
+
+func (s *session) destroy(o pkcs11.ObjectHandle) error {
+	return callError("C_DestroyObject", s.api.DestroyObject(s.handle, o))
+}

@@ -1,0 +1,209 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Sizes of AES-256-GCM in bytes.
+const (
+	NonceSize = 12
+	TagSize   = 16
+)
+
+// WrappingKey is an AES-256 key in the token that seals by AES-GCM. It may be
+// used by several goroutines at once. Its handle was found once and is kept.
+type WrappingKey struct {
+	token  *Token
+	id     []byte
+	label  string
+	handle pkcs11.ObjectHandle
+}
+
+// GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
+// that is sensitive, not extractable, and able to encrypt and decrypt and nothing
+// else: a key that could also wrap would decrypt what it wrapped. A nil id is 16
+// random bytes; a key of the same id is ErrKeyExists.
+func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string) (*WrappingKey, error) {
+	k := &WrappingKey{token: t, id: idOrRandom(id), label: label}
+	err := t.pool.with(ctx, func(s *session) (err error) {
+		if err := s.requireNew(pkcs11.CKO_SECRET_KEY, k.id); err != nil {
+			return err
+		}
+		k.handle, err = s.generateKey(wrappingKeyTemplate(k.id, label))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generate wrapping key: %w", err)
+	}
+	return k, nil
+}
+
+func (s *session) generateKey(template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	h, err := s.api.GenerateKey(s.handle, mechanism(pkcs11.CKM_AES_KEY_GEN, nil), template)
+	return h, callError("C_GenerateKey", err)
+}
+
+// wrappingKeyTemplate sets every attribute that matters: defaults are the vendor's.
+func wrappingKeyTemplate(id []byte, label string) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{
+		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
+		attr(pkcs11.CKA_VALUE_LEN, 32),
+		attr(pkcs11.CKA_TOKEN, true),
+		attr(pkcs11.CKA_PRIVATE, true),
+		attr(pkcs11.CKA_SENSITIVE, true),
+		attr(pkcs11.CKA_EXTRACTABLE, false),
+		attr(pkcs11.CKA_ENCRYPT, true),
+		attr(pkcs11.CKA_DECRYPT, true),
+		attr(pkcs11.CKA_WRAP, false),
+		attr(pkcs11.CKA_UNWRAP, false),
+		attr(pkcs11.CKA_SIGN, false),
+		attr(pkcs11.CKA_VERIFY, false),
+		attr(pkcs11.CKA_DERIVE, false),
+		attr(pkcs11.CKA_ID, id),
+		attr(pkcs11.CKA_LABEL, label),
+	}
+}
+
+// FindWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound, more
+// than one ErrAmbiguousKey, another key length ErrUnsupported.
+func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, error) {
+	k := &WrappingKey{token: t, id: bytes.Clone(id)}
+	err := t.pool.with(ctx, k.find)
+	if err != nil {
+		return nil, fmt.Errorf("find wrapping key %x: %w", id, err)
+	}
+	return k, nil
+}
+
+func (k *WrappingKey) find(s *session) (err error) {
+	if len(k.id) == 0 {
+		return errors.New("no id given")
+	}
+	k.handle, err = s.findOne(
+		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
+		attr(pkcs11.CKA_TOKEN, true),
+		attr(pkcs11.CKA_ID, k.id),
+	)
+	if err != nil {
+		return err
+	}
+	length, known, err := s.number(k.handle, pkcs11.CKA_VALUE_LEN)
+	if err != nil {
+		return err
+	}
+	if known && length != 32 {
+		return fmt.Errorf("%w: AES key of %d bytes, want 32", ErrUnsupported, length)
+	}
+	label, err := s.attribute(k.handle, pkcs11.CKA_LABEL)
+	k.label = string(label)
+	return err
+}
+
+// DestroyWrappingKey destroys the key in the token (C_DestroyObject): nothing that
+// it sealed opens any more. It cannot be undone.
+func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
+	err := t.pool.with(ctx, func(s *session) error { return s.destroy(k.handle) })
+	if err != nil {
+		return fmt.Errorf("destroy wrapping key %x: %w", k.id, err)
+	}
+	return nil
+}
+
+// ID returns a copy of CKA_ID.
+func (k *WrappingKey) ID() []byte { return bytes.Clone(k.id) }
+
+// Label returns CKA_LABEL.
+func (k *WrappingKey) Label() string { return k.label }
+
+// Attributes reads the key's attributes from the token.
+func (k *WrappingKey) Attributes(ctx context.Context) (KeyAttributes, error) {
+	a, err := k.token.attributesOf(ctx, k.handle)
+	if err != nil {
+		return KeyAttributes{}, fmt.Errorf("read attributes of wrapping key %x: %w", k.id, err)
+	}
+	return a, nil
+}
+
+// Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the
+// ciphertext with the tag of 16 bytes at its end. The nonce must never be used
+// again under this key. Neither slice is kept.
+func (k *WrappingKey) Seal(ctx context.Context, nonce [NonceSize]byte, plaintext, aad []byte) (sealed []byte, err error) {
+	err = k.token.pool.with(ctx, func(s *session) error {
+		sealed, err = s.seal(k.handle, nonce, plaintext, aad)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seal under key %x: %w", k.id, err)
+	}
+	return sealed, nil
+}
+
+// errNonce reports a token that took a nonce of its own, as some cloud HSMs do:
+// the ciphertext would not open under the one that the caller will store.
+var errNonce = errors.New("token did not use the given nonce")
+
+func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	defer params.Free()
+	if err := s.api.EncryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
+		return nil, callError("C_EncryptInit", err)
+	}
+	sealed, err := s.api.Encrypt(s.handle, plaintext)
+	if err != nil {
+		return nil, callError("C_Encrypt", err)
+	}
+	if used := params.IV(); !bytes.Equal(used, nonce[:]) {
+		return nil, errNonce
+	}
+	if len(sealed) != len(plaintext)+TagSize {
+		return nil, fmt.Errorf("token returned %d bytes, want %d", len(sealed), len(plaintext)+TagSize)
+	}
+	return sealed, nil
+}
+
+// Open decrypts what Seal returned, under the same nonce and additional data. The
+// caller clears the plaintext. ErrDecrypt says that key, nonce, ciphertext or
+// additional data is not the right one; other errors are the token's.
+func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertext, aad []byte) (plaintext []byte, err error) {
+	if len(ciphertext) < TagSize {
+		return nil, fmt.Errorf("open under key %x: %w: %d bytes", k.id, ErrDecrypt, len(ciphertext))
+	}
+	err = k.token.pool.with(ctx, func(s *session) error {
+		plaintext, err = s.open(k.handle, nonce, ciphertext, aad)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open under key %x: %w", k.id, err)
+	}
+	return plaintext, nil
+}
+
+func (s *session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	defer params.Free()
+	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
+		return nil, callError("C_DecryptInit", err)
+	}
+	plaintext, err := s.api.Decrypt(s.handle, ciphertext)
+	if err = callError("C_Decrypt", err); failedWith(err, badCiphertext...) {
+		return nil, fmt.Errorf("%w: %w", ErrDecrypt, err)
+	}
+	if err == nil && len(plaintext) != len(ciphertext)-TagSize {
+		return nil, fmt.Errorf("token returned %d bytes, want %d", len(plaintext), len(ciphertext)-TagSize)
+	}
+	return plaintext, err
+}
+
+// badCiphertext is what tokens say of a tag that does not fit. SoftHSM 2.6 says
+// CKR_GENERAL_ERROR, which might be anything: but a device that is gone says so.
+var badCiphertext = []RV{
+	CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_DATA_INVALID, CKR_DATA_LEN_RANGE,
+	CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE, CKR_AEAD_DECRYPT_FAILED,
+}
