@@ -1,0 +1,57 @@
+package vault
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/hex"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+)
+
+// A blob that was sealed by this format's first version opens with nothing but
+// the key and the document: the additional data and the plaintext are frozen
+// with it. Made once by AES-256-GCM in software.
+func TestSealedFormIsFrozen(t *testing.T) {
+	s, _ := ciphersuite.Lookup(ciphersuite.MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519)
+	key := make([]byte, 32)
+	for i := range key {
+		key[i] = byte(i)
+	}
+	ref := make([]byte, 32)
+	for i := range ref {
+		ref[i] = byte(0x80 + i)
+	}
+	raw, err := hex.DecodeString(frozenBlob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := ParseBlob(raw)
+	if err != nil {
+		t.Fatalf("ParseBlob() err = %v, want nil", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plaintext, err := gcm.Open(nil, blob.Nonce[:], blob.Ciphertext, blob.additionalData(ref))
+	if err != nil {
+		t.Fatalf("the frozen blob does not open: %v", err)
+	}
+	keys, err := decodePrivateKeys(s, plaintext)
+	if err != nil {
+		t.Fatalf("decodePrivateKeys() err = %v, want nil", err)
+	}
+	if got := hex.EncodeToString(keys.Init.Bytes()); got != "1111111111111111111111111111111111111111111111111111111111111111" {
+		t.Errorf("init key = %s", got)
+	}
+	if got := hex.EncodeToString(keys.Encryption.Bytes()); got != "2222222222222222222222222222222222222222222222222222222222222222" {
+		t.Errorf("encryption key = %s", got)
+	}
+}
+
+const frozenBlob = "0101000110000102030405060708090a0b0c0d0e0f404142434445464748494a4b4052c2a8bf32372d9612dcd506278a75024a68d7434da6241e3266565ff48602fcca8928d18efc9bfd7603d6294db32ffdf8e953881311e5c02ba338f62605c80ae2c63112577c4e279a9227b3c02ddda42a0881"

@@ -1,0 +1,87 @@
+package vault
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// The first two bytes of a blob.
+const (
+	blobVersion      = 1
+	algorithmAES256G = 1 // AES-256-GCM in the token (CKM_AES_GCM), 12-byte nonce, 16-byte tag
+)
+
+// sealLabel is what the additional data begins with: nothing else that a
+// wrapping key might ever seal begins so.
+const sealLabel = "hsm-kp sealed private keys"
+
+// Blob is the sealed form of the private keys of one key package. Its bytes, in
+// the presentation language of RFC 9420, Section 2.1:
+//
+//	uint8  version = 1
+//	uint8  algorithm = 1             AES-256-GCM
+//	uint16 cipher_suite
+//	opaque wrapping_key_id<V>        CKA_ID
+//	opaque nonce[12]
+//	opaque ciphertext<V>             the last 16 bytes are the tag
+//
+// The plaintext is
+//
+//	opaque init_private_key<V>       Nsk bytes
+//	opaque encryption_private_key<V> Nsk bytes
+//
+// and the additional data
+//
+//	opaque label<V> = "hsm-kp sealed private keys"
+//	all bytes of the blob before the nonce
+//	opaque key_package_ref<V>
+type Blob struct {
+	Suite      ciphersuite.ID
+	KeyID      KeyID
+	Nonce      [token.NonceSize]byte
+	Ciphertext []byte
+}
+
+// ParseBlob decodes a blob. It refuses another version or algorithm, and input
+// that is truncated or has trailing bytes, with ErrSealed. The blob aliases b.
+func ParseBlob(b []byte) (Blob, error) {
+	r := wire.NewReader(b)
+	version, algorithm := r.Uint8(), r.Uint8()
+	if r.Err() == nil && (version != blobVersion || algorithm != algorithmAES256G) {
+		return Blob{}, fmt.Errorf("%w: version %d, algorithm %d; this hsm-kp knows version 1, algorithm 1", ErrSealed, version, algorithm)
+	}
+	blob := Blob{Suite: ciphersuite.ID(r.Uint16()), KeyID: r.Vector()}
+	copy(blob.Nonce[:], r.Bytes(token.NonceSize))
+	blob.Ciphertext = r.Vector()
+	if err := r.Finish(); err != nil {
+		return Blob{}, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	return blob, nil
+}
+
+// Bytes encodes the blob.
+func (b *Blob) Bytes() []byte {
+	size := len(b.KeyID) + len(b.Ciphertext) + 32
+	out := b.appendHeader(make([]byte, 0, size))
+	out = append(out, b.Nonce[:]...)
+	return wire.AppendVector(out, b.Ciphertext)
+}
+
+// appendHeader appends what stands before the nonce.
+func (b *Blob) appendHeader(out []byte) []byte {
+	out = append(out, blobVersion, algorithmAES256G)
+	out = binary.BigEndian.AppendUint16(out, uint16(b.Suite))
+	return wire.AppendVector(out, b.KeyID)
+}
+
+// additionalData binds the blob to what it is for.
+func (b *Blob) additionalData(ref []byte) []byte {
+	out := make([]byte, 0, len(sealLabel)+len(b.KeyID)+len(ref)+16)
+	out = wire.AppendVector(out, []byte(sealLabel))
+	out = b.appendHeader(out)
+	return wire.AppendVector(out, ref)
+}

@@ -1,0 +1,178 @@
+// Package vault is the custody of the HPKE private keys of key packages: both
+// are sealed together by a wrapping key that lives in the token, before
+// anything of them reaches a disk, and come back only through the token.
+//
+// A sealed blob is bound to its KeyPackageRef, its cipher suite and its wrapping
+// key: moved to another record it does not open.
+package vault
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Sentinels for what a caller branches on.
+var (
+	// ErrSealed reports a blob that does not open: it is damaged, or was sealed
+	// for another key package, suite or wrapping key.
+	ErrSealed = errors.New("sealed private keys do not open")
+	// ErrWeakKey reports a wrapping key whose attributes let it, or what it
+	// sealed, leave the token.
+	ErrWeakKey = errors.New("wrapping key has unsafe attributes")
+)
+
+// KeyID is the CKA_ID of a wrapping key: 16 random bytes where this package
+// made it.
+type KeyID []byte
+
+// String returns the id in hexadecimal.
+func (id KeyID) String() string { return hex.EncodeToString(id) }
+
+// PrivateKeys are the two HPKE private keys of one key package.
+type PrivateKeys struct {
+	Init       *hpke.SecretKey // of init_key
+	Encryption *hpke.SecretKey // of the leaf node's encryption_key
+}
+
+// Clear overwrites both.
+func (k PrivateKeys) Clear() {
+	k.Init.Clear()
+	k.Encryption.Clear()
+}
+
+// Vault seals and unseals with one wrapping key. It is safe for concurrent use.
+type Vault struct {
+	key *token.WrappingKey
+	id  KeyID
+}
+
+// CreateKey generates a wrapping key in the token, an AES-256 key that can
+// neither leave it nor wrap others, and returns its id.
+func CreateKey(ctx context.Context, t *token.Token, label string) (KeyID, error) {
+	key, err := t.GenerateWrappingKey(ctx, nil, label)
+	if err != nil {
+		return nil, err
+	}
+	return key.ID(), nil
+}
+
+// Open finds the wrapping key with the given id, once, and checks its
+// attributes. The error wraps token.ErrNotFound, token.ErrAmbiguousKey or
+// ErrWeakKey, or is the token's.
+func Open(ctx context.Context, t *token.Token, id KeyID) (*Vault, error) {
+	key, err := t.FindWrappingKey(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	attributes, err := key.Attributes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if faults := weaknesses(attributes); len(faults) > 0 {
+		return nil, fmt.Errorf("%w: %s", ErrWeakKey, strings.Join(faults, ", "))
+	}
+	return &Vault{key: key, id: key.ID()}, nil
+}
+
+// weaknesses names the attributes that break custody. An attribute that the
+// token does not tell is not held against the key.
+func weaknesses(a token.KeyAttributes) []string {
+	var faults []string
+	for _, c := range []struct {
+		name  string
+		value *bool
+		want  bool
+	}{
+		{"CKA_SENSITIVE", a.Sensitive, true},
+		{"CKA_PRIVATE", a.Private, true},
+		{"CKA_EXTRACTABLE", a.Extractable, false},
+		{"CKA_WRAP", a.Wrap, false},
+		{"CKA_UNWRAP", a.Unwrap, false},
+		{"CKA_DERIVE", a.Derive, false},
+	} {
+		if c.value != nil && *c.value != c.want {
+			faults = append(faults, fmt.Sprintf("%s is %t", c.name, *c.value))
+		}
+	}
+	return faults
+}
+
+// KeyID returns the id of the wrapping key, which must not be changed.
+func (v *Vault) KeyID() KeyID { return v.id }
+
+// Seal seals both private keys for the key package ref of suite s, with a nonce
+// from rand, and returns a Blob's bytes.
+func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
+	if k.Init == nil || k.Encryption == nil || k.Init.Suite() != s || k.Encryption.Suite() != s {
+		return nil, fmt.Errorf("seal private keys: they are not two keys of %v", s.ID)
+	}
+	blob := Blob{Suite: s.ID, KeyID: v.id}
+	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
+		return nil, fmt.Errorf("seal private keys: %w", err)
+	}
+	plaintext := encodePrivateKeys(s, k)
+	defer clear(plaintext)
+	var err error
+	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.additionalData(ref))
+	if err != nil {
+		return nil, fmt.Errorf("seal private keys: %w", err)
+	}
+	return blob.Bytes(), nil
+}
+
+// Unseal opens what Seal returned for the same ref and suite under the same
+// wrapping key. The caller clears the keys. The error wraps ErrSealed where the
+// blob is at fault, and is the token's otherwise.
+func (v *Vault) Unseal(ctx context.Context, ref []byte, s *ciphersuite.Suite, sealed []byte) (PrivateKeys, error) {
+	blob, err := ParseBlob(sealed)
+	if err != nil {
+		return PrivateKeys{}, err
+	}
+	if blob.Suite != s.ID || string(blob.KeyID) != string(v.id) {
+		return PrivateKeys{}, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, s.ID, v.id)
+	}
+	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.additionalData(ref))
+	if errors.Is(err, token.ErrDecrypt) {
+		return PrivateKeys{}, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	if err != nil {
+		return PrivateKeys{}, fmt.Errorf("unseal private keys: %w", err)
+	}
+	defer clear(plaintext)
+	return decodePrivateKeys(s, plaintext)
+}
+
+// encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact
+// size, so that no copy is left behind by growing it.
+func encodePrivateKeys(s *ciphersuite.Suite, k PrivateKeys) []byte {
+	b := make([]byte, 0, 2*(wire.VectorLen(s.Nsk)+s.Nsk))
+	b = k.Init.AppendTo(wire.AppendVectorLen(b, s.Nsk))
+	return k.Encryption.AppendTo(wire.AppendVectorLen(b, s.Nsk))
+}
+
+func decodePrivateKeys(s *ciphersuite.Suite, plaintext []byte) (PrivateKeys, error) {
+	r := wire.NewReader(plaintext)
+	initKey, encryptionKey := r.Vector(), r.Vector()
+	if err := r.Finish(); err != nil {
+		return PrivateKeys{}, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	var k PrivateKeys
+	var err error
+	if k.Init, err = hpke.ParsePrivateKey(s, initKey); err != nil {
+		return PrivateKeys{}, fmt.Errorf("%w: init key: %w", ErrSealed, err)
+	}
+	if k.Encryption, err = hpke.ParsePrivateKey(s, encryptionKey); err != nil {
+		k.Init.Clear()
+		return PrivateKeys{}, fmt.Errorf("%w: encryption key: %w", ErrSealed, err)
+	}
+	return k, nil
+}
