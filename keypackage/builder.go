@@ -1,0 +1,145 @@
+package keypackage
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// ErrSignerFault reports a signer whose signature does not verify under its own
+// public key: a fault of the device, or a key that was swapped in it.
+var ErrSignerFault = errors.New("the signer made a signature that does not verify")
+
+// Builder makes key packages of one template with one signature key. It is
+// immutable, and safe for concurrent use when its signer is.
+type Builder struct {
+	suite  *ciphersuite.Suite
+	signer crypto.Signer
+	public *ciphersuite.PublicKey
+	// signatureKey is public as it is encoded.
+	signatureKey []byte
+	// leaf holds the encoded fields of a leaf node from signature_key to
+	// extensions, extensions those of the key package: what does not differ
+	// between one key package and the next.
+	leaf, extensions []byte
+}
+
+// NewBuilder checks the template and prepares all that key packages have in
+// common. The template is not needed afterwards. signer holds the private key
+// of the credential; its public key is an *ecdsa.PublicKey or an
+// ed25519.PublicKey of the suite's signature scheme.
+//
+// It refuses what RFC 9420 forbids to make: capabilities that lack mls10, the
+// suite or the credential's type, or list default types (Section 7.2); a
+// lifetime that ends before it begins; extensions that stand twice (Section
+// 13.4) or where they may not (Section 17.3); an x509 credential whose end
+// entity has another key than the signer (Section 5.3). The error tells all
+// faults of the template at once.
+func NewBuilder(t Template, signer crypto.Signer) (*Builder, error) {
+	if t.Suite == nil || !t.Suite.Served() {
+		return nil, errors.New("prepare key packages: the cipher suite is not served")
+	}
+	scheme, signatureKey, err := ciphersuite.MarshalPublicKey(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("prepare key packages: %w", err)
+	}
+	if scheme != t.Suite.Signature {
+		return nil, fmt.Errorf("prepare key packages: a %v key cannot sign for %v", scheme, t.Suite.ID)
+	}
+	public, err := scheme.ParsePublicKey(signatureKey)
+	if err != nil {
+		return nil, fmt.Errorf("prepare key packages: %w", err)
+	}
+	if err := errors.Join(t.check(), t.checkCertificate(signatureKey)); err != nil {
+		return nil, fmt.Errorf("prepare key packages: %w", err)
+	}
+	leaf := LeafNode{
+		SignatureKey: signatureKey,
+		Credential:   t.Credential,
+		Capabilities: t.capabilities(),
+		Source:       SourceKeyPackage,
+		Lifetime:     t.Lifetime,
+		Extensions:   t.LeafExtensions,
+	}
+	return &Builder{
+		suite:        t.Suite,
+		signer:       signer,
+		public:       public,
+		signatureKey: signatureKey,
+		leaf:         leaf.appendSigner(nil),
+		extensions:   appendExtensions(nil, t.Extensions),
+	}, nil
+}
+
+// Build makes the key package of two HPKE public keys of the suite (RFC 9420,
+// Section 10), which must be different. The private keys stay with the caller.
+//
+// The signer signs twice: LeafNodeTBS, then KeyPackageTBS. Each signature is
+// verified in software before it is used; ErrSignerFault is the error where one
+// does not verify. rand is handed to the signer, which may ignore it. The
+// arguments are copied.
+func (b *Builder) Build(rand io.Reader, initPublic, encryptionPublic []byte) (*Verified, error) {
+	if err := b.checkKeys(initPublic, encryptionPublic); err != nil {
+		return nil, fmt.Errorf("build key package: %w", err)
+	}
+	e := newEncoding(MLS10, b.suite.ID, initPublic, b.size(encryptionPublic))
+	e.message = wire.AppendVector(e.message, encryptionPublic)
+	e.message = append(e.message, b.leaf...)
+	e.leafEnd = len(e.message)
+	signature, err := b.sign(rand, labelLeafNode, e.leafNodeTBS())
+	if err != nil {
+		return nil, fmt.Errorf("build key package: sign leaf node: %w", err)
+	}
+	e.message = wire.AppendVector(e.message, signature)
+	e.message = append(e.message, b.extensions...)
+	e.end = len(e.message)
+	signature, err = b.sign(rand, labelKeyPackage, e.keyPackageTBS())
+	if err != nil {
+		return nil, fmt.Errorf("build key package: sign key package: %w", err)
+	}
+	e.message = wire.AppendVector(e.message, signature)
+	return newVerified(b.suite, e), nil
+}
+
+// checkKeys reports keys that are no HPKE public keys of the suite, or are one
+// and the same. RFC 9420, Section 10.1, asks for init_key and encryption_key to
+// differ, Section 16.8 for encryption and signature keys.
+func (b *Builder) checkKeys(initPublic, encryptionPublic []byte) error {
+	if err := hpke.ValidPublicKey(b.suite, initPublic); err != nil {
+		return fmt.Errorf("check init key: %w", err)
+	}
+	if err := hpke.ValidPublicKey(b.suite, encryptionPublic); err != nil {
+		return fmt.Errorf("check encryption key: %w", err)
+	}
+	switch {
+	case bytes.Equal(initPublic, encryptionPublic):
+		return errors.New("init key and encryption key are the same")
+	case bytes.Equal(initPublic, b.signatureKey), bytes.Equal(encryptionPublic, b.signatureKey):
+		return errors.New("an HPKE key is the signature key")
+	}
+	return nil
+}
+
+// size returns how many bytes follow init_key, or a little more.
+func (b *Builder) size(encryptionPublic []byte) int {
+	const maxSignature = 2 + 139 // P-521 in DER, and its length
+	return sizeVector(encryptionPublic) + len(b.leaf) + len(b.extensions) + 2*maxSignature
+}
+
+// sign makes a signature and verifies it.
+func (b *Builder) sign(rand io.Reader, label string, content []byte) ([]byte, error) {
+	signature, err := b.suite.Signature.SignWithLabel(rand, b.signer, label, content)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.public.VerifyWithLabel(label, content, signature); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSignerFault, err)
+	}
+	return signature, nil
+}

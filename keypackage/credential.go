@@ -1,0 +1,131 @@
+package keypackage
+
+import (
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Credential says who a signature key belongs to (RFC 9420, Section 5.3). On
+// the wire: uint16 credential_type, then what the type says. All types that
+// are known to exist are one <V> vector, and so a type that this package does
+// not know is read as one.
+type Credential struct {
+	Type CredentialType
+	// Identity is the bare assertion of a basic credential, in a form that the
+	// application defines.
+	Identity []byte
+	// Certificates is the chain of an x509 credential, in DER, the end entity
+	// first.
+	Certificates [][]byte
+	// Raw is the content of the vector of any other type.
+	Raw []byte
+}
+
+// BasicCredential returns a credential that asserts identity.
+func BasicCredential(identity []byte) Credential {
+	return Credential{Type: CredentialBasic, Identity: identity}
+}
+
+// X509Credential returns a credential of DER certificates, the end entity
+// first. It checks none of them.
+func X509Credential(certificates [][]byte) Credential {
+	return Credential{Type: CredentialX509, Certificates: certificates}
+}
+
+// ParseCredential decodes a credential. Its errors and the ownership of its
+// slices are those of Parse.
+func ParseCredential(b []byte) (Credential, error) {
+	var c Credential
+	r := wire.NewReader(slices.Clone(b))
+	c.read(r)
+	if err := r.Finish(); err != nil {
+		return Credential{}, fmt.Errorf("parse credential: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Credential) read(r *wire.Reader) {
+	c.Type = CredentialType(r.Uint16())
+	content := r.Vector()
+	switch c.Type {
+	case CredentialBasic:
+		c.Identity = content
+	case CredentialX509:
+		c.Certificates = readCertificates(r, content)
+	default:
+		c.Raw = content
+	}
+}
+
+// readCertificates decodes the content of Certificate certificates<V>. An
+// error in it is an error of r.
+func readCertificates(r *wire.Reader, content []byte) [][]byte {
+	var certificates [][]byte
+	list := wire.NewReader(content)
+	for list.Len() > 0 {
+		certificates = append(certificates, list.Vector())
+	}
+	if err := list.Finish(); err != nil {
+		r.Fail(err)
+	}
+	return certificates
+}
+
+// Bytes returns the encoded credential in new memory. The limit on lengths is
+// that of KeyPackage.Bytes.
+func (c Credential) Bytes() []byte { return c.append(make([]byte, 0, c.size())) }
+
+func (c *Credential) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(c.Type))
+	switch c.Type {
+	case CredentialBasic:
+		return wire.AppendVector(b, c.Identity)
+	case CredentialX509:
+		b = wire.AppendVectorLen(b, c.sizeCertificates())
+		for _, der := range c.Certificates {
+			b = wire.AppendVector(b, der)
+		}
+		return b
+	default:
+		return wire.AppendVector(b, c.Raw)
+	}
+}
+
+// size returns the encoded length, or a little more.
+func (c *Credential) size() int {
+	const typeAndPrefix = 2 + 4
+	return typeAndPrefix + len(c.Identity) + c.sizeCertificates() + len(c.Raw)
+}
+
+func (c *Credential) sizeCertificates() int {
+	n := 0
+	for _, der := range c.Certificates {
+		n += sizeVector(der)
+	}
+	return n
+}
+
+// ErrCertificates reports an x509 credential without certificates, or with one
+// that is not X.509 in DER.
+var ErrCertificates = errors.New("malformed certificates")
+
+// parseCertificates parses the chain, which has one certificate at least. The
+// error wraps ErrCertificates.
+func (c *Credential) parseCertificates() ([]*x509.Certificate, error) {
+	if len(c.Certificates) == 0 {
+		return nil, fmt.Errorf("%w: there are none", ErrCertificates)
+	}
+	chain := make([]*x509.Certificate, len(c.Certificates))
+	for i, der := range c.Certificates {
+		var err error
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("%w: certificate %d: %w", ErrCertificates, i, err)
+		}
+	}
+	return chain, nil
+}

@@ -1,0 +1,95 @@
+package keypackage
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// KeyPackage is the structure of RFC 9420, Section 10. No field of it has been
+// checked: see Validate.
+type KeyPackage struct {
+	Version     ProtocolVersion
+	CipherSuite ciphersuite.ID
+	// InitKey is an HPKE public key: a Welcome is encrypted to it.
+	InitKey    []byte
+	LeafNode   LeafNode
+	Extensions []Extension
+	// Signature is SignWithLabel(., "KeyPackageTBS", KeyPackageTBS).
+	Signature []byte
+}
+
+// The labels under which RFC 9420 signs and names what is in this package
+// (Sections 5.2 and 17.6).
+const (
+	labelLeafNode   = "LeafNodeTBS"
+	labelKeyPackage = "KeyPackageTBS"
+	labelRef        = "MLS 1.0 KeyPackage Reference"
+)
+
+// Parse decodes a bare KeyPackage, not one in an MLSMessage. It refuses
+// truncated and trailing bytes with an error that wraps wire.ErrTruncated,
+// wire.ErrTrailing or wire.ErrLength, and judges nothing else.
+//
+// It takes one copy of b, which the slices of the result share; the caller
+// keeps b. Memory is proportional to the length of b.
+func Parse(b []byte) (*KeyPackage, error) {
+	kp := new(KeyPackage)
+	r := wire.NewReader(slices.Clone(b))
+	kp.read(r)
+	if err := r.Finish(); err != nil {
+		return nil, fmt.Errorf("parse key package: %w", err)
+	}
+	return kp, nil
+}
+
+func (kp *KeyPackage) read(r *wire.Reader) {
+	kp.Version = ProtocolVersion(r.Uint16())
+	kp.CipherSuite = ciphersuite.ID(r.Uint16())
+	kp.InitKey = r.Vector()
+	kp.LeafNode.read(r)
+	kp.Extensions = readExtensions(r)
+	kp.Signature = r.Vector()
+}
+
+// Bytes returns the encoded KeyPackage in new memory. No field may be longer
+// than 2^30-1 bytes, the most that RFC 9420, Section 2.1.2, can express.
+func (kp *KeyPackage) Bytes() []byte { return kp.encode().keyPackage() }
+
+// Message returns the KeyPackage in an MLSMessage (RFC 9420, Section 6) of the
+// same version, in new memory: uint16 version, uint16 wire_format, KeyPackage.
+func (kp *KeyPackage) Message() []byte { return kp.encode().message }
+
+// Ref returns the KeyPackageRef (RFC 9420, Section 5.2): RefHash over the
+// encoded KeyPackage, not over an MLSMessage around it. Its length is the
+// suite's Nh: 32, 48 or 64 bytes. It fails only for an unknown cipher suite,
+// which has no hash.
+func (kp *KeyPackage) Ref() (Ref, error) {
+	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
+	if !ok {
+		return nil, fmt.Errorf("compute key package reference: unknown cipher suite %v", kp.CipherSuite)
+	}
+	return makeRef(suite, kp.Bytes()), nil
+}
+
+// LastResort reports whether the key package carries the last_resort extension
+// (0x000A): it may be used more than once when all others are gone.
+func (kp *KeyPackage) LastResort() bool {
+	return slices.ContainsFunc(kp.Extensions, func(e Extension) bool { return e.Type == ExtensionLastResort })
+}
+
+// Ref is a KeyPackageRef: the name by which a Welcome refers to a key package.
+type Ref []byte
+
+// String returns the reference in hexadecimal.
+func (r Ref) String() string { return hex.EncodeToString(r) }
+
+// MarshalText returns the reference in hexadecimal.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+func makeRef(suite *ciphersuite.Suite, keyPackage []byte) Ref {
+	return suite.RefHash(labelRef, keyPackage)
+}

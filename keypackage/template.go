@@ -1,0 +1,131 @@
+package keypackage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Template is what the key packages of one Builder have in common.
+type Template struct {
+	Suite        *ciphersuite.Suite
+	Credential   Credential
+	Capabilities Capabilities
+	Lifetime     Lifetime
+	// LeafExtensions go into the leaf node, Extensions into the key package.
+	// Their types are added to the capabilities where they are missing.
+	LeafExtensions []Extension
+	Extensions     []Extension
+}
+
+// check reports all that RFC 9420 forbids in the template, joined.
+func (t *Template) check() error {
+	return errors.Join(
+		t.checkCapabilities(),
+		t.checkCredential(),
+		t.checkLifetime(),
+		checkExtensions("leaf_node.extensions", t.LeafExtensions, ExtensionType.allowedInLeafNode),
+		checkExtensions("extensions", t.Extensions, ExtensionType.allowedInKeyPackage),
+		t.checkSize(),
+	)
+}
+
+func (t *Template) checkCapabilities() error {
+	var errs []error
+	if !slices.Contains(t.Capabilities.Versions, MLS10) {
+		errs = append(errs, fmt.Errorf("capabilities do not list the version %v", MLS10))
+	}
+	if !slices.Contains(t.Capabilities.CipherSuites, t.Suite.ID) {
+		errs = append(errs, fmt.Errorf("capabilities do not list the cipher suite %v", t.Suite.ID))
+	}
+	for _, e := range t.Capabilities.Extensions {
+		if e.Default() {
+			errs = append(errs, fmt.Errorf("capabilities list the default extension type %v", e))
+		}
+	}
+	for _, p := range t.Capabilities.Proposals {
+		if p.Default() {
+			errs = append(errs, fmt.Errorf("capabilities list the default proposal type %v", p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Template) checkCredential() error {
+	switch {
+	case grease(t.Credential.Type):
+		return fmt.Errorf("credential type is %v, which stands for none", t.Credential.Type)
+	case !slices.Contains(t.Capabilities.Credentials, t.Credential.Type):
+		return fmt.Errorf("capabilities do not list the credential type %v", t.Credential.Type)
+	}
+	return nil
+}
+
+func (t *Template) checkLifetime() error {
+	if t.Lifetime.NotAfter <= t.Lifetime.NotBefore {
+		return fmt.Errorf("lifetime ends at %d, not after its begin at %d", t.Lifetime.NotAfter, t.Lifetime.NotBefore)
+	}
+	return nil
+}
+
+// checkSize sees to it that every vector can be encoded: no part is longer
+// than the whole. The keys and signatures that follow are short.
+func (t *Template) checkSize() error {
+	const room = 1 << 16
+	size := t.Credential.size() + t.Capabilities.size() + sizeExtensions(t.LeafExtensions) + sizeExtensions(t.Extensions)
+	if size > wire.MaxVectorLen-room {
+		return fmt.Errorf("template has %d bytes, more than a vector can hold", size)
+	}
+	return nil
+}
+
+func checkExtensions(where string, extensions []Extension, allowed func(ExtensionType) bool) error {
+	var errs []error
+	for i, e := range extensions {
+		switch {
+		case !allowed(e.Type):
+			errs = append(errs, fmt.Errorf("%s may not hold %v", where, e.Type))
+		case repeats(extensions, i):
+			errs = append(errs, fmt.Errorf("%s hold %v more than once", where, e.Type))
+		case !e.wellFormed():
+			errs = append(errs, fmt.Errorf("%s hold malformed %v", where, e.Type))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// capabilities returns those of the template with the types of its extensions
+// added: in their order, each once, the default ones left out.
+func (t *Template) capabilities() Capabilities {
+	c := t.Capabilities.clone()
+	for _, e := range slices.Concat(t.LeafExtensions, t.Extensions) {
+		if !c.supports(e.Type) {
+			c.Extensions = append(c.Extensions, e.Type)
+		}
+	}
+	return c
+}
+
+// checkCertificate reports an x509 credential whose end entity does not have
+// the given signature key.
+func (t *Template) checkCertificate(signatureKey []byte) error {
+	if t.Credential.Type != CredentialX509 {
+		return nil
+	}
+	certificates, err := t.Credential.parseCertificates()
+	if err != nil {
+		return err
+	}
+	scheme, public, err := ciphersuite.MarshalPublicKey(certificates[0].PublicKey)
+	if err != nil {
+		return fmt.Errorf("read key of certificate: %w", err)
+	}
+	if scheme != t.Suite.Signature || !bytes.Equal(public, signatureKey) {
+		return errors.New("certificate has another key than the signer")
+	}
+	return nil
+}

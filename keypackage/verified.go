@@ -1,0 +1,40 @@
+package keypackage
+
+import (
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Verified is a key package that was found valid, by the Builder that made it
+// or by Validate. It is immutable and safe for concurrent use.
+//
+// Valid is a statement about the moment: whether its lifetime still lasts is
+// for Validate to say.
+type Verified struct {
+	message []byte
+	ref     Ref
+}
+
+func newVerified(suite *ciphersuite.Suite, e encoding) *Verified {
+	return &Verified{message: slices.Clip(e.message), ref: makeRef(suite, e.keyPackage())}
+}
+
+// Bytes returns the encoded KeyPackage, which the caller must not change.
+func (v *Verified) Bytes() []byte { return v.message[messageHeader:] }
+
+// Message returns the encoded MLSMessage around it, which the caller must not
+// change.
+func (v *Verified) Message() []byte { return v.message }
+
+// Ref returns the KeyPackageRef (see KeyPackage.Ref), which the caller must not
+// change.
+func (v *Verified) Ref() Ref { return v.ref }
+
+// KeyPackage decodes the key package anew; the result is the caller's.
+func (v *Verified) KeyPackage() *KeyPackage {
+	kp := new(KeyPackage)
+	kp.read(wire.NewReader(slices.Clone(v.Bytes())))
+	return kp
+}
