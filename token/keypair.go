@@ -28,12 +28,12 @@ type KeyQuery struct {
 
 // KeyPairInfo describes a private key in the token that may not be one of ours.
 type KeyPairInfo struct {
-	ID         []byte           `json:"id"`
-	Label      string           `json:"label"`
-	KeyType    uint             `json:"key_type"` // CKA_KEY_TYPE
-	Curve      Curve            `json:"-"`        // 0: none that this package signs with
-	Public     crypto.PublicKey `json:"-"`        // nil: no public key object, or several, or one that does not parse
-	Attributes KeyAttributes    `json:"attributes"`
+	ID         []byte           // CKA_ID
+	Label      string           // CKA_LABEL
+	KeyType    uint             // CKA_KEY_TYPE
+	Curve      Curve            // 0: none that this package signs with
+	Public     crypto.PublicKey // nil: no public key object, or several, or one that does not parse
+	Attributes KeyAttributes
 }
 
 // GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair):
@@ -253,6 +253,9 @@ func (s *session) describe(private, verify pkcs11.ObjectHandle) (info KeyPairInf
 	id, errID := s.attribute(private, pkcs11.CKA_ID)
 	keyType, _, errType := s.number(private, pkcs11.CKA_KEY_TYPE)
 	ecParams, errParams := s.attribute(private, pkcs11.CKA_EC_PARAMS)
+	if ecParams == nil && errParams == nil && verify != 0 { // some tokens have it on the public half alone
+		ecParams, errParams = s.attribute(verify, pkcs11.CKA_EC_PARAMS)
+	}
 	if err := errors.Join(errLabel, errID, errType, errParams); err != nil {
 		return KeyPairInfo{}, err
 	}

@@ -1,0 +1,183 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// ProbeResult tells how one ability was tried.
+type ProbeResult struct {
+	Name      string        `json:"name"`      // such as "sign P-256"
+	Mechanism string        `json:"mechanism"` // such as "CKM_ECDSA"
+	OK        bool          `json:"ok"`
+	Reason    string        `json:"reason,omitempty"` // why not
+	Duration  time.Duration `json:"duration_ns"`      // of the whole trial, keys generated included
+}
+
+// Report is what Probe found.
+type Report struct {
+	Results []ProbeResult `json:"results"`
+}
+
+// CanSign says whether the token signs on the curve.
+func (r Report) CanSign(c Curve) bool { return r.SignFault(c) == "" }
+
+// CanSeal says whether the token seals by AES-256-GCM.
+func (r Report) CanSeal() bool { return r.SealFault() == "" }
+
+// SignFault says why the token does not sign on the curve, nothing where it does.
+func (r Report) SignFault(c Curve) string { return r.fault(signProbe(c)) }
+
+// SealFault says why the token does not seal by AES-256-GCM, nothing where it does.
+func (r Report) SealFault() string { return r.fault(sealProbe) }
+
+func (r Report) fault(name string) string {
+	for _, result := range r.Results {
+		if result.Name == name {
+			return result.Reason
+		}
+	}
+	return "not tried"
+}
+
+// sealProbe and signProbe name the results that the Report is asked for.
+const sealProbe = "seal AES-256-GCM"
+
+func signProbe(c Curve) string { return "sign " + c.String() }
+
+// probe is one trial. It has a session of its own, whose keys go with it.
+type probe struct {
+	name      string
+	mechanism string
+	try       func(*session) error
+}
+
+// Probe finds out what the token really does by doing it, with session objects:
+// nothing is left in the token. What a token refuses is in the report; the error
+// is for a token that cannot be asked.
+func (t *Token) Probe(ctx context.Context) (Report, error) {
+	var r Report
+	for _, p := range probes() {
+		start := time.Now()
+		err := t.probe(ctx, p)
+		if err != nil && (errors.Is(err, ErrClosed) || ctx.Err() != nil) {
+			return Report{}, err
+		}
+		result := ProbeResult{Name: p.name, Mechanism: p.mechanism, OK: err == nil, Duration: time.Since(start)}
+		if err != nil {
+			result.Reason = err.Error()
+		}
+		r.Results = append(r.Results, result)
+	}
+	return r, nil
+}
+
+func (t *Token) probe(ctx context.Context, p probe) error {
+	return t.pool.hold(ctx, func() error {
+		s, err := t.pool.open()
+		if err != nil {
+			return err
+		}
+		return errors.Join(p.try(s), s.close())
+	})
+}
+
+func probes() []probe {
+	all := []probe{
+		{"random bytes", "C_GenerateRandom", probeRandom},
+		{"generate AES-256", "CKM_AES_KEY_GEN", probeGenerateAES},
+		{sealProbe, "CKM_AES_GCM", probeSeal},
+	}
+	for _, c := range Curves() {
+		name := "CKM_ECDSA"
+		if c.params().edwards() {
+			name = "CKM_EDDSA"
+		}
+		all = append(all, probe{signProbe(c), name, func(s *session) error { return s.probeSign(c) }})
+	}
+	for _, c := range []Curve{P256, P384, P521} {
+		all = append(all, probe{fmt.Sprintf("derive %v", c), "CKM_ECDH1_DERIVE", func(s *session) error { return s.probeDerive(c) }})
+	}
+	for _, c := range []Curve{P256, P384, P521} {
+		for _, w := range keyWraps {
+			all = append(all, probe{fmt.Sprintf("wrap %v by %s", c, w.name), w.constant, func(s *session) error { return s.probeWrap(c, w.mechanism) }})
+		}
+	}
+	return all
+}
+
+func probeRandom(s *session) error {
+	var a, b [32]byte
+	if err := errors.Join(s.random(a[:]), s.random(b[:])); err != nil {
+		return err
+	}
+	if a == b {
+		return errors.New("the same bytes twice")
+	}
+	return nil
+}
+
+func probeGenerateAES(s *session) error {
+	_, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	return err
+}
+
+// generateSessionAES generates an AES-256 key that goes with the session and may
+// do what uses say.
+func (s *session) generateSessionAES(uses ...uint) (pkcs11.ObjectHandle, error) {
+	template := []*pkcs11.Attribute{
+		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
+		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
+		attr(pkcs11.CKA_VALUE_LEN, 32),
+		attr(pkcs11.CKA_TOKEN, false),
+		attr(pkcs11.CKA_PRIVATE, true),
+		attr(pkcs11.CKA_SENSITIVE, true),
+		attr(pkcs11.CKA_EXTRACTABLE, false),
+	}
+	for _, use := range uses {
+		template = append(template, attr(use, true))
+	}
+	return s.generateKey(template)
+}
+
+// probeSeal seals and opens, and sees that the nonce matters and that other
+// additional data is refused, the way that Open tells from a broken token.
+func probeSeal(s *session) error {
+	key, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	if err != nil {
+		return err
+	}
+	plaintext, aad := []byte("probe of hsm-kp"), []byte("additional data")
+	nonce, other := [NonceSize]byte{1}, [NonceSize]byte{2}
+	sealed, err := s.seal(key, nonce, plaintext, aad)
+	if err != nil {
+		return err
+	}
+	again, err := s.seal(key, other, plaintext, aad)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(sealed, again) {
+		return errors.New("another nonce gives the same ciphertext")
+	}
+	opened, err := s.open(key, nonce, sealed, aad)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(opened, plaintext) {
+		return errors.New("what was sealed opens as something else")
+	}
+	_, err = s.open(key, nonce, sealed, []byte("other data"))
+	if err == nil {
+		return errors.New("opens under other additional data")
+	}
+	if !errors.Is(err, ErrDecrypt) {
+		return fmt.Errorf("other additional data: %w", err)
+	}
+	return nil
+}
