@@ -82,8 +82,13 @@ func (r *Reader) Finish() error {
 	return r.err
 }
 
-// Fail makes err the first error where there is none yet.
+// Fail makes err the first error where there is none yet, and gives up what is
+// left. A nil err changes nothing, so that the error of a Reader over a part can
+// be handed on as it is.
 func (r *Reader) Fail(err error) {
+	if err == nil {
+		return
+	}
 	if r.err == nil {
 		r.err = err
 	}
