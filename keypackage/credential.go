@@ -1,12 +1,14 @@
 package keypackage
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -128,4 +130,11 @@ func (c *Credential) parseCertificates() ([]*x509.Certificate, error) {
 		}
 	}
 	return chain, nil
+}
+
+// certifies reports whether the certificate's key is signatureKey, in the
+// encoding of RFC 9420, Section 5.1.1.
+func certifies(certificate *x509.Certificate, signatureKey []byte) bool {
+	_, public, err := ciphersuite.MarshalPublicKey(certificate.PublicKey)
+	return err == nil && bytes.Equal(public, signatureKey)
 }

@@ -1,7 +1,6 @@
 package keypackage
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,16 +115,9 @@ func (t *Template) checkCertificate(signatureKey []byte) error {
 	if t.Credential.Type != CredentialX509 {
 		return nil
 	}
-	certificates, err := t.Credential.parseCertificates()
-	if err != nil {
-		return err
+	chain, err := t.Credential.parseCertificates()
+	if err == nil && !certifies(chain[0], signatureKey) {
+		err = errors.New("end-entity certificate has another key than the signer")
 	}
-	scheme, public, err := ciphersuite.MarshalPublicKey(certificates[0].PublicKey)
-	if err != nil {
-		return fmt.Errorf("read key of certificate: %w", err)
-	}
-	if scheme != t.Suite.Signature || !bytes.Equal(public, signatureKey) {
-		return errors.New("certificate has another key than the signer")
-	}
-	return nil
+	return err
 }

@@ -1,0 +1,179 @@
+package keypackage
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+)
+
+// Policy is what a key package is held against beyond RFC 9420.
+type Policy struct {
+	// Now is the time at which the lifetime is looked at, in seconds since
+	// 1970-01-01T00:00:00Z.
+	Now uint64
+	// MaxLifetime is the longest total lifetime that draws no warning, in
+	// seconds; 0 is no limit. RFC 9420, Section 7.2, wants applications to
+	// have one and leaves the number to them.
+	MaxLifetime uint64
+}
+
+// Report is what Validate found.
+type Report struct {
+	// Findings stand in the order of the key package's fields, signatures last.
+	Findings []Finding
+	verified *Verified
+}
+
+// OK reports whether no finding is an Error.
+func (r Report) OK() bool { return r.verified != nil }
+
+// Verified returns the key package, as it was when it was validated, where OK
+// is true.
+func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != nil }
+
+// Validate holds a key package against everything in RFC 9420 that can be
+// decided without a group: Sections 5.3, 7.2, 7.3, 10, 10.1, 13.4 and 17.3. It
+// tells all findings, not the first.
+//
+// What needs a group is left to its members: that version and suite are the
+// group's, that keys are unique in it, required capabilities. So is what needs
+// an authentication service: of X.509 certificates it checks that they parse
+// and that the end entity's key is the signature key, and no more.
+//
+// The leaf node's signature is checked where its source is key_package; that of
+// another source is signed with a group. No signature is checked where its key
+// is invalid or the cipher suite is not served.
+func Validate(kp *KeyPackage, p Policy) Report {
+	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p}
+	v.suiteAndKeys()
+	v.leafNode()
+	v.capabilities()
+	v.extensions()
+	v.credential()
+	e := kp.encode()
+	v.signatures(e)
+	report := Report{Findings: v.findings}
+	if !slices.ContainsFunc(v.findings, func(f Finding) bool { return f.Severity == Error }) {
+		report.verified = newVerified(v.suite, e)
+	}
+	return report
+}
+
+// validation is the state of one Validate.
+type validation struct {
+	kp       *KeyPackage
+	leaf     *LeafNode
+	policy   Policy
+	suite    *ciphersuite.Suite     // nil where it is not served
+	public   *ciphersuite.PublicKey // nil where signature_key is invalid
+	findings []Finding
+}
+
+// find adds a finding. value is what breaks the rule, or nil.
+func (v *validation) find(r rule, value any) {
+	f := Finding{ID: r.id, Severity: r.severity, Section: r.section, Message: r.message}
+	if value != nil {
+		f.Value = fmt.Sprint(value)
+	}
+	v.findings = append(v.findings, f)
+}
+
+func (v *validation) suiteAndKeys() {
+	if v.kp.Version != MLS10 {
+		v.find(versionUnsupported, v.kp.Version)
+	}
+	switch suite, ok := ciphersuite.Lookup(v.kp.CipherSuite); {
+	case !ok:
+		v.find(suiteUnknown, v.kp.CipherSuite)
+	case !suite.Served():
+		v.find(suiteNotServed, v.kp.CipherSuite)
+	default:
+		v.suite = suite
+		v.keys()
+	}
+	if bytes.Equal(v.kp.InitKey, v.leaf.EncryptionKey) {
+		v.find(initKeyReused, nil)
+	}
+	if bytes.Equal(v.leaf.SignatureKey, v.leaf.EncryptionKey) || bytes.Equal(v.leaf.SignatureKey, v.kp.InitKey) {
+		v.find(signatureKeyReused, nil)
+	}
+}
+
+func (v *validation) keys() {
+	if err := hpke.ValidPublicKey(v.suite, v.kp.InitKey); err != nil {
+		v.find(initKeyInvalid, err)
+	}
+	if err := hpke.ValidPublicKey(v.suite, v.leaf.EncryptionKey); err != nil {
+		v.find(encryptionKeyInvalid, err)
+	}
+	var err error
+	if v.public, err = v.suite.Signature.ParsePublicKey(v.leaf.SignatureKey); err != nil {
+		v.find(signatureKeyInvalid, err)
+	}
+}
+
+func (v *validation) leafNode() {
+	if v.leaf.Source != SourceKeyPackage {
+		v.find(sourceNotKeyPackage, v.leaf.Source)
+		return // and there is no lifetime
+	}
+	l := v.leaf.Lifetime
+	switch {
+	case l.NotAfter < l.NotBefore:
+		v.find(lifetimeInverted, fmt.Sprintf("not_before %d, not_after %d", l.NotBefore, l.NotAfter))
+		return
+	case v.policy.Now < l.NotBefore:
+		v.find(lifetimeNotYetValid, fmt.Sprintf("not_before %s", secondsText(l.NotBefore)))
+	case v.policy.Now > l.NotAfter:
+		v.find(lifetimeExpired, fmt.Sprintf("not_after %s", secondsText(l.NotAfter)))
+	}
+	if total := l.NotAfter - l.NotBefore; v.policy.MaxLifetime > 0 && total > v.policy.MaxLifetime {
+		v.find(lifetimeTooLong, fmt.Sprintf("%d s, allowed are %d s", total, v.policy.MaxLifetime))
+	}
+}
+
+func (v *validation) capabilities() {
+	c := &v.leaf.Capabilities
+	if !slices.Contains(c.Versions, v.kp.Version) {
+		v.find(versionNotListed, v.kp.Version)
+	}
+	if !slices.Contains(c.CipherSuites, v.kp.CipherSuite) {
+		v.find(suiteNotListed, v.kp.CipherSuite)
+	}
+	if !slices.Contains(c.Credentials, v.leaf.Credential.Type) {
+		v.find(credentialNotListed, v.leaf.Credential.Type)
+	}
+	for t := ExtensionApplicationID; t.Default(); t++ {
+		if slices.Contains(c.Extensions, t) {
+			v.find(defaultExtensionListed, t)
+		}
+	}
+	for t := ProposalAdd; t.Default(); t++ {
+		if slices.Contains(c.Proposals, t) {
+			v.find(defaultProposalListed, t)
+		}
+	}
+}
+
+func (v *validation) signatures(e encoding) {
+	if v.public == nil {
+		return
+	}
+	if v.leaf.Source == SourceKeyPackage && v.public.VerifyWithLabel(labelLeafNode, e.leafNodeTBS(), v.leaf.Signature) != nil {
+		v.find(leafSignatureInvalid, nil)
+	}
+	if v.public.VerifyWithLabel(labelKeyPackage, e.keyPackageTBS(), v.kp.Signature) != nil {
+		v.find(signatureInvalid, nil)
+	}
+}
+
+// secondsText returns Unix seconds as a date where they have one.
+func secondsText(seconds uint64) string {
+	if date := dateOf(seconds); date != "" {
+		return date
+	}
+	return fmt.Sprint(seconds)
+}
