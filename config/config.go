@@ -1,0 +1,149 @@
+// Package config is the config file: one YAML document that is read strictly.
+// Keys that are unknown are refused, and all faults are reported at once.
+//
+// The package knows what a field may hold, not what it does: cmd/hsm-kp turns
+// a Config into a token, a store and a policy.
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is a config file with its defaults filled in and its paths made
+// absolute. The sample (see Sample) documents each field.
+type Config struct {
+	Token       Token       `yaml:"token"`
+	Store       Store       `yaml:"store"`
+	KeyPackages KeyPackages `yaml:"key_packages"`
+	Unwrap      Unwrap      `yaml:"unwrap"`
+}
+
+// Token says which token to use and how.
+type Token struct {
+	Module      string            `yaml:"module"` // absolute path, or empty where URI gives it
+	URI         string            `yaml:"uri"`    // RFC 7512
+	Label       string            `yaml:"label"`
+	Serial      string            `yaml:"serial"`
+	Slot        *uint             `yaml:"slot"`
+	PIN         PIN               `yaml:"pin"`
+	Sessions    int               `yaml:"sessions"`
+	Environment map[string]string `yaml:"environment"`
+}
+
+// PIN says where the user PIN comes from; at most one field is set.
+type PIN struct {
+	Env     string `yaml:"env"`
+	File    string `yaml:"file"` // absolute path
+	FD      *int   `yaml:"fd"`
+	Systemd string `yaml:"systemd"`
+	Prompt  bool   `yaml:"prompt"`
+}
+
+// Store says where records are kept.
+type Store struct {
+	URL   string `yaml:"url"` // sqlite: and an absolute path
+	Batch int    `yaml:"batch"`
+}
+
+// KeyPackages says what goes into key packages.
+type KeyPackages struct {
+	Suite        string       `yaml:"suite"`
+	Lifetime     Duration     `yaml:"lifetime"`
+	Backdate     Duration     `yaml:"backdate"`
+	Capabilities Capabilities `yaml:"capabilities"`
+}
+
+// Capabilities are what clients support beyond the defaults.
+type Capabilities struct {
+	CipherSuites []string `yaml:"cipher_suites"`
+	Extensions   []uint16 `yaml:"extensions"`
+	Proposals    []uint16 `yaml:"proposals"`
+}
+
+// Unwrap says whether private keys may leave.
+type Unwrap struct {
+	Allow bool `yaml:"allow"`
+}
+
+// Default returns the config of an empty file.
+func Default() *Config {
+	return &Config{
+		Token: Token{Sessions: 8},
+		Store: Store{URL: "sqlite:hsm-kp.db", Batch: 500},
+		KeyPackages: KeyPackages{
+			Suite:    "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
+			Lifetime: Duration(84 * 24 * time.Hour),
+			Backdate: Duration(time.Hour),
+		},
+	}
+}
+
+// maxBytes bounds a config file.
+const maxBytes = 1 << 20
+
+// Load reads the config file at path. The error is an *Error where the file can
+// be read and is at fault.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &Error{Path: path, Cause: err}
+	}
+	defer f.Close()
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, &Error{Path: path, Cause: err}
+	}
+	c, err := Parse(f, dir)
+	if e, ok := err.(*Error); ok {
+		e.Path = path
+	}
+	return c, err
+}
+
+// Parse reads a config from r. Relative paths in it begin at dir, which is
+// absolute. The error is an *Error.
+func Parse(r io.Reader, dir string) (*Config, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+	switch {
+	case err != nil:
+		return nil, &Error{Cause: err}
+	case len(data) > maxBytes:
+		return nil, &Error{Cause: fmt.Errorf("it has more than %d bytes", maxBytes)}
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, &Error{Cause: fmt.Errorf("it is empty")}
+	}
+	c := Default()
+	faults, lines := decode(data, c)
+	faults = append(faults, c.validate(lines)...)
+	if len(faults) > 0 {
+		return nil, &Error{Faults: inOrder(faults)}
+	}
+	c.resolve(dir)
+	return c, nil
+}
+
+// resolve makes paths absolute.
+func (c *Config) resolve(dir string) {
+	from := func(p string) string {
+		if p == "" || filepath.IsAbs(p) {
+			return p
+		}
+		return filepath.Join(dir, p)
+	}
+	c.Token.Module = from(c.Token.Module)
+	c.Token.PIN.File = from(c.Token.PIN.File)
+	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
+		c.Store.URL = "sqlite:" + from(path)
+	}
+	for name, value := range c.Token.Environment {
+		if strings.HasPrefix(value, "./") {
+			c.Token.Environment[name] = from(value)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"bytes"
+	_ "embed"
+	"os"
+	"strconv"
+	"text/template"
+)
+
+//go:embed sample.yaml.tmpl
+var sampleText string
+
+var sample = template.Must(template.New("sample").Parse(sampleText))
+
+// SoftHSM is what `init --softhsm` puts into a new config file.
+type SoftHSM struct {
+	Module string // path of SoftHSM's PKCS#11 library
+	Label  string // of the token
+	Conf   string // path of softhsm2.conf
+	PIN    string // path of the PIN file
+	Store  string // path of the store
+}
+
+// fields are the sample's places to fill in, each a YAML scalar.
+type fields struct {
+	Module, Label, PIN, Conf, Store string
+	Sessions                        int
+}
+
+// Sample returns a config file with every field, its unit and its default.
+func Sample() []byte {
+	return render(fields{
+		Module:   "/usr/lib/softhsm/libsofthsm2.so",
+		Label:    "mls-prod",
+		PIN:      "pin",
+		Store:    "sqlite:hsm-kp.db",
+		Sessions: Default().Token.Sessions,
+	})
+}
+
+// WriteSoftHSM writes a commented config for a private SoftHSM token to a new
+// file at path, which must not exist.
+func WriteSoftHSM(path string, s SoftHSM) error {
+	text := render(fields{
+		Module:   strconv.Quote(s.Module),
+		Label:    strconv.Quote(s.Label),
+		PIN:      strconv.Quote(s.PIN),
+		Conf:     strconv.Quote(s.Conf),
+		Store:    strconv.Quote("sqlite:" + s.Store),
+		Sessions: Default().Token.Sessions,
+	})
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(text); err != nil {
+		f.Close()
+		os.Remove(path)
+		return err
+	}
+	return f.Close()
+}
+
+func render(f fields) []byte {
+	var b bytes.Buffer
+	if err := sample.Execute(&b, f); err != nil {
+		panic(err) // the template and its fields are both ours
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,171 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite, state, last_resort, custody,
+	wrapping_key, sealed, public, created_at, not_before, not_after, published_at)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
+	k.public, k.created_at, k.not_before, k.not_after, k.published_at
+	FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key`
+
+// row is a key package with its rowid, which pages follow.
+type row struct {
+	id int64
+	store.KeyPackage
+}
+
+func scanKeyPackage(s scanner) (row, error) {
+	var r row
+	var created, notBefore, notAfter int64
+	var published sql.NullInt64
+	err := s.Scan(&r.id, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
+		&r.Public, &created, &notBefore, &notAfter, &published)
+	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
+	if published.Valid {
+		r.PublishedAt = date(published.Int64)
+	}
+	return r, translate(err)
+}
+
+// AddKeyPackages implements store.Store.
+func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		n := numbers{ctx: ctx, tx: tx, identities: map[string]int64{}, wrappingKeys: map[string]int64{}}
+		uses := map[int64]int64{}
+		insert := tx.StmtContext(ctx, s.insert)
+		defer insert.Close()
+		for i := range batch {
+			key, err := n.insert(insert, &batch[i])
+			if err != nil {
+				return err
+			}
+			uses[key]++
+		}
+		for key, more := range uses {
+			if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET uses = uses + ? WHERE id = ?", more, key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// numbers finds the rows that key packages of a batch refer to, each once.
+type numbers struct {
+	ctx          context.Context
+	tx           *sql.Tx
+	identities   map[string]int64
+	wrappingKeys map[string]int64
+}
+
+// insert inserts one key package and returns the row of its wrapping key.
+func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
+	identity, err := n.find(n.identities, k.Identity, "SELECT id FROM identities WHERE name = ?", k.Identity)
+	if err != nil {
+		return 0, fmt.Errorf("identity %q: %w", k.Identity, err)
+	}
+	key, err := n.find(n.wrappingKeys, string(k.WrappingKeyID), "SELECT id FROM wrapping_keys WHERE key_id = ?", k.WrappingKeyID)
+	if err != nil {
+		return 0, fmt.Errorf("wrapping key %x: %w", k.WrappingKeyID, err)
+	}
+	_, err = stmt.ExecContext(n.ctx, k.Ref, identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, k.Sealed, k.Public,
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt))
+	return key, err
+}
+
+func (n *numbers) find(known map[string]int64, name, query string, arg any) (int64, error) {
+	if id, ok := known[name]; ok {
+		return id, nil
+	}
+	var id int64
+	if err := n.tx.QueryRowContext(n.ctx, query, arg).Scan(&id); err != nil {
+		return 0, translate(err)
+	}
+	known[name] = id
+	return id, nil
+}
+
+// KeyPackage implements store.Store.
+func (s *Store) KeyPackage(ctx context.Context, ref []byte) (store.KeyPackage, error) {
+	r, err := scanKeyPackage(s.db.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
+	return r.KeyPackage, err
+}
+
+// page is how many key packages a query of KeyPackages reads: between pages no
+// read transaction is open, so that the WAL can be folded into the file.
+const page = 256
+
+// KeyPackages implements store.Store.
+func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store.KeyPackage, error] {
+	return func(yield func(store.KeyPackage, error) bool) {
+		for after := int64(0); ; {
+			rows, err := query(ctx, s.db, scanKeyPackage, selectKeyPackage+` WHERE k.id > ? AND (? = '' OR i.name = ?) AND (? = '' OR k.state = ?)
+				ORDER BY k.id LIMIT ?`, after, f.Identity, f.Identity, string(f.State), string(f.State), page)
+			if err != nil {
+				yield(store.KeyPackage{}, err)
+				return
+			}
+			for i := range rows {
+				if !yield(rows[i].KeyPackage, nil) {
+					return
+				}
+			}
+			if len(rows) < page {
+				return
+			}
+			after = rows[len(rows)-1].id
+		}
+	}
+}
+
+// FindRefs implements store.Store.
+func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error) {
+	scan := func(s scanner) (ref []byte, err error) { return ref, s.Scan(&ref) }
+	return query(ctx, s.db, scan, "SELECT ref FROM key_packages WHERE ref BETWEEN ? AND ? ORDER BY ref LIMIT ?", lo, hi, limit)
+}
+
+// MarkPublished implements store.Store.
+func (s *Store) MarkPublished(ctx context.Context, refs [][]byte, at time.Time) error {
+	return s.write(ctx, func(tx *sql.Tx) error {
+		for _, ref := range refs {
+			result, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE ref = ? AND state IN (?, ?)",
+				string(store.Published), seconds(at), ref, string(store.Available), string(store.Published))
+			if err != nil {
+				return err
+			}
+			if n, err := result.RowsAffected(); err != nil || n == 0 {
+				return fmt.Errorf("key package %x: %w", ref, store.ErrNotFound)
+			}
+		}
+		return nil
+	})
+}
+
+// Count implements store.Store.
+func (s *Store) Count(ctx context.Context, name string) (map[store.State]uint64, error) {
+	counts := make(map[store.State]uint64, len(store.States))
+	for _, state := range store.States {
+		counts[state] = 0
+	}
+	type count struct {
+		state store.State
+		n     uint64
+	}
+	scan := func(s scanner) (c count, err error) { return c, s.Scan(&c.state, &c.n) }
+	rows, err := query(ctx, s.db, scan, `SELECT k.state, count(*) FROM key_packages k JOIN identities i ON i.id = k.identity
+		WHERE ? = '' OR i.name = ? GROUP BY k.state`, name, name)
+	for _, c := range rows {
+		counts[c.state] = c.n
+	}
+	return counts, err
+}

@@ -1,0 +1,121 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// applicationID marks a file as a store of hsm-kp (PRAGMA application_id).
+const applicationID = 0x68736B70 // "hskp"
+
+// migrations bring a store from one version of the schema to the next; the
+// version is how many of them were applied (PRAGMA user_version). A migration
+// that was released is never changed.
+//
+// Key packages have a rowid that grows, so that rows are appended and paging
+// follows it; the ref is a second index. Names and ids of what key packages
+// refer to are replaced by small integers: a million rows repeat them.
+var migrations = []string{
+	`CREATE TABLE identities (
+		id            INTEGER PRIMARY KEY,
+		name          TEXT    NOT NULL UNIQUE,
+		cipher_suite  INTEGER NOT NULL,
+		credential    BLOB    NOT NULL,
+		signature_key BLOB    NOT NULL,
+		key_id        BLOB    NOT NULL,
+		key_label     TEXT    NOT NULL,
+		token_serial  TEXT    NOT NULL,
+		created_at    INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE wrapping_keys (
+		id           INTEGER PRIMARY KEY,
+		key_id       BLOB    NOT NULL UNIQUE,
+		label        TEXT    NOT NULL,
+		token_serial TEXT    NOT NULL,
+		current      INTEGER NOT NULL,
+		uses         INTEGER NOT NULL DEFAULT 0,
+		created_at   INTEGER NOT NULL
+	) STRICT;
+	CREATE UNIQUE INDEX one_current_wrapping_key ON wrapping_keys (current) WHERE current = 1;
+	CREATE TABLE key_packages (
+		id           INTEGER PRIMARY KEY,
+		ref          BLOB    NOT NULL UNIQUE,
+		identity     INTEGER NOT NULL REFERENCES identities (id),
+		cipher_suite INTEGER NOT NULL,
+		state        TEXT    NOT NULL,
+		last_resort  INTEGER NOT NULL,
+		custody      TEXT    NOT NULL,
+		wrapping_key INTEGER NOT NULL REFERENCES wrapping_keys (id),
+		sealed       BLOB    NOT NULL,
+		public       BLOB    NOT NULL,
+		created_at   INTEGER NOT NULL,
+		not_before   INTEGER NOT NULL,
+		not_after    INTEGER NOT NULL,
+		published_at INTEGER
+	) STRICT;
+	CREATE INDEX key_packages_by_identity ON key_packages (identity, state);`,
+}
+
+// SchemaError reports a store whose schema is newer than this program.
+type SchemaError struct{ Have, Known int }
+
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("it was written by a newer hsm-kp: its schema is %d, this one knows %d", e.Have, e.Known)
+}
+
+// migrate brings the store up to date, each step in its own transaction. A
+// store that is up to date is only read, so that nobody waits for a writer.
+func migrate(ctx context.Context, db *sql.DB) error {
+	var version, application int
+	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&application); err != nil {
+		return err
+	}
+	switch {
+	case version > 0 && application != applicationID:
+		return fmt.Errorf("%w: another program's database", store.ErrDamaged)
+	case version > len(migrations):
+		return &SchemaError{Have: version, Known: len(migrations)}
+	case version == len(migrations):
+		return nil
+	}
+	for {
+		done, err := migrateOnce(ctx, db)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// migrateOnce applies the next migration. The version is read inside the
+// transaction, so that two processes do not apply the same one.
+func migrateOnce(ctx context.Context, db *sql.DB) (done bool, err error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback()
+	var version int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return false, err
+	}
+	switch {
+	case version > len(migrations):
+		return false, &SchemaError{Have: version, Known: len(migrations)}
+	case version == len(migrations):
+		return true, nil
+	}
+	if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+		return false, fmt.Errorf("migrate schema to version %d: %w", version+1, err)
+	}
+	_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d; PRAGMA application_id = %d", version+1, applicationID))
+	if err != nil {
+		return false, err
+	}
+	return false, tx.Commit()
+}

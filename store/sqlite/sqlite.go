@@ -1,0 +1,193 @@
+// Package sqlite is the embedded store: one SQLite file.
+//
+// It runs in WAL mode with synchronous=FULL, so that a commit is on the disk
+// when it returns, and with secure_delete, so that what is deleted is
+// overwritten in the file. Several processes may use one file; a writer waits
+// for another for as long as Options say.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// DefaultBusyTimeout is how long a call waits for another process's writing.
+const DefaultBusyTimeout = 5 * time.Second
+
+// cacheKiB bounds the page cache of each connection: enough to hold the inner
+// pages of the indexes over a million key packages.
+const cacheKiB = 16 << 10
+
+// Options adjust Open.
+type Options struct {
+	// BusyTimeout is how long a call waits for another process; zero means
+	// DefaultBusyTimeout.
+	BusyTimeout time.Duration
+	// Create makes the file where there is none. Without it, that is
+	// store.ErrNotFound.
+	Create bool
+}
+
+// Store is a store.Store in one file.
+type Store struct {
+	db *sql.DB // reads, any number at once
+	w  *sql.DB // writes, one at a time
+	// insert is prepared once: it runs for every key package.
+	insert *sql.Stmt
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in the file at path and brings its schema up to date. A
+// new file has mode 0600, and so have the files that SQLite puts beside it. The
+// error is a *SchemaError, or wraps one of the errors of package store.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeFile(path, o.Create); err != nil {
+		return nil, err
+	}
+	if o.BusyTimeout == 0 {
+		o.BusyTimeout = DefaultBusyTimeout
+	}
+	s := &Store{}
+	if s.w, err = openDB(path, o, 1); err != nil {
+		return nil, err
+	}
+	if s.db, err = openDB(path, o, 4); err != nil {
+		return nil, errors.Join(err, s.w.Close())
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(translate(err), s.Close())
+	}
+	return s, nil
+}
+
+// makeFile makes an empty file with mode 0600: SQLite would ask the umask.
+func makeFile(path string, create bool) error {
+	if !create {
+		_, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", path, store.ErrNotFound)
+		}
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return translate(err)
+	}
+	return f.Close()
+}
+
+// openDB opens a pool of connections. The settings stand in the name of the
+// database, so that every connection has them.
+func openDB(path string, o Options, connections int) (*sql.DB, error) {
+	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
+		"mode":           {"rw"},
+		"_busy_timeout":  {fmt.Sprint(o.BusyTimeout.Milliseconds())},
+		"_cache_size":    {fmt.Sprint(-cacheKiB)},
+		"_foreign_keys":  {"on"},
+		"_journal_mode":  {"WAL"},
+		"_secure_delete": {"on"},
+		"_synchronous":   {"FULL"},
+		"_txlock":        {"immediate"},
+	}.Encode()}
+	db, err := sql.Open("sqlite3", name.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(connections)
+	return db, nil
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	if err := migrate(ctx, s.w); err != nil {
+		return err
+	}
+	var err error
+	s.insert, err = s.w.PrepareContext(ctx, insertKeyPackage)
+	return err
+}
+
+// Close implements store.Store.
+func (s *Store) Close() error {
+	var errs []error
+	if s.insert != nil {
+		errs = append(errs, s.insert.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	// Last: closing the last connection folds the WAL into the file.
+	return errors.Join(append(errs, s.w.Close())...)
+}
+
+// write runs f in a transaction that holds the write lock from its start.
+func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := s.w.BeginTx(ctx, nil)
+	if err != nil {
+		return translate(err)
+	}
+	defer tx.Rollback()
+	if err := f(tx); err != nil {
+		return translate(err)
+	}
+	return translate(tx.Commit())
+}
+
+// translate wraps an error of SQLite with the error of package store that it
+// means, where there is one.
+func translate(err error) error {
+	var code sqlite3.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return store.ErrNotFound
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	case !errors.As(err, &code):
+		return err
+	}
+	switch {
+	case code.Code == sqlite3.ErrBusy, code.Code == sqlite3.ErrLocked:
+		return fmt.Errorf("%w: %w", store.ErrBusy, err)
+	case code.Code == sqlite3.ErrFull:
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	case code.Code == sqlite3.ErrReadonly, code.Code == sqlite3.ErrPerm, code.Code == sqlite3.ErrCantOpen:
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
+	case code.Code == sqlite3.ErrNotADB, code.Code == sqlite3.ErrCorrupt:
+		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
+	case code.ExtendedCode == sqlite3.ErrConstraintUnique, code.ExtendedCode == sqlite3.ErrConstraintPrimaryKey:
+		return store.ErrExists
+	case code.ExtendedCode == sqlite3.ErrConstraintForeignKey, code.ExtendedCode == sqlite3.ErrConstraintNotNull:
+		return store.ErrNotFound
+	}
+	return err
+}
+
+// seconds and date turn times into what is stored: whole seconds since the
+// epoch.
+func seconds(t time.Time) int64 { return t.Unix() }
+
+func date(s int64) time.Time { return time.Unix(s, 0).UTC() }
+
+func optionalSeconds(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
+}

@@ -1,0 +1,136 @@
+// Package store keeps what hsm-kp has to remember: identities, wrapping keys
+// and key packages with their states. It sees public bytes and ciphertext only.
+//
+// Store is the interface; store/sqlite and, later, others implement it, and
+// store/storetest is the one suite of tests for all of them.
+package store
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+)
+
+// Errors that callers branch on. A backend wraps its own error with one of
+// them where it fits.
+var (
+	// ErrNotFound reports a name, a ref or a current wrapping key that the store
+	// does not have.
+	ErrNotFound = errors.New("not found")
+	// ErrExists reports a name, an id or a ref that the store already has.
+	ErrExists = errors.New("it exists already")
+	// ErrBusy reports a store that another process has held for too long.
+	ErrBusy = errors.New("the store is held by another process")
+	// ErrFull reports a disk without room.
+	ErrFull = errors.New("the disk is full")
+	// ErrReadOnly reports a store that cannot be written to.
+	ErrReadOnly = errors.New("the store is read-only")
+	// ErrDamaged reports a file that is no store, or no longer one.
+	ErrDamaged = errors.New("it is not a store of hsm-kp, or it is damaged")
+)
+
+// State is where a key package is in its life.
+type State string
+
+// The states of a key package.
+const (
+	// Available: made, and not handed out.
+	Available State = "available"
+	// Published: handed out. It must not be handed out again.
+	Published State = "published"
+)
+
+// States are all states, in the order of a life.
+var States = []State{Available, Published}
+
+// Identity is a signer of key packages.
+type Identity struct {
+	Name         string
+	Suite        uint16
+	Credential   []byte // encoded Credential, RFC 9420, Section 5.3
+	SignatureKey []byte // public key, RFC 9420, Section 5.1.1
+	KeyID        []byte // CKA_ID
+	KeyLabel     string // CKA_LABEL
+	TokenSerial  string
+	CreatedAt    time.Time
+}
+
+// WrappingKey is a key in the token that seals private keys.
+type WrappingKey struct {
+	ID          []byte // CKA_ID
+	Label       string // CKA_LABEL
+	TokenSerial string
+	Current     bool   // new key packages are sealed with it
+	Uses        uint64 // how often it has sealed
+	CreatedAt   time.Time
+}
+
+// KeyPackage is a key package with its sealed private keys. Times are whole
+// seconds in UTC.
+type KeyPackage struct {
+	Ref           []byte
+	Identity      string
+	Suite         uint16
+	State         State
+	LastResort    bool
+	Custody       string
+	WrappingKeyID []byte
+	Sealed        []byte
+	Public        []byte // bare KeyPackage, RFC 9420, Section 10
+	CreatedAt     time.Time
+	NotBefore     time.Time
+	NotAfter      time.Time
+	PublishedAt   time.Time // zero: not published
+}
+
+// Filter chooses key packages. Zero fields fit all.
+type Filter struct {
+	Identity string
+	State    State
+}
+
+// Store remembers. It is safe for concurrent use, also by several processes.
+// Slices that it returns are the caller's; slices that it is given are not kept.
+type Store interface {
+	// AddIdentity adds an identity. The error is ErrExists where the name is
+	// taken.
+	AddIdentity(ctx context.Context, id Identity) error
+	// Identity returns the identity called name, or ErrNotFound.
+	Identity(ctx context.Context, name string) (Identity, error)
+	// Identities returns all, by name.
+	Identities(ctx context.Context) ([]Identity, error)
+
+	// AddWrappingKey adds a wrapping key and makes it the current one. Uses and
+	// Current are ignored. The error is ErrExists where the id is taken.
+	AddWrappingKey(ctx context.Context, key WrappingKey) error
+	// WrappingKeys returns all, the oldest first.
+	WrappingKeys(ctx context.Context) ([]WrappingKey, error)
+	// CurrentWrappingKey returns the one that new key packages are sealed with,
+	// or ErrNotFound.
+	CurrentWrappingKey(ctx context.Context) (WrappingKey, error)
+
+	// AddKeyPackages adds all or none, and counts them as uses of their wrapping
+	// keys, in one transaction that is durable when it returns. The error is
+	// ErrExists for a ref that is there, ErrNotFound for an unknown identity or
+	// wrapping key.
+	AddKeyPackages(ctx context.Context, batch []KeyPackage) error
+	// KeyPackage returns the key package with this ref, or ErrNotFound.
+	KeyPackage(ctx context.Context, ref []byte) (KeyPackage, error)
+	// KeyPackages yields those that fit, the oldest first, in constant memory
+	// and without holding writers back. Those that are added while it runs may
+	// or may not be among them.
+	KeyPackages(ctx context.Context, f Filter) iter.Seq2[KeyPackage, error]
+	// FindRefs returns at most limit refs in [lo, hi], compared byte by byte.
+	FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error)
+	// MarkPublished moves available key packages to published, all or none.
+	// Those that are published already keep their time. The error is
+	// ErrNotFound for an unknown ref.
+	MarkPublished(ctx context.Context, refs [][]byte, at time.Time) error
+	// Count returns how many key packages of an identity, or of all where name
+	// is empty, are in each state.
+	Count(ctx context.Context, name string) (map[State]uint64, error)
+
+	// Close releases the store. Nothing may be called after it.
+	Close() error
+}
