@@ -1,0 +1,148 @@
+// Package identity says who signs: a name, the signature key that its key
+// packages carry, the credential that binds the two (RFC 9420, Section 5.3),
+// and what the clients behind it support (Section 7.2).
+//
+// It holds no storage and no clock. The inventory loads identities from the
+// store and asks them for the template of a key package.
+package identity
+
+import (
+	"bytes"
+	"crypto"
+	"errors"
+	"fmt"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// MaxNameBytes bounds the length of a name. PKCS#11 labels are free in length
+// but several tokens stop well before 300 bytes.
+const MaxNameBytes = 128
+
+// ErrName reports a name that cannot name an identity.
+var ErrName = errors.New("not a name for an identity")
+
+// ErrKeyMismatch reports a signature key that is not the one the identity was
+// created with: another key stands under its CKA_ID.
+var ErrKeyMismatch = errors.New("the token's key is not this identity's key")
+
+// Identity is a signer of key packages. It is immutable and safe for
+// concurrent use when its signer is.
+type Identity struct {
+	// Name is unique in a store.
+	Name string
+	// Suite is the cipher suite of the key packages that the identity signs.
+	Suite *ciphersuite.Suite
+	// Credential goes into every leaf node.
+	Credential keypackage.Credential
+	// Signer signs with the credential's key.
+	Signer crypto.Signer
+}
+
+// New makes an identity from its parts. signatureKey is the public key that
+// was recorded when the identity was created, in the encoding of RFC 9420,
+// Section 5.1.1; New compares it with the signer's, so that a key that was
+// swapped in the token is found before it signs. The error is ErrName or
+// ErrKeyMismatch, or says that the signer's key does not fit the suite.
+func New(name string, suite *ciphersuite.Suite, credential keypackage.Credential, signatureKey []byte, signer crypto.Signer) (*Identity, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	scheme, public, err := ciphersuite.MarshalPublicKey(signer.Public())
+	if err != nil {
+		return nil, fmt.Errorf("read signature key of %q: %w", name, err)
+	}
+	if scheme != suite.Signature {
+		return nil, fmt.Errorf("identity %q: a %v key cannot sign for %v", name, scheme, suite.ID)
+	}
+	if !bytes.Equal(public, signatureKey) {
+		return nil, fmt.Errorf("identity %q: %w", name, ErrKeyMismatch)
+	}
+	return &Identity{Name: name, Suite: suite, Credential: credential, Signer: signer}, nil
+}
+
+// CheckName reports whether name can name an identity: 1 to MaxNameBytes bytes
+// of UTF-8, printable, with no space at either end and none but the ordinary
+// space within. The error wraps ErrName.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: it is empty", ErrName)
+	case len(name) > MaxNameBytes:
+		return fmt.Errorf("%w: it has %d bytes, %d are allowed", ErrName, len(name), MaxNameBytes)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: it is not UTF-8", ErrName)
+	case name[0] == ' ' || name[len(name)-1] == ' ':
+		return fmt.Errorf("%w: a space stands at its start or end", ErrName)
+	case name[0] == '-':
+		return fmt.Errorf("%w: it begins with a dash", ErrName)
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("%w: %q is not printable", ErrName, r)
+		}
+	}
+	return nil
+}
+
+// Policy is what an operator decides about the key packages of all identities.
+type Policy struct {
+	// Lifetime is how long after its making a key package may be used.
+	Lifetime time.Duration
+	// Backdate is how far not_before lies in the past, for peers whose clocks
+	// are behind.
+	Backdate time.Duration
+	// Supported is what the clients support beyond the defaults of RFC 9420.
+	Supported keypackage.Capabilities
+}
+
+// Template returns what the key packages of this identity have in common when
+// they are made at now. lastResort adds the last_resort extension.
+func (id *Identity) Template(p Policy, now time.Time, lastResort bool) keypackage.Template {
+	t := keypackage.Template{
+		Suite:        id.Suite,
+		Credential:   id.Credential,
+		Capabilities: id.capabilities(p.Supported),
+		Lifetime: keypackage.Lifetime{
+			NotBefore: unix(now.Add(-p.Backdate)),
+			NotAfter:  unix(now.Add(p.Lifetime)),
+		},
+	}
+	if lastResort {
+		t.Extensions = []keypackage.Extension{{Type: keypackage.ExtensionLastResort}}
+	}
+	return t
+}
+
+// capabilities returns the defaults of the suite with what the clients support
+// beyond them, each entry once and in the order given.
+func (id *Identity) capabilities(supported keypackage.Capabilities) keypackage.Capabilities {
+	c := keypackage.DefaultCapabilities(id.Suite)
+	c.CipherSuites = union(c.CipherSuites, supported.CipherSuites)
+	c.Extensions = union(c.Extensions, supported.Extensions)
+	c.Proposals = union(c.Proposals, supported.Proposals)
+	c.Credentials = union(c.Credentials, supported.Credentials)
+	return c
+}
+
+// union returns a with the elements of b that it lacks.
+func union[T comparable](a, b []T) []T {
+	seen := make(map[T]bool, len(a)+len(b))
+	var out []T
+	for _, list := range [][]T{a, b} {
+		for _, v := range list {
+			if !seen[v] {
+				seen[v] = true
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// unix returns t in seconds since the epoch, zero for a time before it.
+func unix(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) }

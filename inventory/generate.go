@@ -1,0 +1,218 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// MaxSealings is how many times one wrapping key may seal. Nonces are 96
+// random bits, for which NIST SP 800-38D, Section 8.3, allows 2^32 uses of a
+// key; half of that leaves room for batches under way in other processes.
+const MaxSealings = 1 << 31
+
+// ErrWrappingKeySpent reports a wrapping key that has sealed as often as it
+// may.
+var ErrWrappingKeySpent = errors.New("the wrapping key has sealed as often as it may")
+
+// ErrInterrupted reports that the caller's context ended before all key
+// packages were made. Those that were made are stored.
+var ErrInterrupted = errors.New("interrupted")
+
+// Request asks for key packages.
+type Request struct {
+	// Identity signs them.
+	Identity *identity.Identity
+	// Policy gives lifetime and capabilities.
+	Policy identity.Policy
+	// Count is how many.
+	Count uint64
+	// LastResort marks them with the last_resort extension.
+	LastResort bool
+	// Published records them as handed out from the start, for a caller that
+	// writes them where others may take them: a crash between the commit and
+	// the writing then leaves a key package that can be written again, never
+	// one that is handed out twice.
+	Published bool
+	// Now is the time that lifetimes are counted from.
+	Now time.Time
+}
+
+// Generate makes the key packages that r asks for and calls stored with each
+// batch once it is durable, from one goroutine, in no particular order within
+// a batch; the slice is reused after stored returns. Generate returns how many
+// key packages are durable, also when it fails.
+//
+// When ctx ends, nothing new is begun, what is under way is completed and
+// stored, and the error is ErrInterrupted. An error from stored stops the work
+// likewise. Memory is bounded by the batch, whatever the count.
+func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]store.KeyPackage) error) (uint64, error) {
+	line, err := inv.newLine(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	// The calls themselves outlive ctx: a key package that was begun is ended.
+	uncut := context.WithoutCancel(ctx)
+	stopping, stop := context.WithCancel(ctx)
+	defer stop()
+
+	made := make(chan store.KeyPackage, inv.Batch)
+	var begun atomic.Uint64
+	workers, running := errgroup.WithContext(stopping)
+	for range max(inv.Workers, 1) {
+		workers.Go(func() error {
+			for running.Err() == nil && begun.Add(1) <= r.Count {
+				record, err := line.make(uncut)
+				if err != nil {
+					return err
+				}
+				made <- record
+			}
+			return nil
+		})
+	}
+	var makeErr error
+	go func() {
+		defer close(made)
+		makeErr = workers.Wait()
+	}()
+
+	n, err := inv.keep(uncut, made, stored)
+	stop()
+	for range made { // not kept: nobody has seen them
+	}
+	switch {
+	case err != nil:
+		return n, err
+	case makeErr != nil:
+		return n, makeErr
+	case n < r.Count:
+		return n, fmt.Errorf("generate key packages: %w", ErrInterrupted)
+	}
+	return n, nil
+}
+
+// keep stores what arrives in batches, and the last batch however small.
+func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, stored func([]store.KeyPackage) error) (uint64, error) {
+	var n uint64
+	batch := make([]store.KeyPackage, 0, max(inv.Batch, 1))
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := inv.Store.AddKeyPackages(ctx, batch); err != nil {
+			return fmt.Errorf("store %d key packages: %w", len(batch), err)
+		}
+		n += uint64(len(batch))
+		if err := stored(batch); err != nil {
+			return err
+		}
+		batch = batch[:0]
+		return nil
+	}
+	for record := range made {
+		batch = append(batch, record)
+		if len(batch) == cap(batch) {
+			if err := flush(); err != nil {
+				return n, err
+			}
+		}
+	}
+	err := flush()
+	return n, err
+}
+
+// line makes key packages of one kind. It is safe for concurrent use.
+type line struct {
+	inv     *Inventory
+	builder *keypackage.Builder
+	vault   *vault.Vault
+	record  store.KeyPackage // what all of them have in common
+	request Request
+}
+
+// newLine prepares for r: everything that can be refused is refused here,
+// before a key is made.
+func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
+	template := r.Identity.Template(r.Policy, r.Now, r.LastResort)
+	builder, err := keypackage.NewBuilder(template, r.Identity.Signer)
+	if err != nil {
+		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
+	}
+	key, err := inv.Store.CurrentWrappingKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the current wrapping key: %w", err)
+	}
+	if key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses {
+		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
+	}
+	v, err := inv.vault(ctx, key.ID)
+	if err != nil {
+		return nil, err
+	}
+	state := store.Available
+	if r.Published {
+		state = store.Published
+	}
+	record := store.KeyPackage{
+		Identity:      r.Identity.Name,
+		Suite:         uint16(r.Identity.Suite.ID),
+		State:         state,
+		LastResort:    r.LastResort,
+		Custody:       CustodyWrapped,
+		WrappingKeyID: key.ID,
+		CreatedAt:     r.Now.UTC().Truncate(time.Second),
+		NotBefore:     time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(),
+		NotAfter:      time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(),
+	}
+	if r.Published {
+		record.PublishedAt = record.CreatedAt
+	}
+	return &line{inv: inv, builder: builder, vault: v, record: record, request: r}, nil
+}
+
+// make makes one key package: two key pairs, two signatures made and
+// verified, the private keys sealed.
+func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
+	keys, err := newPrivateKeys(l)
+	if err != nil {
+		return store.KeyPackage{}, err
+	}
+	defer keys.Clear()
+	kp, err := l.builder.Build(l.inv.Rand, keys.Init.PublicKey(), keys.Encryption.PublicKey())
+	if err != nil {
+		return store.KeyPackage{}, fmt.Errorf("build key package: %w", err)
+	}
+	sealed, err := l.vault.Seal(ctx, l.inv.Rand, kp.Ref(), l.request.Identity.Suite, keys)
+	if err != nil {
+		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
+	}
+	record := l.record
+	record.Ref, record.Public, record.Sealed = kp.Ref(), kp.Bytes(), sealed
+	return record, nil
+}
+
+// newPrivateKeys makes the two HPKE key pairs of a key package.
+func newPrivateKeys(l *line) (vault.PrivateKeys, error) {
+	suite := l.request.Identity.Suite
+	initKey, err := hpke.GenerateKeyPair(suite, l.inv.Rand)
+	if err != nil {
+		return vault.PrivateKeys{}, fmt.Errorf("generate init key: %w", err)
+	}
+	encryptionKey, err := hpke.GenerateKeyPair(suite, l.inv.Rand)
+	if err != nil {
+		initKey.Clear()
+		return vault.PrivateKeys{}, fmt.Errorf("generate encryption key: %w", err)
+	}
+	return vault.PrivateKeys{Init: initKey, Encryption: encryptionKey}, nil
+}

@@ -1,0 +1,145 @@
+// Package inventory is the life of key packages: they are generated in
+// batches, their private keys sealed and stored before anything of them is
+// shown, and taken out again.
+//
+// The order of its steps is the promise of the whole program. Two HPKE key
+// pairs are made, both signatures are made in the token and verified in
+// software, both private keys are sealed under the wrapping key, the batch is
+// committed to the store; only then does a caller see a key package. A crash
+// between any two steps leaves at most sealed keys that nobody was told about.
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// CustodyWrapped is the custody of private keys that were generated in
+// software and sealed under a wrapping key of the token.
+const CustodyWrapped = "wrapped"
+
+// ErrAmbiguousRef reports a prefix that more than one KeyPackageRef begins
+// with.
+var ErrAmbiguousRef = errors.New("more than one key package begins so")
+
+// ErrRef reports text that is no KeyPackageRef and no prefix of one.
+var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")
+
+// Config is what an Inventory works with. All fields are required.
+type Config struct {
+	// Store keeps the records.
+	Store store.Store
+	// OpenVault finds the wrapping key with the given id in the token.
+	OpenVault func(context.Context, vault.KeyID) (*vault.Vault, error)
+	// Rand is the source of private keys and nonces.
+	Rand io.Reader
+	// Workers is how many key packages are in the making at once: the number
+	// of the token's sessions, or more where processors outnumber them.
+	Workers int
+	// Batch is how many key packages one transaction of the store takes.
+	Batch int
+}
+
+// Inventory makes, keeps and hands out key packages. It is safe for concurrent
+// use.
+type Inventory struct {
+	Config
+
+	mu     sync.Mutex
+	vaults map[string]*vault.Vault
+}
+
+// New returns an inventory over c.
+func New(c Config) *Inventory {
+	return &Inventory{Config: c, vaults: make(map[string]*vault.Vault)}
+}
+
+// vault returns the vault of one wrapping key, found in the token once.
+func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	if v, ok := inv.vaults[string(id)]; ok {
+		return v, nil
+	}
+	v, err := inv.OpenVault(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
+	}
+	inv.vaults[string(id)] = v
+	return v, nil
+}
+
+// Resolve returns the one KeyPackageRef that begins with prefix, which is
+// hexadecimal and at least four digits long. The error is ErrRef,
+// store.ErrNotFound or ErrAmbiguousRef.
+func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Ref, error) {
+	lo, hi, err := refRange(prefix)
+	if err != nil {
+		return nil, err
+	}
+	refs, err := inv.Store.FindRefs(ctx, lo, hi, 2)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, err)
+	case len(refs) == 0:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, store.ErrNotFound)
+	case len(refs) > 1:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, ErrAmbiguousRef)
+	}
+	return refs[0], nil
+}
+
+// maxRefBytes is the length of the longest KeyPackageRef: SHA-512.
+const maxRefBytes = 64
+
+// refRange returns the least and the greatest KeyPackageRef that begin with
+// the hexadecimal digits in prefix.
+func refRange(prefix string) (lo, hi []byte, err error) {
+	if len(prefix) < 4 || len(prefix) > 2*maxRefBytes {
+		return nil, nil, fmt.Errorf("%w: %q has %d digits, 4 to %d are taken", ErrRef, prefix, len(prefix), 2*maxRefBytes)
+	}
+	odd := len(prefix) % 2
+	lo, err = hex.DecodeString(prefix + strings.Repeat("0", odd))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %q", ErrRef, prefix)
+	}
+	hi = bytes.Clone(lo)
+	if odd == 1 {
+		hi[len(hi)-1] |= 0x0F
+	}
+	return lo, append(hi, bytes.Repeat([]byte{0xFF}, maxRefBytes-len(hi))...), nil
+}
+
+// PrivateKeys unseals the private keys of the key package ref. The caller
+// clears them. The error is store.ErrNotFound where there is no such key
+// package.
+func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vault.PrivateKeys, error) {
+	record, err := inv.Store.KeyPackage(ctx, ref)
+	if err != nil {
+		return vault.PrivateKeys{}, fmt.Errorf("load key package %v: %w", ref, err)
+	}
+	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
+	if !ok {
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: unknown cipher suite %v", ref, ciphersuite.ID(record.Suite))
+	}
+	v, err := inv.vault(ctx, record.WrappingKeyID)
+	if err != nil {
+		return vault.PrivateKeys{}, err
+	}
+	keys, err := v.Unseal(ctx, ref, suite, record.Sealed)
+	if err != nil {
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+	}
+	return keys, nil
+}
