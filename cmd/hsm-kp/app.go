@@ -1,0 +1,109 @@
+package main
+
+import (
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Categories order the verbs in --help.
+const (
+	categoryStart = "1. start"
+	categoryMake  = "2. make"
+	categoryKeep  = "3. keep"
+	categoryLook  = "4. look"
+	categoryHelp  = "5. help"
+)
+
+// defaultConfig is the config that is read when none is named. The current
+// folder is never searched: a config names a module, and a module is code.
+const defaultConfig = "/etc/hsm-kp/hsm-kp.yaml"
+
+var jsonFlag = &cli.BoolFlag{Name: "json", Usage: "print JSON"}
+
+var outFlag = &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write public parts to `DIR`/<KeyPackageRef>.mls"}
+
+// newApp describes the whole command line.
+func newApp(u *ui) *cli.App {
+	app := &cli.App{
+		Name:                 "hsm-kp",
+		Usage:                "sign MLS key packages with a key that never leaves its token",
+		UsageText:            "hsm-kp [--config FILE] COMMAND [OPTIONS] [ARGUMENTS]",
+		Version:              version(),
+		Reader:               u.in,
+		Writer:               u.out,
+		ErrWriter:            u.errOut,
+		EnableBashCompletion: true,
+		HideHelpCommand:      true,
+		Suggest:              true,
+		Description: `hsm-kp makes key packages (RFC 9420) whose signature key lives in a PKCS#11 token
+and whose HPKE private keys are sealed under another key of that token.
+
+Try it without an HSM:
+   hsm-kp demo
+   hsm-kp init --softhsm ~/hsm-kp && export HSM_KP_CONFIG=~/hsm-kp/hsm-kp.yaml
+   hsm-kp identity create alice
+   hsm-kp generate --identity alice --count 1000 --out spool/
+
+Exit status: 0 done, 1 it failed or a key package is invalid, 2 usage or
+configuration, 3 the token could not be used.`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, EnvVars: []string{"HSM_KP_CONFIG"}, Usage: "read the configuration from `FILE`", Value: defaultConfig},
+			&cli.StringFlag{Name: "store", EnvVars: []string{"HSM_KP_STORE"}, Usage: "use the store at `URL` instead of the config's", DefaultText: "the config's"},
+		},
+		Commands: []*cli.Command{
+			initCommand(u), doctorCommand(u), configCommand(u), demoCommand(u),
+			identityCommand(u), generateCommand(u),
+			listCommand(u), showCommand(u), exportCommand(u), unwrapCommand(u),
+			inspectCommand(u), verifyCommand(u), benchCommand(u),
+			completionCommand(u), manCommand(u),
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("there is no command %q", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+		// Errors are printed and turned into an exit status in one place: run.
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+	setUsageErrors(app)
+	return app
+}
+
+// setUsageErrors makes every fault that the library finds in a command line a
+// usageError, instead of its own print of the help.
+func setUsageErrors(app *cli.App) {
+	app.OnUsageError = onUsageError
+	var visit func([]*cli.Command)
+	visit = func(commands []*cli.Command) {
+		for _, c := range commands {
+			c.OnUsageError = onUsageError
+			c.HideHelpCommand = true
+			visit(c.Subcommands)
+		}
+	}
+	visit(app.Commands)
+}
+
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	name := "hsm-kp"
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName
+	}
+	return usagef("%s: %v", name, err)
+}
+
+// release is set by the linker for builds that have a release number.
+var release string
+
+// version names the build: the release, else what the Go tool chain knows.
+func version() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

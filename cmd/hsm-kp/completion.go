@@ -1,0 +1,70 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+)
+
+func completionCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Category:  categoryHelp,
+		Usage:     "print a shell's completion script",
+		ArgsUsage: "bash|zsh|fish",
+		Description: `Examples:
+   source <(hsm-kp completion bash)
+   hsm-kp completion zsh >"${fpath[1]}/_hsm-kp"
+   hsm-kp completion fish >~/.config/fish/completions/hsm-kp.fish`,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "SHELL"); err != nil {
+				return err
+			}
+			script, err := completionScript(c, c.Args().First())
+			if err != nil {
+				return err
+			}
+			u.printf("%s", script)
+			return nil
+		},
+	}
+}
+
+func completionScript(c *cli.Context, shell string) (string, error) {
+	switch shell {
+	case "bash":
+		return bashCompletion, nil
+	case "zsh":
+		return zshCompletion, nil
+	case "fish":
+		return c.App.ToFishCompletion()
+	}
+	return "", usagef("completion: %q is none of bash, zsh, fish", shell)
+}
+
+// Both scripts ask the program itself, which answers one word a line when the
+// last argument is --generate-bash-completion.
+const bashCompletion = `# bash completion for hsm-kp
+_hsm_kp() {
+  local word=${COMP_WORDS[COMP_CWORD]} ask
+  ask=("${COMP_WORDS[@]:0:COMP_CWORD}")
+  [[ $word == -* ]] && ask+=("$word")
+  COMPREPLY=($(compgen -W "$("${ask[@]}" --generate-bash-completion 2>/dev/null)" -- "$word"))
+  [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=($(compgen -f -- "$word"))
+}
+complete -o filenames -F _hsm_kp hsm-kp
+`
+
+const zshCompletion = `#compdef hsm-kp
+_hsm_kp() {
+  local word=${words[CURRENT]}
+  local -a ask answers
+  ask=("${(@)words[1,CURRENT-1]}")
+  [[ $word == -* ]] && ask+=("$word")
+  answers=("${(@f)$("${ask[@]}" --generate-bash-completion 2>/dev/null)}")
+  if [[ -n ${answers[1]} ]]; then
+    compadd -- "${(@)answers%%:*}"
+  else
+    _files
+  fi
+}
+compdef _hsm_kp hsm-kp
+`

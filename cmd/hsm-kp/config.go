@@ -1,0 +1,58 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/config"
+)
+
+func configCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "config",
+		Category: categoryStart,
+		Usage:    "print a commented sample of the config file, or check one",
+		Subcommands: []*cli.Command{
+			{
+				Name:  "sample",
+				Usage: "print a config file with every field, its unit and its default",
+				Description: `Examples:
+   hsm-kp config sample >hsm-kp.yaml`,
+				Action: func(c *cli.Context) error {
+					if err := wantArgs(c); err != nil {
+						return err
+					}
+					u.printf("%s", config.Sample())
+					return nil
+				},
+			},
+			{
+				Name:  "check",
+				Usage: "report all faults of the config file at once",
+				Description: `Reads the file and nothing else: no token, no store.
+
+Examples:
+   hsm-kp --config hsm-kp.yaml config check`,
+				Action: func(c *cli.Context) error {
+					if err := wantArgs(c); err != nil {
+						return err
+					}
+					cfg, err := config.Load(c.String("config"))
+					if err != nil {
+						return err
+					}
+					if _, err := policyOf(cfg); err != nil {
+						return err
+					}
+					u.printf("%s: ok\n", c.String("config"))
+					return nil
+				},
+			},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("config: there is no %q; it has sample and check", c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
+	}
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/token"
+)
+
+func doctorCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "doctor",
+		Category: categoryStart,
+		Usage:    "say what token this is, try each mechanism, name the suites it can serve",
+		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
+token may list what it cannot do. The exit status is 3 when the token cannot be
+opened, 1 when it can serve no suite.
+
+Examples:
+   hsm-kp doctor
+   hsm-kp doctor --json | jq '.suites[] | select(.served)'`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			cfg, err := config.Load(c.String("config"))
+			if err != nil {
+				return err
+			}
+			d, err := diagnose(c.Context, cfg)
+			if err != nil {
+				return err
+			}
+			if path, err := storePath(cfg, c.String("store")); err == nil {
+				_, statErr := os.Stat(path)
+				d.Store, d.StoreExists = path, statErr == nil
+			}
+			if c.Bool("json") {
+				err = u.json(d)
+			} else {
+				d.print(u)
+			}
+			return errors.Join(err, d.verdict())
+		},
+	}
+}
+
+// diagnosis is what doctor found; it is also its JSON form.
+type diagnosis struct {
+	Token       token.Info          `json:"token"`
+	Sessions    int                 `json:"sessions"`
+	Probes      []token.ProbeResult `json:"probes"`
+	Suites      []suiteDiagnosis    `json:"suites"`
+	Store       string              `json:"store"`
+	StoreExists bool                `json:"store_exists"`
+}
+
+type suiteDiagnosis struct {
+	Suite  string `json:"cipher_suite"`
+	Number uint16 `json:"number"`
+	Served bool   `json:"served"`
+	Reason string `json:"reason,omitempty"` // why not
+}
+
+func diagnose(ctx context.Context, cfg *config.Config) (*diagnosis, error) {
+	t, err := openToken(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	report, err := t.Probe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("probe token: %w", err)
+	}
+	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results}
+	for id := ciphersuite.ID(1); ; id++ {
+		s, ok := ciphersuite.Lookup(id)
+		if !ok {
+			break
+		}
+		d.Suites = append(d.Suites, diagnoseSuite(s, report))
+	}
+	return d, nil
+}
+
+// diagnoseSuite says whether a token with this report can serve a suite.
+func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
+	d := suiteDiagnosis{Suite: s.ID.String(), Number: uint16(s.ID)}
+	curve, known := curves[s.Signature]
+	switch {
+	case !known || !s.Served():
+		d.Reason = "not in this version of hsm-kp"
+	case report.SignFault(curve) != "":
+		d.Reason = fmt.Sprintf("the token does not sign with %v: %s", s.Signature, report.SignFault(curve))
+	case report.SealFault() != "":
+		d.Reason = "the token cannot seal private keys: " + report.SealFault()
+	default:
+		d.Served = true
+	}
+	return d
+}
+
+// curves are the token's curves for the signature schemes of RFC 9420.
+var curves = map[ciphersuite.SignatureScheme]token.Curve{
+	ciphersuite.ECDSA_SECP256R1_SHA256: token.P256,
+	ciphersuite.ECDSA_SECP384R1_SHA384: token.P384,
+	ciphersuite.ECDSA_SECP521R1_SHA512: token.P521,
+	ciphersuite.ED25519:                token.Ed25519,
+}
+
+// errNoSuite reports a token that can serve nothing.
+var errNoSuite = errors.New("the token can serve no cipher suite")
+
+func (d *diagnosis) verdict() error {
+	for _, s := range d.Suites {
+		if s.Served {
+			return nil
+		}
+	}
+	return errNoSuite
+}
+
+func (d *diagnosis) print(u *ui) {
+	i := d.Token
+	u.printf("module    %s\n", i.Module)
+	u.printf("library   %s, %s, version %s, Cryptoki %s\n", i.LibraryManufacturer, i.LibraryDescription, i.LibraryVersion, i.CryptokiVersion)
+	u.printf("token     %q, serial %s, slot %d\n", i.Label, i.Serial, i.Slot)
+	u.printf("maker     %s, model %s, hardware %s, firmware %s\n", i.Manufacturer, i.Model, i.HardwareVersion, i.FirmwareVersion)
+	u.printf("sessions  %d in use by hsm-kp\n", d.Sessions)
+	word := "not made yet"
+	if d.StoreExists {
+		word = "there"
+	}
+	u.printf("store     %s, %s\n", d.Store, word)
+	u.printf("\ntried in the token\n")
+	for _, p := range d.Probes {
+		result := "ok"
+		if !p.OK {
+			result = "no: " + p.Reason
+		}
+		u.printf("  %-34s %-9v %s\n", p.Name, p.Duration.Round(10*time.Microsecond), result)
+	}
+	u.printf("\ncipher suites\n")
+	for _, s := range d.Suites {
+		result := "served"
+		if !s.Served {
+			result = "no: " + s.Reason
+		}
+		u.printf("  %d  %-50s %s\n", s.Number, s.Suite, result)
+	}
+}

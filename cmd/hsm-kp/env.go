@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// env is what a command works with: the config, the store, and the token once
+// a command asks for it. Commands that only read the store never touch the
+// token.
+type env struct {
+	ui         *ui
+	config     *config.Config
+	configPath string
+	storePath  string
+	store      *sqlite.Store
+	token      *token.Token
+}
+
+// openEnv reads the config that the command line names and opens its store.
+func openEnv(c *cli.Context, u *ui) (*env, error) {
+	path := c.String("config")
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return openEnvWith(c.Context, u, cfg, path, c.String("store"))
+}
+
+// openEnvWith opens the store that url names, or the config's where it is
+// empty. The store must be there: init makes it.
+func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {
+	e := &env{ui: u, config: cfg, configPath: configPath}
+	var err error
+	if e.storePath, err = storePath(cfg, url); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(e.storePath); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open store %s: %w", e.storePath, errNoStore)
+	}
+	if e.store, err = sqlite.Open(ctx, e.storePath, sqlite.Options{}); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", e.storePath, err)
+	}
+	return e, nil
+}
+
+// errNoStore reports a store that init has not made yet.
+var errNoStore = errors.New("there is none")
+
+// storePath returns the file that the store's URL names.
+func storePath(cfg *config.Config, url string) (string, error) {
+	if url == "" {
+		url = cfg.Store.URL
+	}
+	path, ok := strings.CutPrefix(url, "sqlite:")
+	if !ok || path == "" {
+		return "", usagef("the store's URL must be sqlite:PATH, not %q", url)
+	}
+	return path, nil
+}
+
+// close ends what was opened. Errors of closing are shown, not returned: what
+// was to be kept is in the store by then.
+func (e *env) close() {
+	if e.token != nil {
+		if err := e.token.Close(); err != nil {
+			e.ui.warnf("close token: %v", err)
+		}
+	}
+	if e.store != nil {
+		if err := e.store.Close(); err != nil {
+			e.ui.warnf("close store: %v", err)
+		}
+	}
+}
+
+// openToken logs in to the configured token, once a command.
+func (e *env) openToken(ctx context.Context) (*token.Token, error) {
+	if e.token != nil {
+		return e.token, nil
+	}
+	t, err := openToken(ctx, e.config)
+	if err != nil {
+		return nil, err
+	}
+	e.token = t
+	return t, nil
+}
+
+// inventory opens the token and returns the inventory over both.
+func (e *env) inventory(ctx context.Context) (*inventory.Inventory, error) {
+	t, err := e.openToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return inventoryOver(e.config, e.store, t), nil
+}
+
+func inventoryOver(cfg *config.Config, s store.Store, t *token.Token) *inventory.Inventory {
+	return inventory.New(inventory.Config{
+		Store:     s,
+		OpenVault: func(ctx context.Context, id vault.KeyID) (*vault.Vault, error) { return vault.Open(ctx, t, id) },
+		Rand:      rand.Reader,
+		Workers:   workers(t),
+		Batch:     cfg.Store.Batch,
+	})
+}
+
+// records is an inventory for what needs no token.
+func (e *env) records() *inventory.Inventory { return inventory.New(inventory.Config{Store: e.store}) }
+
+// identityRecord loads an identity, or says that there is none.
+func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, error) {
+	record, err := e.store.Identity(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return record, fmt.Errorf("identity %q: %w", name, errNoIdentity)
+	}
+	return record, err
+}
+
+// errNoIdentity reports a name that no identity has.
+var errNoIdentity = errors.New("there is no such identity")
+
+// openIdentity loads an identity and finds its key in the token by CKA_ID. A
+// key that was swapped is refused.
+func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
+	record, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
+	if !ok {
+		return nil, fmt.Errorf("identity %q: unknown cipher suite %v", name, ciphersuite.ID(record.Suite))
+	}
+	credential, err := keypackage.ParseCredential(record.Credential)
+	if err != nil {
+		return nil, fmt.Errorf("read stored credential of %q: %w", name, err)
+	}
+	t, err := e.openToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := findKey(ctx, t, token.KeyQuery{ID: record.KeyID}, false)
+	if err != nil {
+		return nil, fmt.Errorf("find signature key of %q: %w", name, err)
+	}
+	return identity.New(name, suite, credential, record.SignatureKey, key)
+}
+
+// suite returns the suite that the command line names, or the config's.
+func (e *env) suite(name string) (*ciphersuite.Suite, error) {
+	if name == "" {
+		name = e.config.KeyPackages.Suite
+	}
+	s, err := ciphersuite.Parse(name)
+	if err != nil {
+		return nil, usagef("%v", err)
+	}
+	if !s.Served() {
+		return nil, usagef("%v is not served by this version", s.ID)
+	}
+	return s, nil
+}
+
+// policyOf turns the config's key_packages into what identities work with.
+func policyOf(cfg *config.Config) (identity.Policy, error) {
+	kp := cfg.KeyPackages
+	p := identity.Policy{Lifetime: time.Duration(kp.Lifetime), Backdate: time.Duration(kp.Backdate)}
+	var faults []error
+	if _, err := ciphersuite.Parse(kp.Suite); err != nil {
+		faults = append(faults, usagef("key_packages.suite: %v", err))
+	}
+	for _, name := range kp.Capabilities.CipherSuites {
+		s, err := ciphersuite.Parse(name)
+		if err != nil {
+			faults = append(faults, usagef("key_packages.capabilities.cipher_suites: %v", err))
+			continue
+		}
+		p.Supported.CipherSuites = append(p.Supported.CipherSuites, s.ID)
+	}
+	for _, e := range kp.Capabilities.Extensions {
+		p.Supported.Extensions = append(p.Supported.Extensions, keypackage.ExtensionType(e))
+	}
+	for _, t := range kp.Capabilities.Proposals {
+		p.Supported.Proposals = append(p.Supported.Proposals, keypackage.ProposalType(t))
+	}
+	return p, errors.Join(faults...)
+}

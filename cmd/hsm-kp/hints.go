@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/softhsm"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/token"
+)
+
+// Exit statuses.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitToken  = 3
+)
+
+// exitStatus sorts an error into the statuses that the manual promises.
+func exitStatus(err error) int {
+	var usage *usageError
+	var configError *config.Error
+	var tokenError *token.Error
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage), errors.As(err, &configError):
+		return exitUsage
+	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
+		token.ErrPIN, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrPINSource, softhsm.ErrNotInstalled):
+		return exitToken
+	}
+	return exitFailed
+}
+
+// hint says what to do about err, in one sentence, or nothing where there is
+// nothing that would surely help.
+func hint(err error) string {
+	for _, h := range hints {
+		if h.fits(err) {
+			return h.say
+		}
+	}
+	return ""
+}
+
+// hints are tried in order: the narrow ones come first.
+var hints = []struct {
+	fits func(error) bool
+	say  string
+}{
+	{is(token.CKR_PIN_LOCKED), "the security officer must reset the PIN; further tries will not help"},
+	{is(token.CKR_PIN_EXPIRED), "change the PIN with the token's own tool first"},
+	{is(token.ErrPIN), "it was tried once and will not be tried again by itself: correct what token.pin in the config names before the token locks"},
+	{is(token.ErrPINSource), "see token.pin in the config"},
+	{is(token.ErrModule), "token.module in the config must be the absolute path of the PKCS#11 library of your HSM"},
+	{is(token.ErrAmbiguousToken), "choose one of them by token.serial or token.slot in the config"},
+	{is(token.ErrNoToken), "see token.label, token.serial and token.slot in the config, and the variables that the module needs under token.environment"},
+	{is(token.ErrNotFound), "the key may be in another token, or was deleted there"},
+	{is(token.ErrAmbiguousKey), "choose one by its CKA_ID with --key-id"},
+	{as[*signer.WeakKeyError], "let the token generate the key, or allow this one by name with `hsm-kp identity create --allow-weak-key`"},
+	{is(softhsm.ErrNotInstalled), "install it (Debian, Ubuntu: apt-get install softhsm2), or name its library in SOFTHSM2_MODULE"},
+	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
+	{is(errNoStore), "`hsm-kp init` makes it"},
+	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
+	{is(errNoWrappingKey), "`hsm-kp init` makes one in the token"},
+	{is(errUnwrapRefused), "set it to true in the config if an MLS library outside is to hold the private keys"},
+	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},
+	{is(inventory.ErrAmbiguousRef), "give more of its digits"},
+	{is(inventory.ErrRef), "`hsm-kp list` shows them"},
+	{is(errPartial), "run the command again for the rest"},
+	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
+	{is(store.ErrFull), "make room on the disk and run the command again: what was stored before is safe"},
+	{is(syscall.ENOSPC), "make room on the disk; what is stored can be written with `hsm-kp export`"},
+	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user"},
+	{as[*sqlite.SchemaError], "install the newer hsm-kp, or use another store"},
+	{is(store.ErrExists), "choose another name"},
+	{as[*config.Error], "`hsm-kp config sample` shows every field"},
+	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
+	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
+	{is(context.DeadlineExceeded), "the token did not answer in time"},
+}
+
+func is(targets ...error) func(error) bool {
+	return func(err error) bool { return isAny(err, targets...) }
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func as[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}
+
+// configMissing fits a config file that is not there.
+func configMissing(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && path.Op == "open"
+}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/token"
+)
+
+func identityCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "identity",
+		Category: categoryMake,
+		Usage:    "create, list and show the identities that sign key packages",
+		Subcommands: []*cli.Command{
+			identityCreateCommand(u),
+			identityListCommand(u),
+			identityShowCommand(u),
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("identity: there is no %q; it has create, list and show", c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
+	}
+}
+
+func identityCreateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "create",
+		Usage:     "create an identity and its signature key in the token",
+		ArgsUsage: "NAME",
+		Description: `The key pair is generated in the token and can never leave it. The credential is
+a basic one (RFC 9420, Section 5.3) that holds NAME, or what --credential says.
+
+Examples:
+   hsm-kp identity create alice
+   hsm-kp identity create alice@example.com --suite 1
+   hsm-kp identity create relay-7 --key-label relay-7-ceremony-2026`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "suite", Aliases: []string{"s"}, Usage: "cipher `SUITE` by name or number", DefaultText: "the config's"},
+			&cli.StringFlag{Name: "credential", Usage: "`TEXT` of the basic credential", DefaultText: "NAME"},
+			&cli.StringFlag{Name: "key-id", Usage: "use the key in the token with this CKA_ID (`HEX`) instead of a new one"},
+			&cli.StringFlag{Name: "key-label", Usage: "use the key in the token with this CKA_LABEL (`TEXT`) instead of a new one"},
+			&cli.BoolFlag{Name: "allow-weak-key", Usage: "take an existing key though its attributes let it leave the token"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			name := c.Args().First()
+			if err := identity.CheckName(name); err != nil {
+				return usagef("identity create: %v", err)
+			}
+			query, err := keyQuery(c)
+			if err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			suite, err := e.suite(c.String("suite"))
+			if err != nil {
+				return err
+			}
+			record, err := e.createIdentity(c.Context, newIdentity{
+				name: name, suite: suite, credential: c.String("credential"),
+				query: query, allowWeak: c.Bool("allow-weak-key"),
+			})
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return u.json(identityOf(&record))
+			}
+			u.printf("created identity %q, %v\n", record.Name, suite.ID)
+			u.printf("signature key %x in token %q\n", record.KeyID, record.TokenSerial)
+			return nil
+		},
+	}
+}
+
+// keyQuery reads --key-id and --key-label.
+func keyQuery(c *cli.Context) (token.KeyQuery, error) {
+	id, err := hex.DecodeString(c.String("key-id"))
+	if err != nil {
+		return token.KeyQuery{}, usagef("identity create: --key-id is not hexadecimal")
+	}
+	return token.KeyQuery{ID: id, Label: c.String("key-label")}, nil
+}
+
+// newIdentity is what `identity create` was asked for.
+type newIdentity struct {
+	name       string
+	suite      *ciphersuite.Suite
+	credential string // of the basic credential; empty: the name
+	query      token.KeyQuery
+	allowWeak  bool
+}
+
+// createIdentity makes the key and the record. Where the record cannot be
+// stored, the key that was made for it goes again.
+func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity, error) {
+	switch _, err := e.store.Identity(ctx, n.name); {
+	case err == nil:
+		return store.Identity{}, fmt.Errorf("create identity %q: %w", n.name, store.ErrExists)
+	case !errors.Is(err, store.ErrNotFound):
+		return store.Identity{}, err
+	}
+	t, err := e.openToken(ctx)
+	if err != nil {
+		return store.Identity{}, err
+	}
+	key, made, err := e.signatureKey(ctx, t, n)
+	if err != nil {
+		return store.Identity{}, err
+	}
+	if n.credential == "" {
+		n.credential = n.name
+	}
+	record := store.Identity{
+		Name:         n.name,
+		Suite:        uint16(n.suite.ID),
+		Credential:   keypackage.BasicCredential([]byte(n.credential)).Bytes(),
+		SignatureKey: key.PublicKey(),
+		KeyID:        key.ID(),
+		KeyLabel:     key.Label(),
+		TokenSerial:  t.Info().Serial,
+		CreatedAt:    time.Now().UTC().Truncate(time.Second),
+	}
+	if err := e.store.AddIdentity(ctx, record); err != nil {
+		if made {
+			err = errors.Join(err, key.Delete(context.WithoutCancel(ctx)))
+		}
+		return store.Identity{}, fmt.Errorf("create identity %q: %w", n.name, err)
+	}
+	return record, nil
+}
+
+// signatureKey finds the key that was asked for, or generates one and reports
+// so.
+func (e *env) signatureKey(ctx context.Context, t *token.Token, n newIdentity) (*signer.Key, bool, error) {
+	if len(n.query.ID) == 0 && n.query.Label == "" {
+		key, err := signer.Generate(ctx, t, n.suite.Signature, "hsm-kp identity "+n.name)
+		if err != nil {
+			return nil, false, fmt.Errorf("generate signature key of %q: %w", n.name, err)
+		}
+		return key, true, nil
+	}
+	key, err := findKey(ctx, t, n.query, n.allowWeak)
+	if err != nil {
+		return nil, false, err
+	}
+	if key.Scheme() != n.suite.Signature {
+		return nil, false, usagef("identity create: a key of %v cannot sign for %v", key.Scheme(), n.suite.ID)
+	}
+	return key, false, nil
+}
+
+func identityListCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "list",
+		Usage: "list identities",
+		Description: `Examples:
+   hsm-kp identity list
+   hsm-kp identity list --json | jq -r .name`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.listIdentities(c.Context, c.Bool("json"))
+		},
+	}
+}
+
+func (e *env) listIdentities(ctx context.Context, asJSON bool) error {
+	records, err := e.store.Identities(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range records {
+		r := &records[i]
+		if asJSON {
+			if err := e.ui.jsonLine(identityOf(r)); err != nil {
+				return err
+			}
+			continue
+		}
+		const row = "%-49s  %-20s  %s\n"
+		if i == 0 {
+			e.ui.printf(row, "CIPHER SUITE", "CREATED", "NAME")
+		}
+		e.ui.printf(row, ciphersuite.ID(r.Suite), r.CreatedAt.UTC().Format(time.RFC3339), r.Name)
+	}
+	if len(records) == 0 && e.ui.outTerm && !asJSON {
+		e.ui.notef("no identities")
+	}
+	return nil
+}
+
+func identityShowCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Usage:     "show one identity, its key and how many key packages it has",
+		ArgsUsage: "NAME",
+		Description: `Examples:
+   hsm-kp identity show alice
+   hsm-kp identity show alice --json | jq .key_packages`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.showIdentity(c.Context, c.Args().First(), c.Bool("json"))
+		},
+	}
+}
+
+func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error {
+	record, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return err
+	}
+	counts, err := e.store.Count(ctx, name)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		out := identityOf(&record)
+		out.KeyPackages = counts
+		return e.ui.json(out)
+	}
+	credential, err := keypackage.ParseCredential(record.Credential)
+	if err != nil {
+		return fmt.Errorf("read stored credential of %q: %w", name, err)
+	}
+	e.ui.printf("name           %s\n", record.Name)
+	e.ui.printf("cipher suite   %v\n", ciphersuite.ID(record.Suite))
+	e.ui.printf("credential     %s\n", credentialText(credential))
+	e.ui.printf("signature key  %x\n", record.SignatureKey)
+	e.ui.printf("key in token   CKA_ID %x, CKA_LABEL %q, token serial %s\n", record.KeyID, record.KeyLabel, record.TokenSerial)
+	e.ui.printf("created        %s\n", record.CreatedAt.UTC().Format(time.RFC3339))
+	e.ui.printf("key packages  ")
+	for _, s := range stateNames() {
+		e.ui.printf(" %d %s", counts[store.State(s)], s)
+	}
+	e.ui.printf("\n")
+	return nil
+}
+
+// identityJSON is the JSON form of an identity.
+type identityJSON struct {
+	Name         string                 `json:"name"`
+	Suite        string                 `json:"cipher_suite"`
+	Credential   *keypackage.Credential `json:"credential"`
+	SignatureKey string                 `json:"signature_key"`
+	KeyID        string                 `json:"key_id"`
+	KeyLabel     string                 `json:"key_label"`
+	TokenSerial  string                 `json:"token_serial"`
+	CreatedAt    time.Time              `json:"created_at"`
+	KeyPackages  map[store.State]uint64 `json:"key_packages,omitempty"`
+}
+
+func identityOf(r *store.Identity) identityJSON {
+	out := identityJSON{
+		Name:         r.Name,
+		Suite:        ciphersuite.ID(r.Suite).String(),
+		SignatureKey: hex.EncodeToString(r.SignatureKey),
+		KeyID:        hex.EncodeToString(r.KeyID),
+		KeyLabel:     r.KeyLabel,
+		TokenSerial:  r.TokenSerial,
+		CreatedAt:    r.CreatedAt.UTC(),
+	}
+	if c, err := keypackage.ParseCredential(r.Credential); err == nil {
+		out.Credential = &c
+	}
+	return out
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/softhsm"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// Names of what `init --softhsm DIR` puts into DIR.
+const (
+	configName = "hsm-kp.yaml"
+	storeName  = "hsm-kp.db"
+)
+
+func initCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "init",
+		Category: categoryStart,
+		Usage:    "make what is missing: store and wrapping key, or a whole private SoftHSM",
+		Description: `With --softhsm DIR it makes a private SoftHSM token, a wrapping key in it, a
+store and a config under DIR: a complete installation to evaluate and to test
+with. Without, it does the same for the token that the config names: it makes
+the store and the wrapping key where they are missing, and never a token. It may
+be run again at any time.
+
+Examples:
+   hsm-kp init --softhsm ~/hsm-kp
+   hsm-kp --config /etc/hsm-kp/hsm-kp.yaml init`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "softhsm", Usage: "make a private SoftHSM token and everything else under `DIR`"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			i := &initializer{ui: u}
+			path := c.String("config")
+			if dir := c.String("softhsm"); dir != "" {
+				var err error
+				if path, err = i.softHSM(c.Context, dir); err != nil {
+					return err
+				}
+			}
+			if err := i.complete(c.Context, path, c.String("store")); err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return u.json(initJSON{Config: path, Store: i.env.storePath, Steps: i.steps})
+			}
+			u.printf("ready: hsm-kp --config %s identity create NAME\n", path)
+			return nil
+		},
+	}
+}
+
+// initializer makes what is missing and remembers what it did.
+type initializer struct {
+	ui    *ui
+	env   *env
+	steps []initStep
+}
+
+// initJSON is the JSON form of init.
+type initJSON struct {
+	Config string     `json:"config"`
+	Store  string     `json:"store"`
+	Steps  []initStep `json:"steps"`
+}
+
+type initStep struct {
+	What string `json:"what"`
+	Made bool   `json:"made"` // false: it was there
+}
+
+func (i *initializer) did(made bool, format string, args ...any) {
+	step := initStep{What: fmt.Sprintf(format, args...), Made: made}
+	i.steps = append(i.steps, step)
+	word := "found"
+	if made {
+		word = "made"
+	}
+	i.ui.notef("%-5s  %s", word, step.What)
+}
+
+// softHSM makes the token and the config under dir and returns the config's
+// path. A token that was begun and has no config yet is taken up again.
+func (i *initializer) softHSM(ctx context.Context, dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, configName)
+	if _, err := os.Stat(path); err == nil {
+		i.did(false, "config %s", path)
+		return path, nil
+	}
+	installation, err := softhsm.Create(ctx, dir, softhsm.Options{Label: "hsm-kp"})
+	made := err == nil
+	if errors.Is(err, softhsm.ErrExists) {
+		installation, err = softhsm.Load(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	i.did(made, "SoftHSM token %q, serial %s, in %s", installation.Label, installation.Serial, dir)
+	err = config.WriteSoftHSM(path, config.SoftHSM{
+		Module: installation.Module,
+		Label:  installation.Label,
+		Conf:   installation.ConfPath,
+		PIN:    installation.PINPath,
+		Store:  storeName,
+	})
+	if err != nil {
+		return "", err
+	}
+	i.did(true, "config %s", path)
+	return path, nil
+}
+
+// complete makes the store and the wrapping key that the config at path asks
+// for, where they are missing.
+func (i *initializer) complete(ctx context.Context, path, url string) error {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	i.env = &env{ui: i.ui, config: cfg, configPath: path}
+	defer i.env.close()
+	if i.env.storePath, err = storePath(cfg, url); err != nil {
+		return err
+	}
+	// The token first: a PIN that is wrong leaves no half-made store behind.
+	if _, err := i.env.openToken(ctx); err != nil {
+		return err
+	}
+	_, statErr := os.Stat(i.env.storePath)
+	if i.env.store, err = sqlite.Open(ctx, i.env.storePath, sqlite.Options{Create: true}); err != nil {
+		return fmt.Errorf("open store %s: %w", i.env.storePath, err)
+	}
+	i.did(errors.Is(statErr, os.ErrNotExist), "store %s", i.env.storePath)
+	return i.wrappingKey(ctx)
+}
+
+// errNoWrappingKey reports a store that has no wrapping key yet.
+var errNoWrappingKey = errors.New("the store has no wrapping key")
+
+// wrappingKey makes the wrapping key where the store knows none; one that it
+// knows must be in the token.
+func (i *initializer) wrappingKey(ctx context.Context) error {
+	t := i.env.token
+	current, err := i.env.store.CurrentWrappingKey(ctx)
+	switch {
+	case err == nil:
+		if _, err := vault.Open(ctx, t, current.ID); err != nil {
+			return fmt.Errorf("open wrapping key %x: %w", current.ID, err)
+		}
+		i.did(false, "wrapping key %x in token %q", current.ID, t.Info().Label)
+		return nil
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	const label = "hsm-kp wrapping key"
+	id, err := vault.CreateKey(ctx, t, label)
+	if err != nil {
+		return fmt.Errorf("generate wrapping key: %w", err)
+	}
+	err = i.env.store.AddWrappingKey(ctx, store.WrappingKey{
+		ID: id, Label: label, TokenSerial: t.Info().Serial, CreatedAt: time.Now(),
+	})
+	if err != nil {
+		return fmt.Errorf("record wrapping key %v: %w", id, err)
+	}
+	i.did(true, "wrapping key %v in token %q", id, t.Info().Label)
+	return nil
+}

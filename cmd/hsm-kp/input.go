@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// maxInputBytes bounds what is read of one file: a key package has a few
+// hundred bytes, one with a long certificate chain a few thousand.
+const maxInputBytes = 1 << 20
+
+// errNotKeyPackage reports input that is no key package in any of the forms
+// that are understood.
+var errNotKeyPackage = errors.New("not a key package")
+
+// encodedKeyPackage is a key package as a file or a pipe carried it.
+type encodedKeyPackage struct {
+	Source   string // the file's name, or "-"
+	Encoding string // raw, hex or base64
+	Framing  string // MLSMessage or KeyPackage
+	*keypackage.KeyPackage
+}
+
+// readKeyPackage reads a key package from the file called name, or from
+// standard input where that is "-".
+func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
+	data, err := readInput(u, name)
+	if err != nil {
+		return nil, err
+	}
+	kp, err := decodeKeyPackage(data)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	kp.Source = name
+	return kp, nil
+}
+
+func readInput(u *ui, name string) ([]byte, error) {
+	in := u.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxInputBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(data) > maxInputBytes {
+		return nil, fmt.Errorf("read %s: %w: it has more than %d bytes", name, errNotKeyPackage, maxInputBytes)
+	}
+	return data, nil
+}
+
+// decodeKeyPackage understands an MLSMessage or a bare KeyPackage, as raw
+// bytes, hexadecimal or base64. A raw one begins with the byte 0 of its
+// version, which no text does.
+func decodeKeyPackage(data []byte) (*encodedKeyPackage, error) {
+	encoding, raw := "raw", data
+	text := bytes.Join(bytes.Fields(data), nil)
+	switch {
+	case len(text) == 0:
+		return nil, fmt.Errorf("%w: it is empty", errNotKeyPackage)
+	case data[0] == 0:
+	case isHex(text):
+		encoding = "hex"
+		raw, _ = hex.DecodeString(string(text))
+	default:
+		encoding = "base64"
+		var ok bool
+		if raw, ok = decodeBase64(text); !ok {
+			return nil, fmt.Errorf("%w: neither its first byte nor hexadecimal nor base64", errNotKeyPackage)
+		}
+	}
+	kp, framing, err := parseKeyPackage(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &encodedKeyPackage{Encoding: encoding, Framing: framing, KeyPackage: kp}, nil
+}
+
+// parseKeyPackage tries the MLSMessage first: a bare KeyPackage of suite 5
+// begins with the same four bytes as an MLSMessage that holds a KeyPackage.
+func parseKeyPackage(raw []byte) (*keypackage.KeyPackage, string, error) {
+	message, messageErr := keypackage.ParseMessage(raw)
+	if messageErr == nil && message.KeyPackage != nil {
+		return message.KeyPackage, "MLSMessage", nil
+	}
+	kp, err := keypackage.Parse(raw)
+	if err == nil {
+		return kp, "KeyPackage", nil
+	}
+	if messageErr == nil {
+		return nil, "", fmt.Errorf("%w: it is an MLSMessage that holds %v", errNotKeyPackage, message.WireFormat)
+	}
+	if bytes.HasPrefix(raw, []byte{0, 1, 0, 5}) {
+		err = messageErr
+	}
+	return nil, "", fmt.Errorf("%w: %w", errNotKeyPackage, err)
+}
+
+func isHex(text []byte) bool {
+	if len(text)%2 != 0 {
+		return false
+	}
+	for _, c := range text {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// decodeBase64 takes the standard and the URL alphabet, padded or not.
+func decodeBase64(text []byte) ([]byte, bool) {
+	text = bytes.TrimRight(text, "=")
+	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		if raw, err := e.DecodeString(string(text)); err == nil {
+			return raw, true
+		}
+	}
+	return nil, false
+}

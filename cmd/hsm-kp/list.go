@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+func listCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "list",
+		Category: categoryKeep,
+		Usage:    "list stored key packages",
+		Description: `One key package a line, the oldest first. A KeyPackageRef may be given to other
+commands by its first digits, as it is shown here.
+
+Examples:
+   hsm-kp list --identity alice --state available
+   hsm-kp list --count
+   hsm-kp list --refs --identity alice | xargs hsm-kp export --out spool/`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "only those of `NAME`"},
+			&cli.StringFlag{Name: "state", Usage: "only those in `STATE`: " + strings.Join(stateNames(), " or ")},
+			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`", DefaultText: "all"},
+			&cli.BoolFlag{Name: "refs", Usage: "print whole KeyPackageRefs and nothing else"},
+			&cli.BoolFlag{Name: "count", Usage: "print how many there are in each state"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			if s := c.String("state"); s != "" && !slices.Contains(stateNames(), s) {
+				return usagef("list: --state %q is none of %s", s, strings.Join(stateNames(), ", "))
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			if name := c.String("identity"); name != "" {
+				if _, err := e.identityRecord(c.Context, name); err != nil {
+					return err
+				}
+			}
+			if c.Bool("count") {
+				return e.count(c)
+			}
+			return e.list(c)
+		},
+	}
+}
+
+func stateNames() []string {
+	return []string{string(store.Available), string(store.Published)}
+}
+
+func (e *env) count(c *cli.Context) error {
+	counts, err := e.store.Count(c.Context, c.String("identity"))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return e.ui.json(counts)
+	}
+	for _, s := range stateNames() {
+		e.ui.printf("%-10s %d\n", s, counts[store.State(s)])
+	}
+	return nil
+}
+
+func (e *env) list(c *cli.Context) error {
+	limit, n := c.Uint64("limit"), uint64(0)
+	filter := store.Filter{Identity: c.String("identity"), State: store.State(c.String("state"))}
+	for record, err := range e.store.KeyPackages(c.Context, filter) {
+		if err != nil {
+			return fmt.Errorf("list key packages: %w", err)
+		}
+		if limit > 0 && n == limit {
+			break
+		}
+		if err := e.printRecord(c, &record, n == 0); err != nil {
+			return err
+		}
+		n++
+	}
+	if n == 0 && e.ui.outTerm && !c.Bool("json") {
+		e.ui.notef("no key packages")
+	}
+	return nil
+}
+
+func (e *env) printRecord(c *cli.Context, record *store.KeyPackage, first bool) error {
+	switch {
+	case c.Bool("json"):
+		return e.ui.jsonLine(recordOf(record))
+	case c.Bool("refs"):
+		e.ui.printf("%x\n", record.Ref)
+		return nil
+	}
+	const row = "%-16s  %-9s  %-20s  %-11s  %s\n"
+	if first {
+		e.ui.printf(row, "REF", "STATE", "NOT AFTER", "KIND", "IDENTITY")
+	}
+	kind := "single use"
+	if record.LastResort {
+		kind = "last resort"
+	}
+	e.ui.printf(row, shortRef(record.Ref), record.State, record.NotAfter.UTC().Format(time.RFC3339), kind, record.Identity)
+	return nil
+}
+
+// shortRef is as much of a KeyPackageRef as a person needs.
+func shortRef(ref []byte) string { return keypackage.Ref(ref).String()[:16] }
+
+// recordJSON is the JSON form of a stored key package.
+type recordJSON struct {
+	Ref           string    `json:"key_package_ref"`
+	Identity      string    `json:"identity"`
+	Suite         string    `json:"cipher_suite"`
+	State         string    `json:"state"`
+	LastResort    bool      `json:"last_resort"`
+	Custody       string    `json:"custody"`
+	WrappingKeyID string    `json:"wrapping_key_id,omitempty"`
+	CreatedAt     time.Time `json:"created_at"`
+	NotBefore     time.Time `json:"not_before"`
+	NotAfter      time.Time `json:"not_after"`
+	PublishedAt   string    `json:"published_at,omitempty"`
+	Bytes         int       `json:"bytes"`
+}
+
+func recordOf(r *store.KeyPackage) recordJSON {
+	out := recordJSON{
+		Ref:           keypackage.Ref(r.Ref).String(),
+		Identity:      r.Identity,
+		Suite:         ciphersuite.ID(r.Suite).String(),
+		State:         string(r.State),
+		LastResort:    r.LastResort,
+		Custody:       r.Custody,
+		WrappingKeyID: fmt.Sprintf("%x", r.WrappingKeyID),
+		CreatedAt:     r.CreatedAt.UTC(),
+		NotBefore:     r.NotBefore.UTC(),
+		NotAfter:      r.NotAfter.UTC(),
+		Bytes:         len(r.Public),
+	}
+	if !r.PublishedAt.IsZero() {
+		out.PublishedAt = r.PublishedAt.UTC().Format(time.RFC3339)
+	}
+	return out
+}

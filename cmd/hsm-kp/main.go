@@ -1,0 +1,44 @@
+// Command hsm-kp signs MLS key packages (RFC 9420) with a key that never
+// leaves a PKCS#11 token, and keeps their HPKE private keys sealed under
+// another.
+//
+// One file here is one verb. app.go wires the rooms together, ui.go owns all
+// printing, hints.go knows what to tell a person about an error.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	// The first signal asks for an orderly end; stop then hands signals back
+	// to the runtime, so that a second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args, newUI(os.Stdin, os.Stdout, os.Stderr)))
+}
+
+// run executes one command line and returns the exit status.
+func run(ctx context.Context, args []string, u *ui) int {
+	err := execute(ctx, args, u)
+	if err != nil {
+		u.fail(err)
+	}
+	return exitStatus(err)
+}
+
+// execute executes one command line.
+func execute(ctx context.Context, args []string, u *ui) error {
+	app := newApp(u)
+	args, err := intersperse(app, args)
+	if err != nil {
+		return err
+	}
+	if err := app.RunContext(ctx, args); err != nil {
+		return err
+	}
+	return u.flush()
+}

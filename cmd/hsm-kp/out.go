@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// outFolder receives public parts, each an MLSMessage in a file that is named
+// for its KeyPackageRef.
+type outFolder struct{ path string }
+
+// openOutFolder makes the folder where it is missing and tries to write there,
+// so that a folder that takes nothing is found before a key is made.
+func openOutFolder(path string) (*outFolder, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make output folder: %w", err)
+	}
+	probe, err := os.CreateTemp(path, ".hsm-kp-*")
+	if err != nil {
+		return nil, fmt.Errorf("write to output folder: %w", bare(err))
+	}
+	return &outFolder{path}, errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// write puts the public part of record into the folder and returns the file's
+// name. A reader of the folder sees a whole file or none. The store has the
+// same bytes, so the file is not forced to the disk one by one: sync does that
+// for the folder, and `hsm-kp export` writes anew what a power failure took.
+func (o *outFolder) write(record *store.KeyPackage) (string, error) {
+	message, err := messageOf(record)
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(o.path, hex.EncodeToString(record.Ref)+".mls")
+	if err := replaceFile(name, message, 0o644); err != nil {
+		return "", fmt.Errorf("write key package: %w", err)
+	}
+	return name, nil
+}
+
+// sync makes the names in the folder durable.
+func (o *outFolder) sync() error {
+	dir, err := os.Open(o.path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("sync output folder: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file under a temporary name and renames it, and leaves
+// nothing behind when it fails.
+func replaceFile(name string, data []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), ".hsm-kp-*")
+	if err != nil {
+		return bare(err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+			err = fmt.Errorf("%s: %w", name, bare(err))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// bare takes the name of a temporary file, which means nothing to a person,
+// out of err.
+func bare(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("%s: %w", filepath.Dir(path.Path), path.Err)
+	}
+	return err
+}

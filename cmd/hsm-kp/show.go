@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+func showCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Category:  categoryKeep,
+		Usage:     "show one stored key package and its record",
+		ArgsUsage: "REF",
+		Description: `REF is a KeyPackageRef or its first digits, four at the least.
+
+Examples:
+   hsm-kp show 3f9a61c2
+   hsm-kp show --json 3f9a61c2 | jq .key_package.leaf_node.lifetime`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "REF"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.show(c)
+		},
+	}
+}
+
+// shownJSON is the JSON form of show.
+type shownJSON struct {
+	recordJSON
+	KeyPackage *keypackage.KeyPackage `json:"key_package"`
+}
+
+func (e *env) show(c *cli.Context) error {
+	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	record, err := e.store.KeyPackage(c.Context, ref)
+	if err != nil {
+		return err
+	}
+	kp, err := keypackage.Parse(record.Public)
+	if err != nil {
+		return fmt.Errorf("read stored key package %v: %w", ref, err)
+	}
+	if c.Bool("json") {
+		return e.ui.json(shownJSON{recordOf(&record), kp})
+	}
+	e.ui.printf("identity         %s\n", record.Identity)
+	e.ui.printf("state            %s\n", record.State)
+	e.ui.printf("created          %s\n", record.CreatedAt.UTC().Format(time.RFC3339))
+	if !record.PublishedAt.IsZero() {
+		e.ui.printf("published        %s\n", record.PublishedAt.UTC().Format(time.RFC3339))
+	}
+	e.ui.printf("custody          %s, wrapping key %x\n", record.Custody, record.WrappingKeyID)
+	e.ui.printf("key package\n")
+	printKeyPackage(e.ui, kp)
+	return nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/token"
+)
+
+// openToken logs in to the token that cfg names. Variables that the module
+// reads are set first: a module reads them when it is initialised.
+func openToken(ctx context.Context, cfg *config.Config) (*token.Token, error) {
+	for name, value := range cfg.Token.Environment {
+		if err := os.Setenv(name, value); err != nil {
+			return nil, fmt.Errorf("set %s for the module: %w", name, err)
+		}
+	}
+	tc, err := tokenConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return token.Open(ctx, tc)
+}
+
+// tokenConfig turns the config's fields, and what its URI says, into what the
+// token package takes. Its errors are faults of the config.
+func tokenConfig(cfg *config.Config) (token.Config, error) {
+	c := cfg.Token
+	tc := token.Config{
+		Module:   c.Module,
+		Label:    c.Label,
+		Serial:   c.Serial,
+		Slot:     c.Slot,
+		PIN:      pinSource(c.PIN),
+		Sessions: c.Sessions,
+	}
+	if c.URI == "" {
+		return tc, nil
+	}
+	uri, err := token.ParseURI(c.URI)
+	if err == nil {
+		err = uri.Apply(&tc)
+	}
+	if err == nil && tc.Module == "" {
+		err = errors.New("neither the URI nor token.module names the PKCS#11 library")
+	}
+	if err == nil && tc.PIN == nil {
+		err = errors.New("neither the URI nor token.pin says where the PIN comes from")
+	}
+	if err != nil {
+		return token.Config{}, usagef("token.uri: %v", err)
+	}
+	return tc, nil
+}
+
+// pinSource returns the source that the config names, or nil.
+func pinSource(p config.PIN) token.PINSource {
+	switch {
+	case p.Env != "":
+		return token.Env(p.Env)
+	case p.File != "":
+		return token.File(p.File)
+	case p.FD != nil:
+		return token.FD(*p.FD)
+	case p.Systemd != "":
+		return token.Systemd(p.Systemd)
+	case p.Prompt:
+		return token.Prompt("PIN of the token: ")
+	}
+	return nil
+}
+
+// workers is how many key packages are in the making at once: one a session,
+// and one a processor to fill the time that a session waits for software.
+func workers(t *token.Token) int { return t.Sessions() + processors() }
+
+// findKey finds a signature key and refuses one whose attributes let it leave
+// the token, unless the operator allows it.
+func findKey(ctx context.Context, t *token.Token, q token.KeyQuery, allowWeak bool) (*signer.Key, error) {
+	if allowWeak {
+		return signer.Find(ctx, t, q, signer.AllowWeak())
+	}
+	return signer.Find(ctx, t, q)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// ui is where everything that a person or a pipe reads goes through: data to
+// stdout, all else to stderr.
+type ui struct {
+	in       io.Reader
+	out      *bufio.Writer
+	errOut   io.Writer
+	outTerm  bool // stdout is a terminal
+	errTerm  bool // stderr is a terminal
+	progress string
+	drawn    time.Time
+}
+
+func newUI(in io.Reader, out, errOut *os.File) *ui {
+	return &ui{
+		in:      in,
+		out:     bufio.NewWriterSize(out, 64<<10),
+		errOut:  errOut,
+		outTerm: term.IsTerminal(int(out.Fd())),
+		errTerm: term.IsTerminal(int(errOut.Fd())),
+	}
+}
+
+// printf writes data to stdout.
+func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
+
+// json writes v to stdout as one JSON document, indented for a person.
+func (u *ui) json(v any) error {
+	e := json.NewEncoder(u.out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// jsonLine writes v to stdout as one JSON object on a line of its own.
+func (u *ui) jsonLine(v any) error {
+	e := json.NewEncoder(u.out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// flush hands what was printed to stdout and reports if that failed.
+func (u *ui) flush() error {
+	if err := u.out.Flush(); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// notef tells the person at the terminal, or the log, what is going on.
+func (u *ui) notef(format string, args ...any) {
+	u.out.Flush() // keep the order of what a terminal shows; errors come back at the end
+	u.clearProgress()
+	fmt.Fprintf(u.errOut, format+"\n", args...)
+}
+
+// warnf tells of something that is allowed but deserves a look.
+func (u *ui) warnf(format string, args ...any) { u.notef("hsm-kp: warning: "+format, args...) }
+
+// progressf draws a progress line over the last one, where stderr is a
+// terminal, at most ten times a second.
+func (u *ui) progressf(format string, args ...any) {
+	if !u.errTerm || time.Since(u.drawn) < 100*time.Millisecond {
+		return
+	}
+	u.clearProgress()
+	u.drawn = time.Now()
+	u.progress = fmt.Sprintf(format, args...)
+	fmt.Fprint(u.errOut, u.progress)
+}
+
+func (u *ui) clearProgress() {
+	if u.progress != "" {
+		fmt.Fprint(u.errOut, "\r"+strings.Repeat(" ", len(u.progress))+"\r")
+		u.progress = ""
+	}
+}
+
+// fail prints err in one sentence, and a hint where there is something to do.
+func (u *ui) fail(err error) {
+	u.out.Flush()
+	u.clearProgress()
+	if errors.Is(err, errSilent) {
+		return
+	}
+	for i, line := range strings.Split(err.Error(), "\n") {
+		prefix := "hsm-kp: error: "
+		if i > 0 {
+			prefix = "hsm-kp:        "
+		}
+		fmt.Fprintf(u.errOut, "%s%s\n", prefix, line)
+	}
+	if h := hint(err); h != "" {
+		fmt.Fprintf(u.errOut, "hsm-kp: hint: %s\n", h)
+	}
+}
+
+// errSilent ends a command with status 1 when all there is to say was said.
+var errSilent = errors.New("findings were printed")
+
+// plural returns "1 key package" or "7 key packages".
+func plural[N int | uint64](n N, noun string) string {
+	if n == 1 {
+		return fmt.Sprintf("1 %s", noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+
+	"github.com/urfave/cli/v2"
+)
+
+// errUnwrapRefused reports that the config does not let private keys out.
+var errUnwrapRefused = errors.New("the config does not allow private keys to leave: unwrap.allow is false")
+
+func unwrapCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "unwrap",
+		Category:  categoryKeep,
+		Usage:     "print the HPKE private keys of a key package, where the config allows it",
+		ArgsUsage: "REF",
+		Description: `Prints init_private_key and encryption_private_key in hexadecimal, for handing
+to an MLS library. Refused unless the config says "unwrap: {allow: true}":
+whoever reads the output can open the Welcome that used the key package.
+
+Examples:
+   hsm-kp unwrap 3f9a61c2
+   hsm-kp unwrap --json 3f9a61c2 | my-mls-client import`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "REF"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			if !e.config.Unwrap.Allow {
+				return errUnwrapRefused
+			}
+			return e.unwrap(c)
+		},
+	}
+}
+
+// unwrappedJSON is the JSON form of unwrap.
+type unwrappedJSON struct {
+	Ref               string `json:"key_package_ref"`
+	Suite             string `json:"cipher_suite"`
+	InitKey           string `json:"init_private_key"`
+	EncryptionKey     string `json:"encryption_private_key"`
+	EncodedKeyPackage string `json:"encoded_key_package"`
+}
+
+func (e *env) unwrap(c *cli.Context) error {
+	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	record, err := e.store.KeyPackage(c.Context, ref)
+	if err != nil {
+		return err
+	}
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	keys, err := inv.PrivateKeys(c.Context, ref)
+	if err != nil {
+		return err
+	}
+	defer keys.Clear()
+	initKey, encryptionKey := keys.Init.Bytes(), keys.Encryption.Bytes()
+	defer clear(initKey)
+	defer clear(encryptionKey)
+	if c.Bool("json") {
+		return e.ui.json(unwrappedJSON{
+			Ref:               ref.String(),
+			Suite:             recordOf(&record).Suite,
+			InitKey:           hex.EncodeToString(initKey),
+			EncryptionKey:     hex.EncodeToString(encryptionKey),
+			EncodedKeyPackage: hex.EncodeToString(record.Public),
+		})
+	}
+	e.ui.printf("key_package_ref         %v\n", ref)
+	e.ui.printf("cipher_suite            %s\n", recordOf(&record).Suite)
+	e.ui.printf("init_private_key        %x\n", initKey)
+	e.ui.printf("encryption_private_key  %x\n", encryptionKey)
+	return nil
+}
