@@ -2,10 +2,12 @@ package keypackage_test
 
 import (
 	"crypto/rand"
+	"fmt"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func BenchmarkParse(b *testing.B) {
@@ -73,7 +75,7 @@ func BenchmarkBuild(b *testing.B) {
 			b.Fatal(err)
 		}
 		content := make([]byte, 300)
-		b.Run(s.Signature.String()+"/bare", func(b *testing.B) {
+		b.Run(fmt.Sprintf("suite%d/bare", s.ID), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for range 2 {
@@ -87,7 +89,7 @@ func BenchmarkBuild(b *testing.B) {
 				}
 			}
 		})
-		b.Run(s.Signature.String()+"/build", func(b *testing.B) {
+		b.Run(fmt.Sprintf("suite%d/build", s.ID), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := builder.Build(rand.Reader, initKey, encryptionKey); err != nil {
@@ -96,4 +98,44 @@ func BenchmarkBuild(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkValidate beside its two signature verifications, "bare".
+func BenchmarkValidate(b *testing.B) {
+	for _, s := range ciphersuite.All() {
+		kp := build(b, newTemplate(s)).KeyPackage()
+		public, err := s.Signature.ParsePublicKey(kp.LeafNode.SignatureKey)
+		if err != nil {
+			b.Fatal(err)
+		}
+		leaf, outer := tbs(kp)
+		b.Run(fmt.Sprintf("suite%d/bare", s.ID), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := public.VerifyWithLabel("LeafNodeTBS", leaf, kp.LeafNode.Signature); err != nil {
+					b.Fatal(err)
+				}
+				if err := public.VerifyWithLabel("KeyPackageTBS", outer, kp.Signature); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("suite%d/validate", s.ID), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if r := keypackage.Validate(kp, keypackage.Policy{Now: now}); !r.OK() {
+					b.Fatal(r.Findings)
+				}
+			}
+		})
+	}
+}
+
+// tbs returns LeafNodeTBS and KeyPackageTBS: the encodings without their
+// signatures, whose lengths are one byte or two.
+func tbs(kp *keypackage.KeyPackage) (leaf, outer []byte) {
+	leaf, outer = kp.LeafNode.Bytes(), kp.Bytes()
+	leaf = leaf[:len(leaf)-len(kp.LeafNode.Signature)-wire.VectorLen(len(kp.LeafNode.Signature))]
+	outer = outer[:len(outer)-len(kp.Signature)-wire.VectorLen(len(kp.Signature))]
+	return leaf, outer
 }
