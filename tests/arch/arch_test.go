@@ -1,0 +1,98 @@
+// Package arch holds the imports of the product against the table in
+// docs/ARCHITECTURE.md.
+package arch
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+const module = "github.com/hsm-kp/hsm-kp/"
+
+// arrows are the imports that each room may have, of the product's own.
+var arrows = map[string][]string{
+	"wire":                {},
+	"ciphersuite":         {"wire"},
+	"hpke":                {"wire", "ciphersuite"},
+	"keypackage":          {"wire", "ciphersuite", "hpke"},
+	"token":               {},
+	"softhsm":             {"token"},
+	"softhsm/softhsmtest": {"softhsm", "token"},
+	"signer":              {"ciphersuite", "token"},
+	"vault":               {"wire", "ciphersuite", "hpke", "token"},
+	"identity":            {"ciphersuite", "keypackage"},
+	"store":               {},
+	"store/sqlite":        {"store"},
+	"store/storetest":     {"store"},
+	"inventory":           {"ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
+	"config":              {},
+}
+
+// owners are the modules that only one room may import.
+var owners = map[string]string{
+	"github.com/miekg/pkcs11":         "token",
+	"github.com/ThalesGroup/crypto11": "token",
+	"github.com/mattn/go-sqlite3":     "store/sqlite",
+	"go.yaml.in/yaml/v4":              "config",
+	"github.com/urfave/cli/v2":        "cmd/hsm-kp",
+}
+
+// imports returns the direct imports of each package of the product.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-f", "{{.ImportPath}} {{range .Imports}}{{.}} {{end}}", "./...")
+	cmd.Dir = program.Root()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := make(map[string][]string)
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		all[strings.TrimPrefix(fields[0], module)] = fields[1:]
+	}
+	return all
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	for room, list := range imports(t) {
+		allowed, known := arrows[room]
+		switch {
+		case strings.HasPrefix(room, "cmd/"):
+			continue // wires everything
+		case !known:
+			t.Errorf("%s is not in the table", room)
+			continue
+		}
+		for _, path := range list {
+			if other, ours := strings.CutPrefix(path, module); ours && !slices.Contains(allowed, other) {
+				t.Errorf("%s imports %s, which the table does not allow", room, other)
+			}
+		}
+	}
+}
+
+func TestOneRoomOwnsEachOutsideSystem(t *testing.T) {
+	seen := make(map[string]bool)
+	for room, list := range imports(t) {
+		for _, path := range list {
+			owner, owned := owners[path]
+			if !owned {
+				continue
+			}
+			seen[path] = true
+			if room != owner {
+				t.Errorf("%s imports %s, which is %s's alone", room, path, owner)
+			}
+		}
+	}
+	for path := range owners {
+		if !seen[path] {
+			t.Errorf("nothing imports %s", path)
+		}
+	}
+}

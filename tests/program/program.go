@@ -1,0 +1,131 @@
+// Package program builds hsm-kp and runs it as a process, for tests that look
+// at it from outside.
+package program
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/softhsm"
+)
+
+// Root returns the folder of the product's module.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// RequireSoftHSM skips the test where SoftHSM is not installed, and fails it
+// under CI=true.
+func RequireSoftHSM(t testing.TB) {
+	t.Helper()
+	_, err := softhsm.FindModule()
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatalf("FindModule() err = %v, and CI must have SoftHSM", err)
+	default:
+		t.Skip("SoftHSM is not installed")
+	}
+}
+
+// Build compiles hsm-kp into a folder of its own and returns the folder.
+func Build(t testing.TB) string {
+	t.Helper()
+	bin := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", filepath.Join(bin, "hsm-kp"), "./cmd/hsm-kp")
+	cmd.Dir = Root()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build hsm-kp: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// Installation is a private SoftHSM token with a store and a config, made by
+// `hsm-kp init`.
+type Installation struct {
+	t   testing.TB
+	bin string
+	// Dir holds everything that the installation keeps.
+	Dir string
+	// Log is all that the program wrote to standard error so far.
+	Log bytes.Buffer
+}
+
+// Install builds hsm-kp and makes an installation that allows unwrap.
+func Install(t testing.TB) *Installation {
+	t.Helper()
+	RequireSoftHSM(t)
+	i := &Installation{t: t, bin: filepath.Join(Build(t), "hsm-kp"), Dir: filepath.Join(t.TempDir(), "kp")}
+	i.run("init", "--softhsm", i.Dir)
+	config := filepath.Join(i.Dir, "hsm-kp.yaml")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("allow: false"), []byte("allow: true"), 1)
+	if err := os.WriteFile(config, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// Run runs a command on the installation and returns its standard output. A
+// command that fails fails the test.
+func (i *Installation) Run(args ...string) []byte {
+	i.t.Helper()
+	return i.run(append([]string{"--config", filepath.Join(i.Dir, "hsm-kp.yaml")}, args...)...)
+}
+
+func (i *Installation) run(args ...string) []byte {
+	i.t.Helper()
+	cmd := exec.Command(i.bin, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	i.Log.Write(stderr.Bytes())
+	if err != nil {
+		i.t.Fatalf("hsm-kp %s: %v\n%s", strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return out
+}
+
+// Unwrapped are the private keys of a key package, as `hsm-kp unwrap --json`
+// prints them, in hexadecimal.
+type Unwrapped struct {
+	Ref               string `json:"key_package_ref"`
+	InitKey           string `json:"init_private_key"`
+	EncryptionKey     string `json:"encryption_private_key"`
+	EncodedKeyPackage string `json:"encoded_key_package"`
+}
+
+// Generate makes count key packages of an identity and returns their refs.
+func (i *Installation) Generate(identity string, count string, args ...string) []string {
+	i.t.Helper()
+	out := i.Run(append([]string{"generate", "--identity", identity, "--count", count, "--json"}, args...)...)
+	var refs []string
+	for line := range bytes.Lines(out) {
+		var made Unwrapped
+		if err := json.Unmarshal(line, &made); err != nil {
+			i.t.Fatalf("generate --json printed %q: %v", line, err)
+		}
+		refs = append(refs, made.Ref)
+	}
+	return refs
+}
+
+// Unwrap returns the private keys of a key package.
+func (i *Installation) Unwrap(ref string) Unwrapped {
+	i.t.Helper()
+	var u Unwrapped
+	if err := json.Unmarshal(i.Run("unwrap", "--json", ref), &u); err != nil {
+		i.t.Fatalf("unwrap --json: %v", err)
+	}
+	return u
+}

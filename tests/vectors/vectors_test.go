@@ -1,0 +1,85 @@
+// Package vectors holds the code against the official MLS test vectors. They
+// come from the module cache, with the module of mls-go, which carries them.
+package vectors
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+)
+
+// vectorModule is the module that carries the official vectors. This package
+// depends on it for that alone; see peers for its code.
+const vectorModule = "github.com/thomas-vilte/mls-go"
+
+var vectorDir = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", vectorModule).Output()
+	return filepath.Join(strings.TrimSpace(string(out)), "testdata", "mls-interop-testvectors", "test-vectors"), err
+})
+
+// load reads one file of vectors.
+func load[T any](t *testing.T, name string) []T {
+	t.Helper()
+	dir, err := vectorDir()
+	if err != nil {
+		t.Fatalf("go list -m %s: %v", vectorModule, err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []T
+	if err := json.Unmarshal(data, &vectors); err != nil {
+		t.Fatalf("read %s: %v", name, err)
+	}
+	if len(vectors) == 0 {
+		t.Fatalf("%s has no vectors", name)
+	}
+	return vectors
+}
+
+// octets are bytes that the vectors write in hexadecimal.
+type octets []byte
+
+func (o *octets) UnmarshalJSON(b []byte) error {
+	var text string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	raw, err := hex.DecodeString(text)
+	*o = raw
+	return err
+}
+
+// served returns the suite of a vector, or false for one that is not served.
+func served(id uint16) (*ciphersuite.Suite, bool) {
+	s, ok := ciphersuite.Lookup(ciphersuite.ID(id))
+	return s, ok && s.Served()
+}
+
+// tally counts the vectors that a test really looked at and holds the number
+// against the least that there must be: a test of nothing is no test.
+type tally struct{ looked, passedOver int }
+
+func (c *tally) want(t *testing.T, looked int) {
+	t.Helper()
+	if c.looked != looked {
+		t.Errorf("looked at %d, want %d", c.looked, looked)
+	}
+	t.Logf("looked at %d, passed over %d of suites that are not served", c.looked, c.passedOver)
+}
+
+func wantEqual(t *testing.T, what string, got, want []byte) {
+	t.Helper()
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s = %x, want %x", what, got, want)
+	}
+}
