@@ -21,6 +21,7 @@ import "C"
 
 import (
 	"runtime"
+	"strings"
 	"unsafe"
 )
 
@@ -32,7 +33,7 @@ func whyNotLoaded(path string) string {
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))
 	if text := C.why(p); text != nil {
-		return C.GoString(text)
+		return strings.TrimPrefix(C.GoString(text), path+": ")
 	}
 	return "not a PKCS#11 library: it has no C_GetFunctionList"
 }

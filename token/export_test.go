@@ -1,0 +1,63 @@
+package token
+
+import (
+	"context"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Cryptoki lets tests stand between this package and a module.
+type Cryptoki = cryptoki
+
+// Intercept has every raw call to the module at path go through what wrap
+// returns, until the test ends. crypto11's calls do not.
+func Intercept(tb testing.TB, path string, wrap func(Cryptoki) Cryptoki) {
+	tb.Helper()
+	m, err := loadModule(path)
+	if err != nil {
+		tb.Fatalf("loadModule() err = %v, want nil", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	real := m.api
+	m.api = wrap(real)
+	tb.Cleanup(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.api = real
+	})
+}
+
+// Raw returns the module's calls.
+func Raw(tb testing.TB, path string) Cryptoki {
+	tb.Helper()
+	m, err := loadModule(path)
+	if err != nil {
+		tb.Fatalf("loadModule() err = %v, want nil", err)
+	}
+	return m.api
+}
+
+// Logout ends the login behind the Token's back, as a device may.
+func (t *Token) Logout(ctx context.Context) error {
+	return t.pool.with(ctx, func(s *session) error { return s.api.Logout(s.handle) })
+}
+
+// Hold takes one of the places for operations until release is called.
+func (t *Token) Hold(ctx context.Context) (release func(), err error) {
+	if err := t.pool.acquire(ctx); err != nil {
+		return nil, err
+	}
+	return func() { <-t.pool.permits }, nil
+}
+
+// Idle returns how many sessions are kept.
+func (t *Token) Idle() int {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	return len(t.pool.idle)
+}
+
+// Handle returns the handle of the private key.
+func (k *SigningKey) Handle() pkcs11.ObjectHandle { return k.private }
