@@ -187,7 +187,7 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 
 	path := filepath.Join(dir, "bench.db")
 	b.url = "sqlite:" + path
-	if b.store, err = sqlite.Open(ctx, path, sqlite.Options{}); err != nil {
+	if b.store, err = sqlite.Open(ctx, path, sqlite.Options{Create: true}); err != nil {
 		return fail(err)
 	}
 	undo = append(undo, b.store.Close)

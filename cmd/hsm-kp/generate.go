@@ -187,7 +187,7 @@ func (g *generation) finish(ctx context.Context, id *identity.Identity, stored u
 		err = errors.Join(err, g.out.sync())
 	}
 	elapsed := time.Since(g.start)
-	done := fmt.Sprintf("%s of %s for %q in %v", plural(stored, "key package"), id.Suite.ID, id.Name, elapsed.Round(time.Millisecond))
+	done := fmt.Sprintf("%s for %q (%v) in %v", plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
 		g.ui.notef("%s stored; the last %d may not all be in %s", done, stored-g.shown, g.out.path)
@@ -195,7 +195,7 @@ func (g *generation) finish(ctx context.Context, id *identity.Identity, stored u
 		g.ui.notef("%s stored", done)
 	case g.json:
 	default:
-		g.ui.printf("generated %s (%.0f a second)\n", done, float64(stored)/elapsed.Seconds())
+		g.ui.printf("generated %s, %.0f a second\n", done, float64(stored)/elapsed.Seconds())
 		if g.out != nil {
 			g.ui.printf("wrote them to %s\n", g.out.path)
 		}

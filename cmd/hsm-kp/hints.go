@@ -83,8 +83,8 @@ var hints = []struct {
 	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user"},
 	{as[*sqlite.SchemaError], "install the newer hsm-kp, or use another store"},
 	{is(store.ErrExists), "choose another name"},
-	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
+	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
 	{is(context.DeadlineExceeded), "the token did not answer in time"},
 }

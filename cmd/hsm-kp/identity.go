@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -129,6 +130,9 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 	if err != nil {
 		return store.Identity{}, err
 	}
+	if err := e.warnSharedKey(ctx, key.ID(), t.Info().Serial); err != nil {
+		return store.Identity{}, err
+	}
 	if n.credential == "" {
 		n.credential = n.name
 	}
@@ -149,6 +153,18 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 		return store.Identity{}, fmt.Errorf("create identity %q: %w", n.name, err)
 	}
 	return record, nil
+}
+
+// warnSharedKey warns of identities that have the same key: a group takes a
+// signature key once (RFC 9420, Section 7.3).
+func (e *env) warnSharedKey(ctx context.Context, keyID []byte, serial string) error {
+	others, err := e.store.Identities(ctx)
+	for i := range others {
+		if bytes.Equal(others[i].KeyID, keyID) && others[i].TokenSerial == serial {
+			e.ui.warnf("identity %q has the same signature key; the two cannot be in one group", others[i].Name)
+		}
+	}
+	return err
 }
 
 // signatureKey finds the key that was asked for, or generates one and reports

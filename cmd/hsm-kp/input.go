@@ -37,7 +37,7 @@ func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
 	}
 	kp, err := decodeKeyPackage(data)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	kp.Source = name
 	return kp, nil
@@ -58,7 +58,7 @@ func readInput(u *ui, name string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if len(data) > maxInputBytes {
-		return nil, fmt.Errorf("read %s: %w: it has more than %d bytes", name, errNotKeyPackage, maxInputBytes)
+		return nil, fmt.Errorf("%s: %w: it has more than %d bytes", name, errNotKeyPackage, maxInputBytes)
 	}
 	return data, nil
 }
@@ -80,7 +80,7 @@ func decodeKeyPackage(data []byte) (*encodedKeyPackage, error) {
 		encoding = "base64"
 		var ok bool
 		if raw, ok = decodeBase64(text); !ok {
-			return nil, fmt.Errorf("%w: neither its first byte nor hexadecimal nor base64", errNotKeyPackage)
+			return nil, fmt.Errorf("%w: it is neither the raw bytes of one nor hexadecimal nor base64", errNotKeyPackage)
 		}
 	}
 	kp, framing, err := parseKeyPackage(raw)

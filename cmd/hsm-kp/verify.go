@@ -121,7 +121,7 @@ func (v *verifier) print(d verdict) error {
 	}
 	switch {
 	case d.Error != "":
-		v.ui.printf("%s: error: %s\n", d.File, d.Error)
+		v.ui.printf("%s\n", d.Error)
 	case d.OK:
 		v.ui.printf("%s: ok\n", d.File)
 	default:
