@@ -1,6 +1,7 @@
 package ciphersuite
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -88,7 +89,8 @@ func (s SignatureScheme) PublicKeySize() int {
 }
 
 // PublicKey is a public signature key, parsed and checked once to be used many
-// times. It is immutable and safe for concurrent use.
+// times; no signature verifies under the zero value. It is immutable and safe
+// for concurrent use.
 type PublicKey struct {
 	scheme  SignatureScheme
 	encoded []byte
@@ -98,12 +100,13 @@ type PublicKey struct {
 
 // ParsePublicKey decodes a public key from the form that RFC 9420, Section
 // 5.1.1, gives it: PublicKeySize bytes, for ECDSA an uncompressed point that is
-// on the curve. It keeps a copy of b.
+// on the curve. Every 32 bytes are taken for Ed25519: where they are no point,
+// no signature verifies. It keeps a copy of b.
 func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 	if want := s.PublicKeySize(); want == 0 || len(b) != want {
 		return nil, fmt.Errorf("parse %v public key: it has %d bytes, want %d", s, len(b), want)
 	}
-	p := &PublicKey{scheme: s, encoded: append([]byte(nil), b...)}
+	p := &PublicKey{scheme: s, encoded: bytes.Clone(b)}
 	switch c := s.curve(); {
 	case c != nil:
 		key, err := ecdsa.ParseUncompressedPublicKey(c, p.encoded)
@@ -124,34 +127,50 @@ func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 func MarshalPublicKey(key crypto.PublicKey) (SignatureScheme, []byte, error) {
 	switch key := key.(type) {
 	case ed25519.PublicKey:
-		return ED25519, append([]byte(nil), key...), nil
-	case *ecdsa.PublicKey:
-		for _, s := range []SignatureScheme{ECDSA_SECP256R1_SHA256, ECDSA_SECP384R1_SHA384, ECDSA_SECP521R1_SHA512} {
-			if s.curve() == key.Curve {
-				b, err := key.Bytes()
-				return s, b, err
-			}
+		if len(key) != ed25519.PublicKeySize {
+			return 0, nil, fmt.Errorf("marshal public key: it has %d bytes, want %d", len(key), ed25519.PublicKeySize)
 		}
-		return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses the curve %s", key.Params().Name)
+		return ED25519, bytes.Clone(key), nil
+	case *ecdsa.PublicKey:
+		if key == nil || key.Curve == nil {
+			return 0, nil, errors.New("marshal public key: it has no curve")
+		}
+		return marshalECDSA(key)
 	}
 	return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses a %T", key)
+}
+
+func marshalECDSA(key *ecdsa.PublicKey) (SignatureScheme, []byte, error) {
+	for _, s := range []SignatureScheme{ECDSA_SECP256R1_SHA256, ECDSA_SECP384R1_SHA384, ECDSA_SECP521R1_SHA512} {
+		if s.curve() != key.Curve {
+			continue
+		}
+		b, err := key.Bytes()
+		if err != nil {
+			return 0, nil, fmt.Errorf("marshal public key: %w", err)
+		}
+		return s, b, nil
+	}
+	return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses the curve %s", key.Params().Name)
 }
 
 // Scheme returns the scheme that the key is for.
 func (p *PublicKey) Scheme() SignatureScheme { return p.scheme }
 
 // Bytes returns a copy of the encoded key.
-func (p *PublicKey) Bytes() []byte { return append([]byte(nil), p.encoded...) }
+func (p *PublicKey) Bytes() []byte { return bytes.Clone(p.encoded) }
 
 // VerifyWithLabel verifies a signature over label and content (RFC 9420,
-// Section 5.1.2): ASN.1 DER for ECDSA, R || S for EdDSA. The error is
-// ErrSignature.
+// Section 5.1.2): an ECDSA-Sig-Value in DER for ECDSA, nothing else that BER
+// allows and no byte after it; R || S for EdDSA. "MLS 1.0 " is put before the
+// label. The error is ErrSignature.
 func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) error {
 	message := signContent(label, content)
 	ok := false
-	if p.ecdsa != nil {
+	switch {
+	case p.ecdsa != nil:
 		ok = ecdsa.VerifyASN1(p.ecdsa, digest(p.scheme.hash(), message), signature)
-	} else {
+	case p.ed25519 != nil:
 		ok = ed25519.Verify(p.ed25519, message, signature)
 	}
 	if !ok {
@@ -161,8 +180,8 @@ func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) err
 }
 
 // SignWithLabel signs label and content (RFC 9420, Section 5.1.2). k gets the
-// digest and the hash for ECDSA, the whole message and no hash for EdDSA; what
-// it returns is not verified here.
+// digest and the hash for ECDSA, the whole message and no hash for EdDSA. Its
+// error is returned as it is, and its signature is not verified here.
 func (s SignatureScheme) SignWithLabel(rand io.Reader, k crypto.Signer, label string, content []byte) ([]byte, error) {
 	message := signContent(label, content)
 	if h := s.hash(); h != 0 {

@@ -91,19 +91,28 @@ func Lookup(id ID) (*Suite, bool) {
 }
 
 // Parse returns the suite that s names: its name in RFC 9420 in any case, or
-// its number, decimal or hexadecimal after 0x.
+// its number, decimal or hexadecimal after 0x. The suite need not be served.
 func Parse(s string) (*Suite, error) {
 	for i := range table {
 		if strings.EqualFold(table[i].Name, s) {
 			return &table[i], nil
 		}
 	}
-	if n, err := strconv.ParseUint(s, 0, 16); err == nil {
+	if n, err := parseNumber(s); err == nil {
 		if suite, ok := Lookup(ID(n)); ok {
 			return suite, nil
 		}
 	}
 	return nil, fmt.Errorf("no cipher suite %q in RFC 9420", s)
+}
+
+// parseNumber knows two bases. strconv's base 0 knows more: there 07 is octal
+// and 0b111 and 0_7 are numbers too.
+func parseNumber(s string) (uint64, error) {
+	if digits, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+		return strconv.ParseUint(digits, 16, 16)
+	}
+	return strconv.ParseUint(s, 10, 16)
 }
 
 // All returns the suites that are served, in numeric order.
