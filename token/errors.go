@@ -60,6 +60,9 @@ func (rv RV) Error() string { return rv.Name() }
 // Name returns the name that PKCS#11 gives the value, such as
 // "CKR_PIN_INCORRECT", or its number where the standard has none for it.
 func (rv RV) Name() string {
+	if rv == CKR_AEAD_DECRYPT_FAILED {
+		return "CKR_AEAD_DECRYPT_FAILED"
+	}
 	// The table of names is miekg/pkcs11's; it prints "pkcs11: 0xA0: CKR_PIN_INCORRECT".
 	text := pkcs11.Error(rv).Error()
 	if i := strings.LastIndex(text, "CKR_"); i >= 0 {

@@ -11,22 +11,24 @@ import (
 // PIN is a PIN of a token's user or security officer. It prints as REDACTED
 // wherever a value is printed, logged or encoded.
 type PIN struct {
-	// The bytes are behind a pointer so that a struct with a PIN in an unexported
-	// field, where fmt calls no methods, prints an address and not the PIN.
-	secret *secret
+	// Where a PIN is in an unexported field of another struct, fmt calls no
+	// methods of it but prints what it is made of. It prints a function as an
+	// address whatever the verb, and a pointer only with most.
+	bytes func() *[]byte
 }
 
-type secret struct{ bytes []byte }
-
 // NewPIN returns a PIN of a copy of b. The caller clears b.
-func NewPIN(b []byte) PIN { return PIN{&secret{slices.Clone(b)}} }
+func NewPIN(b []byte) PIN {
+	secret := slices.Clone(b)
+	return PIN{func() *[]byte { return &secret }}
+}
 
 // Reveal returns the bytes of the PIN: those that Clear overwrites, not a copy.
 func (p PIN) Reveal() []byte {
-	if p.secret == nil {
+	if p.bytes == nil {
 		return nil
 	}
-	return p.secret.bytes
+	return *p.bytes()
 }
 
 // Len returns the number of bytes.
@@ -34,9 +36,9 @@ func (p PIN) Len() int { return len(p.Reveal()) }
 
 // Clear overwrites the PIN; it is empty then.
 func (p PIN) Clear() {
-	if p.secret != nil {
-		clear(p.secret.bytes)
-		p.secret.bytes = nil
+	if p.bytes != nil {
+		clear(*p.bytes())
+		*p.bytes() = nil
 	}
 }
 
