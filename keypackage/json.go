@@ -78,11 +78,11 @@ func (l *LeafNode) MarshalJSON() ([]byte, error) {
 }
 
 type jsonCredential struct {
-	Type         jsonCode     `json:"credential_type"`
-	Identity     *jsonOctets  `json:"identity,omitempty"`
-	IdentityText string       `json:"identity_text,omitempty"`
-	Certificates []jsonOctets `json:"certificates,omitempty"`
-	Raw          *jsonOctets  `json:"content,omitempty"`
+	Type         jsonCode      `json:"credential_type"`
+	Identity     *jsonOctets   `json:"identity,omitempty"`
+	IdentityText string        `json:"identity_text,omitempty"`
+	Certificates *[]jsonOctets `json:"certificates,omitempty"`
+	Raw          *jsonOctets   `json:"content,omitempty"`
 }
 
 // MarshalJSON writes the credential in the field names of the RFC. An identity
@@ -95,9 +95,11 @@ func (c Credential) MarshalJSON() ([]byte, error) {
 		out.Identity = (*jsonOctets)(&c.Identity)
 		out.IdentityText = printable(c.Identity)
 	case CredentialX509:
-		for _, der := range c.Certificates {
-			out.Certificates = append(out.Certificates, der)
+		certificates := make([]jsonOctets, len(c.Certificates))
+		for i, der := range c.Certificates {
+			certificates[i] = der
 		}
+		out.Certificates = &certificates
 	default:
 		out.Raw = (*jsonOctets)(&c.Raw)
 	}

@@ -76,6 +76,7 @@ func TestLeafNodeInJSONHasTheFieldsOfItsSource(t *testing.T) {
 func TestCredentialInJSON(t *testing.T) {
 	wantJSON(t, keypackage.X509Credential([][]byte{{0x30, 0x01}, {0x30, 0x02}}),
 		`{"credential_type": {"value": 2, "name": "x509"}, "certificates": ["3001", "3002"]}`)
+	wantJSON(t, keypackage.X509Credential(nil), `{"credential_type": {"value": 2, "name": "x509"}, "certificates": []}`)
 	wantJSON(t, keypackage.Credential{Type: 0xF001, Raw: []byte{1}},
 		`{"credential_type": {"value": 61441}, "content": "01"}`)
 	wantJSON(t, keypackage.BasicCredential([]byte("a\x1b[31m")),

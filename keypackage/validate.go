@@ -43,6 +43,8 @@ func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != 
 // an authentication service: of X.509 certificates it checks that they parse
 // and that the end entity's key is the signature key, and no more.
 //
+// GREASE values are handled like all unknown ones (Section 13.5).
+//
 // The leaf node's signature is checked where its source is key_package; that of
 // another source is signed with a group. No signature is checked where its key
 // is invalid or the cipher suite is not served.
