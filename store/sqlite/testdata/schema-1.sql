@@ -1,0 +1,5 @@
+CREATE TABLE identities ( id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, cipher_suite INTEGER NOT NULL, credential BLOB NOT NULL, signature_key BLOB NOT NULL, key_id BLOB NOT NULL, key_label TEXT NOT NULL, token_serial TEXT NOT NULL, created_at INTEGER NOT NULL ) STRICT
+CREATE TABLE key_packages ( id INTEGER PRIMARY KEY, ref BLOB NOT NULL UNIQUE, identity INTEGER NOT NULL REFERENCES identities (id), cipher_suite INTEGER NOT NULL, state TEXT NOT NULL, last_resort INTEGER NOT NULL, custody TEXT NOT NULL, wrapping_key INTEGER NOT NULL REFERENCES wrapping_keys (id), sealed BLOB NOT NULL, public BLOB NOT NULL, created_at INTEGER NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL, published_at INTEGER ) STRICT
+CREATE INDEX key_packages_by_identity ON key_packages (identity, state)
+CREATE UNIQUE INDEX one_current_wrapping_key ON wrapping_keys (current) WHERE current = 1
+CREATE TABLE wrapping_keys ( id INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE, label TEXT NOT NULL, token_serial TEXT NOT NULL, current INTEGER NOT NULL, uses INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL ) STRICT

@@ -1,0 +1,429 @@
+// Package storetest is the one suite of tests that every backend of package
+// store passes.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// Open returns a new, empty store and a function that opens it once more, as
+// another process would. The test closes what it opens.
+type Open func(t *testing.T) (s store.Store, again func() store.Store)
+
+// Run runs the suite.
+func Run(t *testing.T, open Open) {
+	for name, test := range map[string]func(*testing.T, *fixture){
+		"identities":                     identities,
+		"wrapping keys":                  wrappingKeys,
+		"one wrapping key is current":    oneIsCurrent,
+		"key packages come back whole":   roundTrip,
+		"a batch is all or nothing":      allOrNothing,
+		"unknown identity or key":        unknownReferences,
+		"uses are counted":               usesAreCounted,
+		"listing":                        listing,
+		"listing while another adds":     listingWhileAdding,
+		"listing stops when told":        listingStops,
+		"finding refs":                   findingRefs,
+		"publishing":                     publishing,
+		"publishing is all or nothing":   publishingAllOrNothing,
+		"counting":                       counting,
+		"what was added survives":        survives,
+		"several writers":                severalWriters,
+		"a context that ended":           endedContext,
+		"slices are not shared":          slicesAreNotShared,
+		"empty batch":                    emptyBatch,
+		"names and blobs of every shape": shapes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, again := open(t)
+			test(t, &fixture{Store: s, again: again})
+		})
+	}
+}
+
+type fixture struct {
+	store.Store
+	again func() store.Store
+}
+
+// made is a time with nothing below the second: what a store keeps.
+var made = time.Unix(1_800_000_000, 0).UTC()
+
+func identity(name string) store.Identity {
+	return store.Identity{
+		Name: name, Suite: 2, Credential: []byte{0, 1, 5, 'a', 'l', 'i', 'c', 'e'}, SignatureKey: []byte("public key of " + name),
+		KeyID: []byte("id of " + name), KeyLabel: "label of " + name, TokenSerial: "0123", CreatedAt: made,
+	}
+}
+
+func wrappingKey(id string) store.WrappingKey {
+	return store.WrappingKey{ID: []byte(id), Label: "label of " + id, TokenSerial: "0123", CreatedAt: made}
+}
+
+func ref(n uint64) []byte {
+	r := make([]byte, 32)
+	binary.BigEndian.PutUint64(r, n)
+	return r
+}
+
+func keyPackage(r []byte) store.KeyPackage {
+	return store.KeyPackage{
+		Ref: r, Identity: "alice", Suite: 2, State: store.Available, Custody: "wrapped", WrappingKeyID: []byte("k1"),
+		Sealed: []byte("sealed"), Public: []byte("public"), CreatedAt: made, NotBefore: made.Add(-time.Hour), NotAfter: made.Add(84 * 24 * time.Hour),
+	}
+}
+
+func batch(from, n uint64) []store.KeyPackage {
+	var b []store.KeyPackage
+	for i := range n {
+		b = append(b, keyPackage(ref(from+i)))
+	}
+	return b
+}
+
+// furnish adds an identity and a wrapping key for key packages to refer to.
+func furnish(t *testing.T, f *fixture) {
+	t.Helper()
+	check(t, "AddIdentity", f.AddIdentity(t.Context(), identity("alice")), nil)
+	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
+}
+
+func check(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("%s err = %v, want %v", what, err, want)
+	}
+}
+
+func all(t *testing.T, s store.Store, f store.Filter) []store.KeyPackage {
+	t.Helper()
+	var out []store.KeyPackage
+	for k, err := range s.KeyPackages(t.Context(), f) {
+		check(t, "KeyPackages", err, nil)
+		out = append(out, k)
+	}
+	return out
+}
+
+func identities(t *testing.T, f *fixture) {
+	_, err := f.Identity(t.Context(), "alice")
+	check(t, "Identity of nobody", err, store.ErrNotFound)
+	for _, name := range []string{"bob", "alice"} {
+		check(t, "AddIdentity", f.AddIdentity(t.Context(), identity(name)), nil)
+	}
+	check(t, "AddIdentity again", f.AddIdentity(t.Context(), identity("alice")), store.ErrExists)
+	got, err := f.Identity(t.Context(), "alice")
+	check(t, "Identity", err, nil)
+	if fmt.Sprint(got) != fmt.Sprint(identity("alice")) {
+		t.Errorf("Identity() = %+v, want %+v", got, identity("alice"))
+	}
+	list, err := f.Identities(t.Context())
+	check(t, "Identities", err, nil)
+	if len(list) != 2 || list[0].Name != "alice" || list[1].Name != "bob" {
+		t.Errorf("Identities() = %+v, want alice and bob", list)
+	}
+}
+
+func wrappingKeys(t *testing.T, f *fixture) {
+	_, err := f.CurrentWrappingKey(t.Context())
+	check(t, "CurrentWrappingKey of none", err, store.ErrNotFound)
+	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
+	got, err := f.CurrentWrappingKey(t.Context())
+	check(t, "CurrentWrappingKey", err, nil)
+	want := wrappingKey("k1")
+	want.Current = true
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("CurrentWrappingKey() = %+v, want %+v", got, want)
+	}
+}
+
+func oneIsCurrent(t *testing.T, f *fixture) {
+	for _, id := range []string{"k1", "k2"} {
+		check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey(id)), nil)
+	}
+	check(t, "AddWrappingKey again", f.AddWrappingKey(t.Context(), wrappingKey("k1")), store.ErrExists)
+	got, err := f.CurrentWrappingKey(t.Context())
+	check(t, "CurrentWrappingKey", err, nil)
+	if string(got.ID) != "k2" {
+		t.Errorf("CurrentWrappingKey() = %s, want k2: a refused one changes nothing", got.ID)
+	}
+	list, err := f.WrappingKeys(t.Context())
+	check(t, "WrappingKeys", err, nil)
+	if len(list) != 2 || string(list[0].ID) != "k1" || list[0].Current || !list[1].Current {
+		t.Errorf("WrappingKeys() = %+v, want k1, then k2 as current", list)
+	}
+}
+
+func roundTrip(t *testing.T, f *fixture) {
+	furnish(t, f)
+	published := keyPackage(ref(2))
+	published.State, published.PublishedAt, published.LastResort = store.Published, made, true
+	want := []store.KeyPackage{keyPackage(ref(1)), published}
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), want), nil)
+	for _, w := range want {
+		got, err := f.KeyPackage(t.Context(), w.Ref)
+		check(t, "KeyPackage", err, nil)
+		if fmt.Sprint(got) != fmt.Sprint(w) {
+			t.Errorf("KeyPackage() = %+v, want %+v", got, w)
+		}
+	}
+	_, err := f.KeyPackage(t.Context(), ref(3))
+	check(t, "KeyPackage of an unknown ref", err, store.ErrNotFound)
+}
+
+func allOrNothing(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 3)), nil)
+	check(t, "AddKeyPackages with a known ref", f.AddKeyPackages(t.Context(), append(batch(10, 3), batch(3, 1)...)), store.ErrExists)
+	if got := all(t, f, store.Filter{}); len(got) != 3 {
+		t.Errorf("%d key packages, want the 3 of the first batch", len(got))
+	}
+	key, err := f.CurrentWrappingKey(t.Context())
+	check(t, "CurrentWrappingKey", err, nil)
+	if key.Uses != 3 {
+		t.Errorf("Uses = %d, want 3", key.Uses)
+	}
+}
+
+func unknownReferences(t *testing.T, f *fixture) {
+	furnish(t, f)
+	stranger := keyPackage(ref(1))
+	stranger.Identity = "mallory"
+	check(t, "AddKeyPackages of a stranger", f.AddKeyPackages(t.Context(), []store.KeyPackage{stranger}), store.ErrNotFound)
+	lost := keyPackage(ref(1))
+	lost.WrappingKeyID = []byte("k9")
+	check(t, "AddKeyPackages under an unknown key", f.AddKeyPackages(t.Context(), []store.KeyPackage{lost}), store.ErrNotFound)
+	if got := all(t, f, store.Filter{}); len(got) != 0 {
+		t.Errorf("%d key packages, want none", len(got))
+	}
+}
+
+func usesAreCounted(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 5)), nil)
+	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k2")), nil)
+	mixed := batch(10, 4)
+	mixed[0].WrappingKeyID = []byte("k2")
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), mixed), nil)
+	list, err := f.WrappingKeys(t.Context())
+	check(t, "WrappingKeys", err, nil)
+	if list[0].Uses != 8 || list[1].Uses != 1 {
+		t.Errorf("Uses = %d and %d, want 8 and 1", list[0].Uses, list[1].Uses)
+	}
+}
+
+func listing(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddIdentity", f.AddIdentity(t.Context(), identity("bob")), nil)
+	var want []store.KeyPackage
+	for i := range uint64(1200) { // more than any page
+		k := keyPackage(ref(i * 7919 % 1201))
+		if i%3 == 0 {
+			k.Identity = "bob"
+		}
+		if i%5 == 0 {
+			k.State, k.PublishedAt = store.Published, made
+		}
+		want = append(want, k)
+	}
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), want), nil)
+	for _, filter := range []store.Filter{{}, {Identity: "bob"}, {State: store.Published}, {Identity: "alice", State: store.Available}, {Identity: "nobody"}} {
+		fits := slices.DeleteFunc(slices.Clone(want), func(k store.KeyPackage) bool {
+			return filter.Identity != "" && k.Identity != filter.Identity || filter.State != "" && k.State != filter.State
+		})
+		got := all(t, f, filter)
+		if !slices.EqualFunc(got, fits, func(a, b store.KeyPackage) bool { return bytes.Equal(a.Ref, b.Ref) }) {
+			t.Errorf("KeyPackages(%+v) = %d key packages, want %d in the order they were added", filter, len(got), len(fits))
+		}
+	}
+}
+
+func listingWhileAdding(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 600)), nil)
+	seen := 0
+	for k, err := range f.KeyPackages(t.Context(), store.Filter{}) {
+		check(t, "KeyPackages", err, nil)
+		seen++
+		if seen%100 == 0 && seen <= 600 {
+			check(t, "AddKeyPackages while listing", f.AddKeyPackages(t.Context(), batch(uint64(10000+seen), 1)), nil)
+		}
+		if len(k.Ref) != 32 {
+			t.Fatalf("ref has %d bytes", len(k.Ref))
+		}
+	}
+	if seen < 600 {
+		t.Errorf("listed %d, want at least the 600 that were there", seen)
+	}
+}
+
+func listingStops(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 10)), nil)
+	n := 0
+	for range f.KeyPackages(t.Context(), store.Filter{}) {
+		if n++; n == 3 {
+			break
+		}
+	}
+	check(t, "AddKeyPackages after a listing that was left", f.AddKeyPackages(t.Context(), batch(100, 1)), nil)
+}
+
+func findingRefs(t *testing.T, f *fixture) {
+	furnish(t, f)
+	long := bytes.Repeat([]byte{0xAB}, 64) // of another suite
+	k := keyPackage(long)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), append(batch(0x1000, 5), k)), nil)
+	for _, c := range []struct {
+		lo, hi []byte
+		limit  int
+		want   int
+	}{
+		{ref(0x1000), ref(0x1004), 10, 5},
+		{ref(0x1001), ref(0x1001), 10, 1},
+		{ref(0x1000), ref(0x1004), 2, 2},
+		{ref(0x2000), ref(0x3000), 10, 0},
+		{[]byte{0xAB}, bytes.Repeat([]byte{0xFF}, 64), 10, 1},
+		{[]byte{0xAB, 0xAB}, append([]byte{0xAB, 0xAB}, bytes.Repeat([]byte{0xFF}, 62)...), 10, 1},
+	} {
+		got, err := f.FindRefs(t.Context(), c.lo, c.hi, c.limit)
+		check(t, "FindRefs", err, nil)
+		if len(got) != c.want {
+			t.Errorf("FindRefs(%x, %x, %d) = %d refs, want %d", c.lo, c.hi, c.limit, len(got), c.want)
+		}
+	}
+}
+
+func publishing(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 3)), nil)
+	check(t, "MarkPublished", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(2)}, made.Add(time.Hour)), nil)
+	check(t, "MarkPublished again", f.MarkPublished(t.Context(), [][]byte{ref(2), ref(3)}, made.Add(2*time.Hour)), nil)
+	for n, want := range map[uint64]time.Duration{1: time.Hour, 2: time.Hour, 3: 2 * time.Hour} {
+		k, err := f.KeyPackage(t.Context(), ref(n))
+		check(t, "KeyPackage", err, nil)
+		if k.State != store.Published || !k.PublishedAt.Equal(made.Add(want)) {
+			t.Errorf("key package %d is %s at %v, want published at %v", n, k.State, k.PublishedAt, made.Add(want))
+		}
+	}
+}
+
+func publishingAllOrNothing(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
+	check(t, "MarkPublished with an unknown ref", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(9)}, made), store.ErrNotFound)
+	k, err := f.KeyPackage(t.Context(), ref(1))
+	check(t, "KeyPackage", err, nil)
+	if k.State != store.Available || !k.PublishedAt.IsZero() {
+		t.Errorf("key package is %s, want available: nothing was to change", k.State)
+	}
+}
+
+func counting(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddIdentity", f.AddIdentity(t.Context(), identity("bob")), nil)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 7)), nil)
+	check(t, "MarkPublished", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(2)}, made), nil)
+	for name, want := range map[string][2]uint64{"": {5, 2}, "alice": {5, 2}, "bob": {0, 0}} {
+		got, err := f.Count(t.Context(), name)
+		check(t, "Count", err, nil)
+		if got[store.Available] != want[0] || got[store.Published] != want[1] || len(got) != len(store.States) {
+			t.Errorf("Count(%q) = %v, want %v for each state", name, got, want)
+		}
+	}
+}
+
+func survives(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 3)), nil)
+	other := f.again()
+	defer other.Close()
+	if got := all(t, other, store.Filter{}); len(got) != 3 {
+		t.Errorf("opened again: %d key packages, want 3", len(got))
+	}
+}
+
+// severalWriters adds from many goroutines through two openings of one store.
+func severalWriters(t *testing.T, f *fixture) {
+	furnish(t, f)
+	other := f.again()
+	defer other.Close()
+	var wg sync.WaitGroup
+	const writers, batches, size = 8, 5, 20
+	for w := range uint64(writers) {
+		s := []store.Store{f, other}[w%2]
+		wg.Go(func() {
+			for b := range uint64(batches) {
+				if err := s.AddKeyPackages(t.Context(), batch((w*batches+b)*1000, size)); err != nil {
+					t.Errorf("AddKeyPackages() err = %v, want nil", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	key, err := f.CurrentWrappingKey(t.Context())
+	check(t, "CurrentWrappingKey", err, nil)
+	if got := len(all(t, f, store.Filter{})); got != writers*batches*size || key.Uses != writers*batches*size {
+		t.Errorf("%d key packages and %d uses, want %d of each", got, key.Uses, writers*batches*size)
+	}
+}
+
+func endedContext(t *testing.T, f *fixture) {
+	furnish(t, f)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	check(t, "AddKeyPackages", f.AddKeyPackages(ctx, batch(1, 3)), context.Canceled)
+	if got := all(t, f, store.Filter{}); len(got) != 0 {
+		t.Errorf("%d key packages, want none", len(got))
+	}
+}
+
+func slicesAreNotShared(t *testing.T, f *fixture) {
+	furnish(t, f)
+	b := batch(1, 1)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	clear(b[0].Public)
+	got, err := f.KeyPackage(t.Context(), ref(1))
+	check(t, "KeyPackage", err, nil)
+	if string(got.Public) != "public" {
+		t.Errorf("Public = %q, want what was added", got.Public)
+	}
+	clear(got.Public)
+	again, err := f.KeyPackage(t.Context(), ref(1))
+	check(t, "KeyPackage", err, nil)
+	if string(again.Public) != "public" {
+		t.Errorf("Public = %q, want what was added", again.Public)
+	}
+}
+
+func emptyBatch(t *testing.T, f *fixture) {
+	check(t, "AddKeyPackages of none", f.AddKeyPackages(t.Context(), nil), nil)
+	check(t, "MarkPublished of none", f.MarkPublished(t.Context(), nil, made), nil)
+}
+
+func shapes(t *testing.T, f *fixture) {
+	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
+	for _, name := range []string{"Zoë", "a'b\"c;--", "%_", "名前", "a b"} {
+		id := identity(name)
+		check(t, "AddIdentity", f.AddIdentity(t.Context(), id), nil)
+		k := keyPackage(make([]byte, 32))
+		rand.Read(k.Ref)
+		k.Identity, k.Public = name, bytes.Repeat([]byte{0, 0xFF}, 40000)
+		check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), []store.KeyPackage{k}), nil)
+		got := all(t, f, store.Filter{Identity: name})
+		if len(got) != 1 || !bytes.Equal(got[0].Public, k.Public) || got[0].Identity != name {
+			t.Errorf("KeyPackages(%q) did not return what was added", name)
+		}
+	}
+}
