@@ -3,8 +3,6 @@ package token
 import (
 	"context"
 	"testing"
-
-	"github.com/miekg/pkcs11"
 )
 
 // Cryptoki lets tests stand between this package and a module.
@@ -59,5 +57,7 @@ func (t *Token) Idle() int {
 	return len(t.pool.idle)
 }
 
-// Handle returns the handle of the private key.
-func (k *SigningKey) Handle() pkcs11.ObjectHandle { return k.private }
+// DestroyPublicHalf destroys the public key object alone.
+func (k *SigningKey) DestroyPublicHalf(ctx context.Context) error {
+	return k.token.pool.with(ctx, func(s *session) error { return s.destroy(k.verify) })
+}

@@ -306,6 +306,22 @@ func TestKeyPairsListsEveryPrivateKey(t *testing.T) {
 	}
 }
 
+func TestHalfAKeyPairIsNotAbsent(t *testing.T) {
+	tok := softhsmtest.Open(t)
+	k := generate(t, tok, token.P256, "half")
+	if err := k.DestroyPublicHalf(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tok.FindKeyPair(t.Context(), token.KeyQuery{ID: k.ID()})
+	if errors.Is(err, token.ErrNotFound) || !errors.Is(err, token.ErrUnsupported) {
+		t.Errorf("FindKeyPair() err = %v, want ErrUnsupported", err)
+	}
+	pairs, err := tok.KeyPairs(t.Context())
+	if err != nil || len(pairs) != 1 || pairs[0].Public != nil || !bytes.Equal(pairs[0].ID, k.ID()) {
+		t.Errorf("KeyPairs() = %+v, %v, want the half", pairs, err)
+	}
+}
+
 func TestQueryWithoutIDAndLabelIsRefused(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	generate(t, tok, token.P256, "only")

@@ -196,6 +196,9 @@ func (s *session) publicHalf(private pkcs11.ObjectHandle) (pkcs11.ObjectHandle, 
 		return 0, fmt.Errorf("%w: private key without CKA_ID", ErrUnsupported)
 	}
 	public, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+	if errors.Is(err, ErrNotFound) { // half a key must not pass for none
+		return 0, fmt.Errorf("%w: private key %x without a public one", ErrUnsupported, id)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("public key of %x: %w", id, err)
 	}
@@ -240,7 +243,7 @@ func (t *Token) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
 	case err != nil:
 		return nil, callError("C_FindObjects", err)
 	case len(keys) == 0:
-		return nil, ErrNotFound
+		return nil, fmt.Errorf("key %x is gone while it is read", info.ID)
 	case len(keys) > 1:
 		return nil, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(keys))
 	}
@@ -316,10 +319,14 @@ func (s *session) describeAny(private pkcs11.ObjectHandle) (KeyPairInfo, error) 
 }
 
 // DestroyKeyPair destroys both halves in the token (C_DestroyObject), the private
-// one first. It cannot be undone; k is of no use afterwards.
+// one first: without the public one it could not be found again. It cannot be
+// undone; k is of no use afterwards.
 func (t *Token) DestroyKeyPair(ctx context.Context, k *SigningKey) error {
 	err := t.pool.with(ctx, func(s *session) error {
-		return errors.Join(s.destroy(k.private), s.destroy(k.verify))
+		if err := s.destroy(k.private); err != nil {
+			return err
+		}
+		return s.destroy(k.verify)
 	})
 	if err != nil {
 		return fmt.Errorf("destroy key pair %x: %w", k.id, err)

@@ -48,7 +48,7 @@ func ParseURI(s string) (URI, error) {
 func parseURI(s string) (u URI, err error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok || !strings.EqualFold(scheme, "pkcs11") {
-		return URI{}, errors.New("it does not begin with pkcs11:")
+		return URI{}, errors.New(`it does not begin with "pkcs11:"`)
 	}
 	path, query, hasQuery := strings.Cut(rest, "?")
 	if err := eachAttribute(path, ";", u.setPath); err != nil {
