@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hsm-kp/hsm-kp/token"
@@ -19,6 +20,9 @@ import (
 
 // ErrExists: the folder already has a token.
 var ErrExists = errors.New("folder already has a SoftHSM token")
+
+// ErrUnfinished: the folder has the beginnings of a token. Create was killed.
+var ErrUnfinished = errors.New("folder has an unfinished SoftHSM token")
 
 // ErrInUse: this process has tokens of another SoftHSM folder open. SoftHSM reads
 // SOFTHSM2_CONF when it is initialised, so two folders are not open at once.
@@ -123,20 +127,21 @@ func (i *Installation) create(ctx context.Context) (err error) {
 	if err := os.MkdirAll(i.Dir, 0o700); err != nil {
 		return err
 	}
-	if err := i.claim(); err != nil {
-		return err
-	}
+	var made made
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, i.remove())
+			err = errors.Join(err, made.remove())
 		}
 	}()
-	soPIN, err := writePIN(i.SOPINPath)
+	if err := i.claim(&made); err != nil {
+		return err
+	}
+	soPIN, err := made.writePIN(i.SOPINPath)
 	if err != nil {
 		return err
 	}
 	defer soPIN.Clear()
-	pin, err := writePIN(i.PINPath)
+	pin, err := made.writePIN(i.PINPath)
 	if err != nil {
 		return err
 	}
@@ -144,34 +149,23 @@ func (i *Installation) create(ctx context.Context) (err error) {
 	if err := i.initToken(ctx, soPIN, pin); err != nil {
 		return err
 	}
-	return i.writeRecord()
+	return i.writeRecord(&made)
 }
 
 // claim makes the folder for the objects, which fails where another has made it,
 // and the configuration that names it.
-func (i *Installation) claim() error {
-	err := os.Mkdir(filepath.Join(i.Dir, tokensName), 0o700)
+func (i *Installation) claim(m *made) error {
+	tokens := filepath.Join(i.Dir, tokensName)
+	err := os.Mkdir(tokens, 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return ErrExists
 	}
 	if err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n",
-		filepath.Join(i.Dir, tokensName))
-	if err := writeNew(i.ConfPath, []byte(conf)); err != nil {
-		return errors.Join(err, i.remove())
-	}
-	return nil
-}
-
-// remove takes away what create made.
-func (i *Installation) remove() error {
-	var errs []error
-	for _, name := range []string{recordName, pinName, soPINName, confName, tokensName} {
-		errs = append(errs, os.RemoveAll(filepath.Join(i.Dir, name)))
-	}
-	return errors.Join(errs...)
+	*m = append(*m, tokens)
+	conf := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n", tokens)
+	return m.write(i.ConfPath, []byte(conf))
 }
 
 // initToken makes the token, with SOFTHSM2_CONF set for as long as it takes.
@@ -208,23 +202,36 @@ func swapEnv(name, value string) (restore func() error, err error) {
 	}, nil
 }
 
-// writePIN draws a PIN and writes it to a file.
-func writePIN(path string) (token.PIN, error) {
-	text := []byte(rand.Text()) // 26 characters of base32
-	defer clear(text)
-	if err := writeNew(path, append(text, '\n')); err != nil {
-		return token.PIN{}, err
+// made is what create has made so far: after an error that is taken away, and
+// nothing else that is in the folder.
+type made []string
+
+func (m made) remove() error {
+	var errs []error
+	for _, path := range slices.Backward(m) {
+		errs = append(errs, os.RemoveAll(path))
 	}
-	return token.NewPIN(text), nil
+	return errors.Join(errs...)
 }
 
-// writeNew writes a file that is not there yet, for its owner only, and waits
-// until it is on the disk.
-func writeNew(path string, content []byte) error {
+// writePIN draws a PIN and writes it to a file.
+func (m *made) writePIN(path string) (token.PIN, error) {
+	line := append([]byte(rand.Text()), '\n') // 26 characters of base32
+	defer clear(line)
+	if err := m.write(path, line); err != nil {
+		return token.PIN{}, err
+	}
+	return token.NewPIN(line[:len(line)-1]), nil
+}
+
+// write writes a file that is not there yet, for its owner only, and waits until
+// it is on the disk.
+func (m *made) write(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
+	*m = append(*m, path)
 	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
 }
@@ -236,22 +243,25 @@ type record struct {
 	Serial string `json:"serial"`
 }
 
-func (i *Installation) writeRecord() error {
+func (i *Installation) writeRecord(m *made) error {
 	b, err := json.MarshalIndent(record{i.Module, i.Label, i.Serial}, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeNew(filepath.Join(i.Dir, recordName), append(b, '\n'))
+	return m.write(filepath.Join(i.Dir, recordName), append(b, '\n'))
 }
 
 // Load returns the token that Create made in dir. It reads the record of it; the
-// token itself is not looked at.
+// token itself is not looked at. ErrUnfinished says that there is no record of one.
 func Load(dir string) (*Installation, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("load SoftHSM token: %w", err)
 	}
 	b, err := os.ReadFile(filepath.Join(abs, recordName))
+	if errors.Is(err, fs.ErrNotExist) && exists(filepath.Join(abs, tokensName)) {
+		return nil, fmt.Errorf("load SoftHSM token from %q: %w", abs, ErrUnfinished)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load SoftHSM token: %w", err)
 	}
@@ -262,4 +272,9 @@ func Load(dir string) (*Installation, error) {
 	i := at(abs, r.Module, r.Label)
 	i.Serial = r.Serial
 	return i, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

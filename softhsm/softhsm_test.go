@@ -95,6 +95,33 @@ func TestNothingStaysBehindAfterAnError(t *testing.T) {
 	create(t, dir)
 }
 
+func TestFilesOfOthersAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	pin := filepath.Join(dir, "pin")
+	if err := os.WriteFile(pin, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	create(t, t.TempDir()) // skips where there is no SoftHSM
+	if _, err := softhsm.Create(t.Context(), dir, softhsm.Options{}); !errors.Is(err, os.ErrExist) {
+		t.Errorf("Create() over a file named pin err = %v, want os.ErrExist", err)
+	}
+	left, err := os.ReadDir(dir)
+	if content, errPIN := os.ReadFile(pin); err != nil || len(left) != 1 || errPIN != nil || string(content) != "mine" {
+		t.Errorf("folder has %v, and pin is %q, want pin alone as it was", left, content)
+	}
+}
+
+func TestUnfinishedTokenIsTold(t *testing.T) {
+	dir := t.TempDir()
+	create(t, dir)
+	if err := os.Remove(filepath.Join(dir, "softhsm.json")); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := softhsm.Load(dir); !errors.Is(err, softhsm.ErrUnfinished) {
+		t.Errorf("Load() = %v, %v, want ErrUnfinished", i, err)
+	}
+}
+
 func TestLoadOfAFolderWithoutAToken(t *testing.T) {
 	dir := t.TempDir()
 	if i, err := softhsm.Load(dir); !errors.Is(err, os.ErrNotExist) {
