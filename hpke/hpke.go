@@ -64,8 +64,9 @@ func DecryptWithLabel(k PrivateKey, label string, context, kemOutput, ciphertext
 }
 
 // ValidPublicKey reports whether b can be a public key of the suite: Npk bytes
-// and, for a P-curve, an uncompressed point that is on it. For X25519 every
-// value of 32 bytes is one, and those of small order fail when they are used.
+// and, for a P-curve, an uncompressed point that is on it. For X25519 and X448
+// it is every value but the few of small order, to which nobody can encrypt
+// (RFC 9180, Section 7.1.4).
 func ValidPublicKey(s *ciphersuite.Suite, b []byte) error {
 	_, err := unmarshalPublic(s, b)
 	return err
@@ -74,6 +75,9 @@ func ValidPublicKey(s *ciphersuite.Suite, b []byte) error {
 func unmarshalPublic(s *ciphersuite.Suite, b []byte) (kem.PublicKey, error) {
 	if len(b) != s.Npk {
 		return nil, fmt.Errorf("parse HPKE public key: it has %d bytes, want %d", len(b), s.Npk)
+	}
+	if smallOrder(circl.KEM(s.KEM), b) {
+		return nil, errors.New("parse HPKE public key: it is a point of small order")
 	}
 	public, err := circl.KEM(s.KEM).Scheme().UnmarshalBinaryPublicKey(b)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	circl "github.com/cloudflare/circl/hpke"
+	"github.com/cloudflare/circl/kem"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
@@ -26,12 +27,43 @@ const redacted = "REDACTED"
 type SecretKey struct {
 	suite  *ciphersuite.Suite
 	public []byte
+	secret *secret
+}
 
-	mu     sync.RWMutex
-	secret []byte // Nsk bytes; nil once cleared
+// secret has the bytes two pointers away from the key. In an unexported field of
+// another struct the methods that print REDACTED are not called, and package fmt
+// follows one pointer there when the verb does not fit it.
+type secret struct {
+	mu sync.RWMutex
+	b  *[]byte // Nsk bytes; nil once cleared
+}
+
+// use calls f with the private key, which f must not keep. The error is f's or
+// ErrCleared.
+func (s *secret) use(f func(private []byte) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.b == nil {
+		return ErrCleared
+	}
+	return f(*s.b)
+}
+
+func (s *secret) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.b != nil {
+		clear(*s.b)
+		s.b = nil
+	}
 }
 
 var _ PrivateKey = (*SecretKey)(nil)
+
+// newSecretKey takes what it is given.
+func newSecretKey(s *ciphersuite.Suite, public, b []byte) *SecretKey {
+	return &SecretKey{suite: s, public: public, secret: &secret{b: &b}}
+}
 
 // GenerateKeyPair makes a key pair from Nsk bytes of rand with DeriveKeyPair
 // (RFC 9180, Section 7.1.3).
@@ -42,43 +74,54 @@ func GenerateKeyPair(s *ciphersuite.Suite, rand io.Reader) (*SecretKey, error) {
 	if _, err := io.ReadFull(rand, ikm); err != nil {
 		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
 	}
-	public, private := scheme.DeriveKeyPair(ikm)
-	publicBytes, err := public.MarshalBinary()
+	publicKey, privateKey := scheme.DeriveKeyPair(ikm)
+	public, err := publicKey.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
 	}
-	secret, err := private.MarshalBinary()
+	private, err := privateKey.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
 	}
-	return &SecretKey{suite: s, public: publicBytes, secret: secret}, nil
+	return newSecretKey(s, public, private), nil
 }
 
 // ParsePrivateKey decodes a private key of Nsk bytes (RFC 9180, Section
 // 7.1.2). One of suite 5 may lack its leading zero byte, as some libraries
 // write it. It keeps a copy of b; no error repeats its bytes.
 func ParsePrivateKey(s *ciphersuite.Suite, b []byte) (*SecretKey, error) {
-	const p521 = 66
-	secret := make([]byte, s.Nsk)
-	switch {
-	case len(b) == s.Nsk:
-		copy(secret, b)
-	case s.Nsk == p521 && len(b) == p521-1:
-		copy(secret[1:], b)
-	default:
+	padding := s.Nsk - len(b)
+	if padding != 0 && (padding != 1 || s.ID != ciphersuite.MLS_256_DHKEMP521_AES256GCM_SHA512_P521) {
 		return nil, fmt.Errorf("parse HPKE private key: it has %d bytes, want %d", len(b), s.Nsk)
 	}
-	private, err := circl.KEM(s.KEM).Scheme().UnmarshalBinaryPrivateKey(secret)
+	private := make([]byte, s.Nsk)
+	copy(private[padding:], b)
+	public, err := publicOf(s, private)
 	if err != nil {
-		clear(secret)
-		return nil, errors.New("parse HPKE private key: it is out of range")
-	}
-	public, err := private.Public().MarshalBinary()
-	if err != nil {
-		clear(secret)
+		clear(private)
 		return nil, fmt.Errorf("parse HPKE private key: %w", err)
 	}
-	return &SecretKey{suite: s, public: public, secret: secret}, nil
+	return newSecretKey(s, public, private), nil
+}
+
+// publicOf computes the public key of a private key of Nsk bytes, and so checks
+// that one has it.
+func publicOf(s *ciphersuite.Suite, private []byte) ([]byte, error) {
+	key, err := unmarshalPrivate(s, private)
+	if err != nil {
+		return nil, err
+	}
+	return key.Public().MarshalBinary()
+}
+
+// unmarshalPrivate returns circl's form of a private key, which prints itself
+// under every verb: it stays in this package and out of every error.
+func unmarshalPrivate(s *ciphersuite.Suite, private []byte) (kem.PrivateKey, error) {
+	key, err := circl.KEM(s.KEM).Scheme().UnmarshalBinaryPrivateKey(private)
+	if err != nil {
+		return nil, errors.New("it is out of range")
+	}
+	return key, nil
 }
 
 // Suite returns the suite of the key.
@@ -91,48 +134,39 @@ func (k *SecretKey) PublicKey() []byte { return k.public }
 // Bytes returns a copy of the private key, Nsk bytes, which the caller clears;
 // nil after Clear.
 func (k *SecretKey) Bytes() []byte {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return append([]byte(nil), k.secret...)
+	b, err := k.AppendTo(make([]byte, 0, k.suite.Nsk))
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
-// AppendTo appends the private key, Nsk bytes, to b, for a caller that owns
-// the only copy.
-func (k *SecretKey) AppendTo(b []byte) []byte {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return append(b, k.secret...)
+// AppendTo appends the private key, Nsk bytes, to b, whose owner clears it. The
+// error is ErrCleared. Where b has the room, no other copy is made.
+func (k *SecretKey) AppendTo(b []byte) ([]byte, error) {
+	err := k.secret.use(func(private []byte) error {
+		b = append(b, private...)
+		return nil
+	})
+	return b, err
 }
 
 // Clear overwrites the private key. Later use is ErrCleared. Clear of a nil key
 // does nothing.
 func (k *SecretKey) Clear() {
-	if k == nil {
-		return
+	if k != nil {
+		k.secret.clear()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	clear(k.secret)
-	k.secret = nil
 }
 
 // Open implements PrivateKey. The error is ErrCleared or wraps ErrOpen.
 func (k *SecretKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if k.secret == nil {
-		return nil, ErrCleared
-	}
-	private, err := circl.KEM(k.suite.KEM).Scheme().UnmarshalBinaryPrivateKey(k.secret)
-	if err != nil {
-		return nil, errors.New("use HPKE private key: it is out of range")
-	}
-	receiver, err := suiteOf(k.suite).NewReceiver(private, info)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOpen, err)
-	}
 	if len(kemOutput) != k.suite.Nenc {
 		return nil, fmt.Errorf("%w: the KEM output has %d bytes, want %d", ErrOpen, len(kemOutput), k.suite.Nenc)
+	}
+	receiver, err := k.receiver(info)
+	if err != nil {
+		return nil, err
 	}
 	opener, err := receiver.Setup(kemOutput)
 	if err != nil {
@@ -145,11 +179,24 @@ func (k *SecretKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error
 	return plaintext, nil
 }
 
-// String, GoString, Format, MarshalJSON, MarshalText and LogValue keep the key
-// out of whatever is printed.
-func (k *SecretKey) String() string               { return redacted }
-func (k *SecretKey) GoString() string             { return redacted }
-func (k *SecretKey) Format(f fmt.State, _ rune)   { io.WriteString(f, redacted) }
-func (k *SecretKey) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-func (k *SecretKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-func (k *SecretKey) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (k *SecretKey) receiver(info []byte) (receiver *circl.Receiver, err error) {
+	err = k.secret.use(func(private []byte) error {
+		key, err := unmarshalPrivate(k.suite, private)
+		if err != nil {
+			return fmt.Errorf("use HPKE private key: %w", err)
+		}
+		receiver, err = suiteOf(k.suite).NewReceiver(key, info)
+		return err
+	})
+	return receiver, err
+}
+
+// The methods below keep the key out of whatever is printed. They are the
+// value's, so that they hold for a copy of the key too.
+
+func (k SecretKey) String() string               { return redacted }
+func (k SecretKey) GoString() string             { return redacted }
+func (k SecretKey) Format(f fmt.State, _ rune)   { io.WriteString(f, redacted) }
+func (k SecretKey) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+func (k SecretKey) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (k SecretKey) LogValue() slog.Value         { return slog.StringValue(redacted) }

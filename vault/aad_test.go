@@ -3,10 +3,13 @@ package vault
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
 )
 
 // A blob that was sealed by this format's first version opens with nothing but
@@ -51,6 +54,36 @@ func TestSealedFormIsFrozen(t *testing.T) {
 	}
 	if got := hex.EncodeToString(keys.Encryption.Bytes()); got != "2222222222222222222222222222222222222222222222222222222222222222" {
 		t.Errorf("encryption key = %s", got)
+	}
+}
+
+// The plaintext is authenticated, so only a bug or a key that is not this
+// package's makes one that does not decode; it must not become half a pair.
+func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
+	for _, s := range ciphersuite.All() {
+		var k PrivateKeys
+		var err error
+		if k.Init, err = hpke.GenerateKeyPair(s, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		if k.Encryption, err = hpke.GenerateKeyPair(s, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		plaintext, err := encodePrivateKeys(s, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cap(plaintext) != len(plaintext) {
+			t.Errorf("%v: the plaintext has %d bytes in a buffer of %d: it may have grown", s.ID, len(plaintext), cap(plaintext))
+		}
+		for n := range plaintext {
+			if got, err := decodePrivateKeys(s, plaintext[:n]); !errors.Is(err, ErrSealed) || got != (PrivateKeys{}) {
+				t.Errorf("%v: first %d bytes: decodePrivateKeys() err = %v, want %v and no keys", s.ID, n, err, ErrSealed)
+			}
+		}
+		if _, err := decodePrivateKeys(s, append(plaintext, 0)); !errors.Is(err, ErrSealed) {
+			t.Errorf("%v: a byte more: decodePrivateKeys() err = %v, want %v", s.ID, err, ErrSealed)
+		}
 	}
 }
 

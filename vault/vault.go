@@ -49,6 +49,10 @@ func (k PrivateKeys) Clear() {
 	k.Encryption.Clear()
 }
 
+func (k PrivateKeys) areOf(s *ciphersuite.Suite) bool {
+	return k.Init != nil && k.Encryption != nil && k.Init.Suite().ID == s.ID && k.Encryption.Suite().ID == s.ID
+}
+
 // Vault seals and unseals with one wrapping key. It is safe for concurrent use.
 type Vault struct {
 	key *token.WrappingKey
@@ -78,50 +82,35 @@ func Open(ctx context.Context, t *token.Token, id KeyID) (*Vault, error) {
 		return nil, err
 	}
 	if faults := weaknesses(attributes); len(faults) > 0 {
-		return nil, fmt.Errorf("%w: %s", ErrWeakKey, strings.Join(faults, ", "))
+		return nil, fmt.Errorf("open wrapping key %v: %w: %s", id, ErrWeakKey, strings.Join(faults, ", "))
 	}
 	return &Vault{key: key, id: key.ID()}, nil
-}
-
-// weaknesses names the attributes that break custody. An attribute that the
-// token does not tell is not held against the key.
-func weaknesses(a token.KeyAttributes) []string {
-	var faults []string
-	for _, c := range []struct {
-		name  string
-		value *bool
-		want  bool
-	}{
-		{"CKA_SENSITIVE", a.Sensitive, true},
-		{"CKA_PRIVATE", a.Private, true},
-		{"CKA_EXTRACTABLE", a.Extractable, false},
-		{"CKA_WRAP", a.Wrap, false},
-		{"CKA_UNWRAP", a.Unwrap, false},
-		{"CKA_DERIVE", a.Derive, false},
-	} {
-		if c.value != nil && *c.value != c.want {
-			faults = append(faults, fmt.Sprintf("%s is %t", c.name, *c.value))
-		}
-	}
-	return faults
 }
 
 // KeyID returns the id of the wrapping key, which must not be changed.
 func (v *Vault) KeyID() KeyID { return v.id }
 
-// Seal seals both private keys for the key package ref of suite s, with a nonce
-// from rand, and returns a Blob's bytes.
+// Seal seals both private keys for the key package ref, Nh bytes, of suite s, and
+// returns a Blob's bytes. It keeps nothing of k, which the caller clears.
+//
+// The nonce is 12 bytes of rand. With random nonces one key may seal 2^32 times
+// at most (NIST SP 800-38D, Section 8.3): the caller counts.
 func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
-	if k.Init == nil || k.Encryption == nil || k.Init.Suite() != s || k.Encryption.Suite() != s {
+	if !k.areOf(s) {
 		return nil, fmt.Errorf("seal private keys: they are not two keys of %v", s.ID)
+	}
+	if len(ref) != s.Nh {
+		return nil, fmt.Errorf("seal private keys: the key package ref has %d bytes, want %d", len(ref), s.Nh)
 	}
 	blob := Blob{Suite: s.ID, KeyID: v.id}
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	plaintext := encodePrivateKeys(s, k)
+	plaintext, err := encodePrivateKeys(s, k)
 	defer clear(plaintext)
-	var err error
+	if err != nil {
+		return nil, fmt.Errorf("seal private keys: %w", err)
+	}
 	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.additionalData(ref))
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
@@ -152,11 +141,17 @@ func (v *Vault) Unseal(ctx context.Context, ref []byte, s *ciphersuite.Suite, se
 }
 
 // encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact
-// size, so that no copy is left behind by growing it.
-func encodePrivateKeys(s *ciphersuite.Suite, k PrivateKeys) []byte {
+// size, so that no copy is left behind by growing it. The caller clears it, after
+// an error too.
+func encodePrivateKeys(s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
 	b := make([]byte, 0, 2*(wire.VectorLen(s.Nsk)+s.Nsk))
-	b = k.Init.AppendTo(wire.AppendVectorLen(b, s.Nsk))
-	return k.Encryption.AppendTo(wire.AppendVectorLen(b, s.Nsk))
+	for _, key := range []*hpke.SecretKey{k.Init, k.Encryption} {
+		var err error
+		if b, err = key.AppendTo(wire.AppendVectorLen(b, s.Nsk)); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 func decodePrivateKeys(s *ciphersuite.Suite, plaintext []byte) (PrivateKeys, error) {

@@ -5,8 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -15,6 +20,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
+
+func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
+	tb.Helper()
+	s, ok := ciphersuite.Lookup(id)
+	if !ok {
+		tb.Fatalf("Lookup(%d) found nothing", id)
+	}
+	return s
+}
 
 func newVault(tb testing.TB, t *token.Token) *vault.Vault {
 	tb.Helper()
@@ -79,8 +93,7 @@ func TestSealedKeysComeBackForEverySuite(t *testing.T) {
 func TestABlobOpensOnlyWhereItBelongs(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	v, other := newVault(t, tok), newVault(t, tok)
-	s1, _ := ciphersuite.Lookup(1)
-	s3, _ := ciphersuite.Lookup(3)
+	s1, s3 := suite(t, 1), suite(t, 3)
 	ref := newRef(s1)
 	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s1, newKeys(t, s1))
 	if err != nil {
@@ -116,16 +129,124 @@ func unsealChanged(ctx context.Context, v *vault.Vault, ref []byte, s *ciphersui
 	return err
 }
 
-func TestSealRefusesKeysOfAnotherSuite(t *testing.T) {
+func TestSealRefusesWhatWouldNotComeBack(t *testing.T) {
 	v := newVault(t, softhsmtest.Open(t))
-	s1, _ := ciphersuite.Lookup(1)
-	s3, _ := ciphersuite.Lookup(3)
-	if _, err := v.Seal(t.Context(), rand.Reader, newRef(s1), s1, newKeys(t, s3)); err == nil {
-		t.Error("Seal() of keys of another suite err = nil, want one")
+	s1, s3 := suite(t, 1), suite(t, 3)
+	good, cleared, halfCleared := newKeys(t, s1), newKeys(t, s1), newKeys(t, s1)
+	cleared.Clear()
+	halfCleared.Encryption.Clear()
+	for name, c := range map[string]struct {
+		ref  []byte
+		keys vault.PrivateKeys
+	}{
+		"keys of another suite": {newRef(s1), newKeys(t, s3)},
+		"one key of another":    {newRef(s1), vault.PrivateKeys{Init: good.Init, Encryption: newKeys(t, s3).Encryption}},
+		"no keys":               {newRef(s1), vault.PrivateKeys{}},
+		"no encryption key":     {newRef(s1), vault.PrivateKeys{Init: good.Init}},
+		"cleared keys":          {newRef(s1), cleared},
+		"one cleared key":       {newRef(s1), halfCleared},
+		"no ref":                {nil, good},
+		"a ref cut short":       {newRef(s1)[1:], good},
+	} {
+		if sealed, err := v.Seal(t.Context(), rand.Reader, c.ref, s1, c.keys); err == nil || sealed != nil {
+			t.Errorf("%s: Seal() = %d bytes, %v, want an error", name, len(sealed), err)
+		}
 	}
-	if _, err := v.Seal(t.Context(), rand.Reader, newRef(s1), s1, vault.PrivateKeys{}); err == nil {
-		t.Error("Seal() of no keys err = nil, want one")
+	if _, err := v.Seal(t.Context(), rand.Reader, newRef(s1), s1, cleared); !errors.Is(err, hpke.ErrCleared) {
+		t.Errorf("Seal() of cleared keys err = %v, want %v", err, hpke.ErrCleared)
 	}
+}
+
+func TestSealNeedsAWholeNonce(t *testing.T) {
+	v := newVault(t, softhsmtest.Open(t))
+	s := suite(t, 1)
+	if _, err := v.Seal(t.Context(), bytes.NewReader(make([]byte, 11)), newRef(s), s, newKeys(t, s)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Seal() err = %v, want %v", err, io.ErrUnexpectedEOF)
+	}
+}
+
+func TestEachSealingHasANonceOfItsOwn(t *testing.T) {
+	v := newVault(t, softhsmtest.Open(t))
+	s := suite(t, 1)
+	keys, ref := newKeys(t, s), newRef(s)
+	seen := map[string]bool{}
+	for range 50 {
+		sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blob, err := vault.ParseBlob(sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[string(blob.Nonce[:])] = true
+	}
+	if len(seen) != 50 {
+		t.Errorf("50 sealings have %d nonces", len(seen))
+	}
+}
+
+func TestACiphertextTooShortForItsTagDoesNotOpen(t *testing.T) {
+	v := newVault(t, softhsmtest.Open(t))
+	s := suite(t, 1)
+	for n := range 20 {
+		blob := vault.Blob{Suite: s.ID, KeyID: v.KeyID(), Ciphertext: make([]byte, n)}
+		if _, err := v.Unseal(t.Context(), newRef(s), s, blob.Bytes()); !errors.Is(err, vault.ErrSealed) {
+			t.Errorf("%d bytes: Unseal() err = %v, want %v", n, err, vault.ErrSealed)
+		}
+	}
+}
+
+// A token that does not answer says nothing about the blob: the caller must not
+// take it for damaged.
+func TestAFaultOfTheTokenIsNotTheBlobs(t *testing.T) {
+	tok := softhsmtest.Open(t)
+	v := newVault(t, tok)
+	s := suite(t, 1)
+	keys, ref := newKeys(t, s), newRef(s)
+	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Unseal(cancelled, ref, s, sealed); !errors.Is(err, context.Canceled) || errors.Is(err, vault.ErrSealed) {
+		t.Errorf("Unseal() in a cancelled context err = %v, want %v", err, context.Canceled)
+	}
+	if _, err := v.Seal(cancelled, rand.Reader, ref, s, keys); !errors.Is(err, context.Canceled) {
+		t.Errorf("Seal() in a cancelled context err = %v, want %v", err, context.Canceled)
+	}
+	if err := tok.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Unseal(t.Context(), ref, s, sealed); !errors.Is(err, token.ErrClosed) || errors.Is(err, vault.ErrSealed) {
+		t.Errorf("Unseal() after Close() err = %v, want %v", err, token.ErrClosed)
+	}
+}
+
+func TestOneVaultServesManyGoroutines(t *testing.T) {
+	v := newVault(t, softhsmtest.Open(t))
+	s := suite(t, 2)
+	var wg sync.WaitGroup
+	for range 8 {
+		keys, ref := newKeys(t, s), newRef(s)
+		wg.Go(func() {
+			for range 20 {
+				sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+				if err != nil {
+					t.Errorf("Seal() err = %v, want nil", err)
+					return
+				}
+				got, err := v.Unseal(t.Context(), ref, s, sealed)
+				if err != nil || !bytes.Equal(got.Init.Bytes(), keys.Init.Bytes()) {
+					t.Errorf("Unseal() err = %v, or another key", err)
+					return
+				}
+				got.Clear()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestOpenOfAMissingKey(t *testing.T) {
@@ -135,60 +256,74 @@ func TestOpenOfAMissingKey(t *testing.T) {
 	}
 }
 
-func TestPrivateKeysPrintRedacted(t *testing.T) {
-	s, _ := ciphersuite.Lookup(2)
-	keys := newKeys(t, s)
-	secret := hex.EncodeToString(keys.Init.Bytes())
-	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q"} {
-		if out := fmt.Sprintf(format, keys); bytes.Contains([]byte(out), []byte(secret[:16])) {
-			t.Errorf("Sprintf(%q) shows the key", format)
-		}
-	}
-}
-
-// The form of a blob is frozen: stores hold it for as long as a key package
-// lives.
-func TestBlobFormIsFrozen(t *testing.T) {
-	const frozen = "01" + "01" + "0002" + "10" + "000102030405060708090a0b0c0d0e0f" +
-		"a0a1a2a3a4a5a6a7a8a9aaab" + "05" + "c0c1c2c3c4"
-	raw, err := hex.DecodeString(frozen)
+func TestABlobOutlivesItsVaultButNotItsWrappingKey(t *testing.T) {
+	tok := softhsmtest.Open(t)
+	v := newVault(t, tok)
+	s := suite(t, 1)
+	ref := newRef(s)
+	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, newKeys(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, err := vault.ParseBlob(raw)
+	again, err := vault.Open(t.Context(), tok, v.KeyID())
 	if err != nil {
-		t.Fatalf("ParseBlob() err = %v, want nil", err)
+		t.Fatalf("Open() err = %v, want nil", err)
 	}
-	if blob.Suite != 2 || blob.KeyID.String() != "000102030405060708090a0b0c0d0e0f" ||
-		blob.Nonce[0] != 0xA0 || blob.Nonce[11] != 0xAB || !bytes.Equal(blob.Ciphertext, raw[len(raw)-5:]) {
-		t.Errorf("ParseBlob() = %+v", blob)
+	if _, err := again.Unseal(t.Context(), ref, s, sealed); err != nil {
+		t.Errorf("Unseal() by another vault of the same key err = %v, want nil", err)
 	}
-	if got := blob.Bytes(); !bytes.Equal(got, raw) {
-		t.Errorf("Bytes() = %x, want %s", got, frozen)
+	key, err := tok.FindWrappingKey(t.Context(), v.KeyID())
+	if err != nil {
+		t.Fatal(err)
 	}
-	for n := range raw {
-		if _, err := vault.ParseBlob(raw[:n]); !errors.Is(err, vault.ErrSealed) {
-			t.Errorf("ParseBlob() of the first %d bytes err = %v, want %v", n, err, vault.ErrSealed)
-		}
+	if err := tok.DestroyWrappingKey(t.Context(), key); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := vault.ParseBlob(append(raw, 0)); !errors.Is(err, vault.ErrSealed) {
-		t.Errorf("ParseBlob() with a trailing byte err = %v, want %v", err, vault.ErrSealed)
+	if _, err := v.Unseal(t.Context(), ref, s, sealed); err == nil {
+		t.Error("Unseal() after its key was destroyed err = nil, want one")
 	}
 }
 
-func FuzzParseBlob(f *testing.F) {
-	f.Add((&vault.Blob{Suite: 2, KeyID: make([]byte, 16), Ciphertext: make([]byte, 82)}).Bytes())
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		blob, err := vault.ParseBlob(raw)
-		if err == nil && !bytes.Equal(blob.Bytes(), raw) {
-			t.Errorf("Bytes() of ParseBlob(%x) = %x", raw, blob.Bytes())
+func TestPrivateKeysPrintRedacted(t *testing.T) {
+	keys := newKeys(t, suite(t, 2))
+	secret := keys.Init.Bytes()
+	forms := []string{hex.EncodeToString(secret[:8]), strings.Trim(fmt.Sprint(secret[:8]), "[]"), string(secret[:8])}
+	outputs := map[string]string{}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%q", "%d"} {
+		outputs[verb] = fmt.Sprintf(verb, keys)
+	}
+	encoded, err := json.Marshal(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputs["JSON"] = string(encoded)
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("keys", "keys", keys)
+	outputs["slog"] = log.String()
+	for how, out := range outputs {
+		if !strings.Contains(out, "REDACTED") {
+			t.Errorf("%s = %s, want REDACTED", how, out)
 		}
-	})
+		for _, form := range forms {
+			if strings.Contains(out, form) {
+				t.Errorf("%s shows the key", how)
+			}
+		}
+	}
+}
+
+func TestClearOfNoKeysDoesNothing(t *testing.T) {
+	vault.PrivateKeys{}.Clear()
+	keys := newKeys(t, suite(t, 1))
+	keys.Clear()
+	if keys.Init.Bytes() != nil || keys.Encryption.Bytes() != nil {
+		t.Error("a key is left after Clear()")
+	}
 }
 
 func BenchmarkSeal(b *testing.B) {
 	v := newVault(b, softhsmtest.Open(b))
-	s, _ := ciphersuite.Lookup(2)
+	s := suite(b, 2)
 	keys, ref := newKeys(b, s), newRef(s)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -200,7 +335,7 @@ func BenchmarkSeal(b *testing.B) {
 
 func BenchmarkUnseal(b *testing.B) {
 	v := newVault(b, softhsmtest.Open(b))
-	s, _ := ciphersuite.Lookup(2)
+	s := suite(b, 2)
 	ref := newRef(s)
 	sealed, err := v.Seal(b.Context(), rand.Reader, ref, s, newKeys(b, s))
 	if err != nil {
