@@ -22,8 +22,8 @@ const redacted = "REDACTED"
 // concurrent use.
 //
 // Clear overwrites the bytes that it holds. What the library beneath made of
-// them while a key was generated or used is beyond it and goes with the next
-// garbage collections.
+// them while a key was generated or used is beyond it: that stays in freed memory
+// until the memory is used again.
 type SecretKey struct {
 	suite  *ciphersuite.Suite
 	public []byte
