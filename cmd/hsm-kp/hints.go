@@ -35,7 +35,8 @@ func exitStatus(err error) int {
 	case errors.As(err, &usage), errors.As(err, &configError):
 		return exitUsage
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
-		token.ErrPIN, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrPINSource, softhsm.ErrNotInstalled):
+		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
+		token.ErrUnsupported, softhsm.ErrNotInstalled):
 		return exitToken
 	}
 	return exitFailed

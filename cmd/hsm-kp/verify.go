@@ -16,10 +16,11 @@ func verifyCommand(u *ui) *cli.Command {
 		Category:  categoryLook,
 		Usage:     "check key packages against RFC 9420",
 		ArgsUsage: "FILE... (- is standard input)",
-		Description: `Reports everything in RFC 9420, Sections 7.2, 7.3, 10, 10.1, 13.4 and 13.5, that
-can be decided without a group. A finding is an error where a member of a group
-must refuse the key package, else a warning. The exit status is 1 when any key
-package has an error or cannot be decoded.
+		Description: `Reports what in RFC 9420 can be decided of a key package without a group, each
+finding with its section: keys, signatures, lifetime, capabilities, extensions,
+credential. A finding is an error where a member of a group must refuse the key
+package, else a warning. The exit status is 1 when any key package has an error
+or cannot be decoded.
 
 Examples:
    hsm-kp verify out/*.mls

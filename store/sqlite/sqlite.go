@@ -9,6 +9,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,9 +27,18 @@ import (
 // DefaultBusyTimeout is how long a call waits for another process's writing.
 const DefaultBusyTimeout = 5 * time.Second
 
-// cacheKiB bounds the page cache of each connection: enough to hold the inner
-// pages of the indexes over a million key packages.
-const cacheKiB = 16 << 10
+// Page caches in KiB, for each connection. The writer's holds most of the index
+// of KeyPackageRefs over a million key packages.
+const (
+	readCacheKiB  = 4 << 10
+	writeCacheKiB = 48 << 10
+)
+
+// checkpointPages is how long the WAL grows, in pages of 4 KiB, before it is
+// folded into the file. KeyPackageRefs are random, so that each batch changes
+// as many pages of their index as it has rows: the longer the WAL, the more of
+// these changes fall on the same page and are written to the file once.
+const checkpointPages = 16000
 
 // Options adjust Open.
 type Options struct {
@@ -64,13 +74,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.BusyTimeout == 0 {
 		o.BusyTimeout = DefaultBusyTimeout
 	}
-	s := &Store{}
-	if s.w, err = openDB(path, o, 1); err != nil {
-		return nil, err
-	}
-	if s.db, err = openDB(path, o, 4); err != nil {
-		return nil, errors.Join(err, s.w.Close())
-	}
+	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(translate(err), s.Close())
 	}
@@ -95,7 +99,7 @@ func makeFile(path string, create bool) error {
 
 // openDB opens a pool of connections. The settings stand in the name of the
 // database, so that every connection has them.
-func openDB(path string, o Options, connections int) (*sql.DB, error) {
+func openDB(path string, o Options, connections, cacheKiB int) *sql.DB {
 	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
 		"mode":           {"rw"},
 		"_busy_timeout":  {fmt.Sprint(o.BusyTimeout.Milliseconds())},
@@ -106,12 +110,31 @@ func openDB(path string, o Options, connections int) (*sql.DB, error) {
 		"_synchronous":   {"FULL"},
 		"_txlock":        {"immediate"},
 	}.Encode()}
-	db, err := sql.Open("sqlite3", name.String())
+	db := sql.OpenDB(&connector{name.String()})
+	db.SetMaxOpenConns(connections)
+	return db
+}
+
+// connector opens connections with the settings that the driver has no name
+// for.
+type connector struct{ name string }
+
+var sqliteDriver = &sqlite3.SQLiteDriver{}
+
+// Driver implements driver.Connector.
+func (c *connector) Driver() driver.Driver { return sqliteDriver }
+
+// Connect implements driver.Connector.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := sqliteDriver.Open(c.name)
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(connections)
-	return db, nil
+	_, err = conn.(driver.ExecerContext).ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", checkpointPages), nil)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func (s *Store) prepare(ctx context.Context) error {
@@ -129,11 +152,8 @@ func (s *Store) Close() error {
 	if s.insert != nil {
 		errs = append(errs, s.insert.Close())
 	}
-	if s.db != nil {
-		errs = append(errs, s.db.Close())
-	}
-	// Last: closing the last connection folds the WAL into the file.
-	return errors.Join(append(errs, s.w.Close())...)
+	// The writer last: closing the last connection folds the WAL into the file.
+	return errors.Join(append(errs, s.db.Close(), s.w.Close())...)
 }
 
 // write runs f in a transaction that holds the write lock from its start.

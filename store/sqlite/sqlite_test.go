@@ -311,7 +311,7 @@ func BenchmarkAddKeyPackages(b *testing.B) {
 				binary.BigEndian.PutUint64(batch[i].Ref[j:], source.Uint64())
 			}
 		}
-		if err := s.AddKeyPackages(b.Context(), batch); err != nil {
+		if err := s.AddKeyPackages(context.Background(), batch); err != nil {
 			b.Fatal(err)
 		}
 		n += len(batch)
