@@ -4,7 +4,7 @@
 GO ?= go
 BIN := bin/hsm-kp
 
-.PHONY: all build demo test lint generate fuzz bench deps clean
+.PHONY: all build demo test lint vuln generate fuzz bench deps clean help
 
 all: build
 
@@ -21,12 +21,18 @@ test: deps lint ## all tests, with the race detector, against a real SoftHSM
 	$(GO) test -race ./...
 	cd tests && $(GO) test -race ./...
 
-lint: ## formatting, vet, tidy modules
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
-	$(GO) vet ./...
-	cd tests && $(GO) vet ./...
+lint: ## formatting, vet, staticcheck, tidy modules, generated files up to date
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	cd tests && $(GO) build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	$(GO) vet ./... && bin/staticcheck ./...
+	cd tests && $(GO) vet ./... && ../bin/staticcheck ./...
 	$(GO) mod tidy -diff
 	cd tests && $(GO) mod tidy -diff
+	$(GO) run ./cmd/hsm-kp man | diff docs/man/hsm-kp.1 -
+
+vuln: ## known vulnerabilities; needs the Go vulnerability database
+	cd tests && $(GO) build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck
+	bin/govulncheck ./...
 
 generate: ## files that are made from code: the manual page
 	$(GO) generate ./...
@@ -38,5 +44,8 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: deps build ## what the token can do, and what hsm-kp makes of it
 	scripts/bench
 
-clean:
+clean: ## remove bin/
 	rm -rf bin
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20

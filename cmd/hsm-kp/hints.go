@@ -14,6 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // Exit statuses.
@@ -34,9 +35,11 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &usage), errors.As(err, &configError):
 		return exitUsage
+	case errors.Is(err, vault.ErrSealed): // a fault of the data, not of the token that says so
+		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
 		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, softhsm.ErrNotInstalled):
+		token.ErrUnsupported, vault.ErrWeakKey, softhsm.ErrNotInstalled):
 		return exitToken
 	}
 	return exitFailed
@@ -65,10 +68,14 @@ var hints = []struct {
 	{is(token.ErrModule), "token.module in the config must be the absolute path of the PKCS#11 library of your HSM"},
 	{is(token.ErrAmbiguousToken), "choose one of them by token.serial or token.slot in the config"},
 	{is(token.ErrNoToken), "see token.label, token.serial and token.slot in the config, and the variables that the module needs under token.environment"},
+	{is(token.ErrUninitialized), "initialise it with its own tool; only `hsm-kp init --softhsm DIR` makes tokens"},
+	{is(vault.ErrSealed), "the record was changed or damaged since it was stored; a backup of the store may have it whole"},
+	{is(vault.ErrWeakKey), "wrapping keys are made by `hsm-kp init`, in the token; one from elsewhere is not taken"},
 	{is(token.ErrNotFound), "the key may be in another token, or was deleted there"},
 	{is(token.ErrAmbiguousKey), "choose one by its CKA_ID with --key-id"},
 	{as[*signer.WeakKeyError], "let the token generate the key, or allow this one by name with `hsm-kp identity create --allow-weak-key`"},
 	{is(softhsm.ErrNotInstalled), "install it (Debian, Ubuntu: apt-get install softhsm2), or name its library in SOFTHSM2_MODULE"},
+	{is(softhsm.ErrUnfinished), "an earlier try was cut short: remove the folder, or choose another"},
 	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
