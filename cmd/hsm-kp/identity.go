@@ -89,7 +89,7 @@ Examples:
 				return u.json(identityOf(&record))
 			}
 			u.printf("created identity %q, %v\n", record.Name, suite.ID)
-			u.printf("signature key %x in token %q\n", record.KeyID, record.TokenSerial)
+			u.printf("signature key %x in token %q\n", record.KeyID, e.token.Info().Label)
 			return nil
 		},
 	}
