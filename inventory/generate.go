@@ -102,7 +102,12 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	return n, nil
 }
 
-// keep stores what arrives in batches, and the last batch however small.
+// maxWait is how long a key package waits for its batch to fill: a token that
+// makes twenty a second still shows progress, and a crash loses a second of it.
+const maxWait = time.Second
+
+// keep stores what arrives in batches: full ones, those that have waited, and
+// the last one however small.
 func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, stored func([]store.KeyPackage) error) (uint64, error) {
 	var n uint64
 	batch := make([]store.KeyPackage, 0, max(inv.Batch, 1))
@@ -120,16 +125,28 @@ func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, st
 		batch = batch[:0]
 		return nil
 	}
-	for record := range made {
-		batch = append(batch, record)
-		if len(batch) == cap(batch) {
-			if err := flush(); err != nil {
-				return n, err
+	waited := time.NewTicker(maxWait)
+	defer waited.Stop()
+	for open := true; open; {
+		due := false
+		select {
+		case record, ok := <-made:
+			if open = ok; ok {
+				batch = append(batch, record)
 			}
+			due = !ok || len(batch) == cap(batch)
+		case <-waited.C:
+			due = true
 		}
+		if !due {
+			continue
+		}
+		if err := flush(); err != nil {
+			return n, err
+		}
+		waited.Reset(maxWait)
 	}
-	err := flush()
-	return n, err
+	return n, nil
 }
 
 // line makes key packages of one kind. It is safe for concurrent use.

@@ -36,10 +36,14 @@ func newUI(in io.Reader, out, errOut *os.File) *ui {
 }
 
 // printf writes data to stdout.
-func (u *ui) printf(format string, args ...any) { fmt.Fprintf(u.out, format, args...) }
+func (u *ui) printf(format string, args ...any) {
+	u.clearProgress()
+	fmt.Fprintf(u.out, format, args...)
+}
 
 // json writes v to stdout as one JSON document, indented for a person.
 func (u *ui) json(v any) error {
+	u.clearProgress()
 	e := json.NewEncoder(u.out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
@@ -48,6 +52,7 @@ func (u *ui) json(v any) error {
 
 // jsonLine writes v to stdout as one JSON object on a line of its own.
 func (u *ui) jsonLine(v any) error {
+	u.clearProgress()
 	e := json.NewEncoder(u.out)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
