@@ -6,7 +6,7 @@
 package config
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,57 +18,57 @@ import (
 // Config is a config file with its defaults filled in and its paths made
 // absolute. The sample (see Sample) documents each field.
 type Config struct {
-	Token       Token       `yaml:"token"`
-	Store       Store       `yaml:"store"`
-	KeyPackages KeyPackages `yaml:"key_packages"`
-	Unwrap      Unwrap      `yaml:"unwrap"`
+	Token       Token
+	Store       Store
+	KeyPackages KeyPackages
+	Unwrap      Unwrap
 }
 
 // Token says which token to use and how.
 type Token struct {
-	Module      string            `yaml:"module"` // absolute path, or empty where URI gives it
-	URI         string            `yaml:"uri"`    // RFC 7512
-	Label       string            `yaml:"label"`
-	Serial      string            `yaml:"serial"`
-	Slot        *uint             `yaml:"slot"`
-	PIN         PIN               `yaml:"pin"`
-	Sessions    int               `yaml:"sessions"`
-	Environment map[string]string `yaml:"environment"`
+	Module      string // absolute path, or empty where URI gives it
+	URI         string // RFC 7512
+	Label       string
+	Serial      string
+	Slot        *uint
+	PIN         PIN
+	Sessions    int
+	Environment map[string]string
 }
 
 // PIN says where the user PIN comes from; at most one field is set.
 type PIN struct {
-	Env     string `yaml:"env"`
-	File    string `yaml:"file"` // absolute path
-	FD      *int   `yaml:"fd"`
-	Systemd string `yaml:"systemd"`
-	Prompt  bool   `yaml:"prompt"`
+	Env     string
+	File    string // absolute path
+	FD      *int
+	Systemd string
+	Prompt  bool
 }
 
 // Store says where records are kept.
 type Store struct {
-	URL   string `yaml:"url"` // sqlite: and an absolute path
-	Batch int    `yaml:"batch"`
+	URL   string // sqlite: and an absolute path
+	Batch int
 }
 
 // KeyPackages says what goes into key packages.
 type KeyPackages struct {
-	Suite        string       `yaml:"suite"`
-	Lifetime     Duration     `yaml:"lifetime"`
-	Backdate     Duration     `yaml:"backdate"`
-	Capabilities Capabilities `yaml:"capabilities"`
+	Suite        string
+	Lifetime     Duration
+	Backdate     Duration
+	Capabilities Capabilities
 }
 
 // Capabilities are what clients support beyond the defaults.
 type Capabilities struct {
-	CipherSuites []string `yaml:"cipher_suites"`
-	Extensions   []uint16 `yaml:"extensions"`
-	Proposals    []uint16 `yaml:"proposals"`
+	CipherSuites []string
+	Extensions   []uint16
+	Proposals    []uint16
 }
 
 // Unwrap says whether private keys may leave.
 type Unwrap struct {
-	Allow bool `yaml:"allow"`
+	Allow bool
 }
 
 // Default returns the config of an empty file.
@@ -86,6 +86,8 @@ func Default() *Config {
 
 // maxBytes bounds a config file.
 const maxBytes = 1 << 20
+
+var errEmpty = errors.New("it is empty")
 
 // Load reads the config file at path. The error is an *Error where the file can
 // be read and is at fault.
@@ -115,14 +117,15 @@ func Parse(r io.Reader, dir string) (*Config, error) {
 		return nil, &Error{Cause: err}
 	case len(data) > maxBytes:
 		return nil, &Error{Cause: fmt.Errorf("it has more than %d bytes", maxBytes)}
-	case len(bytes.TrimSpace(data)) == 0:
-		return nil, &Error{Cause: fmt.Errorf("it is empty")}
 	}
 	c := Default()
-	faults, lines := decode(data, c)
-	faults = append(faults, c.validate(lines)...)
-	if len(faults) > 0 {
-		return nil, &Error{Faults: inOrder(faults)}
+	d, err := decode(data, c)
+	if err != nil {
+		return nil, &Error{Cause: err}
+	}
+	c.validate(d)
+	if len(d.faults) > 0 {
+		return nil, &Error{Faults: inOrder(d.faults)}
 	}
 	c.resolve(dir)
 	return c, nil

@@ -1,173 +1,201 @@
 package config
 
 import (
-	"cmp"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"regexp"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
 
-// Fault is one thing that is wrong with a config file.
-type Fault struct {
-	Line    int    // 0: unknown
-	Message string // without the value of a field that could be a secret
+// The decoder walks the YAML tree by the table of fields below, rather than let
+// the YAML library fill the structs: the library names Go types and repeats
+// values in its errors, and stops at the first key that stands twice.
+
+// keys are the keys of a group, each with what takes its value.
+type keys map[string]field
+
+// field takes the value at path. It notes a fault where the value does not fit.
+type field func(d *decoder, path string, n *yaml.Node)
+
+// fields is the form of a config file: the structs' fields by their keys.
+func (c *Config) fields() keys {
+	return keys{
+		"token": group(keys{
+			"module":      text(&c.Token.Module),
+			"uri":         text(&c.Token.URI),
+			"label":       text(&c.Token.Label),
+			"serial":      text(&c.Token.Serial),
+			"slot":        optional(&c.Token.Slot, math.MaxUint32),
+			"pin":         pin(&c.Token.PIN),
+			"sessions":    number(&c.Token.Sessions, math.MinInt32, math.MaxInt32),
+			"environment": texts(&c.Token.Environment),
+		}),
+		"store": group(keys{
+			"url":   text(&c.Store.URL),
+			"batch": number(&c.Store.Batch, math.MinInt32, math.MaxInt32),
+		}),
+		"key_packages": group(keys{
+			"suite":    text(&c.KeyPackages.Suite),
+			"lifetime": duration(&c.KeyPackages.Lifetime),
+			"backdate": duration(&c.KeyPackages.Backdate),
+			"capabilities": group(keys{
+				"cipher_suites": list(&c.KeyPackages.Capabilities.CipherSuites, text),
+				"extensions":    list(&c.KeyPackages.Capabilities.Extensions, codePoint),
+				"proposals":     list(&c.KeyPackages.Capabilities.Proposals, codePoint),
+			}),
+		}),
+		"unwrap": group(keys{
+			"allow": truth(&c.Unwrap.Allow),
+		}),
+	}
 }
 
-// String writes the fault as a person reads it.
-func (f Fault) String() string {
-	if f.Line == 0 {
-		return f.Message
+// pin is a group, whose faults tell those who write the PIN itself into it what
+// belongs there.
+func pin(to *PIN) field {
+	of := keys{
+		"env":     text(&to.Env),
+		"file":    text(&to.File),
+		"fd":      optional(&to.FD, math.MaxInt32),
+		"systemd": text(&to.Systemd),
+		"prompt":  truth(&to.Prompt),
 	}
-	return fmt.Sprintf("line %d: %s", f.Line, f.Message)
-}
-
-// Error is a config file that cannot be used: Cause where it could not be read
-// at all, else all of its faults.
-type Error struct {
-	Path   string
-	Faults []Fault
-	Cause  error
-}
-
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("config")
-	if e.Path != "" {
-		fmt.Fprintf(&b, " %s", e.Path)
-	}
-	if e.Cause != nil {
-		fmt.Fprintf(&b, ": %v", cause(e.Cause))
-		return b.String()
-	}
-	if len(e.Faults) == 1 {
-		fmt.Fprintf(&b, ": %v", e.Faults[0])
-		return b.String()
-	}
-	fmt.Fprintf(&b, " has %d faults", len(e.Faults))
-	for _, f := range e.Faults {
-		fmt.Fprintf(&b, "\n%v", f)
-	}
-	return b.String()
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Cause }
-
-// cause takes the operation and the path, which stand before it already, out of
-// an error of the file system.
-func cause(err error) error {
-	type pathError interface {
-		error
-		Timeout() bool
-		Unwrap() error
-	}
-	if p, ok := err.(pathError); ok {
-		return p.Unwrap()
-	}
-	return err
-}
-
-func inOrder(faults []Fault) []Fault {
-	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
-	return faults
-}
-
-// decode fills c from data. It returns the faults of form and, for the faults
-// of content, the line of each key by its path, such as "token.pin".
-func decode(data []byte, c *Config) ([]Fault, map[string]int) {
-	lines := make(map[string]int)
-	var document yaml.Node
-	if err := yaml.Load(data, &document); err == nil {
-		for _, n := range document.Content {
-			collectLines(n, "", lines)
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.MappingNode {
+			d.fault(path, n, "must say where the PIN comes from, by one of env, file, fd, systemd and prompt; the PIN itself does not belong here")
+			return
 		}
+		d.group(path, n, of)
 	}
-	err := yaml.Load(data, c, yaml.WithKnownFields())
-	var many *yaml.LoadErrors
-	var one *yaml.LoadError
-	switch {
+}
+
+// decoder collects what is wrong with the form of a file.
+type decoder struct {
+	faults []Fault
+	// lines has the line of each key by its path, such as "token.pin", for the
+	// faults of content.
+	lines map[string]int
+	// unfit has the paths whose values do not fit: their content is not looked at.
+	unfit map[string]bool
+}
+
+// fault notes that the value at path does not fit.
+func (d *decoder) fault(path string, n *yaml.Node, format string, args ...any) {
+	d.unfit[path] = true
+	d.faults = append(d.faults, Fault{n.Line, path + " " + fmt.Sprintf(format, args...)})
+}
+
+// decode fills c from data. It fails where data is not a document of the right
+// kind at all.
+func decode(data []byte, c *Config) (*decoder, error) {
+	root, err := parse(data)
+	if err != nil {
+		return nil, err
+	}
+	d := &decoder{lines: make(map[string]int), unfit: make(map[string]bool)}
+	d.group("", root, c.fields())
+	return d, nil
+}
+
+// errManyDocuments reports a file with "---" between documents.
+var errManyDocuments = errors.New("it has more than one YAML document")
+
+// parse returns the one mapping that data consists of.
+func parse(data []byte) (*yaml.Node, error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	var document, more yaml.Node
+	switch err := loader.Load(&document); {
+	case err == io.EOF:
+		return nil, errEmpty
+	case err != nil:
+		return nil, notYAML(err)
+	}
+	switch err := loader.Load(&more); {
 	case err == nil:
-		return nil, lines
-	case errors.As(err, &many):
-		var faults []Fault
-		for _, e := range many.Errors {
-			faults = append(faults, faultOf(e))
+		return nil, errManyDocuments
+	case err != io.EOF:
+		return nil, notYAML(err)
+	}
+	root := &document
+	if root.Kind == yaml.DocumentNode && len(root.Content) == 1 {
+		root = root.Content[0]
+	}
+	switch {
+	case isNothing(root):
+		return nil, errEmpty
+	case root.Kind != yaml.MappingNode:
+		return nil, errors.New("it must be a group of keys: token, store, key_packages, unwrap")
+	}
+	return root, nil
+}
+
+// notYAML words an error of the YAML library. An alias is not named: a text
+// that begins with * might be one by mistake.
+func notYAML(err error) error {
+	e, ok := errors.AsType[*yaml.LoadError](err)
+	switch {
+	case !ok:
+		return errors.New("it is not YAML")
+	case strings.Contains(e.Message, "anchor"):
+		return fmt.Errorf("line %d: an alias without its anchor; a text that begins with * needs quotes", e.Mark.Line)
+	case e.Mark.Line == 0:
+		return fmt.Errorf("it is not YAML: %s", e.Message)
+	}
+	return fmt.Errorf("line %d: it is not YAML: %s", e.Mark.Line, e.Message)
+}
+
+// group takes a group of keys. Nothing at all is a group without keys.
+func group(of keys) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.MappingNode {
+			d.fault(path, n, "must be a group of keys")
+			return
 		}
-		return faults, lines
-	case errors.As(err, &one):
-		return []Fault{faultOf(one)}, lines
+		d.group(path, n, of)
 	}
-	return []Fault{{Message: "it is not YAML"}}, lines
 }
 
-// collectLines notes the line of each key below n.
-func collectLines(n *yaml.Node, path string, lines map[string]int) {
-	if n.Kind != yaml.MappingNode {
-		return
-	}
+// plainKey is what a key looks like that somebody misspelt, and a PIN does not.
+var plainKey = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
+
+func (d *decoder) group(path string, n *yaml.Node, of keys) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
+		key, value := n.Content[i], n.Content[i+1]
+		if value.Kind == yaml.AliasNode {
+			value = value.Alias
+		}
 		name := strings.TrimPrefix(path+"."+key.Value, ".")
-		lines[name] = key.Line
-		collectLines(n.Content[i+1], name, lines)
+		take, known := of[key.Value]
+		switch first, twice := d.lines[name]; {
+		case !known || key.Kind != yaml.ScalarNode:
+			d.faults = append(d.faults, Fault{key.Line, unknown(key, path)})
+			continue
+		case twice:
+			d.faults = append(d.faults, Fault{key.Line, fmt.Sprintf("%s is there twice, first on line %d", name, first)})
+			continue
+		}
+		d.lines[name] = key.Line
+		if !isNothing(value) { // "key:" alone keeps the default
+			take(d, name, value)
+		}
 	}
 }
 
-// What the YAML library says of a document that does not fit a Config. It names
-// Go types, and repeats values, which might be a PIN in the wrong place.
-var (
-	unknownKey = regexp.MustCompile(`field (\S+) not found in type`)
-	wrongKind  = regexp.MustCompile("(?s)cannot construct !!(\\w+).* into (\\S+)")
-)
-
-// faultOf words an error of the YAML library for a person.
-func faultOf(e *yaml.LoadError) Fault {
-	message := e.Message
-	if m := unknownKey.FindStringSubmatch(message); m != nil {
-		message = fmt.Sprintf("unknown key %q", m[1])
-	} else if m := wrongKind.FindStringSubmatch(message); m != nil {
-		message = fmt.Sprintf("%s is wanted here, not %s", kindOf(m[2]), tagName(m[1]))
+func unknown(key *yaml.Node, path string) string {
+	what := "a key that is not known"
+	if key.Kind == yaml.ScalarNode && plainKey.MatchString(key.Value) {
+		what = fmt.Sprintf("unknown key %q", key.Value)
 	}
-	return Fault{Line: e.Mark.Line, Message: message}
-}
-
-// kindOf names what a Go type is in YAML.
-func kindOf(goType string) string {
-	switch strings.TrimLeft(goType, "*") {
-	case "int", "uint", "uint16":
-		return "a number"
-	case "bool":
-		return "true or false"
-	case "string":
-		return "a text"
-	case "config.PIN":
-		return "one of env, file, fd, systemd and prompt"
+	if path != "" {
+		what += " in " + path
 	}
-	if strings.HasPrefix(goType, "[]") {
-		return "a list"
-	}
-	return "a group of keys"
-}
-
-// tagName names what a YAML tag is.
-func tagName(tag string) string {
-	switch tag {
-	case "int", "float":
-		return "a number"
-	case "bool":
-		return "true or false"
-	case "str":
-		return "a text"
-	case "seq":
-		return "a list"
-	case "map":
-		return "a group of keys"
-	case "null":
-		return "nothing"
-	}
-	return "a " + tag
+	return what
 }

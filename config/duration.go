@@ -4,53 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
-	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 )
 
-// Duration is a span of time that may be written with days: 84d, 1d12h, 90m.
+// Duration is a span of time of whole seconds that may be written with days:
+// 84d, 1d12h, 90m. Parsed ones are never negative.
 type Duration time.Duration
 
 // errDuration says how a duration is written.
 var errDuration = errors.New("write a duration as 84d, 36h, 1d12h or 90m")
 
-// ParseDuration reads a duration: whole days before a d, then what
-// time.ParseDuration takes.
+var durationForm = regexp.MustCompile(`^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$`)
+
+var durationUnits = []time.Duration{24 * time.Hour, time.Hour, time.Minute, time.Second}
+
+// ParseDuration reads a duration: whole numbers of days (d), hours (h), minutes
+// (m) and seconds (s) in this order, or 0.
 func ParseDuration(s string) (Duration, error) {
-	days, rest, found := strings.Cut(s, "d")
-	if !found {
-		days, rest = "0", s
+	if s == "0" {
+		return 0, nil
 	}
-	const day = 24 * time.Hour
-	n, err := strconv.ParseInt(days, 10, 64)
-	if err != nil || n < 0 || n > int64(math.MaxInt64/day)-1 {
+	m := durationForm.FindStringSubmatch(s)
+	if m == nil || s == "" {
 		return 0, fmt.Errorf("%q: %w", s, errDuration)
 	}
-	d := time.Duration(n) * day
-	if rest != "" {
-		more, err := time.ParseDuration(rest)
-		if err != nil || more > math.MaxInt64-d || (found && more < 0) {
-			return 0, fmt.Errorf("%q: %w", s, errDuration)
+	var d time.Duration
+	for i, unit := range durationUnits {
+		if m[i+1] == "" {
+			continue
 		}
-		d += more
-	}
-	if !found && s == "" {
-		return 0, fmt.Errorf("%q: %w", s, errDuration)
+		n, err := strconv.ParseInt(m[i+1], 10, 64)
+		if err != nil || n > int64((math.MaxInt64-d)/unit) {
+			return 0, fmt.Errorf("%q: it is too long", s)
+		}
+		d += time.Duration(n) * unit
 	}
 	return Duration(d), nil
-}
-
-// UnmarshalYAML implements yaml.Unmarshaler.
-func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind != yaml.ScalarNode {
-		return errDuration
-	}
-	v, err := ParseDuration(n.Value)
-	*d = v
-	return err
 }
 
 // String writes the duration with days.

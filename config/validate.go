@@ -2,100 +2,106 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// validator collects faults of content with their lines.
-type validator struct {
-	lines  map[string]int
-	faults []Fault
-}
-
-// fault notes a fault of the field at path. A field that is missing is noted at
-// the line of the group that it is missing from.
-func (v *validator) fault(path, format string, args ...any) {
+// contentFault notes a fault of the field at path, unless its form is at fault
+// already: then nothing is known of its content. A field that is missing is
+// noted at the line of the group that it is missing from.
+func (d *decoder) contentFault(path, format string, args ...any) {
 	line := 0
-	for p := path; ; {
-		if l, ok := v.lines[p]; ok {
-			line = l
-			break
+	for p := path; p != ""; p = parent(p) {
+		if d.unfit[p] {
+			return
 		}
-		i := strings.LastIndexByte(p, '.')
-		if i < 0 {
-			break
+		if line == 0 {
+			line = d.lines[p]
 		}
-		p = p[:i]
 	}
-	v.faults = append(v.faults, Fault{line, path + " " + fmt.Sprintf(format, args...)})
+	d.faults = append(d.faults, Fault{line, path + " " + fmt.Sprintf(format, args...)})
 }
 
-// validate returns all faults of content.
-func (c *Config) validate(lines map[string]int) []Fault {
-	v := &validator{lines: lines}
-	c.Token.validate(v)
-	c.Store.validate(v)
-	c.KeyPackages.validate(v)
-	return v.faults
-}
-
-func (t *Token) validate(v *validator) {
-	if t.URI == "" {
-		if t.Module == "" {
-			v.fault("token.module", "is missing: the path of the PKCS#11 library")
-		}
-		if n := count(t.Label != "", t.Serial != "", t.Slot != nil); n != 1 {
-			v.fault("token", "must have exactly one of label, serial and slot, it has %d", n)
-		}
-	}
-	if n := t.PIN.count(); n > 1 || n == 0 && t.URI == "" {
-		v.fault("token.pin", "must have exactly one of env, file, fd, systemd and prompt, it has %d", n)
-	}
-	if t.PIN.FD != nil && *t.PIN.FD < 0 {
-		v.fault("token.pin.fd", "is negative")
-	}
-	if t.Sessions < 1 || t.Sessions > 1024 {
-		v.fault("token.sessions", "is %d, it must be 1 to 1024", t.Sessions)
-	}
-	for name := range t.Environment {
-		if name == "" || strings.ContainsAny(name, "=\x00") {
-			v.fault("token.environment", "has a name that no variable can have: %q", name)
-		}
-	}
-}
-
-// Count returns how many sources are named.
-func (p *PIN) count() int {
-	return count(p.Env != "", p.File != "", p.FD != nil, p.Systemd != "", p.Prompt)
-}
-
-func count(set ...bool) int {
+// oneOf notes a fault of the group at path unless exactly one of its fields is
+// set. Where the form of one is at fault, it was meant to be set.
+func (d *decoder) oneOf(path string, set map[string]bool) {
+	var names []string
 	n := 0
-	for _, s := range set {
-		if s {
+	for name, is := range set {
+		if d.unfit[path+"."+name] {
+			return
+		}
+		if names = append(names, name); is {
 			n++
 		}
 	}
-	return n
+	if n != 1 {
+		slices.Sort(names)
+		d.contentFault(path, "must have exactly one of %s, it has %d", strings.Join(names, ", "), n)
+	}
 }
 
-func (s *Store) validate(v *validator) {
+func parent(path string) string {
+	return path[:max(strings.LastIndexByte(path, '.'), 0)]
+}
+
+// validate notes all faults of content.
+func (c *Config) validate(d *decoder) {
+	c.Token.validate(d)
+	c.Store.validate(d)
+	c.KeyPackages.validate(d)
+}
+
+func (t *Token) validate(d *decoder) {
+	switch {
+	case t.URI == "" && !d.unfit["token.uri"]:
+		if t.Module == "" {
+			d.contentFault("token.module", "is missing: the path of the PKCS#11 library")
+		}
+		d.oneOf("token", map[string]bool{"label": t.Label != "", "serial": t.Serial != "", "slot": t.Slot != nil})
+	case t.URI != "" && !strings.HasPrefix(t.URI, "pkcs11:"):
+		d.contentFault("token.uri", "must begin with pkcs11: (RFC 7512)")
+	}
+	t.PIN.validate(d, t.URI != "" || d.unfit["token.uri"])
+	if t.Sessions < 1 || t.Sessions > 1024 {
+		d.contentFault("token.sessions", "is %d, it must be 1 to 1024", t.Sessions)
+	}
+	for name := range t.Environment {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			d.contentFault("token.environment", "has a name that no variable can have: %q", name)
+		}
+	}
+}
+
+// validate notes a PIN without exactly one source. It may have none where a URI
+// can have one.
+func (p *PIN) validate(d *decoder, uri bool) {
+	if uri && *p == (PIN{}) {
+		return
+	}
+	d.oneOf("token.pin", map[string]bool{
+		"env": p.Env != "", "file": p.File != "", "fd": p.FD != nil, "systemd": p.Systemd != "", "prompt": p.Prompt,
+	})
+}
+
+func (s *Store) validate(d *decoder) {
 	path, ok := strings.CutPrefix(s.URL, "sqlite:")
-	if !ok || path == "" {
-		v.fault("store.url", "must be sqlite:PATH")
+	switch {
+	case strings.HasPrefix(s.URL, "postgres:"), strings.HasPrefix(s.URL, "postgresql:"):
+		d.contentFault("store.url", "names PostgreSQL, which this hsm-kp does not serve: it must be sqlite:PATH")
+	case !ok || path == "":
+		d.contentFault("store.url", "must be sqlite:PATH")
 	}
 	if s.Batch < 1 || s.Batch > 10000 {
-		v.fault("store.batch", "is %d, it must be 1 to 10000", s.Batch)
+		d.contentFault("store.batch", "is %d, it must be 1 to 10000", s.Batch)
 	}
 }
 
-func (k *KeyPackages) validate(v *validator) {
+func (k *KeyPackages) validate(d *decoder) {
 	if k.Suite == "" {
-		v.fault("key_packages.suite", "is empty")
+		d.contentFault("key_packages.suite", "is empty")
 	}
 	if k.Lifetime <= 0 {
-		v.fault("key_packages.lifetime", "must be longer than nothing")
-	}
-	if k.Backdate < 0 {
-		v.fault("key_packages.backdate", "is negative")
+		d.contentFault("key_packages.lifetime", "must be longer than nothing")
 	}
 }

@@ -1,0 +1,106 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"testing"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// What the sample says of defaults is so: apart from the token and its PIN, for
+// which there are none, it is the default config.
+func TestSampleIsTheDefault(t *testing.T) {
+	got, err := Parse(bytes.NewReader(Sample()), "/etc/hsm-kp")
+	if err != nil {
+		t.Fatalf("Parse(Sample()) err = %v, want nil", err)
+	}
+	want := Default()
+	want.resolve("/etc/hsm-kp")
+	got.Token.Module, got.Token.Label, got.Token.PIN = "", "", PIN{}
+	for _, empty := range []any{got.Token.Environment, got.KeyPackages.Capabilities.CipherSuites, got.KeyPackages.Capabilities.Extensions, got.KeyPackages.Capabilities.Proposals} {
+		if n := reflect.ValueOf(empty).Len(); n != 0 {
+			t.Errorf("%T has %d elements in the sample, want none", empty, n)
+		}
+	}
+	got.Token.Environment, got.KeyPackages.Capabilities = nil, Capabilities{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("Parse(Sample()) = %+v, want %+v", got, want)
+	}
+}
+
+func TestSampleHasEveryKey(t *testing.T) {
+	var root yaml.Node
+	if err := yaml.Load([]byte(everything), &root); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keysOf(root.Content[0]) {
+		if key == "LEVEL" {
+			continue // a variable that the test makes up
+		}
+		if !regexp.MustCompile(`(?m)^ *(# )?` + key + `:`).Match(Sample()) {
+			t.Errorf("the sample does not have %s", key)
+		}
+	}
+}
+
+func keysOf(n *yaml.Node) []string {
+	var all []string
+	if n.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			all = append(append(all, n.Content[i].Value), keysOf(n.Content[i+1])...)
+		}
+	}
+	return all
+}
+
+// What the sample shows as a comment can be used by taking the # away.
+func TestSampleWithoutItsCommentMarks(t *testing.T) {
+	text := regexp.MustCompile(`(?m)^( +)# ([a-z_]+:|SOFTHSM2_CONF:)( .*)?$`).ReplaceAll(Sample(), []byte("$1$2$3"))
+	text = bytes.ReplaceAll(text, []byte("environment: {}"), []byte("environment:"))
+	c := Default()
+	d, err := decode(text, c)
+	if err != nil || len(d.faults) > 0 {
+		t.Fatalf("decode() = %+v, %v, want no faults", d, err)
+	}
+	if same := sameLeaves("", reflect.ValueOf(c.Token), reflect.ValueOf(Token{Sessions: 0})); len(same) > 0 {
+		t.Errorf("%v are not set", same)
+	}
+}
+
+func TestWriteSoftHSM(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "hsm-kp.yaml")
+	s := SoftHSM{Module: `/opt/a "b" \ c: #d/lib.so`, Label: "it's 'mine'", Conf: "./softhsm2.conf", PIN: "pin", Store: "hsm-kp.db"}
+	if err := WriteSoftHSM(path, s); err != nil {
+		t.Fatalf("WriteSoftHSM() err = %v, want nil", err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatalf("Load() err = %v, want nil", err)
+	}
+	want := Default()
+	want.Token.Module, want.Token.Label = s.Module, s.Label
+	want.Token.PIN.File = filepath.Join(dir, "pin")
+	want.Token.Environment = map[string]string{"SOFTHSM2_CONF": filepath.Join(dir, "softhsm2.conf")}
+	want.Store.URL = "sqlite:" + filepath.Join(dir, "hsm-kp.db")
+	c.KeyPackages.Capabilities = Capabilities{}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("Load() = %+v, want %+v", c, want)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteSoftHSM(path, SoftHSM{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("WriteSoftHSM() over a file err = %v, want %v", err, fs.ErrExist)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the file changed (%v)", err)
+	}
+}

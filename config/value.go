@@ -1,0 +1,120 @@
+package config
+
+import (
+	"fmt"
+	"math"
+
+	"go.yaml.in/yaml/v4"
+)
+
+func isNothing(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+// text takes any scalar by its letters: a label may consist of digits.
+func text(to *string) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || isNothing(n) {
+			d.fault(path, n, "must be a text")
+			return
+		}
+		*to = n.Value
+	}
+}
+
+// truth takes true and false, not YAML's older yes, no, on and off.
+func truth(to *bool) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Value != "true" && n.Value != "false" {
+			d.fault(path, n, "must be true or false")
+			return
+		}
+		*to = n.Value == "true"
+	}
+}
+
+// number takes a whole number from low to high.
+func number[T int | uint | uint16](to *T, low, high int64) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		v, ok := whole(n)
+		switch {
+		case !ok:
+			d.fault(path, n, "must be a whole number")
+		case v < low || v > high:
+			d.fault(path, n, "must be from %d to %d", low, high)
+		default:
+			*to = T(v)
+		}
+	}
+}
+
+// codePoint takes a code point of RFC 9420, Section 17.
+func codePoint(to *uint16) field { return number(to, 0, math.MaxUint16) }
+
+// optional takes a number from 0 to high that need not be there.
+func optional[T int | uint](to **T, high int64) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		v := new(T)
+		if number(v, 0, high)(d, path, n); !d.unfit[path] {
+			*to = v
+		}
+	}
+}
+
+// whole reads a number in one of YAML's bases. A text in quotes is none.
+func whole(n *yaml.Node) (int64, bool) {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
+		return 0, false
+	}
+	var v int64
+	err := n.Load(&v)
+	return v, err == nil
+}
+
+func duration(to *Duration) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		v, err := ParseDuration(n.Value)
+		if n.Kind != yaml.ScalarNode || err != nil {
+			d.fault(path, n, "must be a duration such as 84d, 36h, 1d12h or 90m")
+			return
+		}
+		*to = v
+	}
+}
+
+// list takes a list whose every element item takes.
+func list[T any](to *[]T, item func(*T) field) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.SequenceNode {
+			d.fault(path, n, "must be a list")
+			return
+		}
+		*to = make([]T, len(n.Content))
+		for i, element := range n.Content {
+			item(&(*to)[i])(d, fmt.Sprintf("%s[%d]", path, i), element)
+		}
+	}
+}
+
+// texts takes a group of keys that the config file makes up, each with a text.
+func texts(to *map[string]string) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.MappingNode {
+			d.fault(path, n, "must be a group of keys")
+			return
+		}
+		of := make(keys)
+		values := make(map[string]*string)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if key := n.Content[i]; key.Kind == yaml.ScalarNode && values[key.Value] == nil {
+				values[key.Value] = new(string)
+				of[key.Value] = text(values[key.Value])
+			}
+		}
+		d.group(path, n, of)
+		*to = make(map[string]string, len(values))
+		for name, value := range values {
+			(*to)[name] = *value
+		}
+	}
+}
