@@ -31,35 +31,13 @@ func (k *Key) requireStrong(ctx context.Context) error {
 	return nil
 }
 
-// weaknesses names the attributes that are not what they should be. An attribute
-// that the token does not tell is a fault where the key's safety hangs on it.
-func weaknesses(a token.KeyAttributes) (weak []string) {
-	for _, rule := range []struct {
-		name       string
-		value      *bool
-		want       bool
-		mustBeTold bool
-	}{
-		{"CKA_TOKEN", a.Token, true, true},
-		{"CKA_PRIVATE", a.Private, true, true},
-		{"CKA_SENSITIVE", a.Sensitive, true, true},
-		{"CKA_EXTRACTABLE", a.Extractable, false, true},
-		{"CKA_SIGN", a.Sign, true, true},
-		// False where the key was outside of the token at any time.
-		{"CKA_ALWAYS_SENSITIVE", a.AlwaysSensitive, true, false},
-		{"CKA_NEVER_EXTRACTABLE", a.NeverExtractable, true, false},
-		{"CKA_LOCAL", a.Local, true, false},
+// weaknesses names the attributes that are not what they should be.
+func weaknesses(a token.KeyAttributes) []string {
+	return token.Broken(append(a.Custody(),
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},
 		// Another use of a signature key is a way to forge.
-		{"CKA_DECRYPT", a.Decrypt, false, false},
-		{"CKA_UNWRAP", a.Unwrap, false, false},
-		{"CKA_DERIVE", a.Derive, false, false},
-	} {
-		switch {
-		case rule.value == nil && rule.mustBeTold:
-			weak = append(weak, rule.name+" is not told")
-		case rule.value != nil && *rule.value != rule.want:
-			weak = append(weak, fmt.Sprintf("%s is %t", rule.name, *rule.value))
-		}
-	}
-	return weak
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
+		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
+		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
+	)...)
 }

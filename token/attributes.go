@@ -2,6 +2,7 @@ package token
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/miekg/pkcs11"
 )
@@ -64,4 +65,40 @@ func nativeUint(b []byte) (uint, bool) {
 		return uint(binary.NativeEndian.Uint64(b)), true
 	}
 	return 0, false
+}
+
+// AttributeRule is what an attribute of a key has to be.
+type AttributeRule struct {
+	Name       string // such as "CKA_EXTRACTABLE"
+	Value      *bool  // what the token tells
+	Want       bool
+	MustBeTold bool // a token that does not tell breaks the rule
+}
+
+// Custody returns the rules of a key that was made in its token and cannot leave
+// it. They hold for signature keys and wrapping keys alike.
+func (a KeyAttributes) Custody() []AttributeRule {
+	return []AttributeRule{
+		{"CKA_TOKEN", a.Token, true, true},
+		{"CKA_PRIVATE", a.Private, true, true},
+		{"CKA_SENSITIVE", a.Sensitive, true, true},
+		{"CKA_EXTRACTABLE", a.Extractable, false, true},
+		// False where the key was outside of the token at any time.
+		{"CKA_ALWAYS_SENSITIVE", a.AlwaysSensitive, true, false},
+		{"CKA_NEVER_EXTRACTABLE", a.NeverExtractable, true, false},
+		{"CKA_LOCAL", a.Local, true, false},
+	}
+}
+
+// Broken returns the rules that are broken, in words: "CKA_EXTRACTABLE is true".
+func Broken(rules ...AttributeRule) (faults []string) {
+	for _, r := range rules {
+		switch {
+		case r.Value == nil && r.MustBeTold:
+			faults = append(faults, r.Name+" is not told")
+		case r.Value != nil && *r.Value != r.Want:
+			faults = append(faults, fmt.Sprintf("%s is %t", r.Name, *r.Value))
+		}
+	}
+	return faults
 }
