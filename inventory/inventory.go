@@ -100,6 +100,16 @@ func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Re
 	return refs[0], nil
 }
 
+// Find returns the record of the one key package whose ref begins with prefix.
+// The error is Resolve's.
+func (inv *Inventory) Find(ctx context.Context, prefix string) (store.KeyPackage, error) {
+	ref, err := inv.Resolve(ctx, prefix)
+	if err != nil {
+		return store.KeyPackage{}, err
+	}
+	return inv.Store.KeyPackage(ctx, ref)
+}
+
 // maxRefBytes is the length of the longest KeyPackageRef: SHA-512.
 const maxRefBytes = 64
 

@@ -42,17 +42,13 @@ type shownJSON struct {
 }
 
 func (e *env) show(c *cli.Context) error {
-	ref, err := e.records().Resolve(c.Context, c.Args().First())
-	if err != nil {
-		return err
-	}
-	record, err := e.store.KeyPackage(c.Context, ref)
+	record, err := e.records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return err
 	}
 	kp, err := keypackage.Parse(record.Public)
 	if err != nil {
-		return fmt.Errorf("read stored key package %v: %w", ref, err)
+		return fmt.Errorf("read stored key package %x: %w", record.Ref, err)
 	}
 	if c.Bool("json") {
 		return e.ui.json(shownJSON{recordOf(&record), kp})

@@ -51,11 +51,7 @@ type unwrappedJSON struct {
 }
 
 func (e *env) unwrap(c *cli.Context) error {
-	ref, err := e.records().Resolve(c.Context, c.Args().First())
-	if err != nil {
-		return err
-	}
-	record, err := e.store.KeyPackage(c.Context, ref)
+	record, err := e.records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -63,7 +59,7 @@ func (e *env) unwrap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	keys, err := inv.PrivateKeys(c.Context, ref)
+	keys, err := inv.PrivateKeys(c.Context, record.Ref)
 	if err != nil {
 		return err
 	}
@@ -73,14 +69,14 @@ func (e *env) unwrap(c *cli.Context) error {
 	defer clear(encryptionKey)
 	if c.Bool("json") {
 		return e.ui.json(unwrappedJSON{
-			Ref:               ref.String(),
+			Ref:               hex.EncodeToString(record.Ref),
 			Suite:             recordOf(&record).Suite,
 			InitKey:           hex.EncodeToString(initKey),
 			EncryptionKey:     hex.EncodeToString(encryptionKey),
 			EncodedKeyPackage: hex.EncodeToString(record.Public),
 		})
 	}
-	e.ui.printf("key_package_ref         %v\n", ref)
+	e.ui.printf("key_package_ref         %x\n", record.Ref)
 	e.ui.printf("cipher_suite            %s\n", recordOf(&record).Suite)
 	e.ui.printf("init_private_key        %x\n", initKey)
 	e.ui.printf("encryption_private_key  %x\n", encryptionKey)
