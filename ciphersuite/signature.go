@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cloudflare/circl/sign/ed448"
+
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -80,7 +82,7 @@ func (s SignatureScheme) PublicKeySize() int {
 	case ED25519:
 		return ed25519.PublicKeySize
 	case ED448:
-		return 57
+		return ed448.PublicKeySize
 	}
 	if c := s.curve(); c != nil {
 		return 1 + 2*((c.Params().BitSize+7)/8)
@@ -94,14 +96,15 @@ func (s SignatureScheme) PublicKeySize() int {
 type PublicKey struct {
 	scheme  SignatureScheme
 	encoded []byte
-	ecdsa   *ecdsa.PublicKey  // one of these two
+	ecdsa   *ecdsa.PublicKey  // one of these three
 	ed25519 ed25519.PublicKey // is set
+	ed448   ed448.PublicKey
 }
 
 // ParsePublicKey decodes a public key from the form that RFC 9420, Section
 // 5.1.1, gives it: PublicKeySize bytes, for ECDSA an uncompressed point that is
-// on the curve. Every 32 bytes are taken for Ed25519: where they are no point,
-// no signature verifies. It keeps a copy of b.
+// on the curve. Every 32 bytes are taken for Ed25519, every 57 for Ed448: where
+// they are no point, no signature verifies. It keeps a copy of b.
 func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 	if want := s.PublicKeySize(); want == 0 || len(b) != want {
 		return nil, fmt.Errorf("parse %v public key: it has %d bytes, want %d", s, len(b), want)
@@ -116,21 +119,21 @@ func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 		p.ecdsa = key
 	case s == ED25519:
 		p.ed25519 = ed25519.PublicKey(p.encoded)
-	default:
-		return nil, fmt.Errorf("parse %v public key: the scheme is not served", s)
+	case s == ED448:
+		p.ed448 = ed448.PublicKey(p.encoded)
 	}
 	return p, nil
 }
 
-// MarshalPublicKey encodes an *ecdsa.PublicKey or an ed25519.PublicKey as RFC
-// 9420, Section 5.1.1, asks and returns the scheme that it is for.
+// MarshalPublicKey encodes an *ecdsa.PublicKey, an ed25519.PublicKey or circl's
+// ed448.PublicKey as RFC 9420, Section 5.1.1, asks and returns the scheme that
+// it is for.
 func MarshalPublicKey(key crypto.PublicKey) (SignatureScheme, []byte, error) {
 	switch key := key.(type) {
 	case ed25519.PublicKey:
-		if len(key) != ed25519.PublicKeySize {
-			return 0, nil, fmt.Errorf("marshal public key: it has %d bytes, want %d", len(key), ed25519.PublicKeySize)
-		}
-		return ED25519, bytes.Clone(key), nil
+		return marshalEdwards(ED25519, key)
+	case ed448.PublicKey:
+		return marshalEdwards(ED448, key)
 	case *ecdsa.PublicKey:
 		if key == nil || key.Curve == nil {
 			return 0, nil, errors.New("marshal public key: it has no curve")
@@ -138,6 +141,13 @@ func MarshalPublicKey(key crypto.PublicKey) (SignatureScheme, []byte, error) {
 		return marshalECDSA(key)
 	}
 	return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses a %T", key)
+}
+
+func marshalEdwards(s SignatureScheme, key []byte) (SignatureScheme, []byte, error) {
+	if len(key) != s.PublicKeySize() {
+		return 0, nil, fmt.Errorf("marshal %v public key: it has %d bytes, want %d", s, len(key), s.PublicKeySize())
+	}
+	return s, bytes.Clone(key), nil
 }
 
 func marshalECDSA(key *ecdsa.PublicKey) (SignatureScheme, []byte, error) {
@@ -172,6 +182,8 @@ func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) err
 		ok = ecdsa.VerifyASN1(p.ecdsa, digest(p.scheme.hash(), message), signature)
 	case p.ed25519 != nil:
 		ok = ed25519.Verify(p.ed25519, message, signature)
+	case p.ed448 != nil:
+		ok = ed448.Verify(p.ed448, message, signature, "") // no context: RFC 8032, Section 5.2
 	}
 	if !ok {
 		return ErrSignature

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"testing"
 
 	stdhpke "crypto/hpke"
@@ -13,15 +14,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
-// allSuites are the seven of the table: HPKE is there for those too that are
-// not served for want of their signatures.
-func allSuites() []*ciphersuite.Suite {
-	var all []*ciphersuite.Suite
-	for id := ciphersuite.ID(1); id <= 7; id++ {
-		s, _ := ciphersuite.Lookup(id)
-		all = append(all, s)
-	}
-	return all
+// comparable are the suites that Go's crypto/hpke has too: it has no X448,
+// which is held against the official vectors instead.
+func comparable() []*ciphersuite.Suite {
+	return slices.DeleteFunc(ciphersuite.All(), func(s *ciphersuite.Suite) bool { return s.Signature == ciphersuite.ED448 })
 }
 
 func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
@@ -71,7 +67,7 @@ const (
 )
 
 func TestWhatIsEncryptedOpens(t *testing.T) {
-	for _, s := range allSuites() {
+	for _, s := range ciphersuite.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			k := newKey(t, s)
 			for _, plaintext := range [][]byte{{}, []byte("group secrets"), bytes.Repeat([]byte{7}, 70_000)} {
@@ -92,7 +88,7 @@ func TestWhatIsEncryptedOpens(t *testing.T) {
 }
 
 func TestAnotherImplementationOpensWhatIsEncrypted(t *testing.T) {
-	for _, s := range ciphersuite.All() {
+	for _, s := range comparable() {
 		t.Run(s.Name, func(t *testing.T) {
 			p := newPeer(t, s)
 			private, err := p.kem.GenerateKey()
@@ -112,7 +108,7 @@ func TestAnotherImplementationOpensWhatIsEncrypted(t *testing.T) {
 }
 
 func TestWhatAnotherImplementationEncryptsOpens(t *testing.T) {
-	for _, s := range ciphersuite.All() {
+	for _, s := range comparable() {
 		t.Run(s.Name, func(t *testing.T) {
 			p, k := newPeer(t, s), newKey(t, s)
 			public, err := p.kem.NewPublicKey(k.PublicKey())
@@ -132,7 +128,7 @@ func TestWhatAnotherImplementationEncryptsOpens(t *testing.T) {
 }
 
 func TestACiphertextOpensForItsKeyLabelAndContextOnly(t *testing.T) {
-	for _, s := range allSuites() {
+	for _, s := range ciphersuite.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			k := newKey(t, s)
 			kemOutput, ciphertext, err := hpke.EncryptWithLabel(s, k.PublicKey(), label, []byte(context), []byte("group secrets"))
@@ -227,7 +223,7 @@ func TestOpaquePrivateKeysOpenToo(t *testing.T) {
 }
 
 func TestPublicKeysThatAreNoneAreRefused(t *testing.T) {
-	for _, s := range allSuites() {
+	for _, s := range ciphersuite.All() {
 		public := newKey(t, s).PublicKey()
 		if err := hpke.ValidPublicKey(s, public); err != nil {
 			t.Fatalf("%v: ValidPublicKey() err = %v, want nil", s.ID, err)
@@ -260,7 +256,7 @@ func TestPublicKeysThatAreNoneAreRefused(t *testing.T) {
 
 func FuzzDecryptWithLabel(f *testing.F) {
 	keys := make([]*hpke.SecretKey, 8)
-	for _, s := range allSuites() {
+	for _, s := range ciphersuite.All() {
 		keys[s.ID] = newKey(f, s)
 		kemOutput, ciphertext, err := hpke.EncryptWithLabel(s, keys[s.ID].PublicKey(), label, nil, []byte("plaintext"))
 		if err != nil {

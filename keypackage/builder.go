@@ -42,8 +42,8 @@ type Builder struct {
 // entity has another key than the signer (Section 5.3). The error tells all
 // faults of the template at once.
 func NewBuilder(t Template, signer crypto.Signer) (*Builder, error) {
-	if t.Suite == nil || !t.Suite.Served() {
-		return nil, errors.New("prepare key packages: the cipher suite is not served")
+	if t.Suite == nil {
+		return nil, errors.New("prepare key packages: the template has no cipher suite")
 	}
 	scheme, signatureKey, err := ciphersuite.MarshalPublicKey(signer.Public())
 	if err != nil {

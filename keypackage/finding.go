@@ -64,8 +64,6 @@ var (
 		"the protocol version is not mls10"}
 	suiteUnknown = rule{"suite-unknown", Error, "RFC 9420, Section 17.1",
 		"the cipher suite is unknown, so that keys and signatures cannot be checked"}
-	suiteNotServed = rule{"suite-not-served", Error, "RFC 9420, Section 17.1",
-		"this program cannot check keys and signatures of the cipher suite"}
 	initKeyInvalid = rule{"init-key-invalid", Error, "RFC 9420, Section 10",
 		"init_key is not a public key of the cipher suite"}
 	encryptionKeyInvalid = rule{"encryption-key-invalid", Error, "RFC 9420, Section 10",

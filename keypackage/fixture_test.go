@@ -8,6 +8,8 @@ import (
 	"crypto/rand"
 	"testing"
 
+	"github.com/cloudflare/circl/sign/ed448"
+
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -38,6 +40,8 @@ func newSigner(tb testing.TB, s *ciphersuite.Suite) crypto.Signer {
 		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case ciphersuite.ECDSA_SECP521R1_SHA512:
 		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case ciphersuite.ED448:
+		_, key, err = ed448.GenerateKey(rand.Reader)
 	default:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	}

@@ -47,7 +47,7 @@ func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != 
 //
 // The leaf node's signature is checked where its source is key_package; that of
 // another source is signed with a group. No signature is checked where its key
-// is invalid or the cipher suite is not served.
+// is invalid or the cipher suite is unknown.
 func Validate(kp *KeyPackage, p Policy) Report {
 	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p}
 	v.suiteAndKeys()
@@ -69,7 +69,7 @@ type validation struct {
 	kp       *KeyPackage
 	leaf     *LeafNode
 	policy   Policy
-	suite    *ciphersuite.Suite     // nil where it is not served
+	suite    *ciphersuite.Suite     // nil where it is unknown
 	public   *ciphersuite.PublicKey // nil where signature_key is invalid
 	findings []Finding
 }
@@ -90,8 +90,6 @@ func (v *validation) suiteAndKeys() {
 	switch suite, ok := ciphersuite.Lookup(v.kp.CipherSuite); {
 	case !ok:
 		v.find(suiteUnknown, v.kp.CipherSuite)
-	case !suite.Served():
-		v.find(suiteNotServed, v.kp.CipherSuite)
 	default:
 		v.suite = suite
 		v.keys()

@@ -70,7 +70,6 @@ func TestValidateFinds(t *testing.T) {
 	}{
 		"another version":     {func(kp *keyPackage) { kp.Version = 2 }, "version-unsupported version-not-listed"},
 		"unknown suite":       {func(kp *keyPackage) { kp.CipherSuite = 0x0A0A }, "suite-unknown suite-not-listed"},
-		"Ed448 suite":         {func(kp *keyPackage) { kp.CipherSuite = 4 }, "suite-not-served suite-not-listed"},
 		"suite of other keys": {func(kp *keyPackage) { kp.CipherSuite = 1 }, "init-key-invalid encryption-key-invalid signature-key-invalid suite-not-listed"},
 		"short init key":      {func(kp *keyPackage) { kp.InitKey = kp.InitKey[1:] }, "init-key-invalid"},
 		"compressed encryption key": {func(kp *keyPackage) {

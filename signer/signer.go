@@ -16,14 +16,21 @@ import (
 )
 
 // ErrScheme: no key in a token is for this signature scheme here.
-var ErrScheme = errors.New("signature scheme is not served")
+var ErrScheme = errors.New("signature scheme is unknown")
 
-// curves are the token's curves for the schemes that are served.
+// curves are the token's curves for the schemes of RFC 9420.
 var curves = map[ciphersuite.SignatureScheme]token.Curve{
 	ciphersuite.ECDSA_SECP256R1_SHA256: token.P256,
 	ciphersuite.ECDSA_SECP384R1_SHA384: token.P384,
 	ciphersuite.ECDSA_SECP521R1_SHA512: token.P521,
 	ciphersuite.ED25519:                token.Ed25519,
+	ciphersuite.ED448:                  token.Ed448,
+}
+
+// Curve returns the curve of a token's keys for a scheme.
+func Curve(scheme ciphersuite.SignatureScheme) (token.Curve, bool) {
+	c, ok := curves[scheme]
+	return c, ok
 }
 
 // Key is a signature key in a token. It may be used by several goroutines at
@@ -40,7 +47,7 @@ var _ crypto.Signer = (*Key)(nil)
 // the key has the attributes that were asked for and has signed once, and the
 // signature was verified in software; a key that fails is destroyed.
 func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureScheme, label string) (*Key, error) {
-	curve, ok := curves[scheme]
+	curve, ok := Curve(scheme)
 	if !ok {
 		return nil, fmt.Errorf("generate signature key: %w: %v", ErrScheme, scheme)
 	}

@@ -18,6 +18,7 @@ var schemes = []ciphersuite.SignatureScheme{
 	ciphersuite.ECDSA_SECP384R1_SHA384,
 	ciphersuite.ECDSA_SECP521R1_SHA512,
 	ciphersuite.ED25519,
+	ciphersuite.ED448,
 }
 
 func TestGeneratedKeySignsAndIsFoundAgain(t *testing.T) {
@@ -53,7 +54,7 @@ func TestGeneratedKeySignsAndIsFoundAgain(t *testing.T) {
 	}
 }
 
-func TestGenerateRefusesSchemesNotServed(t *testing.T) {
+func TestGenerateRefusesUnknownSchemes(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	for _, scheme := range []ciphersuite.SignatureScheme{0, 0x0804} {
 		if _, err := signer.Generate(t.Context(), tok, scheme, "key"); !errors.Is(err, signer.ErrScheme) {

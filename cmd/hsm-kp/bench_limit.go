@@ -13,6 +13,7 @@ import (
 	"time"
 
 	circl "github.com/cloudflare/circl/hpke"
+	"github.com/cloudflare/circl/sign/ed448"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -72,6 +73,8 @@ func verifies(public crypto.PublicKey, message, signature []byte) bool {
 		return ecdsa.VerifyASN1(public, message, signature)
 	case ed25519.PublicKey:
 		return ed25519.Verify(public, message, signature)
+	case ed448.PublicKey:
+		return ed448.Verify(public, message, signature, "")
 	}
 	return false
 }

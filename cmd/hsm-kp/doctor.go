@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
@@ -81,11 +82,7 @@ func diagnose(ctx context.Context, cfg *config.Config) (*diagnosis, error) {
 		return nil, fmt.Errorf("probe token: %w", err)
 	}
 	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results}
-	for id := ciphersuite.ID(1); ; id++ {
-		s, ok := ciphersuite.Lookup(id)
-		if !ok {
-			break
-		}
+	for _, s := range ciphersuite.All() {
 		d.Suites = append(d.Suites, diagnoseSuite(s, report))
 	}
 	return d, nil
@@ -94,10 +91,10 @@ func diagnose(ctx context.Context, cfg *config.Config) (*diagnosis, error) {
 // diagnoseSuite says whether a token with this report can serve a suite.
 func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
 	d := suiteDiagnosis{Suite: s.ID.String(), Number: uint16(s.ID)}
-	curve, known := curves[s.Signature]
+	curve, known := signer.Curve(s.Signature)
 	switch {
-	case !known || !s.Served():
-		d.Reason = "not in this version of hsm-kp"
+	case !known:
+		d.Reason = "hsm-kp has no such keys"
 	case report.SignFault(curve) != "":
 		d.Reason = fmt.Sprintf("the token does not sign with %v: %s", s.Signature, report.SignFault(curve))
 	case report.SealFault() != "":
@@ -106,14 +103,6 @@ func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
 		d.Served = true
 	}
 	return d
-}
-
-// curves are the token's curves for the signature schemes of RFC 9420.
-var curves = map[ciphersuite.SignatureScheme]token.Curve{
-	ciphersuite.ECDSA_SECP256R1_SHA256: token.P256,
-	ciphersuite.ECDSA_SECP384R1_SHA384: token.P384,
-	ciphersuite.ECDSA_SECP521R1_SHA512: token.P521,
-	ciphersuite.ED25519:                token.Ed25519,
 }
 
 // errNoSuite reports a token that can serve nothing.

@@ -173,9 +173,6 @@ func (e *env) suite(name string) (*ciphersuite.Suite, error) {
 	if err != nil {
 		return nil, usagef("%v", err)
 	}
-	if !s.Served() {
-		return nil, usagef("%v is not served by this version", s.ID)
-	}
 	return s, nil
 }
 

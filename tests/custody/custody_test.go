@@ -36,7 +36,7 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 	i := program.Install(t)
 	out := filepath.Join(t.TempDir(), "out")
 	var needles []needle
-	for _, suite := range []string{"1", "2", "3", "5", "7"} {
+	for _, suite := range []string{"1", "2", "3", "4", "5", "6", "7"} {
 		name := "suite" + suite
 		i.Run("identity", "create", name, "--suite", suite)
 		for _, ref := range i.Generate(name, "10", "--out", out) {
@@ -45,8 +45,8 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 			needles = append(needles, needlesOf(t, "encryption key of "+ref, u.EncryptionKey)...)
 		}
 	}
-	if len(needles) != 5*10*2*4 {
-		t.Fatalf("%d needles, want 400", len(needles))
+	if len(needles) != 7*10*2*4 {
+		t.Fatalf("%d needles, want 560", len(needles))
 	}
 
 	pin, err := os.ReadFile(filepath.Join(i.Dir, "pin"))
@@ -81,8 +81,8 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if files < 55 {
-		t.Errorf("searched %d files, want the store, the token and 50 key packages", files)
+	if files < 75 {
+		t.Errorf("searched %d files, want the store, the token and 70 key packages", files)
 	}
 }
 

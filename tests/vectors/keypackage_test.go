@@ -19,7 +19,7 @@ type welcomeVector struct {
 // Every key package in the vectors decodes, encodes to the same bytes, has no
 // error at a time within its lifetime, and fits its private keys.
 func TestKeyPackages(t *testing.T) {
-	for name, want := range map[string]int{"welcome": 5, "passive-client-welcome": 40} {
+	for name, want := range map[string]int{"welcome": 7, "passive-client-welcome": 56} {
 		t.Run(name, func(t *testing.T) {
 			var count tally
 			for _, v := range load[welcomeVector](t, name) {
@@ -144,7 +144,7 @@ func TestLeafNodes(t *testing.T) {
 			t.Fatalf("tree %d: %v", i, err)
 		}
 	}
-	count.want(t, 70)
+	count.want(t, 98)
 	for _, source := range []keypackage.LeafNodeSource{keypackage.SourceKeyPackage, keypackage.SourceUpdate, keypackage.SourceCommit} {
 		if leaves[source] == 0 {
 			t.Logf("no leaf node of source %v in the vectors", source)
