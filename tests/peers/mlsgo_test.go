@@ -17,9 +17,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// mlsGoSuites are the suites of hsm-kp that mls-go v1.6.0 has. It has no suite
-// 7 (P-384): the test below holds it to that, so that a version that learns it
-// is noticed.
+// mlsGoSuites are the suites of hsm-kp that mls-go v1.6.0 has. The test below
+// holds it to lacking the others, so that a version that learns them is noticed.
 var mlsGoSuites = []struct {
 	number string
 	suite  ciphersuite.CipherSuite
@@ -31,9 +30,11 @@ var mlsGoSuites = []struct {
 	{"5", 5, ecdh.P521()},
 }
 
-func TestMLSGoHasNoSuite7(t *testing.T) {
-	if ciphersuite.CipherSuite(7).IsSupported() {
-		t.Error("mls-go supports suite 7 now: add it to mlsGoSuites")
+func TestMLSGoLacksTheOtherSuites(t *testing.T) {
+	for _, s := range []ciphersuite.CipherSuite{4, 6, 7} {
+		if s.IsSupported() {
+			t.Errorf("mls-go supports suite %d now: add it to mlsGoSuites", s)
+		}
 	}
 }
 
