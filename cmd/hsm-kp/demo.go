@@ -59,6 +59,10 @@ type demo struct {
 }
 
 func (d *demo) inFolder(keep string) (err error) {
+	// The demo has a store of its own, whatever the person's shell says.
+	if err := os.Unsetenv("HSM_KP_STORE"); err != nil {
+		return err
+	}
 	if keep != "" {
 		if err := os.Mkdir(keep, 0o700); err != nil {
 			return fmt.Errorf("make folder for the demo: %w", err)
