@@ -58,7 +58,10 @@ type Request struct {
 // likewise. Memory is bounded by the batch, whatever the count.
 func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]store.KeyPackage) error) (uint64, error) {
 	line, err := inv.newLine(ctx, r)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return 0, fmt.Errorf("generate key packages: %w: %w", ErrInterrupted, err)
+	case err != nil:
 		return 0, err
 	}
 	// The calls themselves outlive ctx: a key package that was begun is ended.
