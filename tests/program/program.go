@@ -83,6 +83,12 @@ func (i *Installation) Run(args ...string) []byte {
 	return i.run(append([]string{"--config", filepath.Join(i.Dir, "hsm-kp.yaml")}, args...)...)
 }
 
+// Command returns a command on the installation, not started, for a test that
+// has a hand in how it ends.
+func (i *Installation) Command(args ...string) *exec.Cmd {
+	return exec.Command(i.bin, append([]string{"--config", filepath.Join(i.Dir, "hsm-kp.yaml")}, args...)...)
+}
+
 func (i *Installation) run(args ...string) []byte {
 	i.t.Helper()
 	cmd := exec.Command(i.bin, args...)

@@ -1,0 +1,265 @@
+package inventory_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"io"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// now is the time of every request.
+var now = time.Unix(1_800_000_000, 0)
+
+// fixture is a token, a store and what an inventory needs of both. Tests change
+// config before they call inventory.
+type fixture struct {
+	token  *token.Token
+	path   string // of the store
+	store  *sqlite.Store
+	config inventory.Config
+}
+
+// newFixture has a token and a store with a current wrapping key.
+func newFixture(tb testing.TB) *fixture {
+	tb.Helper()
+	f := newBareFixture(tb)
+	f.addWrappingKey(tb)
+	return f
+}
+
+// newBareFixture has a token and an empty store.
+func newBareFixture(tb testing.TB) *fixture {
+	tb.Helper()
+	f := &fixture{token: softhsmtest.Open(tb), path: filepath.Join(tb.TempDir(), "store.db")}
+	f.store = openStore(tb, f.path)
+	f.config = inventory.Config{
+		Store: f.store,
+		OpenVault: func(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
+			return vault.Open(ctx, f.token, id)
+		},
+		Rand:    rand.Reader,
+		Workers: 4,
+		Batch:   5,
+	}
+	return f
+}
+
+func openStore(tb testing.TB, path string) *sqlite.Store {
+	tb.Helper()
+	s, err := sqlite.Open(tb.Context(), path, sqlite.Options{Create: true})
+	if err != nil {
+		tb.Fatalf("open store: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Errorf("close store: %v", err)
+		}
+	})
+	return s
+}
+
+func (f *fixture) addWrappingKey(tb testing.TB) vault.KeyID {
+	tb.Helper()
+	id, err := vault.CreateKey(tb.Context(), f.token, "test")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := f.store.AddWrappingKey(tb.Context(), store.WrappingKey{ID: id, CreatedAt: now}); err != nil {
+		tb.Fatal(err)
+	}
+	return id
+}
+
+func (f *fixture) inventory() *inventory.Inventory { return inventory.New(f.config) }
+
+// again opens the store once more, as another process would, and returns an
+// inventory over it.
+func (f *fixture) again(tb testing.TB) *inventory.Inventory {
+	tb.Helper()
+	c := f.config
+	c.Store = openStore(tb, f.path)
+	return inventory.New(c)
+}
+
+// identity makes an identity whose key is in the token.
+func (f *fixture) identity(tb testing.TB, name string, id ciphersuite.ID) *identity.Identity {
+	tb.Helper()
+	key, err := signer.Generate(tb.Context(), f.token, suite(tb, id).Signature, name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return f.identityOf(tb, name, id, key)
+}
+
+// identityOf makes an identity that signs with key.
+func (f *fixture) identityOf(tb testing.TB, name string, id ciphersuite.ID, key crypto.Signer) *identity.Identity {
+	tb.Helper()
+	_, public, err := ciphersuite.MarshalPublicKey(key.Public())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	credential := keypackage.BasicCredential([]byte(name))
+	made, err := identity.New(name, suite(tb, id), credential, public, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	record := store.Identity{Name: name, Suite: uint16(id), Credential: []byte(name), SignatureKey: public, KeyID: []byte(name), CreatedAt: now}
+	if err := f.store.AddIdentity(tb.Context(), record); err != nil {
+		tb.Fatal(err)
+	}
+	return made
+}
+
+func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
+	tb.Helper()
+	s, ok := ciphersuite.Lookup(id)
+	if !ok {
+		tb.Fatalf("Lookup(%d) found nothing", id)
+	}
+	return s
+}
+
+// request asks for count key packages of id.
+func request(id *identity.Identity, count uint64) inventory.Request {
+	return inventory.Request{
+		Identity: id,
+		Policy:   identity.Policy{Lifetime: 84 * 24 * time.Hour, Backdate: time.Hour},
+		Count:    count,
+		Now:      now,
+	}
+}
+
+// shown collects what a caller of Generate is shown.
+type shown struct {
+	refs     []keypackage.Ref
+	initKeys [][]byte
+	batches  []int
+}
+
+// take is a callback for Generate. It copies: the batch is Generate's.
+func (s *shown) take(batch []store.KeyPackage) error {
+	s.batches = append(s.batches, len(batch))
+	for i := range batch {
+		kp, err := keypackage.Parse(batch[i].Public)
+		if err != nil {
+			return err
+		}
+		s.refs = append(s.refs, bytes.Clone(batch[i].Ref))
+		s.initKeys = append(s.initKeys, kp.InitKey)
+	}
+	return nil
+}
+
+// records returns all key packages in the store, read by another handle.
+func (f *fixture) records(tb testing.TB) []store.KeyPackage {
+	tb.Helper()
+	var all []store.KeyPackage
+	for k, err := range openStore(tb, f.path).KeyPackages(tb.Context(), store.Filter{}) {
+		if err != nil {
+			tb.Fatal(err)
+		}
+		all = append(all, k)
+	}
+	return all
+}
+
+// checkUnsealable unseals the private keys of a record and holds them against
+// the public ones in it.
+func checkUnsealable(tb testing.TB, inv *inventory.Inventory, record *store.KeyPackage) {
+	tb.Helper()
+	kp, err := keypackage.Parse(record.Public)
+	if err != nil {
+		tb.Fatalf("Parse() err = %v, want nil", err)
+	}
+	keys, err := inv.PrivateKeys(tb.Context(), record.Ref)
+	if err != nil {
+		tb.Fatalf("PrivateKeys() err = %v, want nil", err)
+	}
+	defer keys.Clear()
+	if !bytes.Equal(keys.Init.PublicKey(), kp.InitKey) {
+		tb.Errorf("the sealed init key of %x has another public key than the key package", record.Ref)
+	}
+	if !bytes.Equal(keys.Encryption.PublicKey(), kp.LeafNode.EncryptionKey) {
+		tb.Errorf("the sealed encryption key of %x has another public key than the key package", record.Ref)
+	}
+}
+
+// checkShownIsStored says that what was shown is what the store has, each
+// once and all of it of use.
+func (f *fixture) checkShownIsStored(tb testing.TB, s *shown) {
+	tb.Helper()
+	inv := f.again(tb)
+	stored := make(map[string]bool)
+	for _, record := range f.records(tb) {
+		stored[string(record.Ref)] = true
+		checkUnsealable(tb, inv, &record)
+	}
+	if len(stored) != len(s.refs) {
+		tb.Errorf("%d key packages are stored and %d were shown, want the same", len(stored), len(s.refs))
+	}
+	seen := make(map[string]bool)
+	for i, ref := range s.refs {
+		if !stored[string(ref)] {
+			tb.Errorf("%v was shown and is not stored", ref)
+		}
+		if seen[string(ref)] || seen[string(s.initKeys[i])] {
+			tb.Errorf("%v was shown twice, or its init key", ref)
+		}
+		seen[string(ref)], seen[string(s.initKeys[i])] = true, true
+	}
+}
+
+// checkNoGoroutineIsLeft waits for the number of goroutines to be base again.
+func checkNoGoroutineIsLeft(tb testing.TB, base int) {
+	tb.Helper()
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			tb.Fatalf("%d goroutines, want %d as before\n%s", runtime.NumGoroutine(), base, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+// countingReader counts how often it is read.
+type countingReader struct {
+	io.Reader
+	reads atomic.Int64
+}
+
+func (r *countingReader) Read(b []byte) (int, error) {
+	r.reads.Add(1)
+	return r.Reader.Read(b)
+}
+
+// tampered is a signer whose signatures go through change, which gets the
+// number of the signature, from 1.
+type tampered struct {
+	crypto.Signer
+	made   atomic.Int64
+	change func(n int64, signature []byte) ([]byte, error)
+}
+
+func (s *tampered) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := s.Signer.Sign(rand, digest, opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.change(s.made.Add(1), signature)
+}

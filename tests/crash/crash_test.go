@@ -1,0 +1,367 @@
+// Package crash kills hsm-kp while it generates, again and again, and looks at
+// what is left.
+package crash
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// ledger holds what a test knows of an installation against what the
+// installation has.
+type ledger struct {
+	t       *testing.T
+	i       *program.Installation
+	out     string          // where generate writes
+	printed map[string]bool // refs that were printed, in all rounds
+	files   map[string]bool // refs of files that were found valid
+}
+
+func newLedger(t *testing.T) *ledger {
+	t.Helper()
+	l := &ledger{t: t, i: program.Install(t), out: filepath.Join(t.TempDir(), "out"), printed: make(map[string]bool), files: make(map[string]bool)}
+	l.setBatch("10")
+	l.i.Run("identity", "create", "alice", "--suite", "1")
+	l.i.Run("identity", "create", "bob", "--suite", "2")
+	return l
+}
+
+// setBatch makes batches smaller than the config does, so that a round has
+// many commits to be killed in.
+func (l *ledger) setBatch(n string) {
+	l.t.Helper()
+	path := filepath.Join(l.i.Dir, "hsm-kp.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	changed := bytes.Replace(text, []byte("batch: 500"), []byte("batch: "+n), 1)
+	if bytes.Equal(changed, text) {
+		l.t.Fatal("the config has no batch: 500")
+	}
+	if err := os.WriteFile(path, changed, 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// generate starts a run that would take minutes, waits, sends it a signal, and
+// returns the refs that it had printed by its end.
+func (l *ledger) generate(name string, wait func(), signal os.Signal, args ...string) (refs []string, state *os.ProcessState) {
+	l.t.Helper()
+	cmd := l.i.Command(append([]string{"generate", "--identity", name, "--count", "100000", "--json"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	wait()
+	if err := cmd.Process.Signal(signal); err != nil {
+		l.t.Fatalf("signal: %v\n%s", err, stderr.Bytes())
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) {
+		l.t.Fatalf("generate err = %v, want that it was stopped\n%s", err, stderr.Bytes())
+	}
+	for line := range bytes.Lines(stdout.Bytes()) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // cut by the signal: nobody can have read it
+		}
+		var made program.Unwrapped
+		if err := json.Unmarshal(line, &made); err != nil {
+			l.t.Fatalf("generate --json printed %q: %v", line, err)
+		}
+		if l.printed[made.Ref] {
+			l.t.Errorf("%s was printed twice", made.Ref)
+		}
+		l.printed[made.Ref] = true
+		refs = append(refs, made.Ref)
+	}
+	return refs, cmd.ProcessState
+}
+
+// sleep waits for a random time up to most.
+func sleep(most time.Duration) { time.Sleep(rand.N(most)) }
+
+// sleepFromFirstFile waits for the first file of a run, then for a random time
+// up to most: on a machine that is busy, a run may take long to begin.
+func (l *ledger) sleepFromFirstFile(most time.Duration) {
+	before := len(l.names())
+	for deadline := time.Now().Add(10 * time.Second); len(l.names()) <= before && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	sleep(most)
+}
+
+// list returns the refs in the store.
+func (l *ledger) list(args ...string) map[string]bool {
+	l.t.Helper()
+	refs := make(map[string]bool)
+	for ref := range strings.Lines(string(l.i.Run(append([]string{"list", "--refs"}, args...)...))) {
+		refs[strings.TrimSpace(ref)] = true
+	}
+	return refs
+}
+
+// check holds all that was ever printed or written against the store, and
+// returns the refs in it.
+func (l *ledger) check() map[string]bool {
+	l.t.Helper()
+	stored, published := l.list(), l.list("--state", "published")
+	for ref := range l.printed {
+		if !stored[ref] {
+			l.t.Errorf("%s was printed and is not in the store", ref)
+		}
+	}
+	var fresh []string
+	for _, name := range l.names() {
+		ref, ok := strings.CutSuffix(name, ".mls")
+		if !ok {
+			// A temporary file is what a kill may leave. Nobody takes it for a
+			// key package.
+			if !strings.HasPrefix(name, ".hsm-kp-") {
+				l.t.Errorf("%s is in the folder, want key packages", name)
+			}
+			continue
+		}
+		if !published[ref] {
+			l.t.Errorf("%s is in a file and not published in the store", ref)
+		}
+		if !l.files[ref] {
+			l.files[ref] = true
+			fresh = append(fresh, filepath.Join(l.out, name))
+		}
+	}
+	if len(fresh) > 0 {
+		l.i.Run(append([]string{"verify", "--quiet"}, fresh...)...)
+	}
+	return stored
+}
+
+// names returns what is in the folder; a run that was killed early has not made
+// it yet.
+func (l *ledger) names() []string {
+	l.t.Helper()
+	entries, err := os.ReadDir(l.out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// keyPackages reads every file in the folder: names by KeyPackageRef.
+func (l *ledger) keyPackages() map[string]*keypackage.KeyPackage {
+	l.t.Helper()
+	all := make(map[string]*keypackage.KeyPackage)
+	for _, name := range l.names() {
+		ref, ok := strings.CutSuffix(name, ".mls")
+		if !ok {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(l.out, name))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		message, err := keypackage.ParseMessage(data)
+		if err != nil || message.KeyPackage == nil {
+			l.t.Fatalf("ParseMessage(%s) err = %v, want a key package", name, err)
+		}
+		if got, err := message.KeyPackage.Ref(); err != nil || got.String() != ref {
+			l.t.Errorf("%s holds the key package %v (%v)", name, got, err)
+		}
+		all[ref] = message.KeyPackage
+	}
+	return all
+}
+
+// checkPrivateKeys unwraps a key package and holds its private keys against
+// the public ones.
+func (l *ledger) checkPrivateKeys(ref string, kp *keypackage.KeyPackage) {
+	l.t.Helper()
+	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
+	if !ok {
+		l.t.Fatalf("%s is of the unknown suite %v", ref, kp.CipherSuite)
+	}
+	u := l.i.Unwrap(ref)
+	for what, pair := range map[string]struct {
+		private string
+		public  []byte
+	}{"init": {u.InitKey, kp.InitKey}, "encryption": {u.EncryptionKey, kp.LeafNode.EncryptionKey}} {
+		raw, err := hex.DecodeString(pair.private)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		key, err := hpke.ParsePrivateKey(suite, raw)
+		if err != nil {
+			l.t.Errorf("the %s private key of %s: %v", what, ref, err)
+			continue
+		}
+		if !bytes.Equal(key.PublicKey(), pair.public) {
+			l.t.Errorf("the %s private key of %s is of another public key than the key package has", what, ref)
+		}
+	}
+}
+
+// checkFile has SQLite look at its file, and counts the uses of the wrapping
+// key: one for each key package, or nonces would be used that nobody counted.
+func (l *ledger) checkFile(keyPackages int) {
+	l.t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(l.i.Dir, "hsm-kp.db")+"?mode=rw")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer db.Close()
+	var verdict string
+	if err := db.QueryRow("PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
+		l.t.Errorf("integrity_check = %q, %v, want ok", verdict, err)
+	}
+	var orphan any
+	if err := db.QueryRow("PRAGMA foreign_key_check").Scan(&orphan); !errors.Is(err, sql.ErrNoRows) {
+		l.t.Errorf("foreign_key_check found %v (%v), want nothing", orphan, err)
+	}
+	var uses int
+	if err := db.QueryRow("SELECT sum(uses) FROM wrapping_keys").Scan(&uses); err != nil || uses != keyPackages {
+		l.t.Errorf("uses = %d, %v, want %d", uses, err, keyPackages)
+	}
+}
+
+func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
+	rounds := 36
+	if testing.Short() {
+		rounds = 6
+	}
+	l := newLedger(t)
+	var stored map[string]bool
+	unseen := 0 // rounds that stored what they did not come to print
+	for round := range rounds {
+		name := []string{"alice", "bob"}[round%2]
+		wait := func() { sleep(450 * time.Millisecond) }
+		if round%3 == 0 {
+			wait = func() { l.sleepFromFirstFile(300 * time.Millisecond) }
+		}
+		before, printed := len(stored), len(l.printed)
+		refs, state := l.generate(name, wait, os.Kill, "--out", l.out)
+		if state.Exited() {
+			t.Fatalf("%v, want that it was killed", state)
+		}
+		stored = l.check()
+		if len(stored)-before > len(l.printed)-printed {
+			unseen++
+		}
+		if t.Failed() {
+			t.Fatalf("round %d, killed with %d printed", round, len(refs))
+		}
+	}
+	t.Logf("%d stored, %d printed, %d files after %d kills; %d came between commit and print",
+		len(stored), len(l.printed), len(l.files), rounds, unseen)
+	if len(l.printed) < rounds {
+		t.Errorf("%d key packages were printed, want many: the kills come too early to tell anything", len(l.printed))
+	}
+
+	// What was committed and not written can be written after all.
+	missing := []string{"export", "--out", l.out}
+	for ref := range stored {
+		if !l.files[ref] {
+			missing = append(missing, ref)
+		}
+	}
+	if len(missing) > 3 {
+		l.i.Run(missing...)
+	}
+	l.check()
+
+	all := l.keyPackages()
+	if len(all) != len(stored) {
+		t.Errorf("%d key packages in files and %d in the store, want the same", len(all), len(stored))
+	}
+	owner := make(map[string]string)
+	for ref, kp := range all {
+		for _, key := range [][]byte{kp.InitKey, kp.LeafNode.EncryptionKey} {
+			if other, twice := owner[string(key)]; twice {
+				t.Errorf("%s and %s have the key %x", ref, other, key)
+			}
+			owner[string(key)] = ref
+		}
+	}
+	// The refs are hashes: their order is chance, and the same whenever a
+	// failure is looked into.
+	sample := slices.Sorted(maps.Keys(all))
+	for _, ref := range sample[:min(30, len(sample))] {
+		l.checkPrivateKeys(ref, all[ref])
+	}
+	l.checkFile(len(stored))
+}
+
+// An interrupted run ends in order: all that it stored was printed and is in
+// a file, and it says so.
+func TestAnInterruptedRunLeavesNothingHalf(t *testing.T) {
+	rounds := 8
+	if testing.Short() {
+		rounds = 2
+	}
+	l := newLedger(t)
+	stored := 0
+	for round := range rounds {
+		name := []string{"alice", "bob"}[round%2]
+		signal := []os.Signal{os.Interrupt, syscall.SIGTERM}[round/2%2]
+		wait := func() { l.sleepFromFirstFile(200 * time.Millisecond) }
+		refs, state := l.generate(name, wait, signal, "--out", l.out)
+		if state.ExitCode() != 1 {
+			t.Errorf("exit status %v after %v, want 1", state, signal)
+		}
+		now := l.check()
+		if len(now)-stored != len(refs) || len(now) != len(l.files) {
+			t.Errorf("%d more are stored, %d were printed; %d stored in all and %d files: want the same after %v",
+				len(now)-stored, len(refs), len(now), len(l.files), signal)
+		}
+		stored = len(now)
+		for _, name := range l.names() {
+			if !strings.HasSuffix(name, ".mls") {
+				t.Errorf("%s was left behind after %v", name, signal)
+			}
+		}
+	}
+	if stored < rounds {
+		t.Errorf("%d key packages were stored, want many: the signals come too early to tell anything", stored)
+	}
+	l.checkFile(stored)
+}
+
+// Without a folder, what was made and printed stays available.
+func TestAKilledRunWithoutAFolder(t *testing.T) {
+	l := newLedger(t)
+	for range 6 {
+		l.generate("alice", func() { sleep(300 * time.Millisecond) }, os.Kill)
+		available := l.list("--state", "available")
+		for ref := range l.printed {
+			if !available[ref] {
+				t.Fatalf("%s was printed and is not available", ref)
+			}
+		}
+	}
+	l.checkFile(len(l.check()))
+}
