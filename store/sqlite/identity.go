@@ -22,7 +22,7 @@ func scanIdentity(row scanner) (store.Identity, error) {
 // AddIdentity implements store.Store.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
 	_, err := s.w.ExecContext(ctx, "INSERT INTO identities ("+identityColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		id.Name, id.Suite, id.Credential, id.SignatureKey, id.KeyID, id.KeyLabel, id.TokenSerial, seconds(id.CreatedAt))
+		id.Name, id.Suite, blob(id.Credential), blob(id.SignatureKey), blob(id.KeyID), id.KeyLabel, id.TokenSerial, seconds(id.CreatedAt))
 	return translate(err)
 }
 

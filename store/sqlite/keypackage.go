@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/store"
@@ -39,7 +40,7 @@ func scanKeyPackage(s scanner) (row, error) {
 
 // AddKeyPackages implements store.Store.
 func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		n := numbers{ctx: ctx, tx: tx, identities: map[string]int64{}, wrappingKeys: map[string]int64{}}
 		uses := map[int64]int64{}
 		insert := tx.StmtContext(ctx, s.insert)
@@ -78,7 +79,7 @@ func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("wrapping key %x: %w", k.WrappingKeyID, err)
 	}
-	_, err = stmt.ExecContext(n.ctx, k.Ref, identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, k.Sealed, k.Public,
+	_, err = stmt.ExecContext(n.ctx, blob(k.Ref), identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
 		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt))
 	return key, err
 }
@@ -108,9 +109,10 @@ const page = 256
 // KeyPackages implements store.Store.
 func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store.KeyPackage, error] {
 	return func(yield func(store.KeyPackage, error) bool) {
+		condition, args := condition(f)
+		text := selectKeyPackage + " WHERE " + condition + " ORDER BY k.id LIMIT @page"
 		for after := int64(0); ; {
-			rows, err := query(ctx, s.db, scanKeyPackage, selectKeyPackage+` WHERE k.id > ? AND (? = '' OR i.name = ?) AND (? = '' OR k.state = ?)
-				ORDER BY k.id LIMIT ?`, after, f.Identity, f.Identity, string(f.State), string(f.State), page)
+			rows, err := query(ctx, s.db, scanKeyPackage, text, append(args, sql.Named("after", after), sql.Named("page", page))...)
 			if err != nil {
 				yield(store.KeyPackage{}, err)
 				return
@@ -128,6 +130,31 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 	}
 }
 
+// condition fits the rows of a page, which begins after the row @after. Those of
+// one identity are found by index, which has them by state and then by row: the
+// first of each state, and of these the page.
+func condition(f store.Filter) (text string, args []any) {
+	switch {
+	case f == store.Filter{}:
+		return "k.id > @after", nil
+	case f.Identity == "":
+		return "k.id > @after AND k.state = @state", []any{sql.Named("state", string(f.State))}
+	}
+	states := store.States
+	if f.State != "" {
+		states = []store.State{f.State}
+	}
+	args = append(args, sql.Named("identity", f.Identity))
+	var firsts []string
+	for i, state := range states {
+		firsts = append(firsts, fmt.Sprintf(`SELECT id FROM (SELECT id FROM key_packages
+			WHERE identity = (SELECT id FROM identities WHERE name = @identity) AND state = @state%d AND id > @after
+			ORDER BY id LIMIT @page)`, i))
+		args = append(args, sql.Named(fmt.Sprint("state", i), string(state)))
+	}
+	return "k.id IN (" + strings.Join(firsts, " UNION ALL ") + ")", args
+}
+
 // FindRefs implements store.Store.
 func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error) {
 	scan := func(s scanner) (ref []byte, err error) { return ref, s.Scan(&ref) }
@@ -136,7 +163,7 @@ func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byt
 
 // MarkPublished implements store.Store.
 func (s *Store) MarkPublished(ctx context.Context, refs [][]byte, at time.Time) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, ref := range refs {
 			result, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE ref = ? AND state IN (?, ?)",
 				string(store.Published), seconds(at), ref, string(store.Available), string(store.Published))

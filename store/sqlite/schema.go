@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net/url"
+	"time"
 
 	"github.com/hsm-kp/hsm-kp/store"
 )
@@ -66,19 +68,31 @@ func (e *SchemaError) Error() string {
 	return fmt.Sprintf("it was written by a newer hsm-kp: its schema is %d, this one knows %d", e.Have, e.Known)
 }
 
+// recognize refuses another program's database. It looks before a connection
+// with our settings is opened, which would write them into the file.
+func recognize(ctx context.Context, path string, busyTimeout time.Duration) error {
+	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
+		"mode":          {"rw"},
+		"_busy_timeout": {fmt.Sprint(busyTimeout.Milliseconds())},
+	}.Encode()}
+	db := sql.OpenDB(&connector{name: name.String()})
+	defer db.Close()
+	var application, objects int
+	err := db.QueryRowContext(ctx, "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id").Scan(&application, &objects)
+	if err == nil && application != applicationID && (application != 0 || objects != 0) {
+		err = fmt.Errorf("%w: another program's database", store.ErrDamaged)
+	}
+	return err
+}
+
 // migrate brings the store up to date, each step in its own transaction. A
 // store that is up to date is only read, so that nobody waits for a writer.
 func migrate(ctx context.Context, db *sql.DB) error {
-	var version, application int
+	var version int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
-	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&application); err != nil {
-		return err
-	}
 	switch {
-	case version > 0 && application != applicationID:
-		return fmt.Errorf("%w: another program's database", store.ErrDamaged)
 	case version > len(migrations):
 		return &SchemaError{Have: version, Known: len(migrations)}
 	case version == len(migrations):

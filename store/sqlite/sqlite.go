@@ -61,7 +61,9 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // Open opens the store in the file at path and brings its schema up to date. A
-// new file has mode 0600, and so have the files that SQLite puts beside it. The
+// new file has mode 0600, and so have the files that SQLite puts beside it; the
+// mode of a file that is there already is its owner's choice: what is private in
+// it is sealed. Another program's database is refused and not written to. The
 // error is a *SchemaError, or wraps one of the errors of package store.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	path, err := filepath.Abs(path)
@@ -73,6 +75,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	if o.BusyTimeout == 0 {
 		o.BusyTimeout = DefaultBusyTimeout
+	}
+	if err := recognize(ctx, path, o.BusyTimeout); err != nil {
+		return nil, translate(err)
 	}
 	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
 	if err := s.prepare(ctx); err != nil {
@@ -156,17 +161,24 @@ func (s *Store) Close() error {
 	return errors.Join(append(errs, s.db.Close(), s.w.Close())...)
 }
 
-// write runs f in a transaction that holds the write lock from its start.
-func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
+// write runs f in a transaction that holds the write lock from its start. Where
+// ctx ends, the transaction is rolled back. The statements of f get a context
+// that does not end: for one that may, the driver starts a goroutine at each
+// statement, which doubles the cost of a row.
+func (s *Store) write(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
 	tx, err := s.w.BeginTx(ctx, nil)
 	if err != nil {
 		return translate(err)
 	}
 	defer tx.Rollback()
-	if err := f(tx); err != nil {
-		return translate(err)
+	err = f(context.WithoutCancel(ctx), tx)
+	if err == nil {
+		err = tx.Commit()
 	}
-	return translate(tx.Commit())
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return translate(err)
 }
 
 // translate wraps an error of SQLite with the error of package store that it
@@ -186,6 +198,8 @@ func translate(err error) error {
 		return err
 	}
 	switch {
+	case code.SystemErrno == syscall.ENOSPC, code.SystemErrno == syscall.EDQUOT:
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case code.Code == sqlite3.ErrBusy, code.Code == sqlite3.ErrLocked:
 		return fmt.Errorf("%w: %w", store.ErrBusy, err)
 	case code.Code == sqlite3.ErrFull:
@@ -196,7 +210,7 @@ func translate(err error) error {
 		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
 	case code.ExtendedCode == sqlite3.ErrConstraintUnique, code.ExtendedCode == sqlite3.ErrConstraintPrimaryKey:
 		return store.ErrExists
-	case code.ExtendedCode == sqlite3.ErrConstraintForeignKey, code.ExtendedCode == sqlite3.ErrConstraintNotNull:
+	case code.ExtendedCode == sqlite3.ErrConstraintForeignKey:
 		return store.ErrNotFound
 	}
 	return err
@@ -207,6 +221,14 @@ func translate(err error) error {
 func seconds(t time.Time) int64 { return t.Unix() }
 
 func date(s int64) time.Time { return time.Unix(s, 0).UTC() }
+
+// blob returns b for a column that is never NULL, which the driver makes of nil.
+func blob(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
 
 func optionalSeconds(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}

@@ -123,18 +123,33 @@ func TestWhatIsNoStoreIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := filepath.Join(dir, "foreign.db")
-	db, err := sql.Open("sqlite3", "file:"+foreign)
+	sameVersion := filepath.Join(dir, "same-version.db")
+	makeDatabase(t, foreign, "CREATE TABLE notes (text)")
+	makeDatabase(t, sameVersion, "CREATE TABLE notes (text); PRAGMA user_version = 1; PRAGMA application_id = 7")
+	for _, path := range []string{text, foreign, sameVersion} {
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(t.Context(), path, Options{Create: true}); !errors.Is(err, store.ErrDamaged) {
+			t.Errorf("Open(%s) err = %v, want %v", filepath.Base(path), err, store.ErrDamaged)
+		}
+		if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+			t.Errorf("%s changed (%v)", filepath.Base(path), err)
+		}
+	}
+}
+
+// makeDatabase makes a database that is not ours.
+func makeDatabase(t *testing.T, path, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec("CREATE TABLE notes (text); PRAGMA user_version = 1"); err != nil {
+	defer db.Close()
+	if _, err := db.Exec(text); err != nil {
 		t.Fatal(err)
-	}
-	db.Close()
-	for _, path := range []string{text, foreign} {
-		if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, store.ErrDamaged) {
-			t.Errorf("Open(%s) err = %v, want %v", filepath.Base(path), err, store.ErrDamaged)
-		}
 	}
 }
 
@@ -296,25 +311,4 @@ func killWriter(t *testing.T, path string, start uint64) uint64 {
 		t.Fatal("the writer ended by itself")
 	}
 	return told
-}
-
-// BenchmarkAddKeyPackages reports rows a second, in batches of 500.
-func BenchmarkAddKeyPackages(b *testing.B) {
-	s := open(b, filepath.Join(b.TempDir(), "store.db"))
-	furnish(b, s)
-	source := rand.New(rand.NewPCG(1, 2))
-	n := 0
-	for b.Loop() {
-		batch := rows(0, 500)
-		for i := range batch {
-			for j := 0; j < 32; j += 8 {
-				binary.BigEndian.PutUint64(batch[i].Ref[j:], source.Uint64())
-			}
-		}
-		if err := s.AddKeyPackages(context.Background(), batch); err != nil {
-			b.Fatal(err)
-		}
-		n += len(batch)
-	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rows/s")
 }

@@ -19,12 +19,12 @@ func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 
 // AddWrappingKey implements store.Store.
 func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0 WHERE current = 1"); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, label, token_serial, current, created_at) VALUES (?, ?, ?, 1, ?)",
-			k.ID, k.Label, k.TokenSerial, seconds(k.CreatedAt))
+			blob(k.ID), k.Label, k.TokenSerial, seconds(k.CreatedAt))
 		return err
 	})
 }

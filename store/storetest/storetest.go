@@ -43,6 +43,7 @@ func Run(t *testing.T, open Open) {
 		"a context that ended":           endedContext,
 		"slices are not shared":          slicesAreNotShared,
 		"empty batch":                    emptyBatch,
+		"nothing is stored as empty":     nilBlobs,
 		"names and blobs of every shape": shapes,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -410,6 +411,21 @@ func slicesAreNotShared(t *testing.T, f *fixture) {
 func emptyBatch(t *testing.T, f *fixture) {
 	check(t, "AddKeyPackages of none", f.AddKeyPackages(t.Context(), nil), nil)
 	check(t, "MarkPublished of none", f.MarkPublished(t.Context(), nil, made), nil)
+}
+
+// nilBlobs stores key packages without private keys, as those whose keys a
+// device keeps.
+func nilBlobs(t *testing.T, f *fixture) {
+	check(t, "AddIdentity", f.AddIdentity(t.Context(), store.Identity{Name: "alice"}), nil)
+	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
+	k := keyPackage(ref(1))
+	k.Sealed = nil
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), []store.KeyPackage{k}), nil)
+	got, err := f.KeyPackage(t.Context(), k.Ref)
+	check(t, "KeyPackage", err, nil)
+	if len(got.Sealed) != 0 || string(got.Public) != "public" {
+		t.Errorf("KeyPackage() = %+v, want it without sealed keys", got)
+	}
 }
 
 func shapes(t *testing.T, f *fixture) {

@@ -1,0 +1,65 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// Those of one identity are found without reading the others.
+func TestListingOfAnIdentityUsesTheIndex(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	for _, f := range []store.Filter{{Identity: "alice"}, {Identity: "alice", State: store.Available}} {
+		text, args := condition(f)
+		scan := func(s scanner) (detail string, err error) {
+			return detail, s.Scan(new(int), new(int), new(int), &detail)
+		}
+		plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+selectKeyPackage+" WHERE "+text, append(args, sql.Named("after", 0), sql.Named("page", page))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := strings.Join(plan, "\n")
+		if !strings.Contains(all, "SEARCH key_packages USING COVERING INDEX key_packages_by_identity (identity=? AND state=? AND rowid>?)") ||
+			strings.Contains(all, "SCAN k") || strings.Contains(all, "SCAN key_packages") {
+			t.Errorf("plan of %+v =\n%s\nwant no scan of key_packages", f, all)
+		}
+	}
+}
+
+// A batch whose context ends while it waits or runs leaves nothing behind, and
+// its error says why.
+func TestContextThatEndsInABatch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	s, other := open(t, path), open(t, path)
+	furnish(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := s.write(ctx, func(inside context.Context, tx *sql.Tx) error {
+		cancel()
+		if inside.Err() != nil {
+			t.Errorf("the context inside a transaction ended, want it not to")
+		}
+		for range 100 { // until the transaction is rolled back
+			if _, err := tx.ExecContext(inside, "UPDATE wrapping_keys SET uses = uses + 1"); err != nil {
+				return err
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("write() err = %v, want %v", err, context.Canceled)
+	}
+	if err := other.AddKeyPackages(t.Context(), rows(0, 1)); err != nil {
+		t.Errorf("AddKeyPackages() afterwards err = %v, want nil", err)
+	}
+	key, err := s.CurrentWrappingKey(t.Context())
+	if err != nil || key.Uses != 1 {
+		t.Errorf("Uses = %d (%v), want 1", key.Uses, err)
+	}
+}
