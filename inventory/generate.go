@@ -69,7 +69,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 
-	made := make(chan store.KeyPackage, inv.Batch)
+	made := make(chan store.KeyPackage, max(inv.Batch, 1))
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
 	for range max(inv.Workers, 1) {

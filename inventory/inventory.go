@@ -42,12 +42,13 @@ type Config struct {
 	Store store.Store
 	// OpenVault finds the wrapping key with the given id in the token.
 	OpenVault func(context.Context, vault.KeyID) (*vault.Vault, error)
-	// Rand is the source of private keys and nonces.
+	// Rand is the source of private keys and nonces, read by all workers at once.
 	Rand io.Reader
 	// Workers is how many key packages are in the making at once: the number
 	// of the token's sessions, or more where processors outnumber them.
 	Workers int
-	// Batch is how many key packages one transaction of the store takes.
+	// Batch is how many key packages one transaction of the store takes, 1 or
+	// more.
 	Batch int
 }
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/hsm-kp/hsm-kp/store"
 )
@@ -21,11 +23,40 @@ func openOutFolder(path string) (*outFolder, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make output folder: %w", err)
 	}
-	probe, err := os.CreateTemp(path, ".hsm-kp-*")
+	probe, err := os.CreateTemp(path, temporary)
 	if err != nil {
 		return nil, fmt.Errorf("write to output folder: %w", bare(err))
 	}
-	return &outFolder{path}, errors.Join(probe.Close(), os.Remove(probe.Name()))
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name()), sweep(path)); err != nil {
+		return nil, fmt.Errorf("write to output folder: %w", err)
+	}
+	return &outFolder{path}, nil
+}
+
+// temporary is the name of a file that is being written.
+const temporary = ".hsm-kp-*"
+
+// sweep removes temporary files that a killed run left behind. Those of a run
+// that goes on are younger.
+func sweep(path string) error {
+	old, err := filepath.Glob(filepath.Join(globEscape(path), temporary))
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, name := range old {
+		info, err := os.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < time.Hour {
+			continue // gone already, not ours, or in use
+		}
+		faults = append(faults, os.Remove(name))
+	}
+	return errors.Join(faults...)
+}
+
+// globEscape quotes what filepath.Glob would take for a pattern.
+func globEscape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // write puts the public part of record into the folder and returns the file's
@@ -60,7 +91,7 @@ func (o *outFolder) sync() error {
 // replaceFile writes a file under a temporary name and renames it, and leaves
 // nothing behind when it fails.
 func replaceFile(name string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".hsm-kp-*")
+	f, err := os.CreateTemp(filepath.Dir(name), temporary)
 	if err != nil {
 		return bare(err)
 	}
