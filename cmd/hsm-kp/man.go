@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -18,6 +20,7 @@ func manCommand(u *ui) *cli.Command {
 			if err := wantArgs(c); err != nil {
 				return err
 			}
+			describe("hsm-kp", c.App.Commands)
 			page, err := c.App.ToManWithSection(1)
 			if err != nil {
 				return err
@@ -25,5 +28,15 @@ func manCommand(u *ui) *cli.Command {
 			u.printf("%s", page)
 			return nil
 		},
+	}
+}
+
+// describe puts the descriptions, with their examples, where the library's
+// manual page has room for text: into the usage.
+func describe(path string, commands []*cli.Command) {
+	for _, c := range commands {
+		name := path + " " + c.Name
+		c.UsageText = strings.TrimSpace(name+" "+c.ArgsUsage) + "\n\n" + c.Description
+		describe(name, c.Subcommands)
 	}
 }
