@@ -77,11 +77,11 @@ func openStore(tb testing.TB, path string) *sqlite.Store {
 
 func (f *fixture) addWrappingKey(tb testing.TB) vault.KeyID {
 	tb.Helper()
-	id, err := vault.CreateKey(tb.Context(), f.token, "test")
+	id, stamp, err := vault.CreateKey(tb.Context(), f.token, rand.Reader, "test")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := f.store.AddWrappingKey(tb.Context(), store.WrappingKey{ID: id, CreatedAt: now}); err != nil {
+	if err := f.store.AddWrappingKey(tb.Context(), store.WrappingKey{ID: id, Stamp: stamp, CreatedAt: now}); err != nil {
 		tb.Fatal(err)
 	}
 	return id

@@ -39,11 +39,11 @@ type Request struct {
 	Count uint64
 	// LastResort marks them with the last_resort extension.
 	LastResort bool
-	// Published records them as handed out from the start, for a caller that
-	// writes them where others may take them: a crash between the commit and
-	// the writing then leaves a key package that can be written again, never
-	// one that is handed out twice.
-	Published bool
+	// Pending records them as pending, for a caller that writes them where others
+	// may take them, and marks them as published once that is done: a crash in
+	// between leaves key packages that are known to be in doubt and can be
+	// written again, and never one that is handed out twice.
+	Pending bool
 	// Now is the time that lifetimes are counted from.
 	Now time.Time
 }
@@ -169,9 +169,9 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
 	}
-	key, err := inv.Store.CurrentWrappingKey(ctx)
+	key, err := inv.currentKey(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find the current wrapping key: %w", err)
+		return nil, err
 	}
 	if key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses {
 		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
@@ -181,8 +181,8 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		return nil, err
 	}
 	state := store.Available
-	if r.Published {
-		state = store.Published
+	if r.Pending {
+		state = store.Pending
 	}
 	record := store.KeyPackage{
 		Identity:      r.Identity.Name,
@@ -194,9 +194,6 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		CreatedAt:     r.Now.UTC().Truncate(time.Second),
 		NotBefore:     time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(),
 		NotAfter:      time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(),
-	}
-	if r.Published {
-		record.PublishedAt = record.CreatedAt
 	}
 	return &line{inv: inv, builder: builder, vault: v, record: record, request: r}, nil
 }

@@ -165,10 +165,10 @@ func TestABatchThatDoesNotFillIsStoredForItsAge(t *testing.T) {
 	f.checkShownIsStored(t, &s)
 }
 
-func TestPublishedAndLastResortAreRecorded(t *testing.T) {
+func TestPendingAndLastResortAreRecorded(t *testing.T) {
 	f := newFixture(t)
 	r := request(f.identity(t, "alice", suite1), 2)
-	r.Published, r.LastResort = true, true
+	r.Pending, r.LastResort = true, true
 	if _, err := f.inventory().Generate(t.Context(), r, new(shown).take); err != nil {
 		t.Fatalf("Generate() err = %v, want nil", err)
 	}
@@ -177,7 +177,7 @@ func TestPublishedAndLastResortAreRecorded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if record.State != store.Published || !record.PublishedAt.Equal(now) || !record.LastResort || !kp.LastResort() {
+		if record.State != store.Pending || !record.PublishedAt.IsZero() || !record.LastResort || !kp.LastResort() {
 			t.Errorf("record = %+v, want a key package of last resort that is published", record)
 		}
 	}

@@ -66,7 +66,8 @@ func New(c Config) *Inventory {
 	return &Inventory{Config: c, vaults: make(map[string]*vault.Vault)}
 }
 
-// vault returns the vault of one wrapping key, found in the token once.
+// vault returns the vault of one wrapping key, found in the token and recognized
+// once.
 func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -76,6 +77,9 @@ func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, 
 	v, err := inv.OpenVault(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
+	}
+	if err := inv.recognize(ctx, v); err != nil {
+		return nil, fmt.Errorf("recognize wrapping key %v: %w", id, err)
 	}
 	inv.vaults[string(id)] = v
 	return v, nil
@@ -132,17 +136,40 @@ func refRange(prefix string) (lo, hi []byte, err error) {
 	return lo, append(hi, bytes.Repeat([]byte{0xFF}, maxRefBytes-len(hi))...), nil
 }
 
+// ErrMixedUp reports a record whose key package is not the one that its ref, or
+// its private keys, are of.
+var ErrMixedUp = errors.New("record was changed outside of hsm-kp: its parts are not of one key package")
+
+// Public returns the key package of a record. Its ref is computed anew: what
+// leaves the program is what the ref names. The error wraps ErrMixedUp where it
+// is not.
+func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
+	kp, err := keypackage.Parse(record.Public)
+	if err != nil {
+		return nil, fmt.Errorf("read stored key package %x: %w: %w", record.Ref, ErrMixedUp, err)
+	}
+	ref, err := kp.Ref()
+	if err != nil || !bytes.Equal(ref, record.Ref) || record.Suite != uint16(kp.CipherSuite) {
+		return nil, fmt.Errorf("read stored key package %x: %w", record.Ref, ErrMixedUp)
+	}
+	return kp, nil
+}
+
 // PrivateKeys unseals the private keys of the key package ref. The caller
 // clears them. The error is store.ErrNotFound where there is no such key
-// package.
+// package, and wraps ErrMixedUp where the keys do not fit the public part.
 func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vault.PrivateKeys, error) {
 	record, err := inv.Store.KeyPackage(ctx, ref)
 	if err != nil {
 		return vault.PrivateKeys{}, fmt.Errorf("load key package %v: %w", ref, err)
 	}
-	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
+	kp, err := Public(&record)
+	if err != nil {
+		return vault.PrivateKeys{}, err
+	}
+	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
 	if !ok {
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: unknown cipher suite %v", ref, ciphersuite.ID(record.Suite))
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: unknown cipher suite %v", ref, kp.CipherSuite)
 	}
 	v, err := inv.vault(ctx, record.WrappingKeyID)
 	if err != nil {
@@ -151,6 +178,10 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vaul
 	keys, err := v.Unseal(ctx, ref, suite, record.Sealed)
 	if err != nil {
 		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+	}
+	if !bytes.Equal(keys.Init.PublicKey(), kp.InitKey) || !bytes.Equal(keys.Encryption.PublicKey(), kp.LeafNode.EncryptionKey) {
+		keys.Clear()
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, ErrMixedUp)
 	}
 	return keys, nil
 }

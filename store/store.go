@@ -20,6 +20,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists reports a name, an id or a ref that the store already has.
 	ErrExists = errors.New("it exists already")
+	// ErrState reports a key package that is not in the state it would have to
+	// be in.
+	ErrState = errors.New("not in the state for that")
 	// ErrBusy reports a store that another process has held for too long.
 	ErrBusy = errors.New("the store is held by another process")
 	// ErrFull reports a disk without room.
@@ -35,6 +38,9 @@ type State string
 
 // The states of a key package.
 const (
+	// Pending: made to be written to a folder, and perhaps not written yet. It is
+	// handed out to nobody else: it may be in the folder.
+	Pending State = "pending"
 	// Available: made, and not handed out.
 	Available State = "available"
 	// Published: handed out. It must not be handed out again.
@@ -42,7 +48,7 @@ const (
 )
 
 // States are all states, in the order of a life.
-var States = []State{Available, Published}
+var States = []State{Pending, Available, Published}
 
 // Identity is a signer of key packages.
 type Identity struct {
@@ -53,6 +59,8 @@ type Identity struct {
 	KeyID        []byte // CKA_ID
 	KeyLabel     string // CKA_LABEL
 	TokenSerial  string
+	WeakKey      bool   // the operator allowed a key that could leave its token
+	Stamp        []byte // authenticates all of it but KeyLabel and CreatedAt
 	CreatedAt    time.Time
 }
 
@@ -61,6 +69,7 @@ type WrappingKey struct {
 	ID          []byte // CKA_ID
 	Label       string // CKA_LABEL
 	TokenSerial string
+	Stamp       []byte // by which the key is recognized
 	Current     bool   // new key packages are sealed with it
 	Uses        uint64 // how often it has sealed
 	CreatedAt   time.Time
@@ -123,10 +132,12 @@ type Store interface {
 	KeyPackages(ctx context.Context, f Filter) iter.Seq2[KeyPackage, error]
 	// FindRefs returns at most limit refs in [lo, hi], compared byte by byte.
 	FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error)
-	// MarkPublished moves available key packages to published, all or none.
-	// Those that are published already keep their time. The error is
-	// ErrNotFound for an unknown ref.
-	MarkPublished(ctx context.Context, refs [][]byte, at time.Time) error
+	// Move moves key packages that are in one of the states from to the state to,
+	// all or none. One that becomes published gets the time at, unless it has been
+	// published before. The error is ErrNotFound for an unknown ref, ErrState for
+	// a key package in another state: of two callers that move the same one out of
+	// a state, one wins.
+	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
 	// Count returns how many key packages of an identity, or of all where name
 	// is empty, are in each state.
 	Count(ctx context.Context, name string) (map[State]uint64, error)

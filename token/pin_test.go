@@ -140,6 +140,9 @@ func TestFileDescriptorIsReadOnceToItsEnd(t *testing.T) {
 		fmt.Fprintln(w, "34")
 		w.Close()
 	}()
+	if _, err := token.FD(int(r.Fd())).Read(t.Context()); err == nil {
+		t.Error("Read() of a descriptor that this process opened err = nil, want one")
+	}
 	source := token.FD(dup(t, r))
 	readPIN(t, source, "1234")
 	if _, err := source.Read(t.Context()); err == nil {

@@ -71,7 +71,9 @@ func (e *FileModeError) Error() string {
 }
 
 // FD reads the PIN from an open file descriptor, such as the end of a pipe, to
-// its end, and closes it. It can be read once.
+// its end, and closes it. It can be read once, and must have been handed to the
+// process: a descriptor that the process opened itself is no PIN, and a wrong PIN
+// counts.
 func FD(n int) PINSource { return &fdSource{fd: n} }
 
 type fdSource struct {
@@ -84,6 +86,9 @@ func (s *fdSource) Read(ctx context.Context) (PIN, error) {
 		return PIN{}, fmt.Errorf("file descriptor %d cannot be read or was read before", s.fd)
 	}
 	name := fmt.Sprintf("file descriptor %d", s.fd)
+	if err := inherited(s.fd); err != nil {
+		return PIN{}, fmt.Errorf("%s: %w", name, err)
+	}
 	f := os.NewFile(uintptr(s.fd), name)
 	if f == nil {
 		return PIN{}, fmt.Errorf("%s is not open", name)

@@ -60,13 +60,37 @@ type Vault struct {
 }
 
 // CreateKey generates a wrapping key in the token, an AES-256 key that can
-// neither leave it nor wrap others, and returns its id.
-func CreateKey(ctx context.Context, t *token.Token, label string) (KeyID, error) {
+// neither leave it nor wrap others, tries it out (see Prove), and returns its id
+// and its stamp. A key that fails is destroyed again.
+func CreateKey(ctx context.Context, t *token.Token, rand io.Reader, label string) (KeyID, []byte, error) {
 	key, err := t.GenerateWrappingKey(ctx, nil, label)
+	if err != nil {
+		return nil, nil, err
+	}
+	stamp, err := prove(ctx, t, rand, key.ID())
+	if err != nil {
+		// Also where ctx is done: the key must not stay behind.
+		return nil, nil, errors.Join(err, t.DestroyWrappingKey(context.WithoutCancel(ctx), key))
+	}
+	return key.ID(), stamp, nil
+}
+
+func prove(ctx context.Context, t *token.Token, rand io.Reader, id KeyID) ([]byte, error) {
+	v, err := Open(ctx, t, id)
 	if err != nil {
 		return nil, err
 	}
-	return key.ID(), nil
+	return v.Prove(ctx, rand)
+}
+
+// DestroyKey destroys a wrapping key in the token: nothing that it sealed opens
+// any more.
+func DestroyKey(ctx context.Context, t *token.Token, id KeyID) error {
+	key, err := t.FindWrappingKey(ctx, id)
+	if err != nil {
+		return err
+	}
+	return t.DestroyWrappingKey(ctx, key)
 }
 
 // Open finds the wrapping key with the given id, once, and checks its

@@ -32,7 +32,7 @@ func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
 
 func newVault(tb testing.TB, t *token.Token) *vault.Vault {
 	tb.Helper()
-	id, err := vault.CreateKey(tb.Context(), t, "test")
+	id, _, err := vault.CreateKey(tb.Context(), t, rand.Reader, "test")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -21,7 +22,7 @@ const defaultConfig = "/etc/hsm-kp/hsm-kp.yaml"
 
 var jsonFlag = &cli.BoolFlag{Name: "json", Usage: "print JSON"}
 
-var outFlag = &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write public parts to `DIR`/<KeyPackageRef>.mls"}
+var outFlag = &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write public parts to `DIR`/REF.mls"}
 
 // newApp describes the whole command line.
 func newApp(u *ui) *cli.App {
@@ -59,16 +60,31 @@ configuration, 3 the token could not be used.`,
 			completionCommand(u), manCommand(u),
 		},
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("there is no command %q", c.Args().First())
-			}
-			return cli.ShowAppHelp(c)
+			return showHelp(c)
 		},
 		// Errors are printed and turned into an exit status in one place: run.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
 	setUsageErrors(app)
 	return app
+}
+
+// showHelp answers a command line without a command: `hsm-kp`, `hsm-kp help` and
+// `hsm-kp help COMMAND`; any other word is a mistake.
+func showHelp(c *cli.Context) error {
+	switch word := c.Args().First(); {
+	case word == "help" && c.NArg() > 1:
+		return cli.ShowCommandHelp(c, c.Args().Get(1))
+	case word == "" || word == "help":
+		return cli.ShowAppHelp(c)
+	default:
+		for _, near := range c.App.Commands {
+			if strings.HasPrefix(near.Name, word) || strings.HasPrefix(word, near.Name) {
+				return usagef("there is no command %q; did you mean %q?", word, near.Name)
+			}
+		}
+		return usagef("there is no command %q", word)
+	}
 }
 
 // setUsageErrors makes every fault that the library finds in a command line a

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -191,7 +192,8 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 		return fail(err)
 	}
 	undo = append(undo, b.store.Close)
-	if b.vaultID, err = vault.CreateKey(ctx, b.token, "hsm-kp bench"); err != nil {
+	var stamp []byte
+	if b.vaultID, stamp, err = vault.CreateKey(ctx, b.token, rand.Reader, "hsm-kp bench"); err != nil {
 		return fail(err)
 	}
 	if b.sealing, err = b.token.FindWrappingKey(ctx, b.vaultID); err != nil {
@@ -200,7 +202,7 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 	undo = append(undo, func() error {
 		return b.token.DestroyWrappingKey(context.WithoutCancel(ctx), b.sealing)
 	})
-	err = b.store.AddWrappingKey(ctx, store.WrappingKey{ID: b.vaultID, Label: "hsm-kp bench", TokenSerial: b.token.Info().Serial, CreatedAt: time.Now()})
+	err = b.store.AddWrappingKey(ctx, store.WrappingKey{ID: b.vaultID, Label: "hsm-kp bench", TokenSerial: b.token.Info().Serial, Stamp: stamp, CreatedAt: time.Now()})
 	if err != nil {
 		return fail(err)
 	}
@@ -249,15 +251,24 @@ func (b *bench) identity(ctx context.Context, s *ciphersuite.Suite) (*identity.I
 	credential := keypackage.BasicCredential([]byte(name))
 	id, err := identity.New(name, s, credential, key.PublicKey(), key)
 	if err == nil {
-		err = b.store.AddIdentity(ctx, store.Identity{
-			Name: name, Suite: uint16(s.ID), Credential: credential.Bytes(), SignatureKey: key.PublicKey(),
-			KeyID: key.ID(), KeyLabel: key.Label(), TokenSerial: b.token.Info().Serial, CreatedAt: time.Now(),
-		})
+		err = b.addIdentity(ctx, name, s, key)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, key.Delete(context.WithoutCancel(ctx)))
 	}
 	return id, key, nil
+}
+
+// addIdentity records an identity in the temporary store.
+func (b *bench) addIdentity(ctx context.Context, name string, s *ciphersuite.Suite, key *signer.Key) error {
+	record := store.Identity{
+		Name: name, Suite: uint16(s.ID), Credential: keypackage.BasicCredential([]byte(name)).Bytes(), SignatureKey: key.PublicKey(),
+		KeyID: key.ID(), KeyLabel: key.Label(), TokenSerial: b.token.Info().Serial, CreatedAt: time.Now(),
+	}
+	if err := inventoryOver(b.config, b.store, b.token).StampIdentity(ctx, &record); err != nil {
+		return err
+	}
+	return b.store.AddIdentity(ctx, record)
 }
 
 // measureGenerate runs the pipeline of `hsm-kp generate` until the time is up
@@ -295,11 +306,7 @@ func (b *bench) coldStarts(ctx context.Context) ([]float64, error) {
 		return nil, err
 	}
 	defer key.Delete(context.WithoutCancel(ctx))
-	err = b.store.AddIdentity(ctx, store.Identity{
-		Name: "cold", Suite: uint16(s.ID), Credential: keypackage.BasicCredential([]byte("cold")).Bytes(), SignatureKey: key.PublicKey(),
-		KeyID: key.ID(), KeyLabel: key.Label(), TokenSerial: b.token.Info().Serial, CreatedAt: time.Now(),
-	})
-	if err != nil {
+	if err := b.addIdentity(ctx, "cold", s, key); err != nil {
 		return nil, err
 	}
 	var times []float64

@@ -46,7 +46,7 @@ const bashCompletion = `# bash completion for hsm-kp
 _hsm_kp() {
   local word=${COMP_WORDS[COMP_CWORD]} ask
   ask=("${COMP_WORDS[@]:0:COMP_CWORD}")
-  [[ $word == -* ]] && ask+=("$word")
+  [[ $word == -* ]] && ask+=("${word/#--/-}")
   COMPREPLY=($(compgen -W "$("${ask[@]}" --generate-bash-completion 2>/dev/null)" -- "$word"))
   [[ ${#COMPREPLY[@]} -eq 0 ]] && COMPREPLY=($(compgen -f -- "$word"))
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
@@ -40,8 +43,10 @@ Examples:
 					if err != nil {
 						return err
 					}
-					if _, err := policyOf(cfg); err != nil {
-						return err
+					_, policyErr := policyOf(cfg)
+					_, tokenErr := tokenConfig(cfg)
+					if err := errors.Join(policyErr, tokenErr); err != nil {
+						return fmt.Errorf("config %s: %w", c.String("config"), err)
 					}
 					u.printf("%s: ok\n", c.String("config"))
 					return nil

@@ -139,7 +139,7 @@ func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, 
 var errNoIdentity = errors.New("there is no such identity")
 
 // openIdentity loads an identity and finds its key in the token by CKA_ID. A
-// key that was swapped is refused.
+// record that was changed, or a key that was swapped, is refused.
 func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
 	record, err := e.identityRecord(ctx, name)
 	if err != nil {
@@ -153,11 +153,14 @@ func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity
 	if err != nil {
 		return nil, fmt.Errorf("read stored credential of %q: %w", name, err)
 	}
-	t, err := e.openToken(ctx)
+	inv, err := e.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	key, err := findKey(ctx, t, token.KeyQuery{ID: record.KeyID}, false)
+	if err := inv.CheckIdentity(ctx, &record); err != nil {
+		return nil, err
+	}
+	key, err := findKey(ctx, e.token, token.KeyQuery{ID: record.KeyID}, record.WeakKey)
 	if err != nil {
 		return nil, fmt.Errorf("find signature key of %q: %w", name, err)
 	}
@@ -171,7 +174,7 @@ func (e *env) suite(name string) (*ciphersuite.Suite, error) {
 	}
 	s, err := ciphersuite.Parse(name)
 	if err != nil {
-		return nil, usagef("%v", err)
+		return nil, usagef("%v; it has\n%s", err, suiteList())
 	}
 	return s, nil
 }
@@ -192,11 +195,28 @@ func policyOf(cfg *config.Config) (identity.Policy, error) {
 		}
 		p.Supported.CipherSuites = append(p.Supported.CipherSuites, s.ID)
 	}
-	for _, e := range kp.Capabilities.Extensions {
-		p.Supported.Extensions = append(p.Supported.Extensions, keypackage.ExtensionType(e))
+	for _, n := range kp.Capabilities.Extensions {
+		e := keypackage.ExtensionType(n)
+		if e.Default() {
+			faults = append(faults, usagef("key_packages.capabilities.extensions: %v is a default type, which RFC 9420, Section 7.2, forbids to list", e))
+		}
+		p.Supported.Extensions = append(p.Supported.Extensions, e)
 	}
-	for _, t := range kp.Capabilities.Proposals {
-		p.Supported.Proposals = append(p.Supported.Proposals, keypackage.ProposalType(t))
+	for _, n := range kp.Capabilities.Proposals {
+		t := keypackage.ProposalType(n)
+		if t.Default() {
+			faults = append(faults, usagef("key_packages.capabilities.proposals: %v is a default type, which RFC 9420, Section 7.2, forbids to list", t))
+		}
+		p.Supported.Proposals = append(p.Supported.Proposals, t)
 	}
 	return p, errors.Join(faults...)
+}
+
+// suiteList names the suites, a line each.
+func suiteList() string {
+	var lines []string
+	for _, s := range ciphersuite.All() {
+		lines = append(lines, fmt.Sprintf("%d  %s", uint16(s.ID), s.Name))
+	}
+	return strings.Join(lines, "\n")
 }

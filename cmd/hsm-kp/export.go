@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
 )
 
 func exportCommand(u *ui) *cli.Command {
@@ -15,17 +18,29 @@ func exportCommand(u *ui) *cli.Command {
 		Category:  categoryKeep,
 		Usage:     "write the public parts of stored key packages",
 		ArgsUsage: "REF...",
-		Description: `Writes each as an MLSMessage to DIR/<KeyPackageRef>.mls and records it as
-published: from then on it has left hsm-kp's hands. A key package that is
-published already may be written again.
+		Description: `Writes each as an MLSMessage to DIR/REF.mls and records it as published: from
+then on it has left hsm-kp's hands, and is not written a second time unless
+--again says so. Of two exports of the same key package at once, one succeeds.
+--pending writes those that a run was writing when it was cut short; run it when
+no other run is writing.
 
 Examples:
    hsm-kp export 3f9a61c2 --out spool/
-   hsm-kp list --refs --state available | xargs hsm-kp export --out spool/`,
-		Flags: []cli.Flag{outFlag, jsonFlag},
+   hsm-kp list --refs --state available --limit 50 | xargs -r hsm-kp export --out spool/
+   hsm-kp export --pending --out spool/`,
+		Flags: []cli.Flag{
+			outFlag,
+			&cli.BoolFlag{Name: "again", Usage: "write also those that were handed out before"},
+			&cli.BoolFlag{Name: "pending", Usage: "write all that are pending, instead of REFs"},
+			jsonFlag,
+		},
 		Action: func(c *cli.Context) error {
-			if err := wantSomeArgs(c, "REF"); err != nil {
-				return err
+			if !c.Bool("pending") {
+				if err := wantSomeArgs(c, "REF"); err != nil {
+					return err
+				}
+			} else if c.NArg() > 0 {
+				return usagef("export: --pending takes no REF")
 			}
 			if c.String("out") == "" {
 				return usagef("export: --out DIR is missing")
@@ -35,7 +50,11 @@ Examples:
 				return err
 			}
 			defer e.close()
-			return e.export(c)
+			refs, from, err := e.toExport(c)
+			if err != nil {
+				return err
+			}
+			return e.export(c, refs, from)
 		},
 	}
 }
@@ -46,39 +65,70 @@ type exportedJSON struct {
 	File string `json:"file"`
 }
 
-func (e *env) export(c *cli.Context) error {
-	refs, err := e.resolveAll(c)
-	if err != nil {
-		return err
+// toExport returns which key packages to write, and the states that they may be
+// in.
+func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
+	if c.Bool("pending") {
+		var refs [][]byte
+		for record, err := range e.store.KeyPackages(c.Context, store.Filter{State: store.Pending}) {
+			if err != nil {
+				return nil, nil, fmt.Errorf("list key packages: %w", err)
+			}
+			refs = append(refs, record.Ref)
+		}
+		return refs, []store.State{store.Pending}, nil
 	}
+	refs, err := e.resolveAll(c)
+	if c.Bool("again") {
+		return refs, store.States, err
+	}
+	return refs, []store.State{store.Available}, err
+}
+
+// export writes key packages. They are pending while it does: whatever happens,
+// nobody else hands them out.
+func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	out, err := openOutFolder(c.String("out"))
 	if err != nil {
 		return err
 	}
-	// First the record, then the file: a crash between the two leaves a key
-	// package to be written again, never one that could be handed out twice.
-	if err := e.store.MarkPublished(c.Context, refs, time.Now()); err != nil {
+	if err := e.store.Move(c.Context, refs, from, store.Pending, time.Now()); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	records := make([]store.KeyPackage, len(refs))
+	expired := 0
+	for i, ref := range refs {
+		if records[i], err = e.store.KeyPackage(c.Context, ref); err != nil {
+			return err
+		}
+		if records[i].NotAfter.Before(time.Now()) {
+			expired++
+		}
+	}
+	files, err := out.writeAll(records)
+	if err != nil {
 		return err
 	}
-	for _, ref := range refs {
-		record, err := e.store.KeyPackage(c.Context, ref)
-		if err != nil {
-			return err
+	if err := e.store.Move(context.WithoutCancel(c.Context), refs, []store.State{store.Pending}, store.Published, time.Now()); err != nil {
+		return err
+	}
+	if expired > 0 {
+		e.ui.warnf("%d of %s are past their lifetime: every peer refuses them", expired, plural(len(refs), "key package"))
+	}
+	return e.printExported(c.Bool("json"), refs, files)
+}
+
+func (e *env) printExported(asJSON bool, refs [][]byte, files []string) error {
+	for i, ref := range refs {
+		if !asJSON {
+			e.ui.printf("%s\n", files[i])
+			continue
 		}
-		file, err := out.write(&record)
-		if err != nil {
-			return err
-		}
-		if c.Bool("json") {
-			err = e.ui.jsonLine(exportedJSON{keypackage.Ref(ref).String(), file})
-		} else {
-			e.ui.printf("%s\n", file)
-		}
-		if err != nil {
+		if err := e.ui.jsonLine(exportedJSON{keypackage.Ref(ref).String(), files[i]}); err != nil {
 			return err
 		}
 	}
-	return out.sync()
+	return nil
 }
 
 // resolveAll turns all arguments into KeyPackageRefs, or tells all that is
@@ -86,13 +136,16 @@ func (e *env) export(c *cli.Context) error {
 func (e *env) resolveAll(c *cli.Context) ([][]byte, error) {
 	var refs [][]byte
 	var faults []error
+	seen := make(map[string]bool)
 	for _, arg := range c.Args().Slice() {
 		ref, err := e.records().Resolve(c.Context, arg)
-		if err != nil {
+		switch {
+		case err != nil:
 			faults = append(faults, err)
-			continue
+		case !seen[string(ref)]:
+			seen[string(ref)] = true
+			refs = append(refs, ref)
 		}
-		refs = append(refs, ref)
 	}
 	return refs, errors.Join(faults...)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -22,8 +21,9 @@ func generateCommand(u *ui) *cli.Command {
 		Usage:    "make key packages: signed in the token, private keys sealed and stored",
 		Description: `Nothing is printed or written before it is durable in the store. Ctrl-C ends the
 batch under way, stores it and says how many there are; run the command again
-for the rest. With --out the key packages count as published: they have left
-hsm-kp's hands.
+for the rest. With --out the key packages are pending until their files are on
+the disk, and then published: they have left hsm-kp's hands. What a crash left
+pending, "hsm-kp export --pending" writes.
 
 Examples:
    hsm-kp generate --identity alice --count 1000
@@ -47,6 +47,9 @@ Examples:
 			}
 			if c.Uint64("count") == 0 {
 				return usagef("generate: --count must be at least 1")
+			}
+			if c.IsSet("out") && c.String("out") == "" {
+				return usagef("generate: --out names no folder")
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -96,16 +99,16 @@ func (e *env) generate(c *cli.Context, policy identity.Policy) error {
 	if err != nil {
 		return err
 	}
-	g := &generation{ui: e.ui, out: out, json: c.Bool("json"), count: c.Uint64("count"), start: time.Now()}
+	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), count: c.Uint64("count"), start: time.Now()}
 	stored, err := inv.Generate(c.Context, inventory.Request{
 		Identity:   id,
 		Policy:     policy,
 		Count:      g.count,
 		LastResort: c.Bool("last-resort"),
-		Published:  out != nil,
+		Pending:    out != nil,
 		Now:        g.start,
 	}, g.show)
-	return g.finish(c.Context, id, stored, err)
+	return g.finish(context.Cause(c.Context), id, stored, err)
 }
 
 // warnLifetime names what refuses a lifetime that is longer than every known
@@ -114,6 +117,8 @@ func warnLifetime(u *ui, p identity.Policy) {
 	const day = 24 * time.Hour
 	total := p.Lifetime + p.Backdate
 	switch {
+	case total < 0: // too long to add up
+		u.warnf("a lifetime of %s: go-mls refuses to join with more than 90d; OpenMLS declares a maximum of 84d and 1h", days(p.Lifetime))
 	case total > 90*day:
 		u.warnf("a total lifetime of %s: go-mls refuses to join with more than 90d; OpenMLS declares a maximum of 84d and 1h", days(total))
 	case total > defaultMaxLifetime:
@@ -133,7 +138,8 @@ func days(d time.Duration) string {
 
 // generation shows what a run of generate has made so far.
 type generation struct {
-	ui    *ui
+	*env
+	ctx   context.Context // of what must be done to the end
 	out   *outFolder
 	json  bool
 	count uint64
@@ -141,17 +147,15 @@ type generation struct {
 	start time.Time
 }
 
-// show takes a batch that is durable: it writes and prints its public parts.
+// show takes a batch that is durable: it writes its public parts, then prints
+// them.
 func (g *generation) show(batch []store.KeyPackage) error {
-	for i := range batch {
-		if err := g.showOne(&batch[i]); err != nil {
-			return err
-		}
+	files, err := g.publish(batch)
+	if err != nil {
+		return err
 	}
-	if g.json {
-		if err := g.ui.flush(); err != nil {
-			return err
-		}
+	if err := g.print(batch, files); err != nil {
+		return err
 	}
 	g.shown += uint64(len(batch))
 	elapsed := time.Since(g.start)
@@ -161,18 +165,34 @@ func (g *generation) show(batch []store.KeyPackage) error {
 	return nil
 }
 
-func (g *generation) showOne(record *store.KeyPackage) error {
-	file := ""
-	if g.out != nil {
-		var err error
-		if file, err = g.out.write(record); err != nil {
-			return err
-		}
+// publish writes a batch to the output folder, where there is one, and records
+// it as published once it is on the disk.
+func (g *generation) publish(batch []store.KeyPackage) ([]string, error) {
+	if g.out == nil {
+		return make([]string, len(batch)), nil
 	}
+	files, err := g.out.writeAll(batch)
+	if err != nil {
+		return nil, err
+	}
+	refs := make([][]byte, len(batch))
+	for i := range batch {
+		refs[i] = batch[i].Ref
+		batch[i].State, batch[i].PublishedAt = store.Published, time.Now()
+	}
+	return files, g.store.Move(g.ctx, refs, []store.State{store.Pending}, store.Published, time.Now())
+}
+
+func (g *generation) print(batch []store.KeyPackage, files []string) error {
 	if !g.json {
 		return nil
 	}
-	return g.ui.jsonLine(generatedJSON{recordJSON: recordOf(record), File: file})
+	for i := range batch {
+		if err := g.ui.jsonLine(generatedJSON{recordJSON: recordOf(&batch[i]), File: files[i]}); err != nil {
+			return err
+		}
+	}
+	return g.ui.flush()
 }
 
 // generatedJSON is a line of generate --json.
@@ -182,15 +202,12 @@ type generatedJSON struct {
 }
 
 // finish says what was done, and what is left to do where it went wrong.
-func (g *generation) finish(ctx context.Context, id *identity.Identity, stored uint64, err error) error {
-	if g.out != nil {
-		err = errors.Join(err, g.out.sync())
-	}
+func (g *generation) finish(cause error, id *identity.Identity, stored uint64, err error) error {
 	elapsed := time.Since(g.start)
 	done := fmt.Sprintf("%s for %q (%v) in %v", plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
-		g.ui.notef("%s stored; the last %d may not all be in %s", done, stored-g.shown, g.out.path)
+		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.path)
 	case err != nil:
 		g.ui.notef("%s stored", done)
 	case g.json:
@@ -199,21 +216,16 @@ func (g *generation) finish(ctx context.Context, id *identity.Identity, stored u
 		if g.out != nil {
 			g.ui.printf("wrote them to %s\n", g.out.path)
 		}
+		err = g.ui.flush()
+		if err != nil {
+			g.ui.notef("%s stored", done)
+		}
 	}
 	if errors.Is(err, inventory.ErrInterrupted) {
-		return fmt.Errorf("%w: %d of %s are stored: %w", errPartial, stored, plural(g.count, "key package"), context.Cause(ctx))
+		return fmt.Errorf("%w: %d of %s are stored: %w", errPartial, stored, plural(g.count, "key package"), cause)
 	}
 	return err
 }
 
 // errPartial ends a command that was told to stop before it had done all.
 var errPartial = errors.New("stopped early")
-
-// messageOf returns the MLSMessage around a stored key package.
-func messageOf(record *store.KeyPackage) ([]byte, error) {
-	kp, err := keypackage.Parse(record.Public)
-	if err != nil {
-		return nil, fmt.Errorf("read stored key package %x: %w", record.Ref, err)
-	}
-	return kp.Message(), nil
-}

@@ -9,6 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -35,11 +36,12 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &usage), errors.As(err, &configError):
 		return exitUsage
-	case errors.Is(err, vault.ErrSealed): // a fault of the data, not of the token that says so
+	case isAny(err, vault.ErrSealed, vault.ErrStamp): // a fault of the data, not of the token that says so
 		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
 		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, vault.ErrWeakKey, softhsm.ErrNotInstalled):
+		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, softhsm.ErrNotInstalled, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
+		as[*signer.WeakKeyError](err):
 		return exitToken
 	}
 	return exitFailed
@@ -70,6 +72,7 @@ var hints = []struct {
 	{is(token.ErrNoToken), "see token.label, token.serial and token.slot in the config, and the variables that the module needs under token.environment"},
 	{is(token.ErrUninitialized), "initialise it with its own tool; only `hsm-kp init --softhsm DIR` makes tokens"},
 	{is(vault.ErrSealed), "the record was changed or damaged since it was stored; a backup of the store may have it whole"},
+	{is(vault.ErrStamp, inventory.ErrMixedUp), "somebody wrote to the store, or replaced a key in the token; nothing was signed or shown: compare with a backup"},
 	{is(vault.ErrWeakKey), "wrapping keys are made by `hsm-kp init`, in the token; one from elsewhere is not taken"},
 	{is(token.ErrNotFound), "the key may be in another token, or was deleted there"},
 	{is(token.ErrAmbiguousKey), "choose one by its CKA_ID with --key-id"},
@@ -79,7 +82,7 @@ var hints = []struct {
 	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
-	{is(errNoWrappingKey), "`hsm-kp init` makes one in the token"},
+	{is(inventory.ErrNoWrappingKey), "`hsm-kp init` makes one in the token"},
 	{is(errUnwrapRefused), "set it to true in the config if an MLS library outside is to hold the private keys"},
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},
 	{is(inventory.ErrAmbiguousRef), "give more of its digits"},
@@ -91,6 +94,7 @@ var hints = []struct {
 	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user"},
 	{as[*sqlite.SchemaError], "install the newer hsm-kp, or use another store"},
 	{is(store.ErrExists), "choose another name"},
+	{is(store.ErrState), "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
@@ -116,7 +120,4 @@ func as[T error](err error) bool {
 }
 
 // configMissing fits a config file that is not there.
-func configMissing(err error) bool {
-	var path *fs.PathError
-	return errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && path.Op == "open"
-}
+func configMissing(err error) bool { return as[*config.Error](err) && errors.Is(err, fs.ErrNotExist) }

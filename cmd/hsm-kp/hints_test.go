@@ -24,12 +24,12 @@ func TestExitStatuses(t *testing.T) {
 	for status, errs := range map[int][]error{
 		exitDone: {nil},
 		exitFailed: {
-			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, errNoWrappingKey, errUnwrapRefused,
+			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 			errNotKeyPackage, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
-			identity.ErrKeyMismatch, keypackage.ErrSignerFault, hpke.ErrOpen, syscall.ENOSPC,
+			inventory.ErrMixedUp, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
@@ -39,7 +39,7 @@ func TestExitStatuses(t *testing.T) {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
 			token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists, token.ErrUnsupported, softhsm.ErrNotInstalled,
-			vault.ErrWeakKey,
+			token.ErrClosed, vault.ErrWeakKey, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
 		},
 	} {
 		for _, err := range errs {
@@ -56,10 +56,10 @@ func TestExitStatuses(t *testing.T) {
 // Where a person can do something, they are told what.
 func TestHints(t *testing.T) {
 	for _, err := range []error{
-		errPartial, errNoStore, errNoIdentity, errNoWrappingKey, errUnwrapRefused,
+		errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, &sqlite.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
-		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey,
+		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,
 		usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},
 		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
 		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{},

@@ -130,9 +130,6 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 	if err != nil {
 		return store.Identity{}, err
 	}
-	if err := e.warnSharedKey(ctx, key.ID(), t.Info().Serial); err != nil {
-		return store.Identity{}, err
-	}
 	if n.credential == "" {
 		n.credential = n.name
 	}
@@ -144,9 +141,14 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 		KeyID:        key.ID(),
 		KeyLabel:     key.Label(),
 		TokenSerial:  t.Info().Serial,
+		WeakKey:      n.allowWeak,
 		CreatedAt:    time.Now().UTC().Truncate(time.Second),
 	}
-	if err := e.store.AddIdentity(ctx, record); err != nil {
+	err = inventoryOver(e.config, e.store, t).StampIdentity(ctx, &record)
+	if err == nil {
+		err = e.store.AddIdentity(ctx, record)
+	}
+	if err != nil {
 		if made {
 			err = errors.Join(err, key.Delete(context.WithoutCancel(ctx)))
 		}
@@ -184,7 +186,7 @@ func (e *env) signatureKey(ctx context.Context, t *token.Token, n newIdentity) (
 	if key.Scheme() != n.suite.Signature {
 		return nil, false, usagef("identity create: a key of %v cannot sign for %v", key.Scheme(), n.suite.ID)
 	}
-	return key, false, nil
+	return key, false, e.warnSharedKey(ctx, key.ID(), t.Info().Serial)
 }
 
 func identityListCommand(u *ui) *cli.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -153,18 +155,15 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	return i.wrappingKey(ctx)
 }
 
-// errNoWrappingKey reports a store that has no wrapping key yet.
-var errNoWrappingKey = errors.New("the store has no wrapping key")
-
 // wrappingKey makes the wrapping key where the store knows none; one that it
-// knows must be in the token.
+// knows must be in the token, and be the same.
 func (i *initializer) wrappingKey(ctx context.Context) error {
 	t := i.env.token
 	current, err := i.env.store.CurrentWrappingKey(ctx)
 	switch {
 	case err == nil:
-		if _, err := vault.Open(ctx, t, current.ID); err != nil {
-			return fmt.Errorf("open wrapping key %x: %w", current.ID, err)
+		if err := recognize(ctx, t, &current); err != nil {
+			return err
 		}
 		i.did(false, "wrapping key %x in token %q", current.ID, t.Info().Label)
 		return nil
@@ -172,16 +171,30 @@ func (i *initializer) wrappingKey(ctx context.Context) error {
 		return err
 	}
 	const label = "hsm-kp wrapping key"
-	id, err := vault.CreateKey(ctx, t, label)
+	id, stamp, err := vault.CreateKey(ctx, t, rand.Reader, label)
 	if err != nil {
 		return fmt.Errorf("generate wrapping key: %w", err)
 	}
-	err = i.env.store.AddWrappingKey(ctx, store.WrappingKey{
-		ID: id, Label: label, TokenSerial: t.Info().Serial, CreatedAt: time.Now(),
+	// From here on the key and its record come together, whatever ctx says.
+	uncut := context.WithoutCancel(ctx)
+	err = i.env.store.AddWrappingKey(uncut, store.WrappingKey{
+		ID: id, Label: label, TokenSerial: t.Info().Serial, Stamp: stamp, CreatedAt: time.Now(),
 	})
 	if err != nil {
-		return fmt.Errorf("record wrapping key %v: %w", id, err)
+		return fmt.Errorf("record wrapping key %v: %w", id, errors.Join(err, vault.DestroyKey(uncut, t, id)))
 	}
 	i.did(true, "wrapping key %v in token %q", id, t.Info().Label)
+	return nil
+}
+
+// recognize checks that a wrapping key of the store is in the token.
+func recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) error {
+	v, err := vault.Open(ctx, t, key.ID)
+	if err == nil {
+		err = v.Recognize(ctx, key.Stamp)
+	}
+	if err != nil {
+		return fmt.Errorf("recognize wrapping key %x: %w", key.ID, err)
+	}
 	return nil
 }

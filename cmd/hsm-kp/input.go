@@ -55,7 +55,7 @@ func readInput(u *ui, name string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxInputBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, err // it names the file
 	}
 	if len(data) > maxInputBytes {
 		return nil, fmt.Errorf("%s: %w: it has more than %d bytes", name, errNotKeyPackage, maxInputBytes)

@@ -24,10 +24,10 @@ commands by its first digits, as it is shown here.
 Examples:
    hsm-kp list --identity alice --state available
    hsm-kp list --count
-   hsm-kp list --refs --identity alice | xargs hsm-kp export --out spool/`,
+   hsm-kp list --refs --identity alice --state available | xargs -r hsm-kp export --out spool/`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "only those of `NAME`"},
-			&cli.StringFlag{Name: "state", Usage: "only those in `STATE`: " + strings.Join(stateNames(), " or ")},
+			&cli.StringFlag{Name: "state", Usage: "only those in `STATE`: " + strings.Join(stateNames(), ", ")},
 			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`", DefaultText: "all"},
 			&cli.BoolFlag{Name: "refs", Usage: "print whole KeyPackageRefs and nothing else"},
 			&cli.BoolFlag{Name: "count", Usage: "print how many there are in each state"},
@@ -59,7 +59,11 @@ Examples:
 }
 
 func stateNames() []string {
-	return []string{string(store.Available), string(store.Published)}
+	var names []string
+	for _, s := range store.States {
+		names = append(names, string(s))
+	}
+	return names
 }
 
 func (e *env) count(c *cli.Context) error {

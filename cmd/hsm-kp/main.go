@@ -18,6 +18,9 @@ func main() {
 	// to the runtime, so that a second one ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	// A reader that goes away is an error like any other: what is under way must
+	// come to its end first.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args, newUI(os.Stdin, os.Stdout, os.Stderr)))
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -34,7 +35,7 @@ func openOutFolder(path string) (*outFolder, error) {
 }
 
 // temporary is the name of a file that is being written.
-const temporary = ".hsm-kp-*"
+const temporary = ".hsm-kp-*.tmp"
 
 // sweep removes temporary files that a killed run left behind. Those of a run
 // that goes on are younger.
@@ -49,7 +50,9 @@ func sweep(path string) error {
 		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < time.Hour {
 			continue // gone already, not ours, or in use
 		}
-		faults = append(faults, os.Remove(name))
+		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		}
 	}
 	return errors.Join(faults...)
 }
@@ -59,20 +62,25 @@ func globEscape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// write puts the public part of record into the folder and returns the file's
-// name. A reader of the folder sees a whole file or none. The store has the
-// same bytes, so the file is not forced to the disk one by one: sync does that
-// for the folder, and `hsm-kp export` writes anew what a power failure took.
-func (o *outFolder) write(record *store.KeyPackage) (string, error) {
-	message, err := messageOf(record)
-	if err != nil {
-		return "", err
+// writeAll puts the public parts of records into the folder and returns the
+// names of the files. When it returns, all of them are on the disk. A reader of
+// the folder sees a whole file or none; where a record is at fault, it sees none.
+func (o *outFolder) writeAll(records []store.KeyPackage) ([]string, error) {
+	names, messages := make([]string, len(records)), make([][]byte, len(records))
+	for i := range records {
+		kp, err := inventory.Public(&records[i])
+		if err != nil {
+			return nil, err
+		}
+		names[i] = filepath.Join(o.path, hex.EncodeToString(records[i].Ref)+".mls")
+		messages[i] = kp.Message()
 	}
-	name := filepath.Join(o.path, hex.EncodeToString(record.Ref)+".mls")
-	if err := replaceFile(name, message, 0o644); err != nil {
-		return "", fmt.Errorf("write key package: %w", err)
+	for i := range names {
+		if err := replaceFile(names[i], messages[i], 0o644); err != nil {
+			return nil, fmt.Errorf("write key package: %w", err)
+		}
 	}
-	return name, nil
+	return names, o.sync()
 }
 
 // sync makes the names in the folder durable.
@@ -106,6 +114,9 @@ func replaceFile(name string, data []byte, mode fs.FileMode) (err error) {
 		return err
 	}
 	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil { // before the name: a name without content is no whole file
 		return err
 	}
 	if err := f.Close(); err != nil {

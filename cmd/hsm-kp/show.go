@@ -1,11 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -46,9 +46,9 @@ func (e *env) show(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	kp, err := keypackage.Parse(record.Public)
+	kp, err := inventory.Public(&record)
 	if err != nil {
-		return fmt.Errorf("read stored key package %x: %w", record.Ref, err)
+		return err
 	}
 	if c.Bool("json") {
 		return e.ui.json(shownJSON{recordOf(&record), kp})

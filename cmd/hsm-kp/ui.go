@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -99,15 +102,15 @@ func (u *ui) clearProgress() {
 func (u *ui) fail(err error) {
 	u.out.Flush()
 	u.clearProgress()
-	if errors.Is(err, errSilent) {
-		return
+	if errors.Is(err, errSilent) || errors.Is(err, syscall.EPIPE) {
+		return // said already; or nobody reads any more
 	}
 	for i, line := range strings.Split(err.Error(), "\n") {
 		prefix := "hsm-kp: error: "
 		if i > 0 {
 			prefix = "hsm-kp:        "
 		}
-		fmt.Fprintf(u.errOut, "%s%s\n", prefix, line)
+		fmt.Fprintf(u.errOut, "%s%s\n", prefix, printable(line))
 	}
 	if h := hint(err); h != "" {
 		fmt.Fprintf(u.errOut, "hsm-kp: hint: %s\n", h)
@@ -123,4 +126,13 @@ func plural[N int | uint64](n N, noun string) string {
 		return fmt.Sprintf("1 %s", noun)
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// printable keeps control characters, which may come from a file's name or from
+// an argument, away from the terminal.
+func printable(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return text
+	}
+	return strings.Trim(strconv.Quote(text), `"`)
 }

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -28,7 +28,7 @@ Examples:
    base64 -d <kp.txt | hsm-kp verify -`,
 		Flags: []cli.Flag{
 			&cli.TimestampFlag{Name: "at", Usage: "check the lifetime at `TIME` (RFC 3339) instead of now", Layout: time.RFC3339},
-			&cli.DurationFlag{Name: "max-lifetime", Usage: "warn of a total lifetime over `DURATION`", Value: defaultMaxLifetime},
+			&cli.StringFlag{Name: "max-lifetime", Usage: "warn of a total lifetime over `DURATION`", Value: "84d1h"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing of key packages that have no findings"},
 			jsonFlag,
 		},
@@ -40,12 +40,13 @@ Examples:
 			if t := c.Timestamp("at"); t != nil {
 				at = *t
 			}
-			if c.Duration("max-lifetime") < 0 {
-				return usagef("verify: --max-lifetime is negative")
+			longest, err := config.ParseDuration(c.String("max-lifetime"))
+			if err != nil {
+				return usagef("verify: --max-lifetime %v", err)
 			}
 			v := verifier{ui: u, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: keypackage.Policy{
 				Now:         uint64(max(at.Unix(), 0)),
-				MaxLifetime: uint64(c.Duration("max-lifetime") / time.Second),
+				MaxLifetime: uint64(time.Duration(longest) / time.Second),
 			}}
 			return v.files(c.Args().Slice())
 		},
@@ -75,10 +76,7 @@ type verdict struct {
 func (v *verifier) files(names []string) error {
 	bad := 0
 	for _, name := range names {
-		verdict, err := v.file(name)
-		if err != nil {
-			return err
-		}
+		verdict := v.file(name)
 		if !verdict.OK {
 			bad++
 		}
@@ -98,22 +96,19 @@ func (v *verifier) files(names []string) error {
 	return nil
 }
 
-// file checks one file. A file that cannot be read ends the command; one that
-// is no key package is a verdict.
-func (v *verifier) file(name string) (verdict, error) {
+// file checks one file. One that cannot be read, or is no key package, is a
+// verdict like any other: the rest is checked all the same.
+func (v *verifier) file(name string) verdict {
 	kp, err := readKeyPackage(v.ui, name)
-	if errors.Is(err, errNotKeyPackage) {
-		return verdict{File: name, Error: err.Error(), Findings: []keypackage.Finding{}}, nil
-	}
 	if err != nil {
-		return verdict{}, err
+		return verdict{File: name, Error: err.Error(), Findings: []keypackage.Finding{}}
 	}
 	report := keypackage.Validate(kp.KeyPackage, v.policy)
 	out := verdict{File: name, OK: report.OK(), Findings: append([]keypackage.Finding{}, report.Findings...)}
 	if ref, err := kp.Ref(); err == nil {
 		out.Ref = ref.String()
 	}
-	return out, nil
+	return out
 }
 
 func (v *verifier) print(d verdict) error {
@@ -122,11 +117,11 @@ func (v *verifier) print(d verdict) error {
 	}
 	switch {
 	case d.Error != "":
-		v.ui.printf("%s\n", d.Error)
+		v.ui.printf("%s\n", printable(d.Error))
 	case d.OK:
-		v.ui.printf("%s: ok\n", d.File)
+		v.ui.printf("%s: ok\n", printable(d.File))
 	default:
-		v.ui.printf("%s: invalid\n", d.File)
+		v.ui.printf("%s: invalid\n", printable(d.File))
 	}
 	for _, f := range d.Findings {
 		value := ""

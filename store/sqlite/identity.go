@@ -6,7 +6,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-const identityColumns = "name, cipher_suite, credential, signature_key, key_id, key_label, token_serial, created_at"
+const identityColumns = "name, cipher_suite, credential, signature_key, key_id, key_label, token_serial, weak_key, stamp, created_at"
 
 // scanner is a row or the rows of a query.
 type scanner interface{ Scan(...any) error }
@@ -14,15 +14,15 @@ type scanner interface{ Scan(...any) error }
 func scanIdentity(row scanner) (store.Identity, error) {
 	var id store.Identity
 	var created int64
-	err := row.Scan(&id.Name, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &created)
+	err := row.Scan(&id.Name, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &id.WeakKey, &id.Stamp, &created)
 	id.CreatedAt = date(created)
 	return id, translate(err)
 }
 
 // AddIdentity implements store.Store.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
-	_, err := s.w.ExecContext(ctx, "INSERT INTO identities ("+identityColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		id.Name, id.Suite, blob(id.Credential), blob(id.SignatureKey), blob(id.KeyID), id.KeyLabel, id.TokenSerial, seconds(id.CreatedAt))
+	_, err := s.w.ExecContext(ctx, "INSERT INTO identities ("+identityColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		id.Name, id.Suite, blob(id.Credential), blob(id.SignatureKey), blob(id.KeyID), id.KeyLabel, id.TokenSerial, id.WeakKey, blob(id.Stamp), seconds(id.CreatedAt))
 	return translate(err)
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -161,21 +162,30 @@ func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byt
 	return query(ctx, s.db, scan, "SELECT ref FROM key_packages WHERE ref BETWEEN ? AND ? ORDER BY ref LIMIT ?", lo, hi, limit)
 }
 
-// MarkPublished implements store.Store.
-func (s *Store) MarkPublished(ctx context.Context, refs [][]byte, at time.Time) error {
+// Move implements store.Store.
+func (s *Store) Move(ctx context.Context, refs [][]byte, from []store.State, to store.State, at time.Time) error {
+	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
 	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, ref := range refs {
-			result, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE ref = ? AND state IN (?, ?)",
-				string(store.Published), seconds(at), ref, string(store.Available), string(store.Published))
-			if err != nil {
-				return err
-			}
-			if n, err := result.RowsAffected(); err != nil || n == 0 {
-				return fmt.Errorf("key package %x: %w", ref, store.ErrNotFound)
+			if err := move(ctx, tx, ref, from, to, published); err != nil {
+				return fmt.Errorf("key package %x: %w", ref, translate(err))
 			}
 		}
 		return nil
 	})
+}
+
+func move(ctx context.Context, tx *sql.Tx, ref []byte, from []store.State, to store.State, published sql.NullInt64) error {
+	var state store.State
+	if err := tx.QueryRowContext(ctx, "SELECT state FROM key_packages WHERE ref = ?", ref).Scan(&state); err != nil {
+		return err
+	}
+	if !slices.Contains(from, state) {
+		return fmt.Errorf("%w: it is %s", store.ErrState, state)
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE ref = ?",
+		string(to), published, ref)
+	return err
 }
 
 // Count implements store.Store.

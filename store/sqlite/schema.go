@@ -59,6 +59,12 @@ var migrations = []string{
 		published_at INTEGER
 	) STRICT;
 	CREATE INDEX key_packages_by_identity ON key_packages (identity, state);`,
+
+	// What stands in the rows of the first version is authenticated by nothing:
+	// their stamps are empty, which fits no record.
+	`ALTER TABLE identities ADD COLUMN weak_key INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE identities ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';
+	ALTER TABLE wrapping_keys ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';`,
 }
 
 // SchemaError reports a store whose schema is newer than this program.

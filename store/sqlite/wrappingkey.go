@@ -7,12 +7,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-const wrappingKeyColumns = "key_id, label, token_serial, current, uses, created_at"
+const wrappingKeyColumns = "key_id, label, token_serial, stamp, current, uses, created_at"
 
 func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 	var k store.WrappingKey
 	var created int64
-	err := row.Scan(&k.ID, &k.Label, &k.TokenSerial, &k.Current, &k.Uses, &created)
+	err := row.Scan(&k.ID, &k.Label, &k.TokenSerial, &k.Stamp, &k.Current, &k.Uses, &created)
 	k.CreatedAt = date(created)
 	return k, translate(err)
 }
@@ -23,8 +23,8 @@ func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
 		if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0 WHERE current = 1"); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, label, token_serial, current, created_at) VALUES (?, ?, ?, 1, ?)",
-			blob(k.ID), k.Label, k.TokenSerial, seconds(k.CreatedAt))
+		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, label, token_serial, stamp, current, created_at) VALUES (?, ?, ?, ?, 1, ?)",
+			blob(k.ID), k.Label, k.TokenSerial, blob(k.Stamp), seconds(k.CreatedAt))
 		return err
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func Run(t *testing.T, open Open) {
 		"finding refs":                   findingRefs,
 		"publishing":                     publishing,
 		"publishing is all or nothing":   publishingAllOrNothing,
+		"publishing is done once":        publishingOnce,
 		"counting":                       counting,
 		"what was added survives":        survives,
 		"several writers":                severalWriters,
@@ -64,12 +66,13 @@ var made = time.Unix(1_800_000_000, 0).UTC()
 func identity(name string) store.Identity {
 	return store.Identity{
 		Name: name, Suite: 2, Credential: []byte{0, 1, 5, 'a', 'l', 'i', 'c', 'e'}, SignatureKey: []byte("public key of " + name),
-		KeyID: []byte("id of " + name), KeyLabel: "label of " + name, TokenSerial: "0123", CreatedAt: made,
+		KeyID: []byte("id of " + name), KeyLabel: "label of " + name, TokenSerial: "0123",
+		WeakKey: true, Stamp: []byte("stamp of " + name), CreatedAt: made,
 	}
 }
 
 func wrappingKey(id string) store.WrappingKey {
-	return store.WrappingKey{ID: []byte(id), Label: "label of " + id, TokenSerial: "0123", CreatedAt: made}
+	return store.WrappingKey{ID: []byte(id), Label: "label of " + id, TokenSerial: "0123", Stamp: []byte("stamp of " + id), CreatedAt: made}
 }
 
 func ref(n uint64) []byte {
@@ -308,10 +311,15 @@ func findingRefs(t *testing.T, f *fixture) {
 
 func publishing(t *testing.T, f *fixture) {
 	furnish(t, f)
-	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 3)), nil)
-	check(t, "MarkPublished", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(2)}, made.Add(time.Hour)), nil)
-	check(t, "MarkPublished again", f.MarkPublished(t.Context(), [][]byte{ref(2), ref(3)}, made.Add(2*time.Hour)), nil)
-	for n, want := range map[uint64]time.Duration{1: time.Hour, 2: time.Hour, 3: 2 * time.Hour} {
+	b := batch(1, 4)
+	b[3].State = store.Pending
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	fresh, any := []store.State{store.Available}, []store.State{store.Pending, store.Available, store.Published}
+	check(t, "Move", f.Move(t.Context(), [][]byte{ref(1), ref(2)}, fresh, store.Published, made.Add(time.Hour)), nil)
+	check(t, "Move again", f.Move(t.Context(), [][]byte{ref(2)}, fresh, store.Published, made.Add(2*time.Hour)), store.ErrState)
+	check(t, "Move of a pending one", f.Move(t.Context(), [][]byte{ref(4)}, fresh, store.Published, made.Add(2*time.Hour)), store.ErrState)
+	check(t, "Move whatever the state", f.Move(t.Context(), [][]byte{ref(2), ref(3), ref(4)}, any, store.Published, made.Add(2*time.Hour)), nil)
+	for n, want := range map[uint64]time.Duration{1: time.Hour, 2: time.Hour, 3: 2 * time.Hour, 4: 2 * time.Hour} {
 		k, err := f.KeyPackage(t.Context(), ref(n))
 		check(t, "KeyPackage", err, nil)
 		if k.State != store.Published || !k.PublishedAt.Equal(made.Add(want)) {
@@ -322,8 +330,10 @@ func publishing(t *testing.T, f *fixture) {
 
 func publishingAllOrNothing(t *testing.T, f *fixture) {
 	furnish(t, f)
-	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
-	check(t, "MarkPublished with an unknown ref", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(9)}, made), store.ErrNotFound)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 2)), nil)
+	fresh := []store.State{store.Available}
+	check(t, "Move with an unknown ref", f.Move(t.Context(), [][]byte{ref(1), ref(9)}, fresh, store.Published, made), store.ErrNotFound)
+	check(t, "Move with one ref twice", f.Move(t.Context(), [][]byte{ref(1), ref(2), ref(1)}, fresh, store.Published, made), store.ErrState)
 	k, err := f.KeyPackage(t.Context(), ref(1))
 	check(t, "KeyPackage", err, nil)
 	if k.State != store.Available || !k.PublishedAt.IsZero() {
@@ -331,11 +341,36 @@ func publishingAllOrNothing(t *testing.T, f *fixture) {
 	}
 }
 
+// Of many that publish the same key package at once, one wins.
+func publishingOnce(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
+	other := f.again()
+	defer other.Close()
+	var wins atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 16 {
+		s := []store.Store{f, other}[i%2]
+		wg.Go(func() {
+			switch err := s.Move(t.Context(), [][]byte{ref(1)}, []store.State{store.Available}, store.Published, made); {
+			case err == nil:
+				wins.Add(1)
+			case !errors.Is(err, store.ErrState):
+				t.Errorf("Move() err = %v, want %v", err, store.ErrState)
+			}
+		})
+	}
+	wg.Wait()
+	if wins.Load() != 1 {
+		t.Errorf("%d published it, want one", wins.Load())
+	}
+}
+
 func counting(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddIdentity", f.AddIdentity(t.Context(), identity("bob")), nil)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 7)), nil)
-	check(t, "MarkPublished", f.MarkPublished(t.Context(), [][]byte{ref(1), ref(2)}, made), nil)
+	check(t, "Move", f.Move(t.Context(), [][]byte{ref(1), ref(2)}, []store.State{store.Available}, store.Published, made), nil)
 	for name, want := range map[string][2]uint64{"": {5, 2}, "alice": {5, 2}, "bob": {0, 0}} {
 		got, err := f.Count(t.Context(), name)
 		check(t, "Count", err, nil)
@@ -410,7 +445,7 @@ func slicesAreNotShared(t *testing.T, f *fixture) {
 
 func emptyBatch(t *testing.T, f *fixture) {
 	check(t, "AddKeyPackages of none", f.AddKeyPackages(t.Context(), nil), nil)
-	check(t, "MarkPublished of none", f.MarkPublished(t.Context(), nil, made), nil)
+	check(t, "Move of none", f.Move(t.Context(), nil, nil, store.Published, made), nil)
 }
 
 // nilBlobs stores key packages without private keys, as those whose keys a

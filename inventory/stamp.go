@@ -1,0 +1,98 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// kindIdentity is the kind of an identity's stamp.
+const kindIdentity = "identity"
+
+// StampIdentity authenticates an identity's record under the current wrapping
+// key: the stamp goes into the record. Whoever can write to the store, and not
+// to the token, can then neither make an identity nor change what one signs.
+func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) error {
+	key, err := inv.currentKey(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := inv.vault(ctx, key.ID)
+	if err != nil {
+		return err
+	}
+	id.Stamp, err = v.Stamp(ctx, inv.Rand, kindIdentity, identityRecord(id))
+	return err
+}
+
+// CheckIdentity reports whether the record is one that StampIdentity stamped.
+// The error wraps vault.ErrStamp where it is not.
+func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) error {
+	key, err := vault.StampKey(id.Stamp)
+	if err != nil {
+		return fmt.Errorf("identity %q: %w", id.Name, err)
+	}
+	v, err := inv.vault(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := v.CheckStamp(ctx, kindIdentity, identityRecord(id), id.Stamp); err != nil {
+		return fmt.Errorf("identity %q: %w", id.Name, err)
+	}
+	return nil
+}
+
+// identityRecord is what the stamp of an identity is over:
+//
+//	opaque name<V>
+//	uint16 cipher_suite
+//	opaque credential<V>
+//	opaque signature_key<V>
+//	opaque key_id<V>
+//	opaque token_serial<V>
+//	uint8  weak_key
+func identityRecord(id *store.Identity) []byte {
+	b := wire.AppendVector(nil, []byte(id.Name))
+	b = append(b, byte(id.Suite>>8), byte(id.Suite))
+	for _, v := range [][]byte{id.Credential, id.SignatureKey, id.KeyID, []byte(id.TokenSerial)} {
+		b = wire.AppendVector(b, v)
+	}
+	if id.WeakKey {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// ErrNoWrappingKey reports a store that has no wrapping key yet.
+var ErrNoWrappingKey = errors.New("the store has no wrapping key")
+
+// currentKey returns the wrapping key that new key packages are sealed with.
+func (inv *Inventory) currentKey(ctx context.Context) (store.WrappingKey, error) {
+	key, err := inv.Store.CurrentWrappingKey(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return key, fmt.Errorf("%w: %w", ErrNoWrappingKey, err)
+	}
+	if err != nil {
+		return key, fmt.Errorf("find the current wrapping key: %w", err)
+	}
+	return key, nil
+}
+
+// recognize checks that a wrapping key is the one that the store knows, and not
+// another that somebody put under the same CKA_ID.
+func (inv *Inventory) recognize(ctx context.Context, v *vault.Vault) error {
+	keys, err := inv.Store.WrappingKeys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if string(k.ID) == string(v.KeyID()) {
+			return v.Recognize(ctx, k.Stamp)
+		}
+	}
+	return fmt.Errorf("the store does not know it: %w", store.ErrNotFound)
+}

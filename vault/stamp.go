@@ -1,0 +1,109 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// ErrStamp reports a stamp that does not fit its record: one of the two was
+// changed, or the wrapping key is not the one that made it.
+var ErrStamp = errors.New("record was changed outside of hsm-kp")
+
+// stampLabel keeps stamps apart from sealed private keys.
+const stampLabel = "hsm-kp stamp"
+
+// stampPlaintext is what a stamp encrypts: nothing of interest. Some tokens
+// refuse to encrypt nothing at all.
+var stampPlaintext [16]byte
+
+// Stamp authenticates a public record of some kind under the wrapping key, so
+// that whoever can write to the store, and not to the token, cannot make or
+// change one. A stamp is a Blob of cipher suite 0 whose plaintext is 16 zero
+// bytes and whose additional data is
+//
+//	opaque label<V> = "hsm-kp stamp"
+//	all bytes of the blob before the nonce
+//	opaque kind<V>
+//	opaque record<V>
+func (v *Vault) Stamp(ctx context.Context, rand io.Reader, kind string, record []byte) ([]byte, error) {
+	blob := Blob{KeyID: v.id}
+	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
+		return nil, fmt.Errorf("stamp %s: %w", kind, err)
+	}
+	var err error
+	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, stampPlaintext[:], blob.stampData(kind, record))
+	if err != nil {
+		return nil, fmt.Errorf("stamp %s: %w", kind, err)
+	}
+	return blob.Bytes(), nil
+}
+
+// CheckStamp reports whether stamp is one that Stamp made for this kind and
+// record under this wrapping key. The error wraps ErrStamp where it is not, and
+// is the token's otherwise.
+func (v *Vault) CheckStamp(ctx context.Context, kind string, record, stamp []byte) error {
+	blob, err := ParseBlob(stamp)
+	if err != nil || blob.Suite != 0 || !bytes.Equal(blob.KeyID, v.id) {
+		return fmt.Errorf("check %s: %w", kind, ErrStamp)
+	}
+	opened, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.stampData(kind, record))
+	if errors.Is(err, token.ErrDecrypt) {
+		return fmt.Errorf("check %s: %w: %w", kind, ErrStamp, err)
+	}
+	if err != nil {
+		return fmt.Errorf("check %s: %w", kind, err)
+	}
+	if !bytes.Equal(opened, stampPlaintext[:]) {
+		return fmt.Errorf("check %s: %w", kind, ErrStamp)
+	}
+	return nil
+}
+
+// StampKey returns the id of the wrapping key that made a stamp.
+func StampKey(stamp []byte) (KeyID, error) {
+	blob, err := ParseBlob(stamp)
+	if err != nil {
+		return nil, ErrStamp
+	}
+	return blob.KeyID, nil
+}
+
+func (b *Blob) stampData(kind string, record []byte) []byte {
+	out := wire.AppendVector(nil, []byte(stampLabel))
+	out = b.appendHeader(out)
+	out = wire.AppendVector(out, []byte(kind))
+	return wire.AppendVector(out, record)
+}
+
+// kindWrappingKey is the kind of a wrapping key's own stamp, over its id.
+const kindWrappingKey = "wrapping key"
+
+// Prove tries out a fresh wrapping key and returns its stamp: what it sealed
+// opens again, and under other additional data it does not. A token whose
+// AES-GCM is broken would otherwise lose every private key unseen.
+func (v *Vault) Prove(ctx context.Context, rand io.Reader) ([]byte, error) {
+	stamp, err := v.Stamp(ctx, rand, kindWrappingKey, v.id)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.CheckStamp(ctx, kindWrappingKey, v.id, stamp); err != nil {
+		return nil, fmt.Errorf("the token does not open what it sealed: %w", err)
+	}
+	err = v.CheckStamp(ctx, kindWrappingKey, append([]byte("other "), v.id...), stamp)
+	if !errors.Is(err, ErrStamp) {
+		return nil, fmt.Errorf("%w: the token opens what was sealed with other additional data (%v)", ErrWeakKey, err)
+	}
+	return stamp, nil
+}
+
+// Recognize checks that the wrapping key is the one that made its own stamp,
+// and no other under the same CKA_ID. The error wraps ErrStamp where it is not.
+func (v *Vault) Recognize(ctx context.Context, stamp []byte) error {
+	return v.CheckStamp(ctx, kindWrappingKey, v.id, stamp)
+}
