@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"store":               {},
 	"store/sqlite":        {"store"},
 	"store/storetest":     {"store"},
-	"inventory":           {"ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
+	"inventory":           {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
 	"config":              {},
 }
 
