@@ -119,7 +119,7 @@ func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, st
 			return nil
 		}
 		if err := inv.Store.AddKeyPackages(ctx, batch); err != nil {
-			return fmt.Errorf("store %d key packages: %w", len(batch), err)
+			return fmt.Errorf("store a batch of %d: %w", len(batch), err)
 		}
 		n += uint64(len(batch))
 		if err := stored(batch); err != nil {

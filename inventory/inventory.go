@@ -122,7 +122,7 @@ const maxRefBytes = 64
 // the hexadecimal digits in prefix.
 func refRange(prefix string) (lo, hi []byte, err error) {
 	if len(prefix) < 4 || len(prefix) > 2*maxRefBytes {
-		return nil, nil, fmt.Errorf("%w: %q has %d digits, 4 to %d are taken", ErrRef, prefix, len(prefix), 2*maxRefBytes)
+		return nil, nil, fmt.Errorf("%w: the length of %q is %d, 4 to %d digits are taken", ErrRef, prefix, len(prefix), 2*maxRefBytes)
 	}
 	odd := len(prefix) % 2
 	lo, err = hex.DecodeString(prefix + strings.Repeat("0", odd))

@@ -8,11 +8,15 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cloudflare/circl/sign/ed448"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -146,6 +150,35 @@ func TestX509CredentialMustHaveTheKeyOfTheSigner(t *testing.T) {
 				t.Error("NewBuilder() with another key err = nil, want one")
 			}
 		})
+	}
+}
+
+// signerOf is a signer by name only: of its key nothing but the public half is
+// there.
+type signerOf struct {
+	crypto.Signer
+	public crypto.PublicKey
+}
+
+func (s signerOf) Public() crypto.PublicKey { return s.public }
+
+// A certificate with an Ed448 key, made by openssl, whose key crypto/x509 leaves
+// out.
+func TestX509CredentialWithAnEd448Key(t *testing.T) {
+	der, err := os.ReadFile(filepath.Join("testdata", "ed448-certificate.der"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := bytes.Index(der, []byte{0x2B, 0x65, 0x71, 0x03, 0x3A, 0x00}) // OID, then the BIT STRING
+	key := der[info+6 : info+6+57]
+	s := suiteOf(t, 4)
+	template := newTemplate(s)
+	template.Credential = keypackage.X509Credential([][]byte{der})
+	if _, err := keypackage.NewBuilder(template, signerOf{public: ed448.PublicKey(key)}); err != nil {
+		t.Errorf("NewBuilder() err = %v, want nil", err)
+	}
+	if _, err := keypackage.NewBuilder(template, newSigner(t, s)); err == nil {
+		t.Error("NewBuilder() with another key err = nil, want one")
 	}
 }
 

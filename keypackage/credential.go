@@ -3,6 +3,8 @@ package keypackage
 import (
 	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -135,6 +137,25 @@ func (c *Credential) parseCertificates() ([]*x509.Certificate, error) {
 // certifies reports whether the certificate's key is signatureKey, in the
 // encoding of RFC 9420, Section 5.1.1.
 func certifies(certificate *x509.Certificate, signatureKey []byte) bool {
+	if certificate.PublicKey == nil {
+		return bytes.Equal(ed448Key(certificate), signatureKey)
+	}
 	_, public, err := ciphersuite.MarshalPublicKey(certificate.PublicKey)
 	return err == nil && bytes.Equal(public, signatureKey)
+}
+
+// oidEd448 is id-Ed448 (RFC 8410, Section 3), which crypto/x509 does not know.
+var oidEd448 = asn1.ObjectIdentifier{1, 3, 101, 113}
+
+// ed448Key returns the Ed448 key of a certificate, or nil where it has another.
+func ed448Key(certificate *x509.Certificate) []byte {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		PublicKey asn1.BitString
+	}
+	rest, err := asn1.Unmarshal(certificate.RawSubjectPublicKeyInfo, &info)
+	if err != nil || len(rest) > 0 || !info.Algorithm.Algorithm.Equal(oidEd448) || info.PublicKey.BitLength%8 != 0 {
+		return nil
+	}
+	return info.PublicKey.Bytes
 }

@@ -326,12 +326,12 @@ func (r *benchReport) print(u *ui) {
 	u.printf("token       %s\n", r.Token)
 	u.printf("sessions    %d, processors %d\n", r.Sessions, r.Processors)
 	u.printf("figures     per second, medians of %d rounds of %v each\n\n", r.Rounds, time.Duration(r.Duration*float64(time.Second)))
-	u.printf("%-50s %10s %10s %7s %12s\n", "CIPHER SUITE", "BARE LOOP", "GENERATE", "RATIO", "SIGNATURES")
+	u.printf("%-51s %10s %10s %7s %12s\n", "CIPHER SUITE", "BARE LOOP", "GENERATE", "RATIO", "SIGNATURES")
 	for _, s := range r.Suites {
-		u.printf("%-50s %10.0f %10.0f %7.2f %12.0f\n", s.Suite, s.Limit, s.Generate, s.Ratio, s.Sign)
+		u.printf("%-51s %10.0f %10.0f %7.2f %12.0f\n", s.Suite, s.Limit, s.Generate, s.Ratio, s.Sign)
 	}
 	for _, s := range r.Skipped {
-		u.printf("%-50s not measured: %s\n", s.Suite, s.Reason)
+		u.printf("%-51s not measured: %s\n", s.Suite, s.Reason)
 	}
 	if r.ColdSkipped != "" {
 		u.printf("\ncold start  not measured: %s\n", r.ColdSkipped)

@@ -143,6 +143,6 @@ func (d *diagnosis) print(u *ui) {
 		if !s.Served {
 			result = "no: " + s.Reason
 		}
-		u.printf("  %d  %-50s %s\n", s.Number, s.Suite, result)
+		u.printf("  %d  %-51s  %s\n", s.Number, s.Suite, result)
 	}
 }

@@ -113,7 +113,7 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 		return err
 	}
 	if expired > 0 {
-		e.ui.warnf("%d of %s are past their lifetime: every peer refuses them", expired, plural(len(refs), "key package"))
+		e.ui.warnf("of %s, %d past their lifetime: every peer refuses those", plural(len(refs), "key package"), expired)
 	}
 	return e.printExported(c.Bool("json"), refs, files)
 }

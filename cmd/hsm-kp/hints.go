@@ -78,7 +78,7 @@ var hints = []struct {
 	{is(token.ErrAmbiguousKey), "choose one by its CKA_ID with --key-id"},
 	{as[*signer.WeakKeyError], "let the token generate the key, or allow this one by name with `hsm-kp identity create --allow-weak-key`"},
 	{is(softhsm.ErrNotInstalled), "install it (Debian, Ubuntu: apt-get install softhsm2), or name its library in SOFTHSM2_MODULE"},
-	{is(softhsm.ErrUnfinished), "an earlier try was cut short: remove the folder, or choose another"},
+	{is(softhsm.ErrUnfinished), "another run may be making it just now; where none is, an earlier one was cut short: remove the folder, or choose another"},
 	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},

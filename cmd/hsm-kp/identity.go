@@ -224,7 +224,7 @@ func (e *env) listIdentities(ctx context.Context, asJSON bool) error {
 			}
 			continue
 		}
-		const row = "%-49s  %-20s  %s\n"
+		const row = "%-51s  %-20s  %s\n"
 		if i == 0 {
 			e.ui.printf(row, "CIPHER SUITE", "CREATED", "NAME")
 		}
