@@ -34,7 +34,7 @@ package cannot do without (two HPKE key pairs, two signatures in the token, two
 verifications in software, one AES-GCM in the token), then generate end to end
 into a store on disk, then signatures alone. Keys and store are temporary: they
 are made for the run and removed after it. Rates are medians over the rounds,
-the ratio is the median of the rounds' ratios.
+the ratio is the median of the rounds' ratios. All suites take about two minutes.
 
 Examples:
    hsm-kp bench

@@ -21,8 +21,10 @@ func doctorCommand(u *ui) *cli.Command {
 		Category: categoryStart,
 		Usage:    "say what token this is, try each mechanism, name the suites it can serve",
 		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
-token may list what it cannot do. The exit status is 3 when the token cannot be
-opened, 1 when it can serve no suite.
+token may list what it cannot do. A suite needs "sign" with its curve, "generate
+AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that stay
+in the token, which this version does not offer yet: a "no" there costs nothing.
+The exit status is 3 when the token cannot be opened, 1 when it can serve no suite.
 
 Examples:
    hsm-kp doctor

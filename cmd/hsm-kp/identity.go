@@ -44,6 +44,8 @@ func identityCreateCommand(u *ui) *cli.Command {
 		ArgsUsage: "NAME",
 		Description: `The key pair is generated in the token and can never leave it. The credential is
 a basic one (RFC 9420, Section 5.3) that holds NAME, or what --credential says.
+NAME has up to 128 bytes of printable UTF-8. SUITE is a name or a number of RFC
+9420, Section 17.1; "hsm-kp doctor" lists those that the token can serve.
 
 Examples:
    hsm-kp identity create alice
