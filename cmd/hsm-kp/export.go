@@ -95,11 +95,23 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	if err := e.store.Move(c.Context, refs, from, store.Pending, time.Now()); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
+	files, err := e.writePending(context.WithoutCancel(c.Context), out, refs)
+	if err != nil {
+		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", plural(len(refs), "key package"), out.path)
+		return err
+	}
+	return e.printExported(c.Bool("json"), refs, files)
+}
+
+// writePending writes pending key packages and records them as published once
+// they are on the disk. It returns the names of the files.
+func (e *env) writePending(ctx context.Context, out *outFolder, refs [][]byte) ([]string, error) {
 	records := make([]store.KeyPackage, len(refs))
 	expired := 0
 	for i, ref := range refs {
-		if records[i], err = e.store.KeyPackage(c.Context, ref); err != nil {
-			return err
+		var err error
+		if records[i], err = e.store.KeyPackage(ctx, ref); err != nil {
+			return nil, err
 		}
 		if records[i].NotAfter.Before(time.Now()) {
 			expired++
@@ -107,15 +119,12 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	}
 	files, err := out.writeAll(records)
 	if err != nil {
-		return err
-	}
-	if err := e.store.Move(context.WithoutCancel(c.Context), refs, []store.State{store.Pending}, store.Published, time.Now()); err != nil {
-		return err
+		return nil, err
 	}
 	if expired > 0 {
 		e.ui.warnf("of %s, %d past their lifetime: every peer refuses those", plural(len(refs), "key package"), expired)
 	}
-	return e.printExported(c.Bool("json"), refs, files)
+	return files, e.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, time.Now())
 }
 
 func (e *env) printExported(asJSON bool, refs [][]byte, files []string) error {
