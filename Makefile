@@ -19,7 +19,7 @@ demo: deps build ## the main job in a temporary folder, narrated
 
 test: deps lint ## all tests, with the race detector, against a real SoftHSM
 	$(GO) test -race ./...
-	cd tests && $(GO) test -race ./...
+	cd tests && $(GO) test -race -count=1 ./... # never cached: these run a program that the cache does not see change
 
 lint: ## formatting, vet, staticcheck, tidy modules, generated files up to date
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
