@@ -2,10 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -173,7 +175,7 @@ unwrap: yes
 	want := []string{
 		`line 1: token.module is missing: the path of the PKCS#11 library`,
 		`line 2: unknown key "lable" in token`,
-		`line 3: token.sessions is 0, it must be 1 to 1024`,
+		`line 3: token.sessions must be from 1 to 1024`,
 		`line 4: token.slot must be a whole number`,
 		`line 5: token.pin.prompt must be true or false`,
 		`line 7: store.url names PostgreSQL, which this hsm-kp does not serve: it must be sqlite:PATH`,
@@ -214,7 +216,7 @@ func TestFaults(t *testing.T) {
 		{"token: {module: m, slot: 99999999999999999999, pin: {env: P}}", "line 1: token.slot must be a whole number"},
 		{"token: {module: m, slot: 1.5, pin: {env: P}}", "line 1: token.slot must be a whole number"},
 		{"token: {module: m, slot: '1', pin: {env: P}}", "line 1: token.slot must be a whole number"},
-		{small + "store: {batch: 10001}", "line 2: store.batch is 10001, it must be 1 to 10000"},
+		{small + "store: {batch: 10001}", "line 2: store.batch must be from 1 to 10000"},
 		{small + "store: {url: 'sqlite:'}", "line 2: store.url must be sqlite:PATH"},
 		{small + "store: {url: ''}", "line 2: store.url must be sqlite:PATH"},
 		{small + "key_packages: {suite: ''}", "line 2: key_packages.suite is empty"},
@@ -222,7 +224,23 @@ func TestFaults(t *testing.T) {
 		{small + "unwrap: {allow: 'yes'}", "line 2: unwrap.allow must be true or false"},
 		{small + "? [a]\n: b\n", "line 2: a key that is not known"},
 		{small + "<<: {store: {batch: 3}}\n", "line 2: a key that is not known"},
-		{"token: {module: m, label: a, pin: {env: P}, environment: {'A=B': c}}", `line 1: token.environment has a name that no variable can have: "A=B"`},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {'A=B': c}}", "line 1: token.environment has a name that no variable can have"},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {1A: [b]}}", "line 1: token.environment has a name that no variable can have"},
+		{"token:\n  module: m\n  label: a\n  pin: {env: P}\n  environment:\n    A: b\n    '': c\n", "line 7: token.environment has a name that no variable can have"},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {A: \"b\\0c\"}}", "line 1: token.environment.A must not have a zero byte"},
+		{"token: {module: \"m\\0\", label: a, pin: {env: P}}", "line 1: token.module must not have a zero byte"},
+		{"token: {module: m, label: a, pin: {env: A=B}}", "line 1: token.pin.env must be the name of an environment variable"},
+		{"token:\n  module: &m lib\n  label: a\n  pin: {env: P}\n  sessions: *m\n", "line 5: token.sessions must be a whole number"},
+		{"token: {module: m, label: a, pin: {env: P}, extra: 1}", `line 1: unknown key "extra" in token`},
+		{"token: {module: m, label: a, pin: {env: P, extra: 1}}", "line 1: a key that is not known in token.pin"},
+		{small + "store: {extra: 1}", `line 2: unknown key "extra" in store`},
+		{small + "key_packages: {extra: 1}", `line 2: unknown key "extra" in key_packages`},
+		{small + "key_packages: {capabilities: {extra: 1}}", `line 2: unknown key "extra" in key_packages.capabilities`},
+		{small + "unwrap: {extra: 1}", `line 2: unknown key "extra" in unwrap`},
+		{small + "token: {}\n", "line 2: token is there twice, first on line 1"},
+		{small + "\tstore: {}\n", "line 2: it is not YAML: found character that cannot start any token"},
+		{"token: {module: a\x00b}", "it is not YAML: control characters are not allowed (value: 0)"},
+		{small + "store: " + strings.Repeat("[", 20000), "line 2: it is not YAML: exceeded max depth of 10000"},
 		{"token: {module: m, label: a, pin: {env: P}, environment: {A: b, A: c}}", "line 1: token.environment.A is there twice, first on line 1"},
 	} {
 		if got := faultsOf(t, c.text); len(got) != 1 || got[0] != c.want {
@@ -239,16 +257,82 @@ func TestAURICanSayItAll(t *testing.T) {
 }
 
 func TestAnAliasStandsForItsAnchor(t *testing.T) {
-	c, err := parseText("token: {module: &m lib.so, label: *m, pin: {env: P}}\n")
-	if err != nil || c.Token.Label != "lib.so" {
-		t.Errorf("Parse() = %+v, %v, want the label lib.so", c, err)
+	c, err := parseText("token: {module: &m lib.so, label: *m, pin: {env: P}}\nkey_packages: {capabilities: {extensions: [&n 10, *n]}}\n")
+	if err != nil || c.Token.Label != "lib.so" || !slices.Equal(c.KeyPackages.Capabilities.Extensions, []uint16{10, 10}) {
+		t.Errorf("Parse() = %+v, %v, want the label lib.so and the extension twice", c, err)
+	}
+}
+
+// Aliases of aliases, which would fill the memory if they were expanded, cost
+// no more than their letters.
+func TestAliasesAreNotExpanded(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(small + "a0: &a0 [x]\n")
+	for i := range 200 {
+		fmt.Fprintf(&b, "a%d: &a%d [%s*a%d]\n", i+1, i+1, strings.Repeat(fmt.Sprintf("*a%d, ", i), 9), i)
+	}
+	b.WriteString("store: *a200\n")
+	if got := faultsOf(t, b.String()); len(got) > 202 {
+		t.Errorf("Parse() has %d faults, want at most one a line", len(got))
+	}
+	if got := faultsOf(t, "token: &a {module: m, label: b, pin: *a}\n"); !strings.Contains(strings.Join(got, "\n"), "token.pin") {
+		t.Errorf("a group in itself: faults = %q, want one of token.pin", got)
+	}
+}
+
+func TestLinesMayEndAsOnWindows(t *testing.T) {
+	text := strings.ReplaceAll(everything, "slot: 0x10\n  pin: {env: PIN, file: pin, fd: 3, systemd: hsm-kp-pin, prompt: true}", "pin: {env: PIN}")
+	text = strings.NewReplacer("  uri: \"pkcs11:token=prod\"\n", "", "  serial: 0123456789abcdef\n", "").Replace(text)
+	want, err := parseText(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseText("\ufeff" + strings.ReplaceAll(text, "\n", "\r\n"))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("Parse() = %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// Messages are for those who write YAML, not Go.
+func TestNoFaultNamesAGoType(t *testing.T) {
+	goType := regexp.MustCompile(`\b(config|yaml|strconv|reflect)\.[A-Z]|!!|struct|\bu?int(16|64)?\b|\bmap\b|\[\]string|unmarshal|%!`)
+	for _, value := range []string{"x", "7", "-1", "1.5", "true", "~", "[]", "[[x]]", "{}", "{a: {b: c}}", "2001-01-01", ".inf", "!!binary aGk=", "!!int x", "99999999999999999999"} {
+		for _, at := range []string{"%s", "token: %s", "store: %s", "unwrap: %s", "key_packages: %s", "key_packages: {capabilities: %s}",
+			"token: {module: %[1]s, uri: %[1]s, label: %[1]s, serial: %[1]s, slot: %[1]s, pin: %[1]s, sessions: %[1]s, environment: %[1]s}",
+			"token: {pin: {env: %[1]s, file: %[1]s, fd: %[1]s, systemd: %[1]s, prompt: %[1]s}, environment: {A: %[1]s}}",
+			"store: {url: %[1]s, batch: %[1]s}", "key_packages: {suite: %[1]s, lifetime: %[1]s, backdate: %[1]s}", "unwrap: {allow: %s}",
+			"key_packages: {capabilities: {cipher_suites: %[1]s, extensions: %[1]s, proposals: %[1]s}}",
+			"key_packages: {capabilities: {cipher_suites: [%[1]s], extensions: [%[1]s], proposals: [%[1]s]}}"} {
+			text := fmt.Sprintf(at, value)
+			for _, fault := range faultsOf(t, text) {
+				if goType.MatchString(fault) {
+					t.Errorf("Parse(%q) fault = %q, want no Go in it", text, fault)
+				}
+			}
+		}
 	}
 }
 
 // A PIN that somebody writes into the file is not repeated in what is said of it.
 func TestAPINInTheFileIsNotRepeated(t *testing.T) {
 	const secret = "86421357"
-	for _, pin := range []string{secret, "'" + secret + "'", "{" + secret + ": }", "{fd: '" + secret + "'}", "[" + secret + "]",
+	for _, text := range []string{
+		"token: 86421357", "86421357", "- 86421357", "86421357: ", "token: {86421357: }", "token: {environment: {86421357: [a]}}",
+		"token: {environment: {PIN=86421357: }}", "token: {environment: {PIN=86421357: , PIN=86421357: }}", "token: {environment: [PIN=86421357]}",
+		"token: {sessions: 86421357}", "token: {slot: '86421357'}", "store: {batch: 86421357}", "store: 86421357", "store: {url: 86421357}",
+		"unwrap: {allow: 86421357}", "key_packages: {lifetime: 86421357}", "key_packages: {capabilities: {extensions: [86421357]}}",
+		"token: {uri: 86421357}", "token: {pin: \"86421357}", "token: @86421357", "%86421357\n---\n", "token: \"\\86421357\"", "token: |86421357\n",
+	} {
+		if _, err := parseText(text); err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("Parse(%q) err = %v, want one without the PIN", text, err)
+		}
+	}
+	for _, letters := range []string{"{correct-horse: }", "{correct-horse: battery}"} {
+		if _, err := parseText("token: {pin: " + letters + "}"); err == nil || strings.Contains(err.Error(), "correct") {
+			t.Errorf("pin: %s: err = %v, want one without the PIN", letters, err)
+		}
+	}
+	for _, pin := range []string{secret, "{env: " + secret + "}", "'" + secret + "'", "{" + secret + ": }", "{fd: '" + secret + "'}", "[" + secret + "]",
 		"{prompt: " + secret + "}", "{file: [" + secret + "]}", "*p" + secret, "{'x" + secret + "': 1}", "!" + secret + " [1]"} {
 		_, err := parseText("token: {module: m, label: a, pin: " + pin + "}\n")
 		if err == nil || strings.Contains(err.Error(), secret) {
@@ -268,6 +352,17 @@ func TestLoad(t *testing.T) {
 	}
 	if err := os.WriteFile(path, []byte(small), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 { // root may read all
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); !errors.Is(err, fs.ErrPermission) || err.Error() != "config "+path+": permission denied" {
+			t.Errorf("Load() of what may not be read err = %v, want one that says so", err)
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Chdir(dir)
 	c, err := Load("hsm-kp.yaml")
@@ -310,7 +405,18 @@ func FuzzParse(f *testing.F) {
 		if err != nil && (!ok || e.Cause == nil && len(e.Faults) == 0) {
 			t.Fatalf("Parse() err = %#v, want an Error with faults", err)
 		}
-		if err == nil && (c.Store.Batch < 1 || c.Token.Sessions < 1 || c.KeyPackages.Lifetime <= 0 || c.KeyPackages.Backdate < 0) {
+		if err != nil {
+			return
+		}
+		for _, path := range []string{c.Token.Module, c.Token.PIN.File} {
+			if path != "" && !filepath.IsAbs(path) {
+				t.Fatalf("Parse() = %+v, want absolute paths", c)
+			}
+		}
+		if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); !ok || !filepath.IsAbs(path) {
+			t.Fatalf("Parse() = %+v, want a store at an absolute path", c)
+		}
+		if c.Store.Batch < 1 || c.Token.Sessions < 1 || c.KeyPackages.Lifetime <= 0 || c.KeyPackages.Backdate < 0 {
 			t.Fatalf("Parse() = %+v, want what the sample promises", c)
 		}
 	})

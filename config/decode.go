@@ -32,12 +32,12 @@ func (c *Config) fields() keys {
 			"serial":      text(&c.Token.Serial),
 			"slot":        optional(&c.Token.Slot, math.MaxUint32),
 			"pin":         pin(&c.Token.PIN),
-			"sessions":    number(&c.Token.Sessions, math.MinInt32, math.MaxInt32),
-			"environment": texts(&c.Token.Environment),
+			"sessions":    number(&c.Token.Sessions, 1, 1024),
+			"environment": variables(&c.Token.Environment),
 		}),
 		"store": group(keys{
 			"url":   text(&c.Store.URL),
-			"batch": number(&c.Store.Batch, math.MinInt32, math.MaxInt32),
+			"batch": number(&c.Store.Batch, 1, 10000),
 		}),
 		"key_packages": group(keys{
 			"suite":    text(&c.KeyPackages.Suite),
@@ -163,15 +163,14 @@ func group(of keys) field {
 	}
 }
 
-// plainKey is what a key looks like that somebody misspelt, and a PIN does not.
+// plainKey is what a key looks like that somebody misspelt, and a PIN hardly
+// does. In token.pin it might, so there no key is repeated.
 var plainKey = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
 
 func (d *decoder) group(path string, n *yaml.Node, of keys) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
-		if value.Kind == yaml.AliasNode {
-			value = value.Alias
-		}
+		value = follow(value)
 		name := strings.TrimPrefix(path+"."+key.Value, ".")
 		take, known := of[key.Value]
 		switch first, twice := d.lines[name]; {
@@ -189,9 +188,22 @@ func (d *decoder) group(path string, n *yaml.Node, of keys) {
 	}
 }
 
+// follow returns what an alias stands for, at the alias's line.
+func follow(n *yaml.Node) *yaml.Node {
+	if n.Kind != yaml.AliasNode {
+		return n
+	}
+	there := *n.Alias
+	there.Line = n.Line
+	return &there
+}
+
 func unknown(key *yaml.Node, path string) string {
+	if path == "token.environment" {
+		return path + " has a name that no variable can have"
+	}
 	what := "a key that is not known"
-	if key.Kind == yaml.ScalarNode && plainKey.MatchString(key.Value) {
+	if key.Kind == yaml.ScalarNode && path != "token.pin" && plainKey.MatchString(key.Value) {
 		what = fmt.Sprintf("unknown key %q", key.Value)
 	}
 	if path != "" {

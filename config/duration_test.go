@@ -16,8 +16,8 @@ func TestParseDuration(t *testing.T) {
 			t.Errorf("ParseDuration(%q) = %v, %v, want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "84", "d", "-1d", "+1d", "1d-1h", "1.5h", "500ms", "1h1d", "1d1d", " 1d", "1d ", "1D", "١d", "soon",
-		"106752d", "106751d23h47m17s", "9223372037s", "99999999999999999999d"} {
+	for _, text := range []string{"", "84", "d", "d5", "5dd", "1.5d", "-1h", "1d 12h", "-1d", "+1d", "1d-1h", "1.5h", "500ms", "1h1d", "1d1d", " 1d", "1d ", "1D", "١d", "soon",
+		"106752d", "106751d23h47m17s", "9223372037s", "106751d106751d", "153722868m", "2562048h", "99999999999999999999d"} {
 		if got, err := ParseDuration(text); err == nil {
 			t.Errorf("ParseDuration(%q) = %v, want an error", text, got)
 		}
@@ -31,4 +31,20 @@ func TestDurationIsReadAsItIsWritten(t *testing.T) {
 			t.Errorf("ParseDuration(%q) = %v, %v, want %v", Duration(d).String(), got, err, d)
 		}
 	}
+}
+
+// What is read is never negative, and reads the same once it is written.
+func FuzzParseDuration(f *testing.F) {
+	for _, text := range []string{"84d", "1d12h", "90m", "0", "106751d23h47m16s", "99999999999999999999d", "-1h", "1.5d", "d5"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := ParseDuration(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseDuration(d.String()); err != nil || again != d || d < 0 {
+			t.Errorf("ParseDuration(%q) = %v, and of that %v, %v", text, d, again, err)
+		}
+	})
 }

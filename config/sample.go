@@ -3,9 +3,12 @@ package config
 import (
 	"bytes"
 	_ "embed"
+	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"text/template"
+	"unicode/utf8"
 )
 
 //go:embed sample.yaml.tmpl
@@ -40,8 +43,14 @@ func Sample() []byte {
 }
 
 // WriteSoftHSM writes a commented config for a private SoftHSM token to a new
-// file at path, which must not exist.
+// file at path, which must not exist. YAML is Unicode: a path that is no UTF-8
+// cannot be written.
 func WriteSoftHSM(path string, s SoftHSM) error {
+	for _, v := range []string{s.Module, s.Label, s.Conf, s.PIN, s.Store} {
+		if !utf8.ValidString(v) {
+			return fmt.Errorf("write config %s: %q is no UTF-8", path, v)
+		}
+	}
 	text := render(fields{
 		Module:   strconv.Quote(s.Module),
 		Label:    strconv.Quote(s.Label),
@@ -54,12 +63,12 @@ func WriteSoftHSM(path string, s SoftHSM) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(text); err != nil {
-		f.Close()
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Close()); err != nil {
 		os.Remove(path)
 		return err
 	}
-	return f.Close()
+	return nil
 }
 
 func render(f fields) []byte {

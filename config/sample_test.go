@@ -73,6 +73,40 @@ func TestSampleWithoutItsCommentMarks(t *testing.T) {
 	}
 }
 
+// Whatever a folder is called, the config in it names it.
+func TestWriteSoftHSMKeepsEveryPath(t *testing.T) {
+	for _, name := range []string{
+		"plain", "with space", " leading", "trailing ", `"quoted"`, "it's", "a#b", "a #b", "a: b", "- a", "{a}", "[a]", "*a", "&a", "!a", "%a", "@a", "`a`", "|", ">", "?",
+		"~", "null", "true", "0042", "0x10", "1e3", "Zoë", "鍵", "\U0001F511", "a\nb", "a\tb", "a\rb", `a\b`, `a\nb`, "a\x7fb", "\u0085", "\u2028", "\ufeff", "{{.PIN}}", "$HOME",
+	} {
+		path := filepath.Join(t.TempDir(), "hsm-kp.yaml")
+		s := SoftHSM{Module: "/" + name + "/lib.so", Label: name, Conf: "/" + name + "/softhsm2.conf", PIN: "/" + name + "/pin", Store: "/" + name + "/hsm-kp.db"}
+		if err := WriteSoftHSM(path, s); err != nil {
+			t.Errorf("%q: WriteSoftHSM() err = %v, want nil", name, err)
+			continue
+		}
+		c, err := Load(path)
+		if err != nil {
+			t.Errorf("%q: Load() err = %v, want nil", name, err)
+			continue
+		}
+		got := SoftHSM{c.Token.Module, c.Token.Label, c.Token.Environment["SOFTHSM2_CONF"], c.Token.PIN.File, c.Store.URL[len("sqlite:"):]}
+		if got != s {
+			t.Errorf("Load() = %q, want %q", got, s)
+		}
+	}
+}
+
+func TestWriteSoftHSMRefusesWhatYAMLCannotHold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hsm-kp.yaml")
+	if err := WriteSoftHSM(path, SoftHSM{Module: "/\xff/lib.so"}); err == nil {
+		t.Error("WriteSoftHSM() of a path that is no UTF-8 err = nil, want one")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Lstat() err = %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
 func TestWriteSoftHSM(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "hsm-kp.yaml")

@@ -63,14 +63,6 @@ func (t *Token) validate(d *decoder) {
 		d.contentFault("token.uri", "must begin with pkcs11: (RFC 7512)")
 	}
 	t.PIN.validate(d, t.URI != "" || d.unfit["token.uri"])
-	if t.Sessions < 1 || t.Sessions > 1024 {
-		d.contentFault("token.sessions", "is %d, it must be 1 to 1024", t.Sessions)
-	}
-	for name := range t.Environment {
-		if name == "" || strings.ContainsAny(name, "=\x00") {
-			d.contentFault("token.environment", "has a name that no variable can have: %q", name)
-		}
-	}
 }
 
 // validate notes a PIN without exactly one source. It may have none where a URI
@@ -78,6 +70,9 @@ func (t *Token) validate(d *decoder) {
 func (p *PIN) validate(d *decoder, uri bool) {
 	if uri && *p == (PIN{}) {
 		return
+	}
+	if p.Env != "" && !variableName.MatchString(p.Env) {
+		d.contentFault("token.pin.env", "must be the name of an environment variable")
 	}
 	d.oneOf("token.pin", map[string]bool{
 		"env": p.Env != "", "file": p.File != "", "fd": p.FD != nil, "systemd": p.Systemd != "", "prompt": p.Prompt,
@@ -91,9 +86,6 @@ func (s *Store) validate(d *decoder) {
 		d.contentFault("store.url", "names PostgreSQL, which this hsm-kp does not serve: it must be sqlite:PATH")
 	case !ok || path == "":
 		d.contentFault("store.url", "must be sqlite:PATH")
-	}
-	if s.Batch < 1 || s.Batch > 10000 {
-		d.contentFault("store.batch", "is %d, it must be 1 to 10000", s.Batch)
 	}
 }
 

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"math"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -16,6 +18,10 @@ func text(to *string) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode || isNothing(n) {
 			d.fault(path, n, "must be a text")
+			return
+		}
+		if strings.ContainsRune(n.Value, 0) { // ends a path, a label or a variable early
+			d.fault(path, n, "must not have a zero byte")
 			return
 		}
 		*to = n.Value
@@ -91,13 +97,16 @@ func list[T any](to *[]T, item func(*T) field) field {
 		}
 		*to = make([]T, len(n.Content))
 		for i, element := range n.Content {
-			item(&(*to)[i])(d, fmt.Sprintf("%s[%d]", path, i), element)
+			item(&(*to)[i])(d, fmt.Sprintf("%s[%d]", path, i), follow(element))
 		}
 	}
 }
 
-// texts takes a group of keys that the config file makes up, each with a text.
-func texts(to *map[string]string) field {
+// variableName is a name that POSIX lets an environment variable have.
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// variables takes a group of environment variables, each with a text.
+func variables(to *map[string]string) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {
 			d.fault(path, n, "must be a group of keys")
@@ -106,7 +115,7 @@ func texts(to *map[string]string) field {
 		of := make(keys)
 		values := make(map[string]*string)
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			if key := n.Content[i]; key.Kind == yaml.ScalarNode && values[key.Value] == nil {
+			if key := n.Content[i]; key.Kind == yaml.ScalarNode && variableName.MatchString(key.Value) && values[key.Value] == nil {
 				values[key.Value] = new(string)
 				of[key.Value] = text(values[key.Value])
 			}
