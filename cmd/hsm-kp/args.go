@@ -13,7 +13,7 @@ import (
 // library stops looking for flags at REF. Flags of the program itself, such as
 // --config, may stand anywhere. Everything after -- stays as it is.
 func intersperse(app *cli.App, args []string) ([]string, error) {
-	if len(args) == 0 || slices.Contains(args, "--generate-bash-completion") {
+	if len(args) == 0 || completing(args) {
 		return args, nil
 	}
 	var global, command, words, verbs []string
@@ -66,6 +66,12 @@ func intersperse(app *cli.App, args []string) ([]string, error) {
 		out = append(append(out, "--"), words...)
 	}
 	return out, nil
+}
+
+// completing reports whether a shell asks for what may come next, rather than
+// have the command executed.
+func completing(args []string) bool {
+	return len(args) > 0 && args[len(args)-1] == "--generate-bash-completion"
 }
 
 // findFlag returns the flag that arg names, or nil.

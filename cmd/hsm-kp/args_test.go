@@ -43,6 +43,20 @@ func TestOptionsMayStandAnywhere(t *testing.T) {
 		"list --unknown extra":             "list --unknown -- extra",
 		"frobnicate --json":                "--json -- frobnicate",
 		"bench -s 1 -s 2 --json":           "bench -s 1 -s 2 --json",
+		"list --limit -1 extra":            "list --limit -1 -- extra",
+		"generate --count=-1":              "generate --count=-1",
+		"show REF --json=false":            "show --json=false -- REF",
+		"show REF --config=a=b":            "--config=a=b show -- REF",
+		"generate --identity=--json":       "generate --identity=--json",
+		"generate -i -- --json":            "generate -i -- --json",
+		"show -- REF -- --json":            "show -- REF -- --json",
+		"list generate":                    "list -- generate",
+		"frobnicate list":                  "-- frobnicate list",
+		"show REF --store x --config c":    "--store x --config c show -- REF",
+		"list --identity=":                 "list --identity=",
+		"show REF -json":                   "show -json -- REF",
+		"show REF ---json":                 "show ---json -- REF",
+		"help generate":                    "-- help generate",
 	} {
 		got, err := intersperse(newApp(newTestUI(t)), append([]string{"hsm-kp"}, strings.Fields(line)...))
 		if err != nil || strings.Join(got[1:], " ") != want {

@@ -40,7 +40,7 @@ func exitStatus(err error) int {
 		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
 		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, softhsm.ErrNotInstalled, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
+		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
 		as[*signer.WeakKeyError](err):
 		return exitToken
 	}

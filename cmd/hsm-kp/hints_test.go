@@ -3,10 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
 	"io/fs"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/identity"
@@ -18,6 +24,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func TestExitStatuses(t *testing.T) {
@@ -30,7 +37,9 @@ func TestExitStatuses(t *testing.T) {
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
 			inventory.ErrMixedUp, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
-			softhsm.ErrExists, softhsm.ErrUnfinished,
+			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
+			ciphersuite.ErrSignature, hpke.ErrCleared, keypackage.ErrCertificates, keypackage.ErrVersion, keypackage.ErrSource,
+			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
@@ -40,6 +49,7 @@ func TestExitStatuses(t *testing.T) {
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
 			token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists, token.ErrUnsupported, softhsm.ErrNotInstalled,
 			token.ErrClosed, vault.ErrWeakKey, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
+			softhsm.ErrInUse, signer.ErrScheme, fmt.Errorf("%w: %w", token.ErrPINSource, &token.FileModeError{}),
 		},
 	} {
 		for _, err := range errs {
@@ -51,6 +61,85 @@ func TestExitStatuses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An error that a library gains is put into TestExitStatuses, by somebody who
+// thinks about its exit status and its hint.
+func TestEveryExportedErrorHasAnExitStatus(t *testing.T) {
+	decided := make(map[string]bool)
+	here, err := parser.ParseFile(gotoken.NewFileSet(), "hints_test.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range here.Decls {
+		if f, ok := d.(*ast.FuncDecl); !ok || f.Name.Name != "TestExitStatuses" {
+			continue
+		}
+		ast.Inspect(d, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if x, ok := s.X.(*ast.Ident); ok {
+					decided[x.Name+"."+s.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	seen := 0
+	for _, name := range exportedErrors(t) {
+		if seen++; !decided[name] {
+			t.Errorf("TestExitStatuses does not have %s", name)
+		}
+	}
+	if seen < 40 {
+		t.Errorf("found %d exported errors, want those of all packages", seen)
+	}
+}
+
+// exportedErrors returns the sentinels and the types of errors that the packages
+// of this module export, as a caller writes them.
+func exportedErrors(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	add := func(pkg string, id *ast.Ident) {
+		if id.IsExported() && (strings.HasPrefix(id.Name, "Err") || strings.HasSuffix(id.Name, "Error")) {
+			names = append(names, pkg+"."+id.Name)
+		}
+	}
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		switch base := entry.Name(); {
+		case err != nil:
+			return err
+		case entry.IsDir() && (base == "cmd" || base == "tests" || base == "bin" || base == "testdata" || strings.HasPrefix(base, ".") && base != ".."):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok == gotoken.CONST {
+				continue
+			}
+			for _, spec := range g.Specs {
+				switch s := spec.(type) {
+				case *ast.ValueSpec:
+					for _, id := range s.Names {
+						add(f.Name.Name, id)
+					}
+				case *ast.TypeSpec:
+					add(f.Name.Name, s.Name)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 // Where a person can do something, they are told what.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -35,6 +36,9 @@ func run(ctx context.Context, args []string, u *ui) int {
 
 // execute executes one command line.
 func execute(ctx context.Context, args []string, u *ui) error {
+	if completing(args) && slices.Contains(args, "--") {
+		return nil // the library would take the question for an argument, and execute the command
+	}
 	app := newApp(u)
 	args, err := intersperse(app, args)
 	if err != nil {

@@ -132,5 +132,9 @@ func bare(err error) error {
 	if errors.As(err, &path) {
 		return fmt.Errorf("%s: %w", filepath.Dir(path.Path), path.Err)
 	}
+	var link *os.LinkError // of a rename
+	if errors.As(err, &link) {
+		return link.Err
+	}
 	return err
 }
