@@ -1,6 +1,7 @@
 package keypackage
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -64,4 +65,33 @@ func (c *Capabilities) clone() Capabilities {
 // of type t: the default ones always, all others where they are listed.
 func (c *Capabilities) supports(t ExtensionType) bool {
 	return t.Default() || slices.Contains(c.Extensions, t)
+}
+
+// RequiredCapabilities is what a group asks of its members (RFC 9420, Section
+// 11.1). Default types need no mention: every client supports them.
+type RequiredCapabilities struct {
+	Extensions  []ExtensionType
+	Proposals   []ProposalType
+	Credentials []CredentialType
+}
+
+// Missing names what c lacks of r, such as "extension 0xF001".
+func (c *Capabilities) Missing(r RequiredCapabilities) []string {
+	var missing []string
+	for _, t := range r.Extensions {
+		if !c.supports(t) {
+			missing = append(missing, fmt.Sprintf("extension %v", t))
+		}
+	}
+	for _, t := range r.Proposals {
+		if !t.Default() && !slices.Contains(c.Proposals, t) {
+			missing = append(missing, fmt.Sprintf("proposal %v", t))
+		}
+	}
+	for _, t := range r.Credentials {
+		if !slices.Contains(c.Credentials, t) {
+			missing = append(missing, fmt.Sprintf("credential %v", t))
+		}
+	}
+	return missing
 }

@@ -1,16 +1,11 @@
 package keypackage
 
 import (
-	"bytes"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -114,48 +109,6 @@ func (c *Credential) sizeCertificates() int {
 	return n
 }
 
-// ErrCertificates reports an x509 credential without certificates, or with one
-// that is not X.509 in DER.
-var ErrCertificates = errors.New("malformed certificates")
-
-// parseCertificates parses the chain, which has one certificate at least. The
-// error wraps ErrCertificates.
-func (c *Credential) parseCertificates() ([]*x509.Certificate, error) {
-	if len(c.Certificates) == 0 {
-		return nil, fmt.Errorf("%w: there are none", ErrCertificates)
-	}
-	chain := make([]*x509.Certificate, len(c.Certificates))
-	for i, der := range c.Certificates {
-		var err error
-		if chain[i], err = x509.ParseCertificate(der); err != nil {
-			return nil, fmt.Errorf("%w: certificate %d: %w", ErrCertificates, i, err)
-		}
-	}
-	return chain, nil
-}
-
-// certifies reports whether the certificate's key is signatureKey, in the
-// encoding of RFC 9420, Section 5.1.1.
-func certifies(certificate *x509.Certificate, signatureKey []byte) bool {
-	if certificate.PublicKey == nil {
-		return bytes.Equal(ed448Key(certificate), signatureKey)
-	}
-	_, public, err := ciphersuite.MarshalPublicKey(certificate.PublicKey)
-	return err == nil && bytes.Equal(public, signatureKey)
-}
-
-// oidEd448 is id-Ed448 (RFC 8410, Section 3), which crypto/x509 does not know.
-var oidEd448 = asn1.ObjectIdentifier{1, 3, 101, 113}
-
-// ed448Key returns the Ed448 key of a certificate, or nil where it has another.
-func ed448Key(certificate *x509.Certificate) []byte {
-	var info struct {
-		Algorithm pkix.AlgorithmIdentifier
-		PublicKey asn1.BitString
-	}
-	rest, err := asn1.Unmarshal(certificate.RawSubjectPublicKeyInfo, &info)
-	if err != nil || len(rest) > 0 || !info.Algorithm.Algorithm.Equal(oidEd448) || info.PublicKey.BitLength%8 != 0 {
-		return nil
-	}
-	return info.PublicKey.Bytes
-}
+// Chain parses the certificates of an x509 credential. The error wraps
+// certificate.ErrMalformed.
+func (c *Credential) Chain() (certificate.Chain, error) { return certificate.Parse(c.Certificates) }

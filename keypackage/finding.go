@@ -49,82 +49,145 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%v: %s (%s)", f.Severity, f.Message, f.Value)
 }
 
+// grade says how much a broken rule matters; the policy's Level turns it into a
+// Severity.
+type grade int
+
+const (
+	// advised is for what RFC 9420 asks of makers and does not tell receivers to
+	// enforce, or what only some peers enforce.
+	advised grade = iota
+	// demanded is for what RFC 9420 tells those who add a client to enforce.
+	demanded
+	// vital is for what leaves a key package without meaning or protection: keys
+	// and signatures that cannot be used or trusted, bytes that can be read in
+	// two ways.
+	vital
+)
+
+// Level is how strict a policy is.
+type Level int
+
+const (
+	// LevelRFC has an Error for what RFC 9420 tells those who add a client to
+	// refuse, and a Warning for the rest.
+	LevelRFC Level = iota
+	// LevelStrict has an Error for everything: for one's own key packages, before
+	// they are published.
+	LevelStrict
+	// LevelLenient has an Error only for what leaves a key package without
+	// meaning or protection, and a Warning for the rest.
+	LevelLenient
+)
+
+// severity returns what a rule of grade g weighs at this level.
+func (l Level) severity(g grade) Severity {
+	if l == LevelStrict || g == vital || l == LevelRFC && g == demanded {
+		return Error
+	}
+	return Warning
+}
+
 // rule is what all findings of one kind have in common.
 type rule struct {
-	id       string
-	severity Severity
-	section  string
-	message  string
+	id      string
+	grade   grade
+	section string
+	message string
 }
 
 // The rules that can be decided without a group, in the order in which they
 // are looked at.
 var (
-	versionUnsupported = rule{"version-unsupported", Error, "RFC 9420, Section 10",
+	versionUnsupported = rule{"version-unsupported", vital, "RFC 9420, Section 10",
 		"the protocol version is not mls10"}
-	suiteUnknown = rule{"suite-unknown", Error, "RFC 9420, Section 17.1",
+	suiteUnknown = rule{"suite-unknown", vital, "RFC 9420, Section 17.1",
 		"the cipher suite is unknown, so that keys and signatures cannot be checked"}
-	initKeyInvalid = rule{"init-key-invalid", Error, "RFC 9420, Section 10",
+	initKeyInvalid = rule{"init-key-invalid", vital, "RFC 9420, Section 10",
 		"init_key is not a public key of the cipher suite"}
-	encryptionKeyInvalid = rule{"encryption-key-invalid", Error, "RFC 9420, Section 10",
+	encryptionKeyInvalid = rule{"encryption-key-invalid", vital, "RFC 9420, Section 10",
 		"leaf_node.encryption_key is not a public key of the cipher suite"}
-	signatureKeyInvalid = rule{"signature-key-invalid", Error, "RFC 9420, Section 10",
+	signatureKeyInvalid = rule{"signature-key-invalid", vital, "RFC 9420, Section 10",
 		"leaf_node.signature_key is not a public key of the cipher suite"}
-	initKeyReused = rule{"init-key-reused", Error, "RFC 9420, Section 10.1",
+	initKeyReused = rule{"init-key-reused", vital, "RFC 9420, Section 10.1",
 		"init_key and leaf_node.encryption_key are the same"}
-	signatureKeyReused = rule{"signature-key-reused", Warning, "RFC 9420, Section 16.8",
+	signatureKeyReused = rule{"signature-key-reused", advised, "RFC 9420, Section 16.8",
 		"leaf_node.signature_key serves as an HPKE key too"}
 
-	sourceNotKeyPackage = rule{"source-not-key-package", Error, "RFC 9420, Section 7.3",
+	sourceNotKeyPackage = rule{"source-not-key-package", vital, "RFC 9420, Section 7.3",
 		"leaf_node.leaf_node_source is not key_package"}
-	lifetimeInverted = rule{"lifetime-inverted", Error, "RFC 9420, Section 7.2",
+	lifetimeInverted = rule{"lifetime-inverted", vital, "RFC 9420, Section 7.2",
 		"the lifetime ends before it begins"}
-	lifetimeExpired = rule{"lifetime-expired", Error, "RFC 9420, Section 7.3",
+	lifetimeExpired = rule{"lifetime-expired", demanded, "RFC 9420, Section 7.3",
 		"the lifetime is over"}
-	lifetimeNotYetValid = rule{"lifetime-not-yet-valid", Error, "RFC 9420, Section 7.3",
+	lifetimeNotYetValid = rule{"lifetime-not-yet-valid", demanded, "RFC 9420, Section 7.3",
 		"the lifetime has not begun"}
-	lifetimeTooLong = rule{"lifetime-too-long", Warning, "RFC 9420, Section 7.2",
+	lifetimeTooLong = rule{"lifetime-too-long", advised, "RFC 9420, Section 7.2",
 		"the total lifetime is longer than the policy allows"}
 
-	versionNotListed = rule{"version-not-listed", Warning, "RFC 9420, Section 7.2",
+	versionNotListed = rule{"version-not-listed", advised, "RFC 9420, Section 7.2",
 		"capabilities do not list the key package's own version"}
-	suiteNotListed = rule{"suite-not-listed", Warning, "RFC 9420, Section 7.2",
+	suiteNotListed = rule{"suite-not-listed", advised, "RFC 9420, Section 7.2",
 		"capabilities do not list the key package's own cipher suite; some peers refuse that"}
-	credentialNotListed = rule{"credential-not-listed", Error, "RFC 9420, Section 7.2",
+	credentialNotListed = rule{"credential-not-listed", demanded, "RFC 9420, Section 7.2",
 		"capabilities do not list the type of the credential"}
-	defaultExtensionListed = rule{"default-extension-listed", Warning, "RFC 9420, Section 7.2",
+	defaultExtensionListed = rule{"default-extension-listed", advised, "RFC 9420, Section 7.2",
 		"capabilities list a default extension type"}
-	defaultProposalListed = rule{"default-proposal-listed", Warning, "RFC 9420, Section 7.2",
+	defaultProposalListed = rule{"default-proposal-listed", advised, "RFC 9420, Section 7.2",
 		"capabilities list a default proposal type"}
 
-	leafExtensionNotListed = rule{"leaf-extension-not-listed", Error, "RFC 9420, Section 7.3",
+	leafExtensionNotListed = rule{"leaf-extension-not-listed", demanded, "RFC 9420, Section 7.3",
 		"leaf_node.extensions hold a type that capabilities do not list"}
-	extensionNotListed = rule{"extension-not-listed", Error, "RFC 9420, Section 10",
+	extensionNotListed = rule{"extension-not-listed", advised, "RFC 9420, Section 10",
 		"extensions hold a type that capabilities do not list"}
-	leafExtensionRepeated = rule{"leaf-extension-repeated", Error, "RFC 9420, Section 13.4",
+	leafExtensionRepeated = rule{"leaf-extension-repeated", vital, "RFC 9420, Section 13.4",
 		"leaf_node.extensions hold a type more than once"}
-	extensionRepeated = rule{"extension-repeated", Error, "RFC 9420, Section 13.4",
+	extensionRepeated = rule{"extension-repeated", vital, "RFC 9420, Section 13.4",
 		"extensions hold a type more than once"}
-	leafExtensionMisplaced = rule{"leaf-extension-misplaced", Error, "RFC 9420, Section 17.3",
+	leafExtensionMisplaced = rule{"leaf-extension-misplaced", demanded, "RFC 9420, Section 17.3",
 		"leaf_node.extensions hold a type that may not stand in a leaf node"}
-	extensionMisplaced = rule{"extension-misplaced", Error, "RFC 9420, Section 17.3",
+	extensionMisplaced = rule{"extension-misplaced", demanded, "RFC 9420, Section 17.3",
 		"extensions hold a type that may not stand in a key package"}
-	applicationIDMalformed = rule{"application-id-malformed", Warning, "RFC 9420, Section 5.3.3",
+	applicationIDMalformed = rule{"application-id-malformed", advised, "RFC 9420, Section 5.3.3",
 		"the data of application_id is not one vector"}
-	lastResortMalformed = rule{"last-resort-malformed", Warning, "draft-ietf-mls-extensions",
+	lastResortMalformed = rule{"last-resort-malformed", advised, "draft-ietf-mls-extensions",
 		"last_resort stands in the leaf node, or has data"}
 
-	identityEmpty = rule{"identity-empty", Warning, "RFC 9420, Section 5.3",
+	identityEmpty = rule{"identity-empty", advised, "RFC 9420, Section 5.3",
 		"the identity of the basic credential is empty; some peers refuse that"}
-	credentialUnknown = rule{"credential-unknown", Warning, "RFC 9420, Section 13.3",
+	credentialUnknown = rule{"credential-unknown", advised, "RFC 9420, Section 13.3",
 		"the type of the credential is unknown, so that it cannot be checked"}
-	certificatesMalformed = rule{"certificates-malformed", Error, "RFC 9420, Section 5.3",
+	certificatesMalformed = rule{"certificates-malformed", vital, "RFC 9420, Section 5.3",
 		"the x509 credential is not a chain of certificates"}
-	certificateKeyMismatch = rule{"certificate-key-mismatch", Error, "RFC 9420, Section 5.3",
+	certificateKeyMismatch = rule{"certificate-key-mismatch", vital, "RFC 9420, Section 5.3",
 		"the end-entity certificate has another key than leaf_node.signature_key"}
 
-	leafSignatureInvalid = rule{"leaf-signature-invalid", Error, "RFC 9420, Section 7.3",
+	certificateOutOfOrder = rule{"certificate-out-of-order", advised, "RFC 9420, Section 5.3",
+		"a certificate was not issued by the one after it"}
+	certificateSignatureInvalid = rule{"certificate-signature-invalid", demanded, "RFC 5280, Section 6.1.3",
+		"the signature of a certificate does not verify, or is made with an algorithm that is broken"}
+	certificateExpired = rule{"certificate-expired", demanded, "RFC 9420, Section 5.3.2",
+		"a certificate is over"}
+	certificateNotYetValid = rule{"certificate-not-yet-valid", demanded, "RFC 5280, Section 6.1.3",
+		"a certificate has not begun"}
+	certificateMayNotSign = rule{"certificate-may-not-sign", demanded, "RFC 5280, Section 6.1.4",
+		"a certificate that issued another is not one of a CA"}
+	certificatePathTooLong = rule{"certificate-path-too-long", demanded, "RFC 5280, Section 6.1.4",
+		"more CAs stand below a certificate than it allows"}
+	certificateUsage = rule{"certificate-usage", demanded, "RFC 5280, Section 4.2.1.3",
+		"the end entity's key usage does not let it sign"}
+	certificateRootUnknown = rule{"certificate-root-unknown", demanded, "RFC 9420, Section 5.3.1",
+		"the chain leads to none of the roots that were given"}
+	certificateNotAcceptable = rule{"certificate-not-acceptable", demanded, "RFC 5280, Section 6.1",
+		"the chain breaks a rule of X.509"}
+	lifetimeBeyondCertificates = rule{"lifetime-beyond-certificates", advised, "RFC 9420, Section 5.3.2",
+		"the lifetime goes beyond that of the certificates"}
+
+	requiredCapabilityMissing = rule{"required-capability-missing", demanded, "RFC 9420, Section 7.3",
+		"capabilities lack what the groups require"}
+
+	leafSignatureInvalid = rule{"leaf-signature-invalid", vital, "RFC 9420, Section 7.3",
 		"the signature of the leaf node does not verify"}
-	signatureInvalid = rule{"signature-invalid", Error, "RFC 9420, Section 10.1",
+	signatureInvalid = rule{"signature-invalid", vital, "RFC 9420, Section 10.1",
 		"the signature of the key package does not verify"}
 )

@@ -3,8 +3,11 @@ package keypackage_test
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -37,6 +40,35 @@ func FuzzParse(f *testing.F) {
 		}
 		if v, ok := keypackage.Validate(kp, keypackage.Policy{Now: now}).Verified(); ok {
 			wantEqual(t, "Verified.Bytes()", v.Bytes(), b)
+		}
+	})
+}
+
+// FuzzCertificates puts whatever it is given into an x509 credential.
+func FuzzCertificates(f *testing.F) {
+	s := suiteOf(f, 2)
+	signer := newSigner(f, s)
+	valid := buildWith(f, newTemplate(s), signer)
+	root := certificatetest.NewRoot(f)
+	sub := root.Sub(f, "sub")
+	good := keypackage.X509Credential(certificate.Chain{sub.Issue(f, signer.Public()), sub.Certificate, root.Certificate}.DER())
+	f.Add(good.Bytes()[2:])
+	f.Add(keypackage.X509Credential([][]byte{newCertificate(f, signer)}).Bytes()[2:])
+	f.Add(keypackage.X509Credential(nil).Bytes()[2:])
+	f.Fuzz(func(t *testing.T, content []byte) {
+		c, err := keypackage.ParseCredential(append([]byte{0, 2}, content...))
+		if err != nil {
+			return
+		}
+		wantEqual(t, "Bytes()", c.Bytes()[2:], content)
+		kp := valid.KeyPackage()
+		kp.LeafNode.Credential = c
+		report := keypackage.Validate(kp, keypackage.Policy{Now: now})
+		if report.OK() {
+			t.Error("OK() = true for a credential that nobody signed")
+		}
+		if _, err := c.Chain(); (err != nil) != slices.Contains(ids(report), "certificates-malformed") {
+			t.Errorf("Chain() err = %v, Validate() found %v", err, report.Findings)
 		}
 	})
 }

@@ -115,8 +115,8 @@ func (t *Template) checkCertificate(signatureKey []byte) error {
 	if t.Credential.Type != CredentialX509 {
 		return nil
 	}
-	chain, err := t.Credential.parseCertificates()
-	if err == nil && !certifies(chain[0], signatureKey) {
+	chain, err := t.Credential.Chain()
+	if err == nil && !chain.Certifies(signatureKey) {
 		err = errors.New("end-entity certificate has another key than the signer")
 	}
 	return err

@@ -2,8 +2,10 @@ package keypackage
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
@@ -11,13 +13,20 @@ import (
 
 // Policy is what a key package is held against beyond RFC 9420.
 type Policy struct {
-	// Now is the time at which the lifetime is looked at, in seconds since
-	// 1970-01-01T00:00:00Z.
+	// Now is the time at which the lifetime and certificates are looked at, in
+	// seconds since 1970-01-01T00:00:00Z.
 	Now uint64
-	// MaxLifetime is the longest total lifetime that draws no warning, in
+	// MaxLifetime is the longest total lifetime that draws no finding, in
 	// seconds; 0 is no limit. RFC 9420, Section 7.2, wants applications to
 	// have one and leaves the number to them.
 	MaxLifetime uint64
+	// Level says which findings are errors.
+	Level Level
+	// Roots are the trust anchors of X.509 credentials; nil where they are not
+	// known, so that every anchor is taken.
+	Roots *x509.CertPool
+	// Required is what the groups require that the client is to join.
+	Required RequiredCapabilities
 }
 
 // Report is what Validate found.
@@ -36,12 +45,13 @@ func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != 
 
 // Validate holds a key package against everything in RFC 9420 that can be
 // decided without a group: Sections 5.3, 7.2, 7.3, 10, 10.1, 13.4 and 17.3. It
-// tells all findings, not the first.
+// tells all findings, not the first. The policy's Level says which of them are
+// errors.
 //
 // What needs a group is left to its members: that version and suite are the
-// group's, that keys are unique in it, required capabilities. So is what needs
-// an authentication service: of X.509 certificates it checks that they parse
-// and that the end entity's key is the signature key, and no more.
+// group's, that keys are unique in it. What needs an authentication service is
+// left to it: which names a credential may carry, and revocation. Chains of X.509
+// certificates are checked as package certificate does.
 //
 // GREASE values are handled like all unknown ones (Section 13.5).
 //
@@ -76,7 +86,7 @@ type validation struct {
 
 // find adds a finding. value is what breaks the rule, or nil.
 func (v *validation) find(r rule, value any) {
-	f := Finding{ID: r.id, Severity: r.severity, Section: r.section, Message: r.message}
+	f := Finding{ID: r.id, Severity: v.policy.Level.severity(r.grade), Section: r.section, Message: r.message}
 	if value != nil {
 		f.Value = fmt.Sprint(value)
 	}
@@ -155,6 +165,9 @@ func (v *validation) capabilities() {
 		if slices.Contains(c.Proposals, t) {
 			v.find(defaultProposalListed, t)
 		}
+	}
+	if missing := c.Missing(v.policy.Required); len(missing) > 0 {
+		v.find(requiredCapabilityMissing, strings.Join(missing, ", "))
 	}
 }
 

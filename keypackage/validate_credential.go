@@ -1,5 +1,13 @@
 package keypackage
 
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+)
+
 func (v *validation) credential() {
 	switch c := &v.leaf.Credential; c.Type {
 	case CredentialBasic:
@@ -13,12 +21,44 @@ func (v *validation) credential() {
 	}
 }
 
+// chainRules are the rules that faults of a chain break.
+var chainRules = map[certificate.Kind]rule{
+	certificate.Expired:       certificateExpired,
+	certificate.NotYetValid:   certificateNotYetValid,
+	certificate.WrongUsage:    certificateUsage,
+	certificate.OutOfOrder:    certificateOutOfOrder,
+	certificate.MayNotSign:    certificateMayNotSign,
+	certificate.TooLong:       certificatePathTooLong,
+	certificate.BadSignature:  certificateSignatureInvalid,
+	certificate.UnknownRoot:   certificateRootUnknown,
+	certificate.NotAcceptable: certificateNotAcceptable,
+}
+
 func (v *validation) certificates() {
-	chain, err := v.leaf.Credential.parseCertificates()
-	switch {
-	case err != nil:
+	chain, err := v.leaf.Credential.Chain()
+	if err != nil {
 		v.find(certificatesMalformed, err)
-	case !certifies(chain[0], v.leaf.SignatureKey):
-		v.find(certificateKeyMismatch, chain[0].PublicKeyAlgorithm)
+		return
 	}
+	if !chain.Certifies(v.leaf.SignatureKey) {
+		v.find(certificateKeyMismatch, certificate.KeyName(chain[0]))
+	}
+	for _, fault := range chain.Check(certificate.Options{Now: timeOf(v.policy.Now), Roots: v.policy.Roots}) {
+		v.find(chainRules[fault.Kind], fault)
+	}
+	if v.leaf.Source != SourceKeyPackage {
+		return
+	}
+	notBefore, notAfter := chain.Validity()
+	l := v.leaf.Lifetime
+	if timeOf(l.NotBefore).Before(notBefore) || timeOf(l.NotAfter).After(notAfter) {
+		v.find(lifetimeBeyondCertificates, fmt.Sprintf("%s to %s, the certificates are valid from %s to %s",
+			secondsText(l.NotBefore), secondsText(l.NotAfter), notBefore.UTC().Format(time.RFC3339), notAfter.UTC().Format(time.RFC3339)))
+	}
+}
+
+// timeOf returns the time of Unix seconds. Those beyond what certificates can say
+// are the same time, far away.
+func timeOf(seconds uint64) time.Time {
+	return time.Unix(int64(min(seconds, math.MaxInt32*1000)), 0)
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/hpke"
@@ -38,7 +39,7 @@ func TestExitStatuses(t *testing.T) {
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
 			inventory.ErrMixedUp, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
-			ciphersuite.ErrSignature, hpke.ErrCleared, keypackage.ErrCertificates, keypackage.ErrVersion, keypackage.ErrSource,
+			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, keypackage.ErrVersion, keypackage.ErrSource,
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),

@@ -15,21 +15,23 @@ const module = "github.com/hsm-kp/hsm-kp/"
 
 // arrows are the imports that each room may have, of the product's own.
 var arrows = map[string][]string{
-	"wire":                {},
-	"ciphersuite":         {"wire"},
-	"hpke":                {"wire", "ciphersuite"},
-	"keypackage":          {"wire", "ciphersuite", "hpke"},
-	"token":               {},
-	"softhsm":             {"token"},
-	"softhsm/softhsmtest": {"softhsm", "token"},
-	"signer":              {"ciphersuite", "token"},
-	"vault":               {"wire", "ciphersuite", "hpke", "token"},
-	"identity":            {"ciphersuite", "keypackage"},
-	"store":               {},
-	"store/sqlite":        {"store"},
-	"store/storetest":     {"store"},
-	"inventory":           {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
-	"config":              {},
+	"wire":                        {},
+	"ciphersuite":                 {"wire"},
+	"hpke":                        {"wire", "ciphersuite"},
+	"certificate":                 {"ciphersuite"},
+	"keypackage":                  {"wire", "ciphersuite", "hpke", "certificate"},
+	"token":                       {},
+	"certificate/certificatetest": {},
+	"softhsm":                     {"token"},
+	"softhsm/softhsmtest":         {"softhsm", "token"},
+	"signer":                      {"ciphersuite", "token"},
+	"vault":                       {"wire", "ciphersuite", "hpke", "token"},
+	"identity":                    {"ciphersuite", "keypackage", "certificate"},
+	"store":                       {},
+	"store/sqlite":                {"store"},
+	"store/storetest":             {"store"},
+	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
+	"config":                      {},
 }
 
 // owners are the modules that only one room may import.

@@ -1,0 +1,153 @@
+package certificate
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind says what is wrong with a chain.
+type Kind int
+
+const (
+	// Expired: a certificate's notAfter has passed.
+	Expired Kind = iota + 1
+	// NotYetValid: a certificate's notBefore has not come.
+	NotYetValid
+	// WrongUsage: the end entity's key usage does not let it sign.
+	WrongUsage
+	// OutOfOrder: a certificate was not issued by the one after it.
+	OutOfOrder
+	// MayNotSign: an issuer is no CA, or its key usage does not let it sign
+	// certificates.
+	MayNotSign
+	// TooLong: more CAs stand below an issuer than its path length allows.
+	TooLong
+	// BadSignature: a signature does not verify under the issuer's key, or its
+	// algorithm is one that nobody should trust.
+	BadSignature
+	// UnknownRoot: the chain ends at none of the roots.
+	UnknownRoot
+	// NotAcceptable: another rule of RFC 5280 is broken, such as a name
+	// constraint, or a critical extension is not understood.
+	NotAcceptable
+)
+
+// Fault is one thing that is wrong with a chain.
+type Fault struct {
+	Kind Kind
+	// Index is the certificate that is at fault, the end entity's being 0.
+	Index int
+	// Detail is a clause that goes on from "certificate 0".
+	Detail string
+}
+
+// String returns a sentence without its full stop.
+func (f Fault) String() string { return fmt.Sprintf("certificate %d %s", f.Index, f.Detail) }
+
+// Options are what a chain is held against.
+type Options struct {
+	// Now is the time at which the certificates must be valid.
+	Now time.Time
+	// Roots are the trust anchors; nil where they are not known, so that the
+	// last certificate of the chain is taken for one.
+	Roots *x509.CertPool
+}
+
+// MaxLength is the longest chain that is checked: each certificate costs a
+// verification, and anybody can send many.
+const MaxLength = 16
+
+// Check says all that is wrong with the chain as the credential of a signer (RFC
+// 5280, Section 6, by crypto/x509). A certificate that stands after another must
+// have issued it. The trust anchor may be there or be left out (RFC 9420, Section
+// 5.3).
+//
+// Whose key it certifies is for Certifies to say. Revocation is not looked at.
+func (c Chain) Check(o Options) []Fault {
+	if len(c) > MaxLength {
+		return []Fault{{NotAcceptable, MaxLength, fmt.Sprintf("is one too many: of %d, %d are looked at", len(c), MaxLength)}}
+	}
+	var faults []Fault
+	for i := range c {
+		faults = append(faults, c.validAt(i, o.Now)...)
+	}
+	if usage := c[0].KeyUsage; usage != 0 && usage&x509.KeyUsageDigitalSignature == 0 {
+		faults = append(faults, Fault{WrongUsage, 0, "may not sign: its key usage lacks digitalSignature"})
+	}
+	for i := range c[1:] {
+		faults = append(faults, c.issuedByNext(i)...)
+	}
+	if len(faults) > 0 {
+		return faults // what follows would say the same again, less clearly
+	}
+	return c.verify(o)
+}
+
+func (c Chain) validAt(i int, now time.Time) []Fault {
+	switch {
+	case now.After(c[i].NotAfter):
+		return []Fault{{Expired, i, fmt.Sprintf("expired at %s", c[i].NotAfter.UTC().Format(time.RFC3339))}}
+	case now.Before(c[i].NotBefore):
+		return []Fault{{NotYetValid, i, fmt.Sprintf("is not valid before %s", c[i].NotBefore.UTC().Format(time.RFC3339))}}
+	}
+	return nil
+}
+
+// issuedByNext says what keeps certificate i from having been issued by the next
+// one. A self-signed certificate may stand for its issuer: it is the anchor.
+func (c Chain) issuedByNext(i int) []Fault {
+	child, parent := c[i], c[i+1]
+	if !bytes.Equal(child.RawIssuer, parent.RawSubject) {
+		return []Fault{{OutOfOrder, i, fmt.Sprintf("was issued by %q, and the next one is %q", child.Issuer, parent.Subject)}}
+	}
+	var faults []Fault
+	switch {
+	case !parent.BasicConstraintsValid || !parent.IsCA:
+		faults = append(faults, Fault{MayNotSign, i + 1, "is not a CA: its basic constraints do not say so"})
+	case parent.KeyUsage != 0 && parent.KeyUsage&x509.KeyUsageCertSign == 0:
+		faults = append(faults, Fault{MayNotSign, i + 1, "may not issue certificates: its key usage lacks keyCertSign"})
+	}
+	// Certificates 1 to i are CAs below this one; self-issued ones do not count.
+	below := 0
+	for _, ca := range c[1 : i+1] {
+		if !bytes.Equal(ca.RawIssuer, ca.RawSubject) {
+			below++
+		}
+	}
+	if limited := parent.MaxPathLen > 0 || parent.MaxPathLenZero; limited && below > parent.MaxPathLen {
+		faults = append(faults, Fault{TooLong, i + 1, fmt.Sprintf("allows %d CAs below it, and there are %d", parent.MaxPathLen, below)})
+	}
+	if err := parent.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature); err != nil {
+		faults = append(faults, Fault{BadSignature, i, fmt.Sprintf("has a signature that does not verify with the key of the next one: %v", err)})
+	}
+	return faults
+}
+
+// verify has crypto/x509 find a path to a root.
+func (c Chain) verify(o Options) []Fault {
+	options := x509.VerifyOptions{
+		CurrentTime:   o.Now,
+		Intermediates: x509.NewCertPool(),
+		Roots:         o.Roots,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // none is defined for MLS
+	}
+	for _, ca := range c[1:] {
+		options.Intermediates.AddCert(ca)
+	}
+	if o.Roots == nil {
+		options.Roots = x509.NewCertPool()
+		options.Roots.AddCert(c[len(c)-1])
+	}
+	_, err := c[0].Verify(options)
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		last := len(c) - 1
+		return []Fault{{UnknownRoot, last, fmt.Sprintf("leads to none of the roots: it was issued by %q", c[last].Issuer)}}
+	}
+	return []Fault{{NotAcceptable, 0, fmt.Sprintf("is not acceptable: %v", err)}}
+}

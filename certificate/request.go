@@ -1,0 +1,233 @@
+package certificate
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// ErrKey reports a key for which no certificate can be asked here.
+var ErrKey = errors.New("certificates are asked for P-256, P-384, P-521 and Ed25519 keys")
+
+// Request is what a certificate is asked for.
+type Request struct {
+	// Subject is a distinguished name as ParseName returns it; it may be empty
+	// where there are alternative names.
+	Subject pkix.RDNSequence
+	// DNSNames, Emails and URIs are the subject's alternative names.
+	DNSNames, Emails, URIs []string
+}
+
+// DER returns the certification request of PKCS #10 (RFC 2986), signed with the
+// key that it is for. The signature is verified before it is returned. The error
+// wraps ErrKey for an Ed448 key, which crypto/x509 does not know.
+func (r Request) DER(key crypto.Signer) ([]byte, error) {
+	switch key.Public().(type) {
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	default:
+		return nil, fmt.Errorf("make certification request: %w", ErrKey)
+	}
+	template := &x509.CertificateRequest{DNSNames: r.DNSNames, EmailAddresses: r.Emails}
+	if len(r.Subject) == 0 && len(r.DNSNames)+len(r.Emails)+len(r.URIs) == 0 {
+		return nil, errors.New("make certification request: it names nobody: there is neither a subject nor an alternative name")
+	}
+	var err error
+	if template.RawSubject, err = asn1.Marshal(r.Subject); err != nil {
+		return nil, fmt.Errorf("make certification request: encode subject: %w", err)
+	}
+	for _, name := range r.DNSNames {
+		if name == "" || strings.ContainsAny(name, " /@:") {
+			return nil, fmt.Errorf("make certification request: %q is not a DNS name", name)
+		}
+	}
+	for _, text := range r.Emails {
+		if a, err := mail.ParseAddress(text); err != nil || a.Address != text {
+			return nil, fmt.Errorf("make certification request: %q is not an e-mail address", text)
+		}
+	}
+	for _, text := range r.URIs {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme == "" {
+			return nil, fmt.Errorf("make certification request: %q is not a URI", text)
+		}
+		template.URIs = append(template.URIs, u)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certification request: %w", err)
+	}
+	made, err := x509.ParseCertificateRequest(der)
+	if err == nil {
+		err = made.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make certification request: check what was signed: %w", err)
+	}
+	return der, nil
+}
+
+// attributes are the types that a name may use by their short names (RFC 4514,
+// Section 3, and what is common besides), in upper case.
+var attributes = map[string]asn1.ObjectIdentifier{
+	"CN":           {2, 5, 4, 3},
+	"SN":           {2, 5, 4, 4},
+	"SERIALNUMBER": {2, 5, 4, 5},
+	"C":            {2, 5, 4, 6},
+	"L":            {2, 5, 4, 7},
+	"ST":           {2, 5, 4, 8},
+	"STREET":       {2, 5, 4, 9},
+	"O":            {2, 5, 4, 10},
+	"OU":           {2, 5, 4, 11},
+	"TITLE":        {2, 5, 4, 12},
+	"POSTALCODE":   {2, 5, 4, 17},
+	"GN":           {2, 5, 4, 42},
+	"DC":           oidDC,
+	"UID":          {0, 9, 2342, 19200300, 100, 1, 1},
+	"EMAILADDRESS": oidEmail,
+}
+
+var (
+	oidDC    = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}
+	oidEmail = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
+)
+
+// ParseName parses a distinguished name in the form of RFC 4514, such as
+// "CN=relay 7,OU=Messaging,O=Example": the most specific part first, as it is
+// written in text, and so last in the result, as it is in DER. Types are the
+// short names above or numbers with dots; "+" joins attributes of one part;
+// backslash escapes. Values in hexadecimal after # are not taken.
+func ParseName(text string) (pkix.RDNSequence, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var name pkix.RDNSequence
+	for _, part := range splitName(text, ',') {
+		var rdn pkix.RelativeDistinguishedNameSET
+		for _, pair := range splitName(part, '+') {
+			attribute, err := parseAttribute(pair)
+			if err != nil {
+				return nil, fmt.Errorf("parse distinguished name: %w", err)
+			}
+			rdn = append(rdn, attribute)
+		}
+		name = append(pkix.RDNSequence{rdn}, name...)
+	}
+	return name, nil
+}
+
+// splitName splits at separators that no backslash stands before.
+func splitName(text string, separator byte) []string {
+	var parts []string
+	start := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case separator:
+			parts = append(parts, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, text[start:])
+}
+
+func parseAttribute(pair string) (pkix.AttributeTypeAndValue, error) {
+	var none pkix.AttributeTypeAndValue
+	name, escaped, ok := strings.Cut(pair, "=")
+	name = strings.TrimSpace(name)
+	if !ok || name == "" {
+		return none, fmt.Errorf("%q is not TYPE=VALUE", pair)
+	}
+	id, known := attributes[strings.ToUpper(name)]
+	if !known {
+		if id, known = parseOID(name); !known {
+			return none, fmt.Errorf("the attribute type %q is not known; write its number with dots", name)
+		}
+	}
+	value, err := unescape(escaped)
+	if err != nil {
+		return none, fmt.Errorf("the value of %s %w", name, err)
+	}
+	switch {
+	case value == "":
+		return none, fmt.Errorf("the value of %s is empty", name)
+	case id.Equal(attributes["C"]) && len(value) != 2:
+		return none, fmt.Errorf("the country %q is not two letters", value)
+	}
+	if id.Equal(oidDC) || id.Equal(oidEmail) { // IA5String: RFC 4519, Section 2.4; RFC 2985, Section 5.2.1
+		for i := range len(value) {
+			if value[i] >= utf8.RuneSelf {
+				return none, fmt.Errorf("the value of %s is not ASCII", name)
+			}
+		}
+		return pkix.AttributeTypeAndValue{Type: id, Value: asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(value)}}, nil
+	}
+	return pkix.AttributeTypeAndValue{Type: id, Value: value}, nil
+}
+
+func parseOID(text string) (asn1.ObjectIdentifier, bool) {
+	var id asn1.ObjectIdentifier
+	for arc := range strings.SplitSeq(text, ".") {
+		n, err := strconv.ParseUint(arc, 10, 31)
+		if err != nil {
+			return nil, false
+		}
+		id = append(id, int(n))
+	}
+	_, err := asn1.Marshal(id) // knows which arcs can be first
+	return id, err == nil
+}
+
+// unescape decodes a value (RFC 4514, Section 2.4). Spaces around it do not
+// count unless they are escaped.
+func unescape(text string) (string, error) {
+	text = strings.TrimLeft(text, " ")
+	if strings.HasPrefix(text, "#") {
+		return "", errors.New("is in hexadecimal after #, which is not taken")
+	}
+	var b []byte
+	kept := 0 // the length of b without trailing spaces
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == '\\' && i+1 == len(text):
+			return "", errors.New("ends with a backslash")
+		case c == '\\' && strings.IndexByte(` "#+,;<=>\`, text[i+1]) >= 0:
+			i++
+			b = append(b, text[i])
+			kept = len(b)
+		case c == '\\':
+			octet, err := hex.DecodeString(text[i+1 : min(i+3, len(text))])
+			if err != nil {
+				return "", errors.New("has a backslash before what needs none")
+			}
+			i += 2
+			b = append(b, octet...)
+			kept = len(b)
+		case strings.IndexByte(`"+,;<>`, c) >= 0 || c == 0:
+			return "", fmt.Errorf("has a %q that needs a backslash before it", c)
+		default:
+			b = append(b, c)
+			if c != ' ' {
+				kept = len(b)
+			}
+		}
+	}
+	b = b[:kept]
+	if !utf8.Valid(b) {
+		return "", errors.New("is not UTF-8")
+	}
+	return string(b), nil
+}
