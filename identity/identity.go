@@ -9,8 +9,12 @@ package identity
 import (
 	"bytes"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -89,7 +93,7 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Policy is what an operator decides about the key packages of all identities.
+// Policy is what an operator decides about the key packages of an identity.
 type Policy struct {
 	// Lifetime is how long after its making a key package may be used.
 	Lifetime time.Duration
@@ -98,35 +102,84 @@ type Policy struct {
 	Backdate time.Duration
 	// Supported is what the clients support beyond the defaults of RFC 9420.
 	Supported keypackage.Capabilities
+	// Required is what the groups require that the clients are to join.
+	Required keypackage.RequiredCapabilities
+	// LeafExtensions go into the leaf node, Extensions into the key package.
+	LeafExtensions, Extensions []keypackage.Extension
+	// Roots are the trust anchors of X.509 credentials; nil where every one is
+	// taken.
+	Roots *x509.CertPool
+	// GREASE is where random values come from that are listed in capabilities
+	// and mean nothing (RFC 9420, Section 13.5); nil lists none.
+	GREASE io.Reader
 }
 
 // Template returns what the key packages of this identity have in common when
 // they are made at now. lastResort adds the last_resort extension.
-func (id *Identity) Template(p Policy, now time.Time, lastResort bool) keypackage.Template {
+//
+// With an x509 credential the lifetime is clamped to that of the certificates.
+// The error is ErrNoCertificate, a *ChainError, or a *MissingError.
+func (id *Identity) Template(p Policy, now time.Time, lastResort bool) (keypackage.Template, error) {
+	capabilities, err := id.capabilities(p)
+	if err != nil {
+		return keypackage.Template{}, fmt.Errorf("identity %q: choose GREASE: %w", id.Name, err)
+	}
 	t := keypackage.Template{
-		Suite:        id.Suite,
-		Credential:   id.Credential,
-		Capabilities: id.capabilities(p.Supported),
+		Suite:          id.Suite,
+		Credential:     id.Credential,
+		Capabilities:   capabilities,
+		LeafExtensions: slices.Clone(p.LeafExtensions),
+		Extensions:     slices.Clone(p.Extensions),
 		Lifetime: keypackage.Lifetime{
 			NotBefore: unix(now.Add(-p.Backdate)),
 			NotAfter:  unix(now.Add(p.Lifetime)),
 		},
 	}
 	if lastResort {
-		t.Extensions = []keypackage.Extension{{Type: keypackage.ExtensionLastResort}}
+		t.Extensions = append(t.Extensions, keypackage.Extension{Type: keypackage.ExtensionLastResort})
 	}
-	return t
+	if missing := t.Supported().Missing(p.Required); len(missing) > 0 {
+		return keypackage.Template{}, fmt.Errorf("identity %q: %w", id.Name, &MissingError{missing})
+	}
+	if id.Credential.Type == keypackage.CredentialX509 {
+		if err := id.clamp(&t.Lifetime, p.Roots, now); err != nil {
+			return keypackage.Template{}, fmt.Errorf("identity %q: %w", id.Name, err)
+		}
+	}
+	return t, nil
+}
+
+// MissingError reports capabilities that the operator's groups require and the
+// clients do not have.
+type MissingError struct {
+	// Missing names them, such as "extension 0xF001".
+	Missing []string
+}
+
+func (e *MissingError) Error() string {
+	return "its capabilities lack what the groups require: " + strings.Join(e.Missing, ", ")
 }
 
 // capabilities returns the defaults of the suite with what the clients support
-// beyond them, each entry once and in the order given.
-func (id *Identity) capabilities(supported keypackage.Capabilities) keypackage.Capabilities {
+// beyond them, each entry once and in the order given, and then GREASE.
+func (id *Identity) capabilities(p Policy) (keypackage.Capabilities, error) {
 	c := keypackage.DefaultCapabilities(id.Suite)
-	c.CipherSuites = union(c.CipherSuites, supported.CipherSuites)
-	c.Extensions = union(c.Extensions, supported.Extensions)
-	c.Proposals = union(c.Proposals, supported.Proposals)
-	c.Credentials = union(c.Credentials, supported.Credentials)
-	return c
+	c.CipherSuites = union(c.CipherSuites, p.Supported.CipherSuites)
+	c.Extensions = union(c.Extensions, p.Supported.Extensions)
+	c.Proposals = union(c.Proposals, p.Supported.Proposals)
+	c.Credentials = union(c.Credentials, p.Supported.Credentials)
+	if p.GREASE == nil {
+		return c, nil
+	}
+	var random [4]byte
+	if _, err := io.ReadFull(p.GREASE, random[:]); err != nil {
+		return c, err
+	}
+	c.CipherSuites = append(c.CipherSuites, ciphersuite.ID(keypackage.GREASE(random[0])))
+	c.Extensions = append(c.Extensions, keypackage.ExtensionType(keypackage.GREASE(random[1])))
+	c.Proposals = append(c.Proposals, keypackage.ProposalType(keypackage.GREASE(random[2])))
+	c.Credentials = append(c.Credentials, keypackage.CredentialType(keypackage.GREASE(random[3])))
+	return c, nil
 }
 
 // union returns a with the elements of b that it lacks.

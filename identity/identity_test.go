@@ -79,7 +79,10 @@ func TestTemplateFollowsThePolicy(t *testing.T) {
 			Extensions:   []keypackage.ExtensionType{0xF001},
 		},
 	}
-	tmpl := id.Template(policy, now, true)
+	tmpl, err := id.Template(policy, now, true)
+	if err != nil {
+		t.Fatalf("Template() err = %v, want nil", err)
+	}
 	if got, want := tmpl.Lifetime, (keypackage.Lifetime{NotBefore: 1_799_996_400, NotAfter: 1_807_257_600}); got != want {
 		t.Errorf("Lifetime = %+v, want %+v", got, want)
 	}
@@ -95,7 +98,7 @@ func TestTemplateFollowsThePolicy(t *testing.T) {
 	if len(tmpl.Extensions) != 1 || tmpl.Extensions[0].Type != keypackage.ExtensionLastResort || len(tmpl.Extensions[0].Data) != 0 {
 		t.Errorf("Extensions = %v, want last_resort with no data", tmpl.Extensions)
 	}
-	if plain := id.Template(policy, now, false); len(plain.Extensions) != 0 {
+	if plain, err := id.Template(policy, now, false); err != nil || len(plain.Extensions) != 0 {
 		t.Errorf("Extensions without last resort = %v, want none", plain.Extensions)
 	}
 }

@@ -164,7 +164,10 @@ type line struct {
 // newLine prepares for r: everything that can be refused is refused here,
 // before a key is made.
 func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
-	template := r.Identity.Template(r.Policy, r.Now, r.LastResort)
+	template, err := r.Identity.Template(r.Policy, r.Now, r.LastResort)
+	if err != nil {
+		return nil, fmt.Errorf("prepare key packages: %w", err)
+	}
 	builder, err := keypackage.NewBuilder(template, r.Identity.Signer)
 	if err != nil {
 		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)

@@ -62,7 +62,7 @@ func NewBuilder(t Template, signer crypto.Signer) (*Builder, error) {
 	leaf := LeafNode{
 		SignatureKey: signatureKey,
 		Credential:   t.Credential,
-		Capabilities: t.capabilities(),
+		Capabilities: t.Supported(),
 		Source:       SourceKeyPackage,
 		Lifetime:     t.Lifetime,
 		Extensions:   t.LeafExtensions,

@@ -76,7 +76,7 @@ type RequiredCapabilities struct {
 }
 
 // Missing names what c lacks of r, such as "extension 0xF001".
-func (c *Capabilities) Missing(r RequiredCapabilities) []string {
+func (c Capabilities) Missing(r RequiredCapabilities) []string {
 	var missing []string
 	for _, t := range r.Extensions {
 		if !c.supports(t) {

@@ -158,6 +158,10 @@ func nameOf[T ~uint16](v T, names map[T]string) string {
 	return fmt.Sprintf("0x%04X", uint16(v))
 }
 
+// GREASE returns one of the fifteen values that stand for nothing (RFC 9420,
+// Section 13.5), chosen by a random byte.
+func GREASE(random byte) uint16 { return 0x0A0A + uint16(random%15)*0x1010 }
+
 // grease reports whether v is one of the fifteen values of RFC 9420, Section
 // 13.5: 0x0A0A, 0x1A1A and so on to 0xEAEA. It serves to name them only; they
 // are handled like any other unknown value.

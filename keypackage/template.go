@@ -97,9 +97,10 @@ func checkExtensions(where string, extensions []Extension, allowed func(Extensio
 	return errors.Join(errs...)
 }
 
-// capabilities returns those of the template with the types of its extensions
-// added: in their order, each once, the default ones left out.
-func (t *Template) capabilities() Capabilities {
+// Supported returns the capabilities that the key packages are going to have:
+// those of the template with the types of its extensions added, in their order,
+// each once, the default ones left out.
+func (t *Template) Supported() Capabilities {
 	c := t.Capabilities.clone()
 	for _, e := range slices.Concat(t.LeafExtensions, t.Extensions) {
 		if !c.supports(e.Type) {

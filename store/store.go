@@ -107,6 +107,11 @@ type Store interface {
 	AddIdentity(ctx context.Context, id Identity) error
 	// Identity returns the identity called name, or ErrNotFound.
 	Identity(ctx context.Context, name string) (Identity, error)
+	// ChangeIdentity replaces the credential and the stamp of the identity called
+	// id.Name by those of id, provided that its stamp is still was: of two callers
+	// that change the same record, one wins. The error is ErrNotFound, or ErrState
+	// where the record was changed meanwhile.
+	ChangeIdentity(ctx context.Context, id Identity, was []byte) error
 	// Identities returns all, by name.
 	Identities(ctx context.Context) ([]Identity, error)
 

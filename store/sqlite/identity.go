@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/store"
 )
@@ -29,6 +30,22 @@ func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
 // Identity implements store.Store.
 func (s *Store) Identity(ctx context.Context, name string) (store.Identity, error) {
 	return scanIdentity(s.db.QueryRowContext(ctx, "SELECT "+identityColumns+" FROM identities WHERE name = ?", name))
+}
+
+// ChangeIdentity implements store.Store.
+func (s *Store) ChangeIdentity(ctx context.Context, id store.Identity, was []byte) error {
+	result, err := s.w.ExecContext(ctx, "UPDATE identities SET credential = ?, stamp = ? WHERE name = ? AND stamp = ?",
+		blob(id.Credential), blob(id.Stamp), id.Name, blob(was))
+	if err != nil {
+		return translate(err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 1 {
+		return translate(err)
+	}
+	if _, err := s.Identity(ctx, id.Name); err != nil {
+		return err
+	}
+	return fmt.Errorf("identity %q was changed meanwhile: %w", id.Name, store.ErrState)
 }
 
 // Identities implements store.Store.

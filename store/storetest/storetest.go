@@ -26,6 +26,7 @@ type Open func(t *testing.T) (s store.Store, again func() store.Store)
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, *fixture){
 		"identities":                     identities,
+		"changing an identity":           changingAnIdentity,
 		"wrapping keys":                  wrappingKeys,
 		"one wrapping key is current":    oneIsCurrent,
 		"key packages come back whole":   roundTrip,
@@ -136,6 +137,29 @@ func identities(t *testing.T, f *fixture) {
 	check(t, "Identities", err, nil)
 	if len(list) != 2 || list[0].Name != "alice" || list[1].Name != "bob" {
 		t.Errorf("Identities() = %+v, want alice and bob", list)
+	}
+}
+
+func changingAnIdentity(t *testing.T, f *fixture) {
+	for _, name := range []string{"alice", "bob"} {
+		check(t, "AddIdentity", f.AddIdentity(t.Context(), identity(name)), nil)
+	}
+	was := identity("alice")
+	changed := was
+	changed.Credential, changed.Stamp = []byte("another credential"), []byte("another stamp")
+	changed.SignatureKey = []byte("ignored")
+	check(t, "ChangeIdentity of nobody", f.ChangeIdentity(t.Context(), store.Identity{Name: "carol"}, nil), store.ErrNotFound)
+	check(t, "ChangeIdentity of another record", f.ChangeIdentity(t.Context(), changed, []byte("stamp of bob")), store.ErrState)
+	check(t, "ChangeIdentity", f.ChangeIdentity(t.Context(), changed, was.Stamp), nil)
+	check(t, "ChangeIdentity again", f.ChangeIdentity(t.Context(), changed, was.Stamp), store.ErrState)
+	got, err := f.again().Identity(t.Context(), "alice")
+	check(t, "Identity", err, nil)
+	changed.SignatureKey = was.SignatureKey
+	if fmt.Sprint(got) != fmt.Sprint(changed) {
+		t.Errorf("Identity() = %+v, want %+v", got, changed)
+	}
+	if got, err := f.Identity(t.Context(), "bob"); err != nil || fmt.Sprint(got) != fmt.Sprint(identity("bob")) {
+		t.Errorf("Identity(bob) = %+v, %v, want it unchanged", got, err)
 	}
 }
 
