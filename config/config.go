@@ -21,6 +21,8 @@ type Config struct {
 	Token       Token
 	Store       Store
 	KeyPackages KeyPackages
+	X509        X509
+	Identities  map[string]Identity
 	Unwrap      Unwrap
 }
 
@@ -57,6 +59,11 @@ type KeyPackages struct {
 	Lifetime     Duration
 	Backdate     Duration
 	Capabilities Capabilities
+	GREASE       bool
+	Required     Required
+	// LeafExtensions go into leaf nodes, Extensions into key packages.
+	LeafExtensions []Extension
+	Extensions     []Extension
 }
 
 // Capabilities are what clients support beyond the defaults.
@@ -64,6 +71,35 @@ type Capabilities struct {
 	CipherSuites []string
 	Extensions   []uint16
 	Proposals    []uint16
+}
+
+// Required are the capabilities that groups require (RFC 9420, Section 11.1).
+type Required struct {
+	Extensions  []uint16
+	Proposals   []uint16
+	Credentials []uint16
+}
+
+// Extension is an extension by its number and its data.
+type Extension struct {
+	Type uint16
+	Data []byte
+}
+
+// X509 is what X.509 credentials have in common.
+type X509 struct {
+	Roots   string // absolute path of a PEM file, or empty
+	Subject string // RFC 4514; what follows the name of an identity
+}
+
+// Identity is what one identity has other than the rest.
+type Identity struct {
+	Subject       string // RFC 4514; empty: CN=NAME and X509.Subject
+	DNSNames      []string
+	Emails        []string
+	URIs          []string
+	ApplicationID string
+	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
 }
 
 // Unwrap says whether private keys may leave.
@@ -141,6 +177,7 @@ func (c *Config) resolve(dir string) {
 	}
 	c.Token.Module = from(c.Token.Module)
 	c.Token.PIN.File = from(c.Token.PIN.File)
+	c.X509.Roots = from(c.X509.Roots)
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		c.Store.URL = "sqlite:" + from(path)
 	}

@@ -73,6 +73,22 @@ key_packages:
   lifetime: 1d12h
   backdate: 90m
   capabilities: {cipher_suites: [1, MLS_256_DHKEMP521_AES256GCM_SHA512_P521], extensions: [0x000A, 10], proposals: [9]}
+  grease: true
+  required_capabilities: {extensions: [6], proposals: [8], credentials: [2]}
+  leaf_extensions: [{type: 0xF001, data: "00fF"}, {type: 1}]
+  extensions: [{type: 0xF002, data: ""}]
+x509:
+  roots: roots.pem
+  subject: O=Example
+identities:
+  relay.7:
+    subject: CN=relay
+    dns_names: [a.example]
+    emails: [a@a.example]
+    uris: [spiffe://a.example]
+    application_id: seven
+    capabilities: {cipher_suites: [2], extensions: [7], proposals: [10]}
+  8:
 unwrap:
   allow: true
 `
@@ -97,6 +113,19 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 				CipherSuites: []string{"1", "MLS_256_DHKEMP521_AES256GCM_SHA512_P521"},
 				Extensions:   []uint16{10, 10}, Proposals: []uint16{9},
 			},
+			GREASE:         true,
+			Required:       Required{Extensions: []uint16{6}, Proposals: []uint16{8}, Credentials: []uint16{2}},
+			LeafExtensions: []Extension{{0xF001, []byte{0, 0xFF}}, {1, nil}},
+			Extensions:     []Extension{{0xF002, []byte{}}},
+		},
+		X509: X509{Roots: "roots.pem", Subject: "O=Example"},
+		Identities: map[string]Identity{
+			"relay.7": {
+				Subject: "CN=relay", DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, URIs: []string{"spiffe://a.example"},
+				ApplicationID: "seven",
+				Capabilities:  &Capabilities{CipherSuites: []string{"2"}, Extensions: []uint16{7}, Proposals: []uint16{10}},
+			},
+			"8": {},
 		},
 		Unwrap: Unwrap{Allow: true},
 	}
@@ -203,7 +232,7 @@ func TestFaults(t *testing.T) {
 		{"---\n", "it is empty"},
 		{"~\n", "it is empty"},
 		{small + "---\n" + small, "it has more than one YAML document"},
-		{"- token\n", "it must be a group of keys: token, store, key_packages, unwrap"},
+		{"- token\n", "it must be a group of keys: token, store, key_packages and so on"},
 		{"token: *prod\n", "line 1: an alias without its anchor; a text that begins with * needs quotes"},
 		{"token: {module: m, pin: {env: P}}", "line 1: token must have exactly one of label, serial, slot, it has 0"},
 		{"token: {module: m, label: a, slot: 0, pin: {env: P}}", "line 1: token must have exactly one of label, serial, slot, it has 2"},
@@ -235,6 +264,10 @@ func TestFaults(t *testing.T) {
 		{"token: {module: m, label: a, pin: {env: P, extra: 1}}", "line 1: a key that is not known in token.pin"},
 		{small + "store: {extra: 1}", `line 2: unknown key "extra" in store`},
 		{small + "key_packages: {extra: 1}", `line 2: unknown key "extra" in key_packages`},
+		{small + "key_packages: {extensions: [{data: 'ff'}]}", `line 2: key_packages.extensions[0] must have a type`},
+		{small + "key_packages: {leaf_extensions: [{type: 1, data: f}]}", `line 2: key_packages.leaf_extensions[0].data must be hexadecimal digits, two a byte, in quotes`},
+		{small + "identities: {a: {}, b: {}, a: {}}", `line 2: identities."a" is there twice, first on line 2`},
+		{small + "identities: {a.b: {subjekt: x}}", `line 2: unknown key "subjekt" in identities."a.b"`},
 		{small + "key_packages: {capabilities: {extra: 1}}", `line 2: unknown key "extra" in key_packages.capabilities`},
 		{small + "unwrap: {extra: 1}", `line 2: unknown key "extra" in unwrap`},
 		{small + "token: {}\n", "line 2: token is there twice, first on line 1"},
@@ -302,6 +335,10 @@ func TestNoFaultNamesAGoType(t *testing.T) {
 			"token: {pin: {env: %[1]s, file: %[1]s, fd: %[1]s, systemd: %[1]s, prompt: %[1]s}, environment: {A: %[1]s}}",
 			"store: {url: %[1]s, batch: %[1]s}", "key_packages: {suite: %[1]s, lifetime: %[1]s, backdate: %[1]s}", "unwrap: {allow: %s}",
 			"key_packages: {capabilities: {cipher_suites: %[1]s, extensions: %[1]s, proposals: %[1]s}}",
+			"key_packages: {grease: %[1]s, required_capabilities: %[1]s, extensions: %[1]s, leaf_extensions: %[1]s}",
+			"key_packages: {required_capabilities: {extensions: %[1]s, proposals: %[1]s, credentials: [%[1]s]}, extensions: [%[1]s], leaf_extensions: [{type: %[1]s, data: %[1]s}]}",
+			"x509: %s", "x509: {roots: %[1]s, subject: %[1]s}", "identities: %s", "identities: {a: %s}",
+			"identities: {a: {subject: %[1]s, dns_names: %[1]s, emails: %[1]s, uris: %[1]s, application_id: %[1]s, capabilities: %[1]s}}",
 			"key_packages: {capabilities: {cipher_suites: [%[1]s], extensions: [%[1]s], proposals: [%[1]s]}}"} {
 			text := fmt.Sprintf(at, value)
 			for _, fault := range faultsOf(t, text) {

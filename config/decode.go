@@ -40,18 +40,59 @@ func (c *Config) fields() keys {
 			"batch": number(&c.Store.Batch, 1, 10000),
 		}),
 		"key_packages": group(keys{
-			"suite":    text(&c.KeyPackages.Suite),
-			"lifetime": duration(&c.KeyPackages.Lifetime),
-			"backdate": duration(&c.KeyPackages.Backdate),
-			"capabilities": group(keys{
-				"cipher_suites": list(&c.KeyPackages.Capabilities.CipherSuites, text),
-				"extensions":    list(&c.KeyPackages.Capabilities.Extensions, codePoint),
-				"proposals":     list(&c.KeyPackages.Capabilities.Proposals, codePoint),
+			"suite":        text(&c.KeyPackages.Suite),
+			"lifetime":     duration(&c.KeyPackages.Lifetime),
+			"backdate":     duration(&c.KeyPackages.Backdate),
+			"capabilities": group(c.KeyPackages.Capabilities.fields()),
+			"grease":       truth(&c.KeyPackages.GREASE),
+			"required_capabilities": group(keys{
+				"extensions":  list(&c.KeyPackages.Required.Extensions, codePoint),
+				"proposals":   list(&c.KeyPackages.Required.Proposals, codePoint),
+				"credentials": list(&c.KeyPackages.Required.Credentials, codePoint),
 			}),
+			"leaf_extensions": list(&c.KeyPackages.LeafExtensions, extension),
+			"extensions":      list(&c.KeyPackages.Extensions, extension),
 		}),
+		"x509": group(keys{
+			"roots":   text(&c.X509.Roots),
+			"subject": text(&c.X509.Subject),
+		}),
+		"identities": named(&c.Identities, (*Identity).fields),
 		"unwrap": group(keys{
 			"allow": truth(&c.Unwrap.Allow),
 		}),
+	}
+}
+
+func (c *Capabilities) fields() keys {
+	return keys{
+		"cipher_suites": list(&c.CipherSuites, text),
+		"extensions":    list(&c.Extensions, codePoint),
+		"proposals":     list(&c.Proposals, codePoint),
+	}
+}
+
+func (i *Identity) fields() keys {
+	return keys{
+		"subject":        text(&i.Subject),
+		"dns_names":      list(&i.DNSNames, text),
+		"emails":         list(&i.Emails, text),
+		"uris":           list(&i.URIs, text),
+		"application_id": text(&i.ApplicationID),
+		"capabilities": func(d *decoder, path string, n *yaml.Node) {
+			i.Capabilities = new(Capabilities)
+			group(i.Capabilities.fields())(d, path, n)
+		},
+	}
+}
+
+// extension takes an extension. One without data has none.
+func extension(to *Extension) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		group(keys{"type": codePoint(&to.Type), "data": octets(&to.Data)})(d, path, n)
+		if !d.unfit[path] && !d.unfit[path+".type"] && d.lines[path+".type"] == 0 {
+			d.fault(path, n, "must have a type")
+		}
 	}
 }
 
@@ -132,7 +173,7 @@ func parse(data []byte) (*yaml.Node, error) {
 	case isNothing(root):
 		return nil, errEmpty
 	case root.Kind != yaml.MappingNode:
-		return nil, errors.New("it must be a group of keys: token, store, key_packages, unwrap")
+		return nil, errors.New("it must be a group of keys: token, store, key_packages and so on")
 	}
 	return root, nil
 }

@@ -23,14 +23,24 @@ func TestSampleIsTheDefault(t *testing.T) {
 	want := Default()
 	want.resolve("/etc/hsm-kp")
 	got.Token.Module, got.Token.Label, got.Token.PIN = "", "", PIN{}
-	for _, empty := range []any{got.Token.Environment, got.KeyPackages.Capabilities.CipherSuites, got.KeyPackages.Capabilities.Extensions, got.KeyPackages.Capabilities.Proposals} {
-		if n := reflect.ValueOf(empty).Len(); n != 0 {
-			t.Errorf("%T has %d elements in the sample, want none", empty, n)
-		}
-	}
-	got.Token.Environment, got.KeyPackages.Capabilities = nil, Capabilities{}
+	dropEmpty(reflect.ValueOf(got).Elem())
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("Parse(Sample()) = %+v, want %+v", got, want)
+	}
+}
+
+// dropEmpty replaces lists and maps without elements by none: a sample shows where
+// they stand.
+func dropEmpty(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			dropEmpty(v.Field(i))
+		}
+	case reflect.Slice, reflect.Map:
+		if v.Len() == 0 {
+			v.SetZero()
+		}
 	}
 }
 
@@ -40,10 +50,10 @@ func TestSampleHasEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range keysOf(root.Content[0]) {
-		if key == "LEVEL" {
-			continue // a variable that the test makes up
+		if key == "LEVEL" || key == "8" {
+			continue // names that the test makes up
 		}
-		if !regexp.MustCompile(`(?m)^ *(# )?` + key + `:`).Match(Sample()) {
+		if !regexp.MustCompile(`(?m)^ *(# *)?` + key + `:`).Match(Sample()) {
 			t.Errorf("the sample does not have %s", key)
 		}
 	}
@@ -123,7 +133,7 @@ func TestWriteSoftHSM(t *testing.T) {
 	want.Token.PIN.File = filepath.Join(dir, "pin")
 	want.Token.Environment = map[string]string{"SOFTHSM2_CONF": filepath.Join(dir, "softhsm2.conf")}
 	want.Store.URL = "sqlite:" + filepath.Join(dir, "hsm-kp.db")
-	c.KeyPackages.Capabilities = Capabilities{}
+	dropEmpty(reflect.ValueOf(c).Elem())
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("Load() = %+v, want %+v", c, want)
 	}

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -77,6 +79,18 @@ func whole(n *yaml.Node) (int64, bool) {
 	return v, err == nil
 }
 
+// octets takes bytes in hexadecimal.
+func octets(to *[]byte) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		b, err := hex.DecodeString(n.Value)
+		if n.Kind != yaml.ScalarNode || err != nil {
+			d.fault(path, n, "must be hexadecimal digits, two a byte, in quotes")
+			return
+		}
+		*to = b
+	}
+}
+
 func duration(to *Duration) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		v, err := ParseDuration(n.Value)
@@ -98,6 +112,36 @@ func list[T any](to *[]T, item func(*T) field) field {
 		*to = make([]T, len(n.Content))
 		for i, element := range n.Content {
 			item(&(*to)[i])(d, fmt.Sprintf("%s[%d]", path, i), follow(element))
+		}
+	}
+}
+
+// named takes a group whose keys are names that the user gives. In paths they are
+// quoted: they may have dots.
+func named[T any](to *map[string]T, fields func(*T) keys) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		if n.Kind != yaml.MappingNode {
+			d.fault(path, n, "must be a group of names")
+			return
+		}
+		*to = make(map[string]T)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], follow(n.Content[i+1])
+			if key.Kind != yaml.ScalarNode {
+				d.fault(path, key, "must have names for keys")
+				continue
+			}
+			name := path + "." + strconv.Quote(key.Value)
+			if first, twice := d.lines[name]; twice {
+				d.fault(name, key, "is there twice, first on line %d", first)
+				continue
+			}
+			d.lines[name] = key.Line
+			var v T
+			if !isNothing(value) {
+				group(fields(&v))(d, name, value)
+			}
+			(*to)[key.Value] = v
 		}
 	}
 }
