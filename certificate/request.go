@@ -39,28 +39,18 @@ func (r Request) DER(key crypto.Signer) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("make certification request: %w", ErrKey)
 	}
-	template := &x509.CertificateRequest{DNSNames: r.DNSNames, EmailAddresses: r.Emails}
-	if len(r.Subject) == 0 && len(r.DNSNames)+len(r.Emails)+len(r.URIs) == 0 {
-		return nil, errors.New("make certification request: it names nobody: there is neither a subject nor an alternative name")
+	if err := r.Check(); err != nil {
+		return nil, fmt.Errorf("make certification request: %w", err)
 	}
+	template := &x509.CertificateRequest{DNSNames: r.DNSNames, EmailAddresses: r.Emails}
 	var err error
 	if template.RawSubject, err = asn1.Marshal(r.Subject); err != nil {
 		return nil, fmt.Errorf("make certification request: encode subject: %w", err)
 	}
-	for _, name := range r.DNSNames {
-		if name == "" || strings.ContainsAny(name, " /@:") {
-			return nil, fmt.Errorf("make certification request: %q is not a DNS name", name)
-		}
-	}
-	for _, text := range r.Emails {
-		if a, err := mail.ParseAddress(text); err != nil || a.Address != text {
-			return nil, fmt.Errorf("make certification request: %q is not an e-mail address", text)
-		}
-	}
 	for _, text := range r.URIs {
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme == "" {
-			return nil, fmt.Errorf("make certification request: %q is not a URI", text)
+		if err != nil {
+			return nil, fmt.Errorf("make certification request: %w", err)
 		}
 		template.URIs = append(template.URIs, u)
 	}
@@ -76,6 +66,30 @@ func (r Request) DER(key crypto.Signer) ([]byte, error) {
 		return nil, fmt.Errorf("make certification request: check what was signed: %w", err)
 	}
 	return der, nil
+}
+
+// Check reports what no certificate can be asked for: nobody at all, or a name
+// that is not of its kind.
+func (r Request) Check() error {
+	if len(r.Subject) == 0 && len(r.DNSNames)+len(r.Emails)+len(r.URIs) == 0 {
+		return errors.New("there is neither a subject nor an alternative name")
+	}
+	for _, name := range r.DNSNames {
+		if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c > '~' || strings.ContainsRune(" /@:,", c) }) {
+			return fmt.Errorf("%q is not a DNS name", name)
+		}
+	}
+	for _, text := range r.Emails {
+		if a, err := mail.ParseAddress(text); err != nil || a.Address != text {
+			return fmt.Errorf("%q is not an e-mail address", text)
+		}
+	}
+	for _, text := range r.URIs {
+		if u, err := url.Parse(text); err != nil || u.Scheme == "" {
+			return fmt.Errorf("%q is not a URI", text)
+		}
+	}
+	return nil
 }
 
 // attributes are the types that a name may use by their short names (RFC 4514,
@@ -230,4 +244,21 @@ func unescape(text string) (string, error) {
 		return "", errors.New("is not UTF-8")
 	}
 	return string(b), nil
+}
+
+// EscapeValue returns text as ParseName reads it back as a value.
+func EscapeValue(text string) string {
+	var b strings.Builder
+	for i := range len(text) {
+		switch c := text[i]; {
+		case strings.IndexByte(`"+,;<>\=#`, c) >= 0, c == ' ' && (i == 0 || i == len(text)-1):
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < ' ':
+			fmt.Fprintf(&b, `\%02X`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

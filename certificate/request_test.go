@@ -151,3 +151,12 @@ func TestParsePEM(t *testing.T) {
 		}
 	}
 }
+
+func TestEscapedValuesComeBack(t *testing.T) {
+	for _, value := range []string{"alice", " a, b ", `"\\+;<>=#`, "#1", "Jürg", "a\x01b"} {
+		name, err := certificate.ParseName("CN=" + certificate.EscapeValue(value))
+		if err != nil || len(name) != 1 || name[0][0].Value != value {
+			t.Errorf("ParseName(EscapeValue(%q)) = %v, %v, want the value", value, name, err)
+		}
+	}
+}

@@ -14,6 +14,12 @@ type Extension struct {
 	Data []byte
 }
 
+// ApplicationID returns the application_id extension of a leaf node (RFC 9420,
+// Section 5.3.3): an identifier that only the application understands.
+func ApplicationID(id []byte) Extension {
+	return Extension{Type: ExtensionApplicationID, Data: wire.AppendVector(nil, id)}
+}
+
 // readExtensions decodes Extension extensions<V>, in order and with
 // repetitions, as they stand.
 func readExtensions(r *wire.Reader) []Extension {

@@ -36,7 +36,9 @@ func newApp(u *ui) *cli.App {
 		ErrWriter:            u.errOut,
 		EnableBashCompletion: true,
 		HideHelpCommand:      true,
-		Suggest:              true,
+		// Commas belong to names and URIs; flags that may be repeated are repeated.
+		DisableSliceFlagSeparator: true,
+		Suggest:                   true,
 		Description: `hsm-kp makes key packages (RFC 9420) whose signature key lives in a PKCS#11 token
 and whose HPKE private keys are sealed under another key of that token.
 

@@ -274,7 +274,7 @@ func (b *bench) addIdentity(ctx context.Context, name string, s *ciphersuite.Sui
 // measureGenerate runs the pipeline of `hsm-kp generate` until the time is up
 // and counts what is durable by then.
 func (b *bench) measureGenerate(ctx context.Context, id *identity.Identity) (float64, error) {
-	policy, err := policyOf(b.config)
+	policy, err := policyOf(b.config, "")
 	if err != nil {
 		return 0, err
 	}

@@ -31,7 +31,7 @@ func configCommand(u *ui) *cli.Command {
 			{
 				Name:  "check",
 				Usage: "report all faults of the config file at once",
-				Description: `Reads the file and nothing else: no token, no store.
+				Description: `Reads the file and the roots that it names, and nothing else: no token, no store.
 
 Examples:
    hsm-kp --config hsm-kp.yaml config check`,
@@ -43,7 +43,7 @@ Examples:
 					if err != nil {
 						return err
 					}
-					_, policyErr := policyOf(cfg)
+					policyErr := checkPolicies(cfg)
 					_, tokenErr := tokenConfig(cfg)
 					if err := errors.Join(policyErr, tokenErr); err != nil {
 						return fmt.Errorf("config %s: %w", c.String("config"), err)

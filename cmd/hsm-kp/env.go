@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -177,39 +176,6 @@ func (e *env) suite(name string) (*ciphersuite.Suite, error) {
 		return nil, usagef("%v; it has\n%s", err, suiteList())
 	}
 	return s, nil
-}
-
-// policyOf turns the config's key_packages into what identities work with.
-func policyOf(cfg *config.Config) (identity.Policy, error) {
-	kp := cfg.KeyPackages
-	p := identity.Policy{Lifetime: time.Duration(kp.Lifetime), Backdate: time.Duration(kp.Backdate)}
-	var faults []error
-	if _, err := ciphersuite.Parse(kp.Suite); err != nil {
-		faults = append(faults, usagef("key_packages.suite: %v", err))
-	}
-	for _, name := range kp.Capabilities.CipherSuites {
-		s, err := ciphersuite.Parse(name)
-		if err != nil {
-			faults = append(faults, usagef("key_packages.capabilities.cipher_suites: %v", err))
-			continue
-		}
-		p.Supported.CipherSuites = append(p.Supported.CipherSuites, s.ID)
-	}
-	for _, n := range kp.Capabilities.Extensions {
-		e := keypackage.ExtensionType(n)
-		if e.Default() {
-			faults = append(faults, usagef("key_packages.capabilities.extensions: %v is a default type, which RFC 9420, Section 7.2, forbids to list", e))
-		}
-		p.Supported.Extensions = append(p.Supported.Extensions, e)
-	}
-	for _, n := range kp.Capabilities.Proposals {
-		t := keypackage.ProposalType(n)
-		if t.Default() {
-			faults = append(faults, usagef("key_packages.capabilities.proposals: %v is a default type, which RFC 9420, Section 7.2, forbids to list", t))
-		}
-		p.Supported.Proposals = append(p.Supported.Proposals, t)
-	}
-	return p, errors.Join(faults...)
 }
 
 // suiteList names the suites, a line each.

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -11,6 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -35,6 +40,9 @@ Examples:
 			&cli.Uint64Flag{Name: "count", Aliases: []string{"n"}, Usage: "make `N` key packages", Value: 1},
 			&cli.StringFlag{Name: "lifetime", Usage: "valid for `DURATION` from now, as 84d or 36h (default: the config's)"},
 			&cli.BoolFlag{Name: "last-resort", Usage: "mark them as key packages of last resort"},
+			&cli.StringFlag{Name: "application-id", Usage: "put `TEXT` into the leaf nodes as application_id", DefaultText: "the config's"},
+			&cli.StringSliceFlag{Name: "extension", Usage: "add an extension to the key packages: `TYPE=HEX`, as 0xF001=00ff; may be repeated"},
+			&cli.StringSliceFlag{Name: "leaf-extension", Usage: "add an extension to the leaf nodes: `TYPE=HEX`; may be repeated"},
 			outFlag,
 			jsonFlag,
 		},
@@ -56,7 +64,7 @@ Examples:
 				return err
 			}
 			defer e.close()
-			policy, err := generatePolicy(e.config, c.String("lifetime"))
+			policy, err := generatePolicy(c, e.config)
 			if err != nil {
 				return err
 			}
@@ -65,21 +73,68 @@ Examples:
 	}
 }
 
-// generatePolicy is the config's policy with the lifetime of the command line.
-func generatePolicy(cfg *config.Config, lifetime string) (identity.Policy, error) {
-	policy, err := policyOf(cfg)
-	if err != nil || lifetime == "" {
+// generatePolicy is the config's policy with what the command line says.
+func generatePolicy(c *cli.Context, cfg *config.Config) (identity.Policy, error) {
+	policy, err := policyOf(cfg, c.String("identity"))
+	if err != nil {
 		return policy, err
 	}
-	d, err := config.ParseDuration(lifetime)
-	if err != nil {
-		return policy, usagef("generate: --lifetime %v", err)
+	if text := c.String("lifetime"); text != "" {
+		d, err := config.ParseDuration(text)
+		if err != nil {
+			return policy, usagef("generate: --lifetime %v", err)
+		}
+		if d <= 0 {
+			return policy, usagef("generate: --lifetime must be longer than nothing")
+		}
+		policy.Lifetime = time.Duration(d)
 	}
-	if d <= 0 {
-		return policy, usagef("generate: --lifetime must be longer than nothing")
+	if c.IsSet("application-id") {
+		policy.LeafExtensions = slices.DeleteFunc(policy.LeafExtensions, func(e keypackage.Extension) bool {
+			return e.Type == keypackage.ExtensionApplicationID
+		})
+		policy.LeafExtensions = append(policy.LeafExtensions, keypackage.ApplicationID([]byte(c.String("application-id"))))
 	}
-	policy.Lifetime = time.Duration(d)
+	for _, f := range []struct {
+		flag string
+		list *[]keypackage.Extension
+	}{{"leaf-extension", &policy.LeafExtensions}, {"extension", &policy.Extensions}} {
+		for _, text := range c.StringSlice(f.flag) {
+			e, err := parseExtension(text)
+			if err != nil {
+				return policy, usagef("generate: --%s %v", f.flag, err)
+			}
+			*f.list = append(*f.list, e)
+		}
+	}
 	return policy, nil
+}
+
+// parseExtension reads TYPE=HEX, where TYPE is decimal or hexadecimal after 0x.
+func parseExtension(text string) (keypackage.Extension, error) {
+	number, digits, _ := strings.Cut(text, "=")
+	t, err := parseCodePoint(number)
+	if err != nil {
+		return keypackage.Extension{}, err
+	}
+	data, err := hex.DecodeString(digits)
+	if err != nil {
+		return keypackage.Extension{}, fmt.Errorf("%q must have hexadecimal digits after =, two a byte", text)
+	}
+	return keypackage.Extension{Type: keypackage.ExtensionType(t), Data: data}, nil
+}
+
+// parseCodePoint reads a number of 16 bits, decimal or hexadecimal after 0x.
+func parseCodePoint(text string) (uint16, error) {
+	digits, base := text, 10
+	if after, ok := strings.CutPrefix(strings.ToLower(text), "0x"); ok {
+		digits, base = after, 16
+	}
+	n, err := strconv.ParseUint(digits, base, 16)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number from 0 to 65535, or from 0x0000 to 0xFFFF", text)
+	}
+	return uint16(n), nil
 }
 
 func (e *env) generate(c *cli.Context, policy identity.Policy) error {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
@@ -82,6 +83,10 @@ var hints = []struct {
 	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
+	{is(identity.ErrNoCertificate), "`hsm-kp identity csr` makes the request for one, `hsm-kp identity import-cert` takes the chain"},
+	{as[*identity.ChainError], "the file must have the identity's certificate first, then its issuer's, and so on; x509.roots in the config names the roots"},
+	{as[*identity.MissingError], "see key_packages.required_capabilities and capabilities in the config"},
+	{is(certificate.ErrKey), "make the identity with suite 1, 2, 3, 5 or 7"},
 	{is(inventory.ErrNoWrappingKey), "`hsm-kp init` makes one in the token"},
 	{is(errUnwrapRefused), "set it to true in the config if an MLS library outside is to hold the private keys"},
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},

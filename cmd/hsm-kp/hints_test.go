@@ -39,7 +39,7 @@ func TestExitStatuses(t *testing.T) {
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
 			inventory.ErrMixedUp, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
-			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, keypackage.ErrVersion, keypackage.ErrSource,
+			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource,
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -27,10 +29,12 @@ func identityCommand(u *ui) *cli.Command {
 			identityCreateCommand(u),
 			identityListCommand(u),
 			identityShowCommand(u),
+			identityCSRCommand(u),
+			identityImportCertCommand(u),
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("identity: there is no %q; it has create, list and show", c.Args().First())
+				return usagef("identity: there is no %q; it has create, list, show, csr and import-cert", c.Args().First())
 			}
 			return cli.ShowSubcommandHelp(c)
 		},
@@ -44,16 +48,21 @@ func identityCreateCommand(u *ui) *cli.Command {
 		ArgsUsage: "NAME",
 		Description: `The key pair is generated in the token and can never leave it. The credential is
 a basic one (RFC 9420, Section 5.3) that holds NAME, or what --credential says.
+With --x509 it is to be a chain of certificates: "hsm-kp identity csr" makes the
+request for it and "hsm-kp identity import-cert" takes it; until then the identity
+signs no key packages.
 NAME has up to 128 bytes of printable UTF-8. SUITE is a name or a number of RFC
 9420, Section 17.1; "hsm-kp doctor" lists those that the token can serve.
 
 Examples:
    hsm-kp identity create alice
    hsm-kp identity create alice@example.com --suite 1
-   hsm-kp identity create relay-7 --key-label relay-7-ceremony-2026`,
+   hsm-kp identity create relay-7 --key-label relay-7-ceremony-2026
+   hsm-kp identity create gateway --x509`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "suite", Aliases: []string{"s"}, Usage: "cipher `SUITE` by name or number", DefaultText: "the config's"},
 			&cli.StringFlag{Name: "credential", Usage: "`TEXT` of the basic credential", DefaultText: "NAME"},
+			&cli.BoolFlag{Name: "x509", Usage: "wait for a certificate instead of making a basic credential"},
 			&cli.StringFlag{Name: "key-id", Usage: "use the key in the token with this CKA_ID (`HEX`) instead of a new one"},
 			&cli.StringFlag{Name: "key-label", Usage: "use the key in the token with this CKA_LABEL (`TEXT`) instead of a new one"},
 			&cli.BoolFlag{Name: "allow-weak-key", Usage: "take an existing key though its attributes let it leave the token"},
@@ -66,6 +75,9 @@ Examples:
 			name := c.Args().First()
 			if err := identity.CheckName(name); err != nil {
 				return usagef("identity create: %v", err)
+			}
+			if c.Bool("x509") && c.IsSet("credential") {
+				return usagef("identity create: --credential is for basic credentials, not for --x509")
 			}
 			query, err := keyQuery(c)
 			if err != nil {
@@ -82,7 +94,7 @@ Examples:
 			}
 			record, err := e.createIdentity(c.Context, newIdentity{
 				name: name, suite: suite, credential: c.String("credential"),
-				query: query, allowWeak: c.Bool("allow-weak-key"),
+				x509: c.Bool("x509"), query: query, allowWeak: c.Bool("allow-weak-key"),
 			})
 			if err != nil {
 				return err
@@ -111,6 +123,7 @@ type newIdentity struct {
 	name       string
 	suite      *ciphersuite.Suite
 	credential string // of the basic credential; empty: the name
+	x509       bool   // no basic credential
 	query      token.KeyQuery
 	allowWeak  bool
 }
@@ -132,13 +145,14 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 	if err != nil {
 		return store.Identity{}, err
 	}
-	if n.credential == "" {
-		n.credential = n.name
+	credential := keypackage.X509Credential(nil)
+	if !n.x509 {
+		credential = keypackage.BasicCredential([]byte(cmp.Or(n.credential, n.name)))
 	}
 	record := store.Identity{
 		Name:         n.name,
 		Suite:        uint16(n.suite.ID),
-		Credential:   keypackage.BasicCredential([]byte(n.credential)).Bytes(),
+		Credential:   credential.Bytes(),
 		SignatureKey: key.PublicKey(),
 		KeyID:        key.ID(),
 		KeyLabel:     key.Label(),
@@ -282,6 +296,11 @@ func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error 
 	e.ui.printf("name           %s\n", record.Name)
 	e.ui.printf("cipher suite   %v\n", ciphersuite.ID(record.Suite))
 	e.ui.printf("credential     %s\n", credentialText(credential))
+	printCertificates(e.ui, "               ", credential)
+	if chain, err := credential.Chain(); err == nil {
+		_, notAfter := chain.Validity()
+		e.ui.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
+	}
 	e.ui.printf("signature key  %x\n", record.SignatureKey)
 	e.ui.printf("key in token   CKA_ID %x, CKA_LABEL %q, token serial %s\n", record.KeyID, record.KeyLabel, record.TokenSerial)
 	e.ui.printf("created        %s\n", record.CreatedAt.UTC().Format(time.RFC3339))
@@ -303,6 +322,9 @@ type identityJSON struct {
 	KeyLabel     string                 `json:"key_label"`
 	TokenSerial  string                 `json:"token_serial"`
 	CreatedAt    time.Time              `json:"created_at"`
+	Certificates []certificateJSON      `json:"certificates,omitempty"`
+	ValidUntil   *time.Time             `json:"valid_until,omitempty"` // of the chain
+	DaysLeft     *int                   `json:"days_left,omitempty"`   // whole days, negative once it is over
 	KeyPackages  map[store.State]uint64 `json:"key_packages,omitempty"`
 }
 
@@ -318,6 +340,12 @@ func identityOf(r *store.Identity) identityJSON {
 	}
 	if c, err := keypackage.ParseCredential(r.Credential); err == nil {
 		out.Credential = &c
+		if chain, err := c.Chain(); err == nil {
+			_, notAfter := chain.Validity()
+			notAfter = notAfter.UTC()
+			days := int(math.Floor(time.Until(notAfter).Hours() / 24))
+			out.Certificates, out.ValidUntil, out.DaysLeft = certificatesOf(chain), &notAfter, &days
+		}
 	}
 	return out
 }

@@ -78,6 +78,7 @@ func printLeafNode(u *ui, leaf *keypackage.LeafNode) {
 	u.printf("    encryption_key   %x\n", leaf.EncryptionKey)
 	u.printf("    signature_key    %x\n", leaf.SignatureKey)
 	u.printf("    credential       %s\n", credentialText(leaf.Credential))
+	printCertificates(u, "      ", leaf.Credential)
 	c := leaf.Capabilities
 	u.printf("    capabilities\n")
 	u.printf("      versions         %s\n", join(c.Versions))
@@ -116,6 +117,9 @@ func credentialText(c keypackage.Credential) string {
 	case keypackage.CredentialBasic:
 		return fmt.Sprintf("%v %s", c.Type, identityText(c.Identity))
 	case keypackage.CredentialX509:
+		if len(c.Certificates) == 0 {
+			return fmt.Sprintf("%v, no certificate yet", c.Type)
+		}
 		return fmt.Sprintf("%v, %s", c.Type, plural(len(c.Certificates), "certificate"))
 	default:
 		return fmt.Sprintf("%v %x", c.Type, c.Raw)

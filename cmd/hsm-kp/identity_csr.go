@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/pem"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+)
+
+func identityCSRCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "csr",
+		Usage:     "make a certification request, signed with the identity's key in the token",
+		ArgsUsage: "NAME",
+		Description: `Prints a PKCS #10 request in PEM, for a CA to turn into a certificate, which
+"hsm-kp identity import-cert" takes. The subject is CN=NAME and what x509.subject
+in the config says, or what identities.NAME.subject or --subject says, in the form
+of RFC 4514: the most specific part first. The alternative names are those of the
+config, or those of the command line where it has any.
+
+Certificates are for P-256, P-384, P-521 and Ed25519 keys: suites 1, 2, 3, 5 and 7.
+
+Examples:
+   hsm-kp identity csr gateway >gateway.csr
+   hsm-kp identity csr gateway --subject "CN=Gateway 7,O=Example,C=CH" \
+      --dns gateway-7.example.com --uri spiffe://example.com/gateway/7
+   hsm-kp identity csr gateway --out gateway.csr && openssl req -in gateway.csr -text`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "subject", Usage: "ask for the distinguished name `DN`", DefaultText: "the config's"},
+			&cli.StringSliceFlag{Name: "dns", Usage: "ask for the DNS name `NAME`; may be repeated"},
+			&cli.StringSliceFlag{Name: "email", Usage: "ask for the e-mail `ADDRESS`; may be repeated"},
+			&cli.StringSliceFlag{Name: "uri", Usage: "ask for the `URI`; may be repeated"},
+			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			name := c.Args().First()
+			request, err := e.certificateRequest(c, name)
+			if err != nil {
+				return err
+			}
+			id, err := e.openIdentity(c.Context, name)
+			if err != nil {
+				return err
+			}
+			der, err := request.DER(id.Signer)
+			if err != nil {
+				return fmt.Errorf("identity %q: %w", name, err)
+			}
+			return writeRequest(u, c, request, der)
+		},
+	}
+}
+
+// certificateRequest puts together what to ask for: each part from the command
+// line, else from the config.
+func (e *env) certificateRequest(c *cli.Context, name string) (certificate.Request, error) {
+	own := e.config.Identities[name]
+	subject := "CN=" + certificate.EscapeValue(name)
+	if e.config.X509.Subject != "" {
+		subject += "," + e.config.X509.Subject
+	}
+	if own.Subject != "" {
+		subject = own.Subject
+	}
+	if c.IsSet("subject") {
+		subject = c.String("subject")
+	}
+	parsed, err := certificate.ParseName(subject)
+	if err != nil {
+		return certificate.Request{}, usagef("identity csr: %v", err)
+	}
+	r := certificate.Request{Subject: parsed, DNSNames: own.DNSNames, Emails: own.Emails, URIs: own.URIs}
+	if c.IsSet("dns") || c.IsSet("email") || c.IsSet("uri") {
+		r.DNSNames, r.Emails, r.URIs = c.StringSlice("dns"), c.StringSlice("email"), c.StringSlice("uri")
+	}
+	if err := r.Check(); err != nil {
+		return r, usagef("identity csr: %v", err)
+	}
+	return r, nil
+}
+
+// requestJSON is what `identity csr --json` prints.
+type requestJSON struct {
+	Subject  string   `json:"subject"`
+	DNSNames []string `json:"dns_names,omitempty"`
+	Emails   []string `json:"emails,omitempty"`
+	URIs     []string `json:"uris,omitempty"`
+	PEM      string   `json:"pem"`
+}
+
+func writeRequest(u *ui, c *cli.Context, r certificate.Request, der []byte) error {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	out := c.String("out")
+	switch {
+	case c.IsSet("out") && out == "":
+		return usagef("identity csr: --out names no file")
+	case out != "" && c.Bool("json"):
+		return usagef("identity csr: --json is for standard output, and --out for a file")
+	case out != "":
+		if err := replaceFile(out, text, 0o644); err != nil {
+			return fmt.Errorf("write certification request: %w", err)
+		}
+		u.notef("wrote a request for %q to %s", r.Subject.String(), out)
+		return nil
+	case c.Bool("json"):
+		return u.json(requestJSON{r.Subject.String(), r.DNSNames, r.Emails, r.URIs, string(text)})
+	}
+	u.printf("%s", text)
+	return nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+func identityImportCertCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "import-cert",
+		Usage:     "make a chain of certificates the identity's credential",
+		ArgsUsage: "NAME CHAIN.pem (- is standard input)",
+		Description: `CHAIN.pem has the certificate for the identity's key first, then the one of its
+issuer, and so on; the root may be left out. Before anything is kept, order,
+signatures, validity, key usage, basic constraints and path length are checked, the
+first certificate's key is compared with the token's, and the chain must lead to one
+of the roots that x509.roots in the config names, where it names any. All faults are
+told at once. Revocation is not checked.
+
+Key packages that are made from then on carry the chain, and end with it. Those made
+before stay as they are. The same command takes a renewed certificate for the key.
+
+Examples:
+   hsm-kp identity import-cert gateway gateway-chain.pem
+   cat gateway.pem issuing-ca.pem | hsm-kp identity import-cert gateway -`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME", "CHAIN.pem"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			text, err := readInput(u, c.Args().Get(1))
+			if err != nil {
+				return err
+			}
+			chain, err := certificate.ParsePEM(text)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.Args().Get(1), err)
+			}
+			record, err := e.importChain(c.Context, c.Args().First(), chain)
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return u.json(identityOf(&record))
+			}
+			_, notAfter := chain.Validity()
+			u.printf("identity %q has %s now; the chain ends at %s, %s\n", record.Name, plural(len(chain), "certificate"),
+				notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
+			return nil
+		},
+	}
+}
+
+// importChain checks a chain and makes it the credential of the identity called
+// name.
+func (e *env) importChain(ctx context.Context, name string, chain certificate.Chain) (store.Identity, error) {
+	record, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return record, err
+	}
+	roots, err := loadRoots(e.config.X509.Roots)
+	if err != nil {
+		return record, err
+	}
+	if _, err := e.openIdentity(ctx, name); err != nil { // its record is genuine, and the token has its key
+		return record, err
+	}
+	if err := identity.CheckChain(chain, record.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots}); err != nil {
+		return record, fmt.Errorf("identity %q: %w", name, err)
+	}
+	if roots == nil {
+		e.ui.warnf("the config names no x509.roots: nobody vouched for the end of the chain")
+	}
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return record, err
+	}
+	was := record.Stamp
+	record.Credential = keypackage.X509Credential(chain.DER()).Bytes()
+	if err := inv.StampIdentity(ctx, &record); err != nil {
+		return record, err
+	}
+	if err := e.store.ChangeIdentity(ctx, record, was); err != nil {
+		return record, fmt.Errorf("keep the certificates of %q: %w", name, err)
+	}
+	return record, nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// policyOf turns the config into what the identity called name works with. An
+// error joins all faults.
+func policyOf(cfg *config.Config, name string) (identity.Policy, error) {
+	kp, own := &cfg.KeyPackages, cfg.Identities[name]
+	var faults []error
+	p := identity.Policy{
+		Lifetime:       time.Duration(kp.Lifetime),
+		Backdate:       time.Duration(kp.Backdate),
+		LeafExtensions: extensionsOf(kp.LeafExtensions),
+		Extensions:     extensionsOf(kp.Extensions),
+		Required:       requiredOf(kp.Required),
+	}
+	if _, err := ciphersuite.Parse(kp.Suite); err != nil {
+		faults = append(faults, usagef("key_packages.suite: %v", err))
+	}
+	where, capabilities := "key_packages.capabilities", kp.Capabilities
+	if own.Capabilities != nil {
+		where, capabilities = fmt.Sprintf("identities.%q.capabilities", name), *own.Capabilities
+	}
+	supported, err := supportedOf(where, capabilities)
+	p.Supported = supported
+	if own.ApplicationID != "" {
+		p.LeafExtensions = append(p.LeafExtensions, keypackage.ApplicationID([]byte(own.ApplicationID)))
+	}
+	if kp.GREASE {
+		p.GREASE = rand.Reader
+	}
+	roots, rootsErr := loadRoots(cfg.X509.Roots)
+	p.Roots = roots
+	return p, errors.Join(append(faults, err, rootsErr)...)
+}
+
+// checkPolicies reports all faults of the config that policyOf finds, for every
+// identity that it names.
+func checkPolicies(cfg *config.Config) error {
+	_, err := policyOf(cfg, "")
+	faults := []error{err}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Identities)) {
+		own := cfg.Identities[name]
+		if err := identity.CheckName(name); err != nil {
+			faults = append(faults, usagef("identities.%q: %v", name, err))
+		}
+		if own.Capabilities != nil {
+			_, err := supportedOf(fmt.Sprintf("identities.%q.capabilities", name), *own.Capabilities)
+			faults = append(faults, err)
+		}
+		if _, err := certificate.ParseName(own.Subject); err != nil {
+			faults = append(faults, usagef("identities.%q.subject: %v", name, err))
+		}
+	}
+	if _, err := certificate.ParseName(cfg.X509.Subject); err != nil {
+		faults = append(faults, usagef("x509.subject: %v", err))
+	}
+	return errors.Join(faults...)
+}
+
+func supportedOf(where string, c config.Capabilities) (keypackage.Capabilities, error) {
+	var out keypackage.Capabilities
+	var faults []error
+	for _, name := range c.CipherSuites {
+		s, err := ciphersuite.Parse(name)
+		if err != nil {
+			faults = append(faults, usagef("%s.cipher_suites: %v", where, err))
+			continue
+		}
+		out.CipherSuites = append(out.CipherSuites, s.ID)
+	}
+	for _, n := range c.Extensions {
+		e := keypackage.ExtensionType(n)
+		if e.Default() {
+			faults = append(faults, usagef("%s.extensions: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, e))
+		}
+		out.Extensions = append(out.Extensions, e)
+	}
+	for _, n := range c.Proposals {
+		t := keypackage.ProposalType(n)
+		if t.Default() {
+			faults = append(faults, usagef("%s.proposals: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, t))
+		}
+		out.Proposals = append(out.Proposals, t)
+	}
+	return out, errors.Join(faults...)
+}
+
+func requiredOf(r config.Required) keypackage.RequiredCapabilities {
+	return keypackage.RequiredCapabilities{
+		Extensions:  convert[keypackage.ExtensionType](r.Extensions),
+		Proposals:   convert[keypackage.ProposalType](r.Proposals),
+		Credentials: convert[keypackage.CredentialType](r.Credentials),
+	}
+}
+
+func convert[T ~uint16](numbers []uint16) []T {
+	var out []T
+	for _, n := range numbers {
+		out = append(out, T(n))
+	}
+	return out
+}
+
+func extensionsOf(list []config.Extension) []keypackage.Extension {
+	var out []keypackage.Extension
+	for _, e := range list {
+		out = append(out, keypackage.Extension{Type: keypackage.ExtensionType(e.Type), Data: e.Data})
+	}
+	return out
+}
+
+// loadRoots reads trust anchors from a PEM file; none from no file.
+func loadRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("read roots: %v", err)
+	}
+	roots, err := certificate.ParsePEM(text)
+	if err != nil {
+		return nil, usagef("read roots %s: %v", path, err)
+	}
+	pool := x509.NewCertPool()
+	for _, c := range roots {
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
