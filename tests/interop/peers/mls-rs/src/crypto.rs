@@ -134,12 +134,7 @@ impl CipherSuiteProvider for Suite {
         Ok(self.0.kdf_extract(salt, ikm)?)
     }
 
-    fn kdf_expand(
-        &self,
-        prk: &[u8],
-        info: &[u8],
-        len: usize,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn kdf_expand(&self, prk: &[u8], info: &[u8], len: usize) -> Result<Zeroizing<Vec<u8>>, Error> {
         Ok(self.0.kdf_expand(prk, info, len)?)
     }
 

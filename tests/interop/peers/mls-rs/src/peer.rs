@@ -33,20 +33,15 @@ impl From<MlsError> for Failure {
     }
 }
 
-/// The library's text, and the error's name and values where the text is the
-/// library's core's own: the text leaves out which extension or proposal it was.
+/// The library's text, and what it leaves out: which type it is about.
 fn text(e: &MlsError) -> String {
-    match e {
-        MlsError::IdentityProviderError(_)
-        | MlsError::CryptoProviderError(_)
-        | MlsError::KeyPackageRepoError(_)
-        | MlsError::GroupStorageError(_)
-        | MlsError::PskStoreError(_)
-        | MlsError::MlsRulesError(_)
-        | MlsError::SerializationError(_)
-        | MlsError::ExtensionError(_) => e.to_string(),
-        _ => format!("{e} ({e:?})"),
-    }
+    let number = match e {
+        MlsError::RequiredExtensionNotFound(t) | MlsError::ExtensionNotInCapabilities(t) => **t,
+        MlsError::RequiredProposalNotFound(t) => **t,
+        MlsError::RequiredCredentialNotFound(t) => **t,
+        _ => return e.to_string(),
+    };
+    format!("{e}: {number:#06x}")
 }
 
 type Reply = Result<Value, Failure>;
@@ -237,10 +232,12 @@ impl Peer {
         &self,
         suite: &crypto::Suite,
     ) -> Result<(SigningIdentity, SignatureSecretKey), Failure> {
-        let (secret, public) = suite
-            .signature_key_generate()
-            .map_err(|e| Failure::Refused(e.to_string()))?;
-        let credential = BasicCredential::new(b"mls-rs peer".to_vec()).into_credential();
+        let provider = |e: crypto::Error| Failure::Refused(e.to_string());
+        let (secret, public) = suite.signature_key_generate().map_err(provider)?;
+        // The library refuses a second member of the same identity.
+        let number = suite.random_bytes_vec(8).map_err(provider)?;
+        let name = format!("mls-rs peer {}", hex::encode(number));
+        let credential = BasicCredential::new(name.into_bytes()).into_credential();
         Ok((SigningIdentity::new(credential, public), secret))
     }
 
