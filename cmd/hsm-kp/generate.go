@@ -154,6 +154,9 @@ func (e *env) generate(c *cli.Context, policy identity.Policy) error {
 	if err != nil {
 		return err
 	}
+	if err := e.warnClamped(id, policy); err != nil {
+		return err
+	}
 	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), count: c.Uint64("count"), start: time.Now()}
 	stored, err := inv.Generate(c.Context, inventory.Request{
 		Identity:   id,
@@ -189,6 +192,19 @@ func days(d time.Duration) string {
 		return fmt.Sprintf("%dd", whole)
 	}
 	return fmt.Sprintf("%dd%v", whole, rest.Round(time.Second))
+}
+
+// warnClamped says so where certificates end before the lifetime would.
+func (e *env) warnClamped(id *identity.Identity, p identity.Policy) error {
+	now := time.Now()
+	template, err := id.Template(p, now, false)
+	if err != nil {
+		return fmt.Errorf("prepare key packages: %w", err)
+	}
+	if end := time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(); end.Before(now.Add(p.Lifetime).Truncate(time.Second)) {
+		e.ui.warnf("the certificates of %q end at %s, and so do the key packages: %s", id.Name, end.Format(time.RFC3339), daysLeft(end, now))
+	}
+	return nil
 }
 
 // generation shows what a run of generate has made so far.
@@ -263,8 +279,9 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
 		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.path)
-	case err != nil:
+	case err != nil && (stored > 0 || errors.Is(err, inventory.ErrInterrupted)):
 		g.ui.notef("%s stored", done)
+	case err != nil: // nothing was begun
 	case g.json:
 	default:
 		g.ui.printf("generated %s, %.0f a second\n", done, float64(stored)/elapsed.Seconds())

@@ -18,17 +18,27 @@ func verifyCommand(u *ui) *cli.Command {
 		ArgsUsage: "FILE... (- is standard input)",
 		Description: `Reports what in RFC 9420 can be decided of a key package without a group, each
 finding with its section: keys, signatures, lifetime, capabilities, extensions,
-credential. A finding is an error where a member of a group must refuse the key
-package, else a warning. The exit status is 1 when any key package has an error
-or cannot be decoded.
+credential, X.509 chain. The exit status is 1 when any key package has an error or
+cannot be decoded.
+
+The policy says which findings are errors:
+   strict   all: for one's own key packages before they are published
+   rfc      what RFC 9420 tells those who add a client to refuse (the default)
+   lenient  what leaves a key package without meaning or protection
 
 Examples:
    hsm-kp verify out/*.mls
+   hsm-kp verify --policy strict --roots roots.pem out/*.mls
    hsm-kp verify --json --at 2026-01-31T12:00:00Z keypackage.mls
    base64 -d <kp.txt | hsm-kp verify -`,
 		Flags: []cli.Flag{
-			&cli.TimestampFlag{Name: "at", Usage: "check the lifetime at `TIME` (RFC 3339) instead of now", Layout: time.RFC3339},
+			&cli.StringFlag{Name: "policy", Aliases: []string{"p"}, Usage: "be `strict`, rfc or lenient", Value: "rfc"},
+			&cli.TimestampFlag{Name: "at", Usage: "check lifetime and certificates at `TIME` (RFC 3339) instead of now", Layout: time.RFC3339},
 			&cli.StringFlag{Name: "max-lifetime", Usage: "warn of a total lifetime over `DURATION`", Value: "84d1h"},
+			&cli.StringFlag{Name: "roots", Usage: "want X.509 chains to lead to a root in `FILE` (PEM)"},
+			&cli.StringSliceFlag{Name: "require-extension", Usage: "want the extension `TYPE` in capabilities; may be repeated"},
+			&cli.StringSliceFlag{Name: "require-proposal", Usage: "want the proposal `TYPE` in capabilities; may be repeated"},
+			&cli.StringSliceFlag{Name: "require-credential", Usage: "want the credential `TYPE` in capabilities; may be repeated"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing of key packages that have no findings"},
 			jsonFlag,
 		},
@@ -36,21 +46,65 @@ Examples:
 			if err := wantSomeArgs(c, "FILE"); err != nil {
 				return err
 			}
-			at := time.Now()
-			if t := c.Timestamp("at"); t != nil {
-				at = *t
-			}
-			longest, err := config.ParseDuration(c.String("max-lifetime"))
+			policy, err := verifyPolicy(c)
 			if err != nil {
-				return usagef("verify: --max-lifetime %v", err)
+				return err
 			}
-			v := verifier{ui: u, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: keypackage.Policy{
-				Now:         uint64(max(at.Unix(), 0)),
-				MaxLifetime: uint64(time.Duration(longest) / time.Second),
-			}}
+			v := verifier{ui: u, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: policy}
 			return v.files(c.Args().Slice())
 		},
 	}
+}
+
+// levels are the policies that --policy names.
+var levels = map[string]keypackage.Level{
+	"strict":  keypackage.LevelStrict,
+	"rfc":     keypackage.LevelRFC,
+	"lenient": keypackage.LevelLenient,
+}
+
+// verifyPolicy is what the command line says.
+func verifyPolicy(c *cli.Context) (keypackage.Policy, error) {
+	var p keypackage.Policy
+	at := time.Now()
+	if t := c.Timestamp("at"); t != nil {
+		at = *t
+	}
+	p.Now = uint64(max(at.Unix(), 0))
+	longest, err := config.ParseDuration(c.String("max-lifetime"))
+	if err != nil {
+		return p, usagef("verify: --max-lifetime %v", err)
+	}
+	p.MaxLifetime = uint64(time.Duration(longest) / time.Second)
+	level, ok := levels[c.String("policy")]
+	if !ok {
+		return p, usagef("verify: --policy must be strict, rfc or lenient, not %q", c.String("policy"))
+	}
+	p.Level = level
+	if p.Roots, err = loadRoots(c.String("roots")); err != nil {
+		return p, err
+	}
+	required, err := requiredFlags(c)
+	p.Required = requiredOf(required)
+	return p, err
+}
+
+// requiredFlags reads --require-extension and the like.
+func requiredFlags(c *cli.Context) (config.Required, error) {
+	var r config.Required
+	for _, f := range []struct {
+		flag string
+		list *[]uint16
+	}{{"require-extension", &r.Extensions}, {"require-proposal", &r.Proposals}, {"require-credential", &r.Credentials}} {
+		for _, text := range c.StringSlice(f.flag) {
+			n, err := parseCodePoint(text)
+			if err != nil {
+				return r, usagef("verify: --%s %v", f.flag, err)
+			}
+			*f.list = append(*f.list, n)
+		}
+	}
+	return r, nil
 }
 
 // defaultMaxLifetime is the longest total lifetime that no known peer refuses:
