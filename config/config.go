@@ -64,6 +64,7 @@ type KeyPackages struct {
 	// LeafExtensions go into leaf nodes, Extensions into key packages.
 	LeafExtensions []Extension
 	Extensions     []Extension
+	Peers          []string // names of profiles; empty: all
 }
 
 // Capabilities are what clients support beyond the defaults.

@@ -77,6 +77,7 @@ key_packages:
   required_capabilities: {extensions: [6], proposals: [8], credentials: [2]}
   leaf_extensions: [{type: 0xF001, data: "00fF"}, {type: 1}]
   extensions: [{type: 0xF002, data: ""}]
+  peers: [openmls, "7"]
 x509:
   roots: roots.pem
   subject: O=Example
@@ -117,6 +118,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			Required:       Required{Extensions: []uint16{6}, Proposals: []uint16{8}, Credentials: []uint16{2}},
 			LeafExtensions: []Extension{{0xF001, []byte{0, 0xFF}}, {1, nil}},
 			Extensions:     []Extension{{0xF002, []byte{}}},
+			Peers:          []string{"openmls", "7"},
 		},
 		X509: X509{Roots: "roots.pem", Subject: "O=Example"},
 		Identities: map[string]Identity{

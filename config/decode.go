@@ -52,6 +52,7 @@ func (c *Config) fields() keys {
 			}),
 			"leaf_extensions": list(&c.KeyPackages.LeafExtensions, extension),
 			"extensions":      list(&c.KeyPackages.Extensions, extension),
+			"peers":           list(&c.KeyPackages.Peers, text),
 		}),
 		"x509": group(keys{
 			"roots":   text(&c.X509.Roots),

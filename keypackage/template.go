@@ -21,6 +21,23 @@ type Template struct {
 	Extensions     []Extension
 }
 
+// Unsigned returns a key package of the template without keys and signatures, for
+// a look at what is going to be made.
+func (t *Template) Unsigned() *KeyPackage {
+	return &KeyPackage{
+		Version:     MLS10,
+		CipherSuite: t.Suite.ID,
+		LeafNode: LeafNode{
+			Credential:   t.Credential,
+			Capabilities: t.Supported(),
+			Source:       SourceKeyPackage,
+			Lifetime:     t.Lifetime,
+			Extensions:   t.LeafExtensions,
+		},
+		Extensions: t.Extensions,
+	}
+}
+
 // check reports all that RFC 9420 forbids in the template, joined.
 func (t *Template) check() error {
 	return errors.Join(

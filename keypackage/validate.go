@@ -60,11 +60,7 @@ func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != 
 // is invalid or the cipher suite is unknown.
 func Validate(kp *KeyPackage, p Policy) Report {
 	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p}
-	v.suiteAndKeys()
-	v.leafNode()
-	v.capabilities()
-	v.extensions()
-	v.credential()
+	v.fields()
 	e := kp.encode()
 	v.signatures(e)
 	report := Report{Findings: v.findings}
@@ -74,11 +70,20 @@ func Validate(kp *KeyPackage, p Policy) Report {
 	return report
 }
 
+// ValidateUnsigned is Validate for a key package that has no keys and no signatures
+// yet, such as Template.Unsigned returns: it leaves out what is about them.
+func ValidateUnsigned(kp *KeyPackage, p Policy) []Finding {
+	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p, unsigned: true}
+	v.fields()
+	return v.findings
+}
+
 // validation is the state of one Validate.
 type validation struct {
 	kp       *KeyPackage
 	leaf     *LeafNode
 	policy   Policy
+	unsigned bool                   // there are no keys yet
 	suite    *ciphersuite.Suite     // nil where it is unknown
 	public   *ciphersuite.PublicKey // nil where signature_key is invalid
 	findings []Finding
@@ -93,6 +98,15 @@ func (v *validation) find(r rule, value any) {
 	v.findings = append(v.findings, f)
 }
 
+// fields looks at everything but the signatures.
+func (v *validation) fields() {
+	v.suiteAndKeys()
+	v.leafNode()
+	v.capabilities()
+	v.extensions()
+	v.credential()
+}
+
 func (v *validation) suiteAndKeys() {
 	if v.kp.Version != MLS10 {
 		v.find(versionUnsupported, v.kp.Version)
@@ -102,6 +116,11 @@ func (v *validation) suiteAndKeys() {
 		v.find(suiteUnknown, v.kp.CipherSuite)
 	default:
 		v.suite = suite
+	}
+	if v.unsigned {
+		return
+	}
+	if v.suite != nil {
 		v.keys()
 	}
 	if bytes.Equal(v.kp.InitKey, v.leaf.EncryptionKey) {

@@ -40,7 +40,7 @@ func (v *validation) certificates() {
 		v.find(certificatesMalformed, err)
 		return
 	}
-	if !chain.Certifies(v.leaf.SignatureKey) {
+	if !v.unsigned && !chain.Certifies(v.leaf.SignatureKey) {
 		v.find(certificateKeyMismatch, certificate.KeyName(chain[0]))
 	}
 	for _, fault := range chain.Check(certificate.Options{Now: timeOf(v.policy.Now), Roots: v.policy.Roots}) {

@@ -56,7 +56,7 @@ func TestTimesAreShownWhereACalendarHasThem(t *testing.T) {
 		36 * time.Hour:                "1d12h0m0s",
 		90*24*time.Hour + time.Second: "90d1s",
 	} {
-		if got := days(d); got != want {
+		if got := days(uint64(d / time.Second)); got != want {
 			t.Errorf("days(%v) = %q, want %q", d, got, want)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/profile"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -30,6 +31,9 @@ for the rest. With --out the key packages are pending until their files are on
 the disk, and then published: they have left hsm-kp's hands. What a crash left
 pending, "hsm-kp export --pending" writes.
 
+What MLS implementations would refuse to add is told beforehand, by the rules of
+"hsm-kp verify --for"; key_packages.peers in the config names those that matter.
+
 Examples:
    hsm-kp generate --identity alice --count 1000
    hsm-kp generate --identity alice --count 50 --out spool/
@@ -43,6 +47,7 @@ Examples:
 			&cli.StringFlag{Name: "application-id", Usage: "put `TEXT` into the leaf nodes as application_id", DefaultText: "the config's"},
 			&cli.StringSliceFlag{Name: "extension", Usage: "add an extension to the key packages: `TYPE=HEX`, as 0xF001=00ff; may be repeated"},
 			&cli.StringSliceFlag{Name: "leaf-extension", Usage: "add an extension to the leaf nodes: `TYPE=HEX`; may be repeated"},
+			&cli.StringFlag{Name: "for", Usage: "warn of what `PEERS` would refuse: names with commas between them, or all", DefaultText: "the config's, or all"},
 			outFlag,
 			jsonFlag,
 		},
@@ -68,7 +73,11 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return e.generate(c, policy)
+			peers, err := peersOf(c, e.config)
+			if err != nil {
+				return err
+			}
+			return e.generate(c, policy, peers)
 		},
 	}
 }
@@ -137,8 +146,7 @@ func parseCodePoint(text string) (uint16, error) {
 	return uint16(n), nil
 }
 
-func (e *env) generate(c *cli.Context, policy identity.Policy) error {
-	warnLifetime(e.ui, policy)
+func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.Profile) error {
 	var out *outFolder
 	if dir := c.String("out"); dir != "" {
 		var err error
@@ -154,7 +162,7 @@ func (e *env) generate(c *cli.Context, policy identity.Policy) error {
 	if err != nil {
 		return err
 	}
-	if err := e.warnClamped(id, policy); err != nil {
+	if err := e.warn(id, policy, c.Bool("last-resort"), peers); err != nil {
 		return err
 	}
 	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), count: c.Uint64("count"), start: time.Now()}
@@ -169,42 +177,81 @@ func (e *env) generate(c *cli.Context, policy identity.Policy) error {
 	return g.finish(context.Cause(c.Context), id, stored, err)
 }
 
-// warnLifetime names what refuses a lifetime that is longer than every known
-// peer takes.
-func warnLifetime(u *ui, p identity.Policy) {
-	const day = 24 * time.Hour
-	total := p.Lifetime + p.Backdate
-	switch {
-	case total < 0: // too long to add up
-		u.warnf("a lifetime of %s: go-mls refuses to join with more than 90d; OpenMLS declares a maximum of 84d and 1h", days(p.Lifetime))
-	case total > 90*day:
-		u.warnf("a total lifetime of %s: go-mls refuses to join with more than 90d; OpenMLS declares a maximum of 84d and 1h", days(total))
-	case total > defaultMaxLifetime:
-		u.warnf("a total lifetime of %s: OpenMLS declares a maximum of 84d and 1h, which its present version does not enforce", days(total))
-	}
-}
-
-// days shows a duration in days and hours.
-func days(d time.Duration) string {
-	whole := d / (24 * time.Hour)
-	rest := d % (24 * time.Hour)
+// days shows seconds in days and hours.
+func days(seconds uint64) string {
+	const day = 24 * 60 * 60
+	whole, rest := seconds/day, time.Duration(seconds%day)*time.Second
 	if rest == 0 {
 		return fmt.Sprintf("%dd", whole)
 	}
-	return fmt.Sprintf("%dd%v", whole, rest.Round(time.Second))
+	return fmt.Sprintf("%dd%v", whole, rest)
 }
 
-// warnClamped says so where certificates end before the lifetime would.
-func (e *env) warnClamped(id *identity.Identity, p identity.Policy) error {
+// warn says what is worth knowing of key packages before they are made: that
+// certificates end before the lifetime would, and which MLS implementations would
+// refuse them.
+func (e *env) warn(id *identity.Identity, p identity.Policy, lastResort bool, peers []*profile.Profile) error {
 	now := time.Now()
-	template, err := id.Template(p, now, false)
+	template, err := id.Template(p, now, lastResort)
 	if err != nil {
 		return fmt.Errorf("prepare key packages: %w", err)
 	}
 	if end := time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(); end.Before(now.Add(p.Lifetime).Truncate(time.Second)) {
 		e.ui.warnf("the certificates of %q end at %s, and so do the key packages: %s", id.Name, end.Format(time.RFC3339), daysLeft(end, now))
 	}
+	kp := template.Unsigned()
+	findings := keypackage.ValidateUnsigned(kp, keypackage.Policy{Now: uint64(now.Unix())})
+	for _, w := range refusalWarnings(peers, kp, findings) {
+		e.ui.warnf("%s", w)
+	}
+	if total := template.Lifetime.NotAfter - template.Lifetime.NotBefore; total > uint64(defaultMaxLifetime/time.Second) {
+		e.ui.warnf("a total lifetime of %s: openmls declares a maximum of 84d1h, which it does not enforce today", days(total))
+	}
 	return nil
+}
+
+// refusalWarnings says which peers would refuse a key package, a sentence a
+// reason.
+func refusalWarnings(peers []*profile.Profile, kp *keypackage.KeyPackage, findings []keypackage.Finding) []string {
+	var reasons []profile.Refusal
+	names := make(map[string][]string)
+	for _, p := range peers {
+		for _, r := range p.Refusals(kp, findings) {
+			if len(names[r.ID]) == 0 {
+				reasons = append(reasons, r)
+			}
+			names[r.ID] = append(names[r.ID], fmt.Sprintf("%s %s", r.Peer, r.Version))
+		}
+	}
+	var out []string
+	for _, r := range reasons {
+		value := ""
+		if r.Value != "" {
+			value = " (" + r.Value + ")"
+		}
+		out = append(out, fmt.Sprintf("refused by %s: %s%s [%s]", strings.Join(names[r.ID], ", "), r.Message, value, r.ID))
+	}
+	return out
+}
+
+// peersOf are the implementations that the command line names, else the config's,
+// else all that are known.
+func peersOf(c *cli.Context, cfg *config.Config) ([]*profile.Profile, error) {
+	if c.IsSet("for") {
+		peers, err := parsePeers(c.String("for"))
+		if err != nil {
+			return nil, usagef("generate: --for %v", err)
+		}
+		return peers, nil
+	}
+	if len(cfg.KeyPackages.Peers) > 0 {
+		peers, err := lookupPeers(cfg.KeyPackages.Peers)
+		if err != nil {
+			return nil, usagef("key_packages.peers %v", err)
+		}
+		return peers, nil
+	}
+	return profile.All(), nil
 }
 
 // generation shows what a run of generate has made so far.

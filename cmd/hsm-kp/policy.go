@@ -67,6 +67,9 @@ func checkPolicies(cfg *config.Config) error {
 			faults = append(faults, usagef("identities.%q.subject: %v", name, err))
 		}
 	}
+	if _, err := lookupPeers(cfg.KeyPackages.Peers); err != nil {
+		faults = append(faults, usagef("key_packages.peers %v", err))
+	}
 	if _, err := certificate.ParseName(cfg.X509.Subject); err != nil {
 		faults = append(faults, usagef("x509.subject: %v", err))
 	}

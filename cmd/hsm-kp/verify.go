@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/profile"
 )
 
 func verifyCommand(u *ui) *cli.Command {
@@ -26,8 +28,13 @@ The policy says which findings are errors:
    rfc      what RFC 9420 tells those who add a client to refuse (the default)
    lenient  what leaves a key package without meaning or protection
 
+With --for it says too which MLS implementations would refuse to add the key package
+to a group, and why; a refusal counts as an error. "all" names every implementation
+of which that is known: ` + strings.Join(profile.Names(), ", ") + `.
+
 Examples:
    hsm-kp verify out/*.mls
+   hsm-kp verify --for openmls,mls-rs out/*.mls
    hsm-kp verify --policy strict --roots roots.pem out/*.mls
    hsm-kp verify --json --at 2026-01-31T12:00:00Z keypackage.mls
    base64 -d <kp.txt | hsm-kp verify -`,
@@ -39,6 +46,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "require-extension", Usage: "want the extension `TYPE` in capabilities; may be repeated"},
 			&cli.StringSliceFlag{Name: "require-proposal", Usage: "want the proposal `TYPE` in capabilities; may be repeated"},
 			&cli.StringSliceFlag{Name: "require-credential", Usage: "want the credential `TYPE` in capabilities; may be repeated"},
+			&cli.StringFlag{Name: "for", Usage: "ask what `PEERS` would refuse: names with commas between them, or all"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing of key packages that have no findings"},
 			jsonFlag,
 		},
@@ -50,7 +58,11 @@ Examples:
 			if err != nil {
 				return err
 			}
-			v := verifier{ui: u, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: policy}
+			peers, err := parsePeers(c.String("for"))
+			if err != nil {
+				return usagef("verify: --for %v", err)
+			}
+			v := verifier{ui: u, peers: peers, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: policy}
 			return v.files(c.Args().Slice())
 		},
 	}
@@ -107,12 +119,36 @@ func requiredFlags(c *cli.Context) (config.Required, error) {
 	return r, nil
 }
 
+// parsePeers reads names of profiles with commas between them.
+func parsePeers(text string) ([]*profile.Profile, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case "all":
+		return profile.All(), nil
+	}
+	return lookupPeers(strings.Split(text, ","))
+}
+
+func lookupPeers(names []string) ([]*profile.Profile, error) {
+	var peers []*profile.Profile
+	for _, name := range names {
+		p, ok := profile.Lookup(strings.TrimSpace(name))
+		if !ok {
+			return nil, fmt.Errorf("names %q, which is none of %s", name, strings.Join(profile.Names(), ", "))
+		}
+		peers = append(peers, p)
+	}
+	return peers, nil
+}
+
 // defaultMaxLifetime is the longest total lifetime that no known peer refuses:
 // 84 days and the hour before them.
 const defaultMaxLifetime = 84*24*time.Hour + time.Hour
 
 type verifier struct {
 	ui     *ui
+	peers  []*profile.Profile
 	json   bool
 	quiet  bool
 	policy keypackage.Policy
@@ -125,6 +161,7 @@ type verdict struct {
 	Ref      string               `json:"key_package_ref,omitempty"`
 	Error    string               `json:"error,omitempty"`
 	Findings []keypackage.Finding `json:"findings"`
+	Refusals []profile.Refusal    `json:"refusals,omitempty"`
 }
 
 func (v *verifier) files(names []string) error {
@@ -159,6 +196,10 @@ func (v *verifier) file(name string) verdict {
 	}
 	report := keypackage.Validate(kp.KeyPackage, v.policy)
 	out := verdict{File: name, OK: report.OK(), Findings: append([]keypackage.Finding{}, report.Findings...)}
+	for _, p := range v.peers {
+		out.Refusals = append(out.Refusals, p.Refusals(kp.KeyPackage, report.Findings)...)
+	}
+	out.OK = out.OK && len(out.Refusals) == 0
 	if ref, err := kp.Ref(); err == nil {
 		out.Ref = ref.String()
 	}
@@ -183,6 +224,13 @@ func (v *verifier) print(d verdict) error {
 			value = fmt.Sprintf(" (%s)", f.Value)
 		}
 		v.ui.printf("  %v: %s%s [%s, %s]\n", f.Severity, f.Message, value, f.ID, f.Section)
+	}
+	for _, r := range d.Refusals {
+		value := ""
+		if r.Value != "" {
+			value = fmt.Sprintf(" (%s)", r.Value)
+		}
+		v.ui.printf("  %s refuses it: %s%s [%s, %s with %s]\n", r.Peer, r.Message, value, r.ID, r.Basis, r.Version)
 	}
 	return nil
 }

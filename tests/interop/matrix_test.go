@@ -9,36 +9,55 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
+	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/profile"
 )
 
-func TestPeers(t *testing.T) {
-	ours := newMembers(t, ciphersuite.All())
-	running := make(map[string]*peer)
+// TestInterop runs everything, and writes docs/INTEROP.md where every peer ran.
+func TestInterop(t *testing.T) {
+	suites := ciphersuite.All()
+	ours := newMembers(t, suites)
+	r := newResults()
 	for _, k := range kits {
-		t.Run("build "+k.folder, func(s *testing.T) {
+		t.Run("start "+k.folder, func(s *testing.T) {
 			command := k.command(s)
 			p := start(t, command)
 			p.sign = ours.sign
-			running[k.folder] = p
-			t.Logf("%s %s serves %v, signer %s", p.hello.Name, p.hello.Version, p.hello.Suites, p.hello.Signer)
+			r.peers = append(r.peers, p)
+			s.Logf("%s %s serves %v, signer %s", p.hello.Name, p.hello.Version, p.hello.Suites, p.hello.Signer)
 		})
 	}
-	for _, suite := range ciphersuite.All() {
-		number := uint16(suite.ID)
-		for _, founder := range kits {
-			for _, joiner := range kits {
-				a, b := running[founder.folder], running[joiner.folder]
-				if a == nil || b == nil || !slices.Contains(a.hello.Suites, number) || !slices.Contains(b.hello.Suites, number) {
-					continue
-				}
-				t.Run(fmt.Sprintf("suite %d/%s adds, %s joins", number, founder.folder, joiner.folder), func(t *testing.T) {
-					if err := exchange(a, b, number, ours.generate(number, b.external())); err != nil {
-						t.Error(err)
-					}
-				})
-			}
+	for _, suite := range suites {
+		t.Run(fmt.Sprintf("suite %d", uint16(suite.ID)), func(t *testing.T) {
+			r.groups(t, ours, uint16(suite.ID))
+			r.ownKeyPackages(t, uint16(suite.ID))
+		})
+	}
+	t.Run("variants", r.variants)
+	t.Run("faults", r.allFaultsWereSeen)
+	if t.Failed() || len(r.peers) < len(kits) {
+		return
+	}
+	r.write(t)
+}
+
+// serving returns the running peers that have the suite.
+func (r *results) serving(suite uint16) []*peer {
+	return slices.DeleteFunc(slices.Clone(r.peers), func(p *peer) bool { return !slices.Contains(p.hello.Suites, suite) })
+}
+
+// groups has every peer add our key packages, and every peer join with them.
+func (r *results) groups(t *testing.T, ours *members, suite uint16) {
+	for _, founder := range r.serving(suite) {
+		for _, joiner := range r.serving(suite) {
+			t.Run(fmt.Sprintf("%s adds, %s joins", founder.hello.Name, joiner.hello.Name), func(t *testing.T) {
+				err := exchange(founder, joiner, suite, ours.generate(suite, joiner.external()))
+				r.note(t, cell{suite, founder.hello.Name, joiner.hello.Name}, err)
+			})
 		}
 	}
 }
@@ -64,27 +83,87 @@ func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	if !bytes.Equal(joined.EpochAuthenticator, added.EpochAuthenticator) {
 		return fmt.Errorf("join: epoch authenticator %x, of the group it is %x", joined.EpochAuthenticator, added.EpochAuthenticator)
 	}
-	if err := send(founder, added.Group, joiner, joined.Group, suite); err != nil {
-		return fmt.Errorf("founder to joiner: %w", err)
-	}
-	if err := send(joiner, joined.Group, founder, added.Group, suite); err != nil {
-		return fmt.Errorf("joiner to founder: %w", err)
-	}
-	return nil
+	return errors.Join(
+		send(founder, added.Group, joiner, joined.Group, suite),
+		send(joiner, joined.Group, founder, added.Group, suite),
+	)
 }
 
 func send(from *peer, fromGroup string, to *peer, toGroup string, suite uint16) error {
 	data := []byte("a message of " + from.hello.Name)
 	sent, err := from.call(request{Op: "send", Suite: suite, Group: fromGroup, Data: data})
 	if err != nil {
-		return fmt.Errorf("send: %w", err)
+		return fmt.Errorf("%s sends: %w", from.hello.Name, err)
 	}
 	got, err := to.call(request{Op: "receive", Suite: suite, Group: toGroup, Message: sent.Message})
 	if err != nil {
-		return fmt.Errorf("receive: %w", err)
+		return fmt.Errorf("%s receives from %s: %w", to.hello.Name, from.hello.Name, err)
 	}
 	if !bytes.Equal(got.Data, data) {
-		return fmt.Errorf("receive: got %q, sent %q", got.Data, data)
+		return fmt.Errorf("%s receives %q, %s sent %q", to.hello.Name, got.Data, from.hello.Name, data)
 	}
 	return nil
+}
+
+// ownKeyPackages holds the key packages that the peers make against our validator,
+// and against our encoder.
+func (r *results) ownKeyPackages(t *testing.T, suite uint16) {
+	for _, p := range r.serving(suite) {
+		t.Run(p.hello.Name+" makes", func(t *testing.T) {
+			made, err := p.call(request{Op: "keyPackage", Suite: suite})
+			if err != nil {
+				t.Fatal(err)
+			}
+			message, err := keypackage.ParseMessage(made.KeyPackage)
+			if err != nil || message.KeyPackage == nil {
+				t.Fatalf("ParseMessage() = %v, %v, want a key package", message, err)
+			}
+			if again := message.KeyPackage.Message(); !bytes.Equal(again, made.KeyPackage) {
+				t.Errorf("Message() = %x, want %x", again, made.KeyPackage)
+			}
+			report := keypackage.Validate(message.KeyPackage, keypackage.Policy{Now: uint64(time.Now().Unix())})
+			r.own[cell{suite, p.hello.Name, ""}] = report.Findings
+			for _, f := range report.Findings {
+				if f.Severity == keypackage.Error {
+					r.note(t, cell{suite, p.hello.Name, ""}, fmt.Errorf("our validator: %v", f))
+				}
+			}
+		})
+	}
+}
+
+// variants puts key packages with one thing changed to every peer, and holds the
+// profiles to what the peers do.
+func (r *results) variants(t *testing.T) {
+	signer := certificatetest.NewKey(t)
+	for _, v := range variants(t, signer) {
+		message := v.make(t, signer)
+		r.variantNames = append(r.variantNames, v.name)
+		var findings []keypackage.Finding
+		parsed, parseErr := keypackage.ParseMessage(message)
+		if parseErr == nil {
+			findings = keypackage.Validate(parsed.KeyPackage, keypackage.Policy{Now: uint64(time.Now().Unix())}).Findings
+		}
+		r.findings[v.name] = verdict(findings, parseErr)
+		for _, p := range r.peers {
+			t.Run(v.name+"/"+p.hello.Name, func(t *testing.T) {
+				_, err := p.call(request{Op: "add", Suite: uint16(variantSuite), KeyPackage: message})
+				r.refused[[2]string{v.name, p.hello.Name}] = err
+				if parseErr != nil {
+					return // our decoder refuses it: there is nothing to hold the profile against
+				}
+				known, ok := profile.Lookup(p.hello.Name)
+				if !ok {
+					t.Fatalf("there is no profile for %s", p.hello.Name)
+				}
+				refusals := known.Refusals(parsed.KeyPackage, findings)
+				switch {
+				case err == nil && len(refusals) > 0:
+					t.Errorf("%s adds it, the profile says %v", p.hello.Name, refusals)
+				case err != nil && len(refusals) == 0:
+					t.Errorf("%s refuses it, the profile does not: %v", p.hello.Name, err)
+				}
+			})
+		}
+	}
 }

@@ -1,0 +1,98 @@
+// Package profile says which key packages each MLS implementation refuses to add to
+// a group, so that an operator learns it before publishing.
+//
+// A profile is a list of rules: findings of keypackage.Validate that the
+// implementation acts on, and rules of its own. What it says was seen with the
+// version that it names. tests/interop holds each rule of a profile that is Tried
+// against the implementation itself, in both directions: what the profile lets pass
+// is added, what it refuses is refused.
+package profile
+
+import (
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// Basis says how a profile came to be known.
+type Basis string
+
+const (
+	// Tried: the cases of tests/interop are put to the implementation.
+	Tried Basis = "tried"
+	// Seen: it was run by hand and is not part of tests/interop.
+	Seen Basis = "seen"
+)
+
+// Profile is what one implementation refuses. It is immutable.
+type Profile struct {
+	// Name is what --for takes, such as "openmls".
+	Name string
+	// Version is the version that was looked at.
+	Version string
+	Basis   Basis
+
+	suites []ciphersuite.ID
+	// findings are the ids of findings that it refuses for.
+	findings []string
+	rules    []rule
+}
+
+// Refusal is a reason for which an implementation refuses a key package.
+type Refusal struct {
+	Peer    string `json:"peer"`
+	Version string `json:"version"`
+	// ID is that of a finding, or of a rule that only implementations have.
+	ID string `json:"id"`
+	// Message says in a clause what is refused.
+	Message string `json:"message"`
+	// Value is the value that is refused, where there is a short one.
+	Value string `json:"value,omitempty"`
+	Basis Basis  `json:"basis"`
+}
+
+// All returns the profiles in a fixed order.
+func All() []*Profile { return slices.Clone(profiles) }
+
+// Lookup returns the profile called name.
+func Lookup(name string) (*Profile, bool) {
+	i := slices.IndexFunc(profiles, func(p *Profile) bool { return p.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return profiles[i], true
+}
+
+// Names returns the names of all profiles.
+func Names() []string {
+	var names []string
+	for _, p := range profiles {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// Refusals returns why the implementation would refuse to add the key package to
+// a group of its cipher suite, nothing where it would add it. findings are those of
+// keypackage.Validate, at any level, for the same key package.
+func (p *Profile) Refusals(kp *keypackage.KeyPackage, findings []keypackage.Finding) []Refusal {
+	var refusals []Refusal
+	add := func(id, message, value string) {
+		refusals = append(refusals, Refusal{p.Name, p.Version, id, message, value, p.Basis})
+	}
+	if !slices.Contains(p.suites, kp.CipherSuite) {
+		add("suite-not-served", "it does not have the cipher suite", kp.CipherSuite.String())
+	}
+	for _, f := range findings {
+		if slices.Contains(p.findings, f.ID) {
+			add(f.ID, f.Message, f.Value)
+		}
+	}
+	for _, r := range p.rules {
+		if value, broken := r.broken(kp); broken {
+			add(r.id, r.message, value)
+		}
+	}
+	return refusals
+}
