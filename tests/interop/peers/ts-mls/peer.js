@@ -1,0 +1,180 @@
+// The peer ts-mls. What it speaks is described in ../README.md.
+
+import { randomBytes, randomUUID } from "node:crypto";
+
+import {
+  ciphersuites,
+  createApplicationMessage,
+  createCommit,
+  createGroup,
+  decodeMlsMessage,
+  defaultCapabilities,
+  defaultLifetime,
+  emptyPskIndex,
+  encodeMlsMessage,
+  generateKeyPackage,
+  getCiphersuiteFromName,
+  getCiphersuiteImpl,
+  joinGroup,
+  processMessage,
+} from "ts-mls";
+// These modules can be imported by the package's "exports", but what is taken from
+// them here is not marked as public.
+import { verifyKeyPackage } from "ts-mls/keyPackage.js";
+import { verifyLeafNodeSignatureKeyPackage } from "ts-mls/leafNode.js";
+import { decodeRatchetTree } from "ts-mls/ratchetTree.js";
+
+import { Groups, Unsupported, fromHex, installedVersion, serve, toHex } from "../node/protocol.js";
+
+const groups = new Groups();
+
+/** The library's implementation of the suite with this number. */
+async function suite(number) {
+  const name = Object.keys(ciphersuites).find((key) => ciphersuites[key] === number);
+  if (name === undefined) {
+    throw new Unsupported(`ts-mls has no cipher suite ${number}`);
+  }
+  return getCiphersuiteImpl(getCiphersuiteFromName(name));
+}
+
+/** Decodes with one of the library's decoders, which may leave bytes and may return nothing. */
+function decode(decoder, bytes, what) {
+  const decoded = decoder(bytes, 0);
+  if (decoded === undefined) {
+    throw new Error(`ts-mls could not decode the ${what}`);
+  }
+  const [value, end] = decoded;
+  if (end !== bytes.length) {
+    throw new Error(`ts-mls decoded ${end} of ${bytes.length} bytes of the ${what}`);
+  }
+  return value;
+}
+
+/** Decodes an MLSMessage that must be of a certain wire format. */
+function decodeMessage(bytes, what, ...wireformats) {
+  const message = decode(decodeMlsMessage, bytes, what);
+  if (!wireformats.includes(message.wireformat)) {
+    throw new Error(`the ${what} is a ${message.wireformat}`);
+  }
+  return message;
+}
+
+function decodeKeyPackage(request) {
+  const bytes = fromHex(request.keyPackage, "keyPackage");
+  return decodeMessage(bytes, "key package", "mls_key_package").keyPackage;
+}
+
+/** A fresh client's key package. */
+function ownKeyPackage(cs) {
+  // Of the form that core-crypto wants client identifiers in, so that it can be a
+  // member of the same groups.
+  const device = randomBytes(8).toString("hex");
+  const identity = new TextEncoder().encode(`${randomUUID()}:${device}@ts-mls.example`);
+  const credential = { credentialType: "basic", identity };
+  return generateKeyPackage(credential, defaultCapabilities(), defaultLifetime, [], cs);
+}
+
+await serve(async (askSignature) => ({
+  async hello() {
+    return {
+      name: "ts-mls",
+      version: await installedVersion(import.meta.url, "ts-mls"),
+      suites: Object.values(ciphersuites),
+      signer: "external",
+      notes: [
+        "validate checks the two signatures only: the library's other checks need a group.",
+        "The functions that check these signatures, and the decoder of ratchet trees, are exported but not marked as public.",
+        "The decoders do not refuse bytes that follow what they decode, but say how many they used: the peer refuses.",
+        "Members ask for signatures by a replaced signature.sign of the CiphersuiteImpl, which is public.",
+      ],
+    };
+  },
+
+  async keyPackage(request) {
+    const { publicPackage } = await ownKeyPackage(await suite(request.suite));
+    const message = { version: "mls10", wireformat: "mls_key_package", keyPackage: publicPackage };
+    return { keyPackage: toHex(encodeMlsMessage(message)) };
+  },
+
+  async validate(request) {
+    const cs = await suite(request.suite);
+    const keyPackage = decodeKeyPackage(request);
+    if (keyPackage.cipherSuite !== cs.name) {
+      throw new Error(`the key package is of ${keyPackage.cipherSuite}`);
+    }
+    if (!(await verifyLeafNodeSignatureKeyPackage(keyPackage.leafNode, cs.signature))) {
+      throw new Error("the leaf node's signature does not verify");
+    }
+    if (!(await verifyKeyPackage(keyPackage, cs.signature))) {
+      throw new Error("the key package's signature does not verify");
+    }
+    return {};
+  },
+
+  async add(request) {
+    const cs = await suite(request.suite);
+    const keyPackage = decodeKeyPackage(request);
+    const own = await ownKeyPackage(cs);
+    const group = await createGroup(randomBytes(16), own.publicPackage, own.privatePackage, [], cs);
+    const { newState, welcome } = await createCommit(
+      { state: group, cipherSuite: cs },
+      { extraProposals: [{ proposalType: "add", add: { keyPackage } }], ratchetTreeExtension: true },
+    );
+    return {
+      group: groups.add({ cs, state: newState }),
+      welcome: toHex(encodeMlsMessage({ version: "mls10", wireformat: "mls_welcome", welcome })),
+      epochAuthenticator: toHex(newState.keySchedule.epochAuthenticator),
+    };
+  },
+
+  async join(request) {
+    const own = await suite(request.suite);
+    // The signature key stays with the driver.
+    const cs = {
+      ...own,
+      signature: { ...own.signature, sign: (_key, content) => askSignature(content) },
+    };
+    const privateKeys = {
+      initPrivateKey: fromHex(request.initPrivateKey, "initPrivateKey"),
+      hpkePrivateKey: fromHex(request.encryptionPrivateKey, "encryptionPrivateKey"),
+      signaturePrivateKey: new Uint8Array(),
+    };
+    const tree =
+      request.ratchetTree === undefined
+        ? undefined
+        : decode(decodeRatchetTree, fromHex(request.ratchetTree, "ratchetTree"), "ratchet tree");
+    const state = await joinGroup(
+      decodeMessage(fromHex(request.welcome, "welcome"), "Welcome", "mls_welcome").welcome,
+      decodeKeyPackage(request),
+      privateKeys,
+      emptyPskIndex,
+      cs,
+      tree,
+    );
+    return {
+      group: groups.add({ cs, state }),
+      epochAuthenticator: toHex(state.keySchedule.epochAuthenticator),
+    };
+  },
+
+  async send(request) {
+    const group = groups.get(request.group);
+    const data = fromHex(request.data, "data");
+    const { newState, privateMessage } = await createApplicationMessage(group.state, data, group.cs);
+    group.state = newState;
+    const message = { version: "mls10", wireformat: "mls_private_message", privateMessage };
+    return { message: toHex(encodeMlsMessage(message)) };
+  },
+
+  async receive(request) {
+    const group = groups.get(request.group);
+    const bytes = fromHex(request.message, "message");
+    const message = decodeMessage(bytes, "message", "mls_private_message", "mls_public_message");
+    const result = await processMessage(message, group.state, emptyPskIndex, () => "accept", group.cs);
+    group.state = result.newState;
+    if (result.kind !== "applicationMessage") {
+      throw new Error("the message carried no application data");
+    }
+    return { data: toHex(result.message) };
+  },
+}));
