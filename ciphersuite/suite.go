@@ -9,6 +9,8 @@ import (
 	_ "crypto/sha256" // the hashes of the table
 	_ "crypto/sha512"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,7 +37,7 @@ func (id ID) String() string {
 	return fmt.Sprintf("0x%04X", uint16(id))
 }
 
-// Suite is a row of the table. Sizes are in bytes and named as in RFC 9180,
+// Suite is a row of the table, or an experimental suite (see Register). Sizes are in bytes and named as in RFC 9180,
 // Section 4.
 type Suite struct {
 	ID        ID
@@ -53,12 +55,16 @@ type Suite struct {
 	Nk   int // AEAD key
 	Nn   int // AEAD nonce
 	Nt   int // AEAD tag
+
+	// Experimental: not of RFC 9420, but registered by this program.
+	Experimental bool
 }
 
 // HPKE algorithm identifiers (RFC 9180, Section 7).
 const (
 	kemP256, kemP384, kemP521       = 0x0010, 0x0011, 0x0012
 	kemX25519, kemX448              = 0x0020, 0x0021
+	kemMLKEM768P256, kemXWing       = 0x0050, 0x647A // draft-ietf-hpke-pq
 	kdfSHA256, kdfSHA384, kdfSHA512 = 0x0001, 0x0002, 0x0003
 	aes128, aes256, chacha20        = 0x0001, 0x0002, 0x0003
 )
@@ -66,36 +72,37 @@ const (
 // table is in numeric order without gaps: the suite with number n is at n-1.
 var table = [...]Suite{
 	{MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519",
-		kemX25519, kdfSHA256, aes128, crypto.SHA256, ED25519, 32, 32, 32, 32, 16, 12, 16},
+		kemX25519, kdfSHA256, aes128, crypto.SHA256, ED25519, 32, 32, 32, 32, 16, 12, 16, false},
 	{MLS_128_DHKEMP256_AES128GCM_SHA256_P256, "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
-		kemP256, kdfSHA256, aes128, crypto.SHA256, ECDSA_SECP256R1_SHA256, 32, 32, 65, 65, 16, 12, 16},
+		kemP256, kdfSHA256, aes128, crypto.SHA256, ECDSA_SECP256R1_SHA256, 32, 32, 65, 65, 16, 12, 16, false},
 	{MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519, "MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519",
-		kemX25519, kdfSHA256, chacha20, crypto.SHA256, ED25519, 32, 32, 32, 32, 32, 12, 16},
+		kemX25519, kdfSHA256, chacha20, crypto.SHA256, ED25519, 32, 32, 32, 32, 32, 12, 16, false},
 	{MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448, "MLS_256_DHKEMX448_AES256GCM_SHA512_Ed448",
-		kemX448, kdfSHA512, aes256, crypto.SHA512, ED448, 64, 56, 56, 56, 32, 12, 16},
+		kemX448, kdfSHA512, aes256, crypto.SHA512, ED448, 64, 56, 56, 56, 32, 12, 16, false},
 	{MLS_256_DHKEMP521_AES256GCM_SHA512_P521, "MLS_256_DHKEMP521_AES256GCM_SHA512_P521",
-		kemP521, kdfSHA512, aes256, crypto.SHA512, ECDSA_SECP521R1_SHA512, 64, 66, 133, 133, 32, 12, 16},
+		kemP521, kdfSHA512, aes256, crypto.SHA512, ECDSA_SECP521R1_SHA512, 64, 66, 133, 133, 32, 12, 16, false},
 	{MLS_256_DHKEMX448_CHACHA20POLY1305_SHA512_Ed448, "MLS_256_DHKEMX448_CHACHA20POLY1305_SHA512_Ed448",
-		kemX448, kdfSHA512, chacha20, crypto.SHA512, ED448, 64, 56, 56, 56, 32, 12, 16},
+		kemX448, kdfSHA512, chacha20, crypto.SHA512, ED448, 64, 56, 56, 56, 32, 12, 16, false},
 	{MLS_256_DHKEMP384_AES256GCM_SHA384_P384, "MLS_256_DHKEMP384_AES256GCM_SHA384_P384",
-		kemP384, kdfSHA384, aes256, crypto.SHA384, ECDSA_SECP384R1_SHA384, 48, 48, 97, 97, 32, 12, 16},
+		kemP384, kdfSHA384, aes256, crypto.SHA384, ECDSA_SECP384R1_SHA384, 48, 48, 97, 97, 32, 12, 16, false},
 }
 
-// Lookup returns the suite with the given number. The suite is shared and must
-// not be changed.
+// Lookup returns the suite with the given number: one of RFC 9420, or one that
+// was registered. The suite is shared and must not be changed.
 func Lookup(id ID) (*Suite, bool) {
-	if id < 1 || int(id) > len(table) {
-		return nil, false
+	if id >= 1 && int(id) <= len(table) {
+		return &table[id-1], true
 	}
-	return &table[id-1], true
+	s, ok := (*experimental.Load())[id]
+	return s, ok
 }
 
-// Parse returns the suite that s names: its name in RFC 9420 in any case, or
-// its number, decimal or hexadecimal after 0x. The suite need not be served.
+// Parse returns the suite that s names: its name in any case, or its number,
+// decimal or hexadecimal after 0x.
 func Parse(s string) (*Suite, error) {
-	for i := range table {
-		if strings.EqualFold(table[i].Name, s) {
-			return &table[i], nil
+	for _, suite := range All() {
+		if strings.EqualFold(suite.Name, s) {
+			return suite, nil
 		}
 	}
 	if n, err := parseNumber(s); err == nil {
@@ -115,11 +122,15 @@ func parseNumber(s string) (uint64, error) {
 	return strconv.ParseUint(s, 10, 16)
 }
 
-// All returns the suites in numeric order.
+// All returns the suites in numeric order, those that were registered last.
 func All() []*Suite {
 	all := make([]*Suite, len(table))
 	for i := range table {
 		all[i] = &table[i]
+	}
+	registered := *experimental.Load()
+	for _, id := range slices.Sorted(maps.Keys(registered)) {
+		all = append(all, registered[id])
 	}
 	return all
 }

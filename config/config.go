@@ -18,12 +18,13 @@ import (
 // Config is a config file with its defaults filled in and its paths made
 // absolute. The sample (see Sample) documents each field.
 type Config struct {
-	Token       Token
-	Store       Store
-	KeyPackages KeyPackages
-	X509        X509
-	Identities  map[string]Identity
-	Unwrap      Unwrap
+	Token        Token
+	Store        Store
+	KeyPackages  KeyPackages
+	Experimental Experimental
+	X509         X509
+	Identities   map[string]Identity
+	Unwrap       Unwrap
 }
 
 // Token says which token to use and how.
@@ -85,6 +86,22 @@ type Required struct {
 type Extension struct {
 	Type uint16
 	Data []byte
+}
+
+// Experimental are cipher suites that are not of RFC 9420.
+type Experimental struct {
+	Enabled bool
+	Suites  []Suite
+}
+
+// Suite says what the number of an experimental suite means.
+type Suite struct {
+	Number    uint16
+	Name      string
+	KEM       string
+	AEAD      string
+	Hash      string
+	Signature string
 }
 
 // X509 is what X.509 credentials have in common.

@@ -78,6 +78,9 @@ key_packages:
   leaf_extensions: [{type: 0xF001, data: "00fF"}, {type: 1}]
   extensions: [{type: 0xF002, data: ""}]
   peers: [openmls, "7"]
+experimental:
+  enabled: true
+  suites: [{number: 77, name: XWING, kem: X-Wing, aead: AES128GCM, hash: SHA256, signature: P256}]
 x509:
   roots: roots.pem
   subject: O=Example
@@ -120,7 +123,8 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			Extensions:     []Extension{{0xF002, []byte{}}},
 			Peers:          []string{"openmls", "7"},
 		},
-		X509: X509{Roots: "roots.pem", Subject: "O=Example"},
+		Experimental: Experimental{Enabled: true, Suites: []Suite{{77, "XWING", "X-Wing", "AES128GCM", "SHA256", "P256"}}},
+		X509:         X509{Roots: "roots.pem", Subject: "O=Example"},
 		Identities: map[string]Identity{
 			"relay.7": {
 				Subject: "CN=relay", DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, URIs: []string{"spiffe://a.example"},
@@ -268,6 +272,7 @@ func TestFaults(t *testing.T) {
 		{small + "key_packages: {extra: 1}", `line 2: unknown key "extra" in key_packages`},
 		{small + "key_packages: {extensions: [{data: 'ff'}]}", `line 2: key_packages.extensions[0] must have a type`},
 		{small + "key_packages: {leaf_extensions: [{type: 1, data: f}]}", `line 2: key_packages.leaf_extensions[0].data must be hexadecimal digits, two a byte, in quotes`},
+		{small + "experimental: {suites: [{number: 1, name: a, kem: b, aead: c, hash: d}]}", `line 2: experimental.suites[0] must have a signature`},
 		{small + "identities: {a: {}, b: {}, a: {}}", `line 2: identities."a" is there twice, first on line 2`},
 		{small + "identities: {a.b: {subjekt: x}}", `line 2: unknown key "subjekt" in identities."a.b"`},
 		{small + "key_packages: {capabilities: {extra: 1}}", `line 2: unknown key "extra" in key_packages.capabilities`},
@@ -339,6 +344,8 @@ func TestNoFaultNamesAGoType(t *testing.T) {
 			"key_packages: {capabilities: {cipher_suites: %[1]s, extensions: %[1]s, proposals: %[1]s}}",
 			"key_packages: {grease: %[1]s, required_capabilities: %[1]s, extensions: %[1]s, leaf_extensions: %[1]s}",
 			"key_packages: {required_capabilities: {extensions: %[1]s, proposals: %[1]s, credentials: [%[1]s]}, extensions: [%[1]s], leaf_extensions: [{type: %[1]s, data: %[1]s}]}",
+			"experimental: %s", "experimental: {enabled: %[1]s, suites: %[1]s}",
+			"experimental: {suites: [{number: %[1]s, name: %[1]s, kem: %[1]s, aead: %[1]s, hash: %[1]s, signature: %[1]s}, %[1]s]}",
 			"x509: %s", "x509: {roots: %[1]s, subject: %[1]s}", "identities: %s", "identities: {a: %s}",
 			"identities: {a: {subject: %[1]s, dns_names: %[1]s, emails: %[1]s, uris: %[1]s, application_id: %[1]s, capabilities: %[1]s}}",
 			"key_packages: {capabilities: {cipher_suites: [%[1]s], extensions: [%[1]s], proposals: [%[1]s]}}"} {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -54,6 +56,10 @@ func (c *Config) fields() keys {
 			"extensions":      list(&c.KeyPackages.Extensions, extension),
 			"peers":           list(&c.KeyPackages.Peers, text),
 		}),
+		"experimental": group(keys{
+			"enabled": truth(&c.Experimental.Enabled),
+			"suites":  list(&c.Experimental.Suites, suite),
+		}),
 		"x509": group(keys{
 			"roots":   text(&c.X509.Roots),
 			"subject": text(&c.X509.Subject),
@@ -84,6 +90,25 @@ func (i *Identity) fields() keys {
 			i.Capabilities = new(Capabilities)
 			group(i.Capabilities.fields())(d, path, n)
 		},
+	}
+}
+
+// suite takes an experimental suite, which must have all parts.
+func suite(to *Suite) field {
+	of := keys{
+		"number": codePoint(&to.Number), "name": text(&to.Name), "kem": text(&to.KEM),
+		"aead": text(&to.AEAD), "hash": text(&to.Hash), "signature": text(&to.Signature),
+	}
+	return func(d *decoder, path string, n *yaml.Node) {
+		if group(of)(d, path, n); d.unfit[path] {
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(of)) {
+			if d.lines[path+"."+name] == 0 {
+				d.fault(path, n, "must have a %s", name)
+				return
+			}
+		}
 	}
 }
 

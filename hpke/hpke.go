@@ -1,17 +1,14 @@
 // Package hpke is HPKE (RFC 9180) as MLS uses it: key pairs for the init_key
 // and the encryption_key of a key package, and encryption with a label
-// (RFC 9420, Section 5.1.3). The algorithms are those of circl.
+// (RFC 9420, Section 5.1.3). The algorithms are those of circl, and of crypto/hpke
+// for experimental suites.
 //
 // A PrivateKey may be opaque. SecretKey is one whose bytes are in memory.
 package hpke
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
-
-	circl "github.com/cloudflare/circl/hpke"
-	"github.com/cloudflare/circl/kem"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/wire"
@@ -34,19 +31,10 @@ type PrivateKey interface {
 // (RFC 9420, Section 5.1.3). kemOutput has Nenc bytes, ciphertext Nt bytes more
 // than plaintext.
 func EncryptWithLabel(s *ciphersuite.Suite, publicKey []byte, label string, context, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
-	public, err := unmarshalPublic(s, publicKey)
-	if err != nil {
+	if err := ValidPublicKey(s, publicKey); err != nil {
 		return nil, nil, err
 	}
-	sender, err := suiteOf(s).NewSender(public, encryptContext(label, context))
-	if err != nil {
-		return nil, nil, fmt.Errorf("encrypt %q: %w", label, err)
-	}
-	kemOutput, sealer, err := sender.Setup(rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encrypt %q: %w", label, err)
-	}
-	ciphertext, err = sealer.Seal(plaintext, nil)
+	kemOutput, ciphertext, err = libraryOf(s).seal(publicKey, encryptContext(label, context), plaintext)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encrypt %q: %w", label, err)
 	}
@@ -66,32 +54,20 @@ func DecryptWithLabel(k PrivateKey, label string, context, kemOutput, ciphertext
 // ValidPublicKey reports whether b can be a public key of the suite: Npk bytes
 // and, for a P-curve, an uncompressed point that is on it. For X25519 and X448
 // it is every value but the few of small order, to which nobody can encrypt
-// (RFC 9180, Section 7.1.4).
+// (RFC 9180, Section 7.1.4). For a hybrid KEM it is what its parts take: a key of
+// ML-KEM whose coefficients are reduced, and a point as above.
 func ValidPublicKey(s *ciphersuite.Suite, b []byte) error {
-	_, err := unmarshalPublic(s, b)
-	return err
-}
-
-func unmarshalPublic(s *ciphersuite.Suite, b []byte) (kem.PublicKey, error) {
 	if len(b) != s.Npk {
-		return nil, fmt.Errorf("parse HPKE public key: it has %d bytes, want %d", len(b), s.Npk)
+		return fmt.Errorf("parse HPKE public key: it has %d bytes, want %d", len(b), s.Npk)
 	}
-	if smallOrder(circl.KEM(s.KEM), b) {
-		return nil, errors.New("parse HPKE public key: it is a point of small order")
+	if err := libraryOf(s).check(b); err != nil {
+		return fmt.Errorf("parse HPKE public key: %w", err)
 	}
-	public, err := circl.KEM(s.KEM).Scheme().UnmarshalBinaryPublicKey(b)
-	if err != nil {
-		return nil, fmt.Errorf("parse HPKE public key: %w", err)
-	}
-	return public, nil
+	return nil
 }
 
 // encryptContext encodes EncryptContext.
 func encryptContext(label string, context []byte) []byte {
 	b := wire.AppendVector(nil, []byte("MLS 1.0 "+label))
 	return wire.AppendVector(b, context)
-}
-
-func suiteOf(s *ciphersuite.Suite) circl.Suite {
-	return circl.NewSuite(circl.KEM(s.KEM), circl.KDF(s.KDF), circl.AEAD(s.AEAD))
 }

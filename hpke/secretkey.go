@@ -7,9 +7,6 @@ import (
 	"log/slog"
 	"sync"
 
-	circl "github.com/cloudflare/circl/hpke"
-	"github.com/cloudflare/circl/kem"
-
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
 
@@ -65,21 +62,10 @@ func newSecretKey(s *ciphersuite.Suite, public, b []byte) *SecretKey {
 	return &SecretKey{suite: s, public: public, secret: &secret{b: &b}}
 }
 
-// GenerateKeyPair makes a key pair from Nsk bytes of rand with DeriveKeyPair
-// (RFC 9180, Section 7.1.3).
+// GenerateKeyPair makes a key pair from bytes of rand: with DeriveKeyPair (RFC 9180,
+// Section 7.1.3) from Nsk of them, or from a seed for a hybrid KEM.
 func GenerateKeyPair(s *ciphersuite.Suite, rand io.Reader) (*SecretKey, error) {
-	scheme := circl.KEM(s.KEM).Scheme()
-	ikm := make([]byte, scheme.SeedSize())
-	defer clear(ikm)
-	if _, err := io.ReadFull(rand, ikm); err != nil {
-		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
-	}
-	publicKey, privateKey := scheme.DeriveKeyPair(ikm)
-	public, err := publicKey.MarshalBinary()
-	if err != nil {
-		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
-	}
-	private, err := privateKey.MarshalBinary()
+	public, private, err := libraryOf(s).generate(rand)
 	if err != nil {
 		return nil, fmt.Errorf("generate HPKE key pair: %w", err)
 	}
@@ -96,32 +82,12 @@ func ParsePrivateKey(s *ciphersuite.Suite, b []byte) (*SecretKey, error) {
 	}
 	private := make([]byte, s.Nsk)
 	copy(private[padding:], b)
-	public, err := publicOf(s, private)
+	public, err := libraryOf(s).publicOf(private)
 	if err != nil {
 		clear(private)
 		return nil, fmt.Errorf("parse HPKE private key: %w", err)
 	}
 	return newSecretKey(s, public, private), nil
-}
-
-// publicOf computes the public key of a private key of Nsk bytes, and so checks
-// that one has it.
-func publicOf(s *ciphersuite.Suite, private []byte) ([]byte, error) {
-	key, err := unmarshalPrivate(s, private)
-	if err != nil {
-		return nil, err
-	}
-	return key.Public().MarshalBinary()
-}
-
-// unmarshalPrivate returns circl's form of a private key, which prints itself
-// under every verb: it stays in this package and out of every error.
-func unmarshalPrivate(s *ciphersuite.Suite, private []byte) (kem.PrivateKey, error) {
-	key, err := circl.KEM(s.KEM).Scheme().UnmarshalBinaryPrivateKey(private)
-	if err != nil {
-		return nil, errors.New("it is out of range")
-	}
-	return key, nil
 }
 
 // Suite returns the suite of the key.
@@ -164,31 +130,14 @@ func (k *SecretKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error
 	if len(kemOutput) != k.suite.Nenc {
 		return nil, fmt.Errorf("%w: the KEM output has %d bytes, want %d", ErrOpen, len(kemOutput), k.suite.Nenc)
 	}
-	receiver, err := k.receiver(info)
-	if err != nil {
-		return nil, err
-	}
-	opener, err := receiver.Setup(kemOutput)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOpen, err)
-	}
-	plaintext, err := opener.Open(ciphertext, aad)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOpen, err)
-	}
-	return plaintext, nil
-}
-
-func (k *SecretKey) receiver(info []byte) (receiver *circl.Receiver, err error) {
-	err = k.secret.use(func(private []byte) error {
-		key, err := unmarshalPrivate(k.suite, private)
-		if err != nil {
-			return fmt.Errorf("use HPKE private key: %w", err)
+	var plaintext []byte
+	err := k.secret.use(func(private []byte) (err error) {
+		if plaintext, err = libraryOf(k.suite).open(private, info, aad, kemOutput, ciphertext); err != nil {
+			return fmt.Errorf("%w: %w", ErrOpen, err)
 		}
-		receiver, err = suiteOf(k.suite).NewReceiver(key, info)
-		return err
+		return nil
 	})
-	return receiver, err
+	return plaintext, err
 }
 
 // The methods below keep the key out of whatever is printed. They are the

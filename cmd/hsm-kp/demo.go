@@ -13,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -139,7 +138,7 @@ func (d *demo) verifyAll(files []string) error {
 // half that comes back from the token.
 func (d *demo) custody(configPath string) error {
 	d.ui.printf("\n# The private half of one, unsealed by the token: it opens what was encrypted to\n# the public init_key.\n")
-	cfg, err := config.Load(configPath)
+	cfg, err := loadConfig(configPath)
 	if err != nil {
 		return err
 	}

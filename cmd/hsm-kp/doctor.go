@@ -34,7 +34,7 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			cfg, err := config.Load(c.String("config"))
+			cfg, err := loadConfig(c.String("config"))
 			if err != nil {
 				return err
 			}

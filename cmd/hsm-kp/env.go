@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -36,7 +37,7 @@ type env struct {
 // openEnv reads the config that the command line names and opens its store.
 func openEnv(c *cli.Context, u *ui) (*env, error) {
 	path := c.String("config")
-	cfg, err := config.Load(path)
+	cfg, err := loadConfig(path)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +138,10 @@ func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, 
 // errNoIdentity reports a name that no identity has.
 var errNoIdentity = errors.New("there is no such identity")
 
+// errSuiteUnknown reports a suite that is neither in RFC 9420 nor enabled in the
+// config.
+var errSuiteUnknown = errors.New("it is not known")
+
 // openIdentity loads an identity and finds its key in the token by CKA_ID. A
 // record that was changed, or a key that was swapped, is refused.
 func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
@@ -146,7 +151,7 @@ func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity
 	}
 	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
 	if !ok {
-		return nil, fmt.Errorf("identity %q: unknown cipher suite %v", name, ciphersuite.ID(record.Suite))
+		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", name, ciphersuite.ID(record.Suite), errSuiteUnknown)
 	}
 	credential, err := keypackage.ParseCredential(record.Credential)
 	if err != nil {
@@ -172,10 +177,22 @@ func (e *env) suite(name string) (*ciphersuite.Suite, error) {
 		name = e.config.KeyPackages.Suite
 	}
 	s, err := ciphersuite.Parse(name)
+	if err != nil && e.switchedOff(name) {
+		return nil, usagef("cipher suite %s is experimental, and experimental.enabled is not true in the config", name)
+	}
 	if err != nil {
 		return nil, usagef("%v; it has\n%s", err, suiteList())
 	}
 	return s, nil
+}
+
+// switchedOff reports whether name is that of a suite which the config describes and
+// has not enabled.
+func (e *env) switchedOff(name string) bool {
+	return !e.config.Experimental.Enabled && slices.ContainsFunc(e.config.Experimental.Suites, func(s config.Suite) bool {
+		number, err := parseCodePoint(name)
+		return strings.EqualFold(s.Name, name) || err == nil && number == s.Number
+	})
 }
 
 // suiteList names the suites, a line each.

@@ -191,6 +191,9 @@ func days(seconds uint64) string {
 // certificates end before the lifetime would, and which MLS implementations would
 // refuse them.
 func (e *env) warn(id *identity.Identity, p identity.Policy, lastResort bool, peers []*profile.Profile) error {
+	if id.Suite.Experimental {
+		e.ui.warnf("cipher suite %v (0x%04X) is experimental: its number is not assigned, and peers may take it for another suite", id.Suite.ID, uint16(id.Suite.ID))
+	}
 	now := time.Now()
 	template, err := id.Template(p, now, lastResort)
 	if err != nil {

@@ -134,7 +134,7 @@ func (i *initializer) softHSM(ctx context.Context, dir string) (string, error) {
 // complete makes the store and the wrapping key that the config at path asks
 // for, where they are missing.
 func (i *initializer) complete(ctx context.Context, path, url string) error {
-	cfg, err := config.Load(path)
+	cfg, err := loadConfig(path)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ func inspectCommand(u *ui) *cli.Command {
 		Usage:     "show what a key package says, in the field names of RFC 9420",
 		ArgsUsage: "FILE|-",
 		Description: `Takes any key package, as an MLSMessage or bare, raw, in hexadecimal or in
-base64. It shows what is there and judges nothing: see "hsm-kp verify".
+base64. It shows what is there and judges nothing: see "hsm-kp verify". Experimental
+cipher suites are known by the config that --config or HSM_KP_CONFIG names.
 
 Examples:
    hsm-kp inspect keypackage.mls
@@ -28,6 +29,9 @@ Examples:
 		Flags: []cli.Flag{jsonFlag},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, "FILE"); err != nil {
+				return err
+			}
+			if err := knowSuites(c); err != nil {
 				return err
 			}
 			kp, err := readKeyPackage(u, c.Args().First())

@@ -32,6 +32,9 @@ With --for it says too which MLS implementations would refuse to add the key pac
 to a group, and why; a refusal counts as an error. "all" names every implementation
 of which that is known: ` + strings.Join(profile.Names(), ", ") + `.
 
+Experimental cipher suites are known by the config that --config or HSM_KP_CONFIG
+names; nothing else in it is used.
+
 Examples:
    hsm-kp verify out/*.mls
    hsm-kp verify --for openmls,mls-rs out/*.mls
@@ -52,6 +55,9 @@ Examples:
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantSomeArgs(c, "FILE"); err != nil {
+				return err
+			}
+			if err := knowSuites(c); err != nil {
 				return err
 			}
 			policy, err := verifyPolicy(c)

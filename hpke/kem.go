@@ -1,0 +1,199 @@
+package hpke
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+
+	stdlib "crypto/hpke"
+
+	circl "github.com/cloudflare/circl/hpke"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+)
+
+// library is what does the work for a suite: circl for those of RFC 9420, the
+// standard library for the post-quantum ones. Private keys are given and returned
+// as Nsk bytes that belong to the caller.
+type library interface {
+	// generate makes a key pair from randomness.
+	generate(rand io.Reader) (public, private []byte, err error)
+	// publicOf computes the public key, and so checks that a private key has one.
+	// No error repeats bytes of the key.
+	publicOf(private []byte) ([]byte, error)
+	// check reports what is not a public key.
+	check(public []byte) error
+	// seal is the single-shot encryption of RFC 9180, Section 6.1, in base mode.
+	seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error)
+	// open is the counterpart of seal. The error is that of a ciphertext that does
+	// not open.
+	open(private, info, aad, kemOutput, ciphertext []byte) ([]byte, error)
+}
+
+func libraryOf(s *ciphersuite.Suite) library {
+	if s.Experimental {
+		return standard{s}
+	}
+	return classic{circl.NewSuite(circl.KEM(s.KEM), circl.KDF(s.KDF), circl.AEAD(s.AEAD)), circl.KEM(s.KEM)}
+}
+
+// classic is circl.
+type classic struct {
+	suite circl.Suite
+	kem   circl.KEM
+}
+
+// generate uses DeriveKeyPair of RFC 9180, Section 7.1.3.
+func (c classic) generate(rand io.Reader) (public, private []byte, err error) {
+	ikm := make([]byte, c.kem.Scheme().SeedSize())
+	defer clear(ikm)
+	if _, err := io.ReadFull(rand, ikm); err != nil {
+		return nil, nil, err
+	}
+	publicKey, privateKey := c.kem.Scheme().DeriveKeyPair(ikm)
+	if public, err = publicKey.MarshalBinary(); err != nil {
+		return nil, nil, err
+	}
+	private, err = privateKey.MarshalBinary()
+	return public, private, err
+}
+
+// errOutOfRange stands for every error about a private key: circl's form of one
+// prints itself under every verb.
+var errOutOfRange = errors.New("it is out of range")
+
+func (c classic) publicOf(private []byte) ([]byte, error) {
+	key, err := c.kem.Scheme().UnmarshalBinaryPrivateKey(private)
+	if err != nil {
+		return nil, errOutOfRange
+	}
+	return key.Public().MarshalBinary()
+}
+
+func (c classic) check(public []byte) error {
+	if smallOrder(c.kem, public) {
+		return errors.New("it is a point of small order")
+	}
+	_, err := c.kem.Scheme().UnmarshalBinaryPublicKey(public)
+	return err
+}
+
+func (c classic) seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
+	key, err := c.kem.Scheme().UnmarshalBinaryPublicKey(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	sender, err := c.suite.NewSender(key, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	kemOutput, sealer, err := sender.Setup(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	ciphertext, err = sealer.Seal(plaintext, nil)
+	return kemOutput, ciphertext, err
+}
+
+func (c classic) open(private, info, aad, kemOutput, ciphertext []byte) ([]byte, error) {
+	key, err := c.kem.Scheme().UnmarshalBinaryPrivateKey(private)
+	if err != nil {
+		return nil, errOutOfRange
+	}
+	receiver, err := c.suite.NewReceiver(key, info)
+	if err != nil {
+		return nil, err
+	}
+	opener, err := receiver.Setup(kemOutput)
+	if err != nil {
+		return nil, err
+	}
+	return opener.Open(ciphertext, aad)
+}
+
+// standard is crypto/hpke, which has the hybrid KEMs of draft-ietf-hpke-pq. Their
+// private keys are seeds: any Nsk bytes are one.
+type standard struct{ suite *ciphersuite.Suite }
+
+func (s standard) algorithms() (stdlib.KEM, stdlib.KDF, stdlib.AEAD, error) {
+	kem, err := stdlib.NewKEM(s.suite.KEM)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	kdf, err := stdlib.NewKDF(s.suite.KDF)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	aead, err := stdlib.NewAEAD(s.suite.AEAD)
+	return kem, kdf, aead, err
+}
+
+func (s standard) generate(rand io.Reader) (public, private []byte, err error) {
+	private = make([]byte, s.suite.Nsk)
+	if _, err := io.ReadFull(rand, private); err != nil {
+		return nil, nil, err
+	}
+	if public, err = s.publicOf(private); err != nil {
+		clear(private)
+		return nil, nil, err
+	}
+	return public, private, nil
+}
+
+func (s standard) publicOf(private []byte) ([]byte, error) {
+	kem, _, _, err := s.algorithms()
+	if err != nil {
+		return nil, err
+	}
+	key, err := kem.NewPrivateKey(private)
+	if err != nil {
+		return nil, errOutOfRange
+	}
+	return key.PublicKey().Bytes(), nil
+}
+
+func (s standard) check(public []byte) error {
+	kem, _, _, err := s.algorithms()
+	if err != nil {
+		return err
+	}
+	if kem.ID() == stdlib.MLKEM768X25519().ID() && smallOrder(circl.KEM_X25519_HKDF_SHA256, public[len(public)-32:]) {
+		return errors.New("its X25519 part is a point of small order")
+	}
+	_, err = kem.NewPublicKey(public)
+	return err
+}
+
+func (s standard) seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
+	kem, kdf, aead, err := s.algorithms()
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := kem.NewPublicKey(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	kemOutput, sender, err := stdlib.NewSender(key, kdf, aead, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	ciphertext, err = sender.Seal(nil, plaintext)
+	return kemOutput, ciphertext, err
+}
+
+func (s standard) open(private, info, aad, kemOutput, ciphertext []byte) ([]byte, error) {
+	kem, kdf, aead, err := s.algorithms()
+	if err != nil {
+		return nil, err
+	}
+	key, err := kem.NewPrivateKey(private)
+	if err != nil {
+		return nil, errOutOfRange
+	}
+	receiver, err := stdlib.NewRecipient(kemOutput, key, kdf, aead, info)
+	if err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	return receiver.Open(aad, ciphertext)
+}
