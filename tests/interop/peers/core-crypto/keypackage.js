@@ -1,7 +1,7 @@
 // Key packages with private keys, in the form that core-crypto keeps them in within
 // the data of a HistorySecret: MessagePack, structs as arrays, byte strings as arrays
 // of numbers. The form is not documented; it was read off a secret that the library
-// made. What has no other reading than its number is written as "Unknown".
+// made.
 
 import { Unsupported } from "../node/protocol.js";
 
@@ -86,6 +86,7 @@ class Reader {
   }
 }
 
+/** Reads a number that is stored as a name, or as "Unknown" with the number. */
 const numbered = (names) => (reader) => {
   const number = reader.uint16();
   return names[number] ?? { Unknown: number };
@@ -104,9 +105,7 @@ function extension(reader) {
   if (type === 1) {
     return { ApplicationId: [[new Reader(data).vector()]] };
   }
-  if (extensionNames[type] !== undefined) {
-    throw new Unsupported(`the stored form of the extension ${extensionNames[type]} is not known`);
-  }
+  // The library has forms of its own for some others; it writes this one back the same.
   return { Unknown: [type, data] };
 }
 

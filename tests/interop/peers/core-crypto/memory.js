@@ -2,7 +2,7 @@
 // means to import one, so its WebAssembly memory is written to. Nothing is written
 // before the place has proved to hold the key pair.
 
-import { ECDH, createPrivateKey, createPublicKey } from "node:crypto";
+import { createECDH, createPrivateKey, createPublicKey } from "node:crypto";
 
 const curves = { 2: "prime256v1", 5: "secp521r1", 7: "secp384r1" };
 const privateKeyLengths = { 1: 32, 2: 32, 3: 32, 5: 66, 7: 48 };
@@ -15,7 +15,7 @@ function publicKey(suite, privateKey) {
     const key = createPrivateKey({ key: Buffer.concat([prefix, privateKey]), format: "der", type: "pkcs8" });
     return Buffer.from(createPublicKey(key).export({ format: "jwk" }).x, "base64url");
   }
-  const ecdh = new ECDH(curves[suite]);
+  const ecdh = createECDH(curves[suite]);
   ecdh.setPrivateKey(privateKey);
   return ecdh.getPublicKey();
 }
