@@ -29,16 +29,13 @@ export async function installedVersion(peerURL, packageName) {
   return JSON.parse(await readFile(file, "utf8")).version;
 }
 
-/** The text of whatever a library threw, with its causes. */
-export function errorText(error) {
+/** The text of whatever a library threw. */
+function errorText(error) {
   if (!(error instanceof Error)) {
     return String(error);
   }
-  let text = error.message === "" ? error.name : `${error.name}: ${error.message}`;
-  if (error.cause !== undefined && error.cause !== error) {
-    text += `: ${errorText(error.cause)}`;
-  }
-  return text;
+  const { name, message } = error;
+  return name === "Error" && message !== "" ? message : `${name}: ${message}`;
 }
 
 /** The groups that a peer has made or joined, by the names given to the driver. */
@@ -66,12 +63,15 @@ export class Groups {
  *
  * @param operations a function of askSignature, which is what an operation calls to
  *   have the driver sign; it returns the table of operations.
+ * @param libraryErrorText gives the text of an error of the library's own kind, and
+ *   undefined for others.
  */
-export async function serve(operations) {
+export async function serve(operations, libraryErrorText = () => undefined) {
+  const text = (error) => libraryErrorText(error) ?? errorText(error);
   // Standard output is the protocol's alone, whatever a library prints.
   console.log = console.info = console.debug = console.error;
   // A promise that a library forgot must not end the program.
-  process.on("unhandledRejection", (error) => console.error(errorText(error)));
+  process.on("unhandledRejection", (error) => console.error(text(error)));
 
   const lines = createInterface({ input: process.stdin, crlfDelay: Infinity })[Symbol.asyncIterator]();
   const write = (object) =>
@@ -91,9 +91,9 @@ export async function serve(operations) {
   };
 
   const table = await operations(askSignature);
-  const answer = async (text) => {
+  const answer = async (line) => {
     try {
-      const request = JSON.parse(text);
+      const request = JSON.parse(line);
       if (!Object.hasOwn(table, request.op)) {
         throw new Unsupported(`no operation ${JSON.stringify(request.op)}`);
       }
@@ -102,7 +102,7 @@ export async function serve(operations) {
       if (error instanceof Unsupported) {
         return { ok: false, unsupported: true, error: error.message };
       }
-      return { ok: false, error: errorText(error) };
+      return { ok: false, error: text(error) };
     }
   };
 
