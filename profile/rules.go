@@ -1,10 +1,12 @@
 package profile
 
 import (
+	"crypto/elliptic"
 	"fmt"
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -33,6 +35,20 @@ var (
 		}}
 	noApplicationID = rule{"application-id-refused", "it takes application_id neither listed in capabilities nor unlisted",
 		func(kp *keypackage.KeyPackage) (string, bool) { return "", hasApplicationID(kp) }}
+	basicListed = rule{"basic-not-listed", "capabilities must list the credential basic, which the members of its groups have",
+		func(kp *keypackage.KeyPackage) (string, bool) {
+			return "", !slices.Contains(kp.LeafNode.Capabilities.Credentials, keypackage.CredentialBasic)
+		}}
+	noX509 = rule{"x509-refused", "its clients list the credential basic alone, and so its groups take no other",
+		func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
+	x509NeedsAnchors = rule{"x509-needs-anchors", "it takes x509 credentials only where its application has set trust anchors",
+		func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
+	initKeyNoPoint = rule{"init-key-no-point", "init_key is not a public key, compressed or not",
+		func(kp *keypackage.KeyPackage) (string, bool) { return "", !isPoint(kp.CipherSuite, kp.InitKey) }}
+	signatureKeyNoPoint = rule{"signature-key-no-point", "leaf_node.signature_key is not a public key, compressed or not",
+		func(kp *keypackage.KeyPackage) (string, bool) {
+			return "", !isSignaturePoint(kp.CipherSuite, kp.LeafNode.SignatureKey)
+		}}
 	shortLifetime = rule{"lifetime-over-90-days", "as a joiner it refuses a total lifetime over 90 days",
 		func(kp *keypackage.KeyPackage) (string, bool) {
 			l := kp.LeafNode.Lifetime
@@ -47,3 +63,52 @@ func hasApplicationID(kp *keypackage.KeyPackage) bool {
 
 // suites lists cipher suites by number.
 func suites(numbers ...ciphersuite.ID) []ciphersuite.ID { return numbers }
+
+func isX509(kp *keypackage.KeyPackage) bool {
+	return kp.LeafNode.Credential.Type == keypackage.CredentialX509
+}
+
+// isPoint reports whether b is an HPKE public key of the suite, or a point of its
+// curve in compressed form. A suite that is not known has all of them.
+func isPoint(id ciphersuite.ID, b []byte) bool {
+	s, ok := ciphersuite.Lookup(id)
+	return !ok || hpke.ValidPublicKey(s, b) == nil || hpke.ValidPublicKey(s, decompress(s.Signature, b)) == nil
+}
+
+// isSignaturePoint is the same for a public signature key.
+func isSignaturePoint(id ciphersuite.ID, b []byte) bool {
+	s, ok := ciphersuite.Lookup(id)
+	if !ok {
+		return true
+	}
+	if _, err := s.Signature.ParsePublicKey(b); err == nil {
+		return true
+	}
+	_, err := s.Signature.ParsePublicKey(decompress(s.Signature, b))
+	return err == nil
+}
+
+// decompress returns a compressed point of the scheme's curve in uncompressed
+// form, or nothing.
+func decompress(scheme ciphersuite.SignatureScheme, b []byte) []byte {
+	curve, ok := curves[scheme]
+	if !ok {
+		return nil
+	}
+	x, y := elliptic.UnmarshalCompressed(curve, b)
+	if x == nil {
+		return nil
+	}
+	size := (curve.Params().BitSize + 7) / 8
+	point := make([]byte, 1+2*size)
+	point[0] = 4
+	x.FillBytes(point[1 : 1+size])
+	y.FillBytes(point[1+size:])
+	return point
+}
+
+var curves = map[ciphersuite.SignatureScheme]elliptic.Curve{
+	ciphersuite.ECDSA_SECP256R1_SHA256: elliptic.P256(),
+	ciphersuite.ECDSA_SECP384R1_SHA384: elliptic.P384(),
+	ciphersuite.ECDSA_SECP521R1_SHA512: elliptic.P521(),
+}

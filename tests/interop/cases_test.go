@@ -78,6 +78,11 @@ func variants(t *testing.T, signer crypto.Signer) []variant {
 		{name: "encryption_key compressed", change: leaf(func(l *keypackage.LeafNode) { l.EncryptionKey = compressed(l.EncryptionKey) })},
 		{name: "signature_key compressed", change: leaf(func(l *keypackage.LeafNode) { l.SignatureKey = compressed(l.SignatureKey) })},
 
+		{name: "signature_key is no point", change: leaf(func(l *keypackage.LeafNode) { l.SignatureKey = offCurve(l.SignatureKey) })},
+
+		{name: "version 2", change: func(kp *keypackage.KeyPackage) { kp.Version = 2 }},
+		{name: "source update", change: leaf(func(l *keypackage.LeafNode) { l.Source = keypackage.SourceUpdate })},
+
 		{name: "bad signature", damage: func(kp *keypackage.KeyPackage) { kp.Signature = otherSignature(t, kp.Signature) }},
 		{name: "bad leaf signature", damage: func(kp *keypackage.KeyPackage) {
 			kp.LeafNode.Signature = otherSignature(t, kp.LeafNode.Signature)
@@ -115,7 +120,7 @@ func variants(t *testing.T, signer crypto.Signer) []variant {
 		{name: "GREASE extension, listed", change: listed(nil, grease, capability{0x2A2A})},
 		{name: "extension twice", change: listed(nil, append(private, private...), capability{0xF001})},
 		{name: "leaf extension twice", change: listed(append(private, private...), nil, capability{0xF001})},
-		{name: "ratchet_tree as an extension", change: listed(nil, extensions{{Type: keypackage.ExtensionRatchetTree}}, nil)},
+		{name: "ratchet_tree as an extension", change: listed(nil, extensions{{Type: keypackage.ExtensionRatchetTree, Data: []byte{0}}}, nil)},
 
 		{name: "empty identity", change: leaf(func(l *keypackage.LeafNode) { l.Credential = keypackage.BasicCredential(nil) })},
 		{name: "unknown credential", change: leaf(func(l *keypackage.LeafNode) {
@@ -166,7 +171,7 @@ func (v variant) make(t *testing.T, signer crypto.Signer) []byte {
 	if v.damage != nil {
 		v.damage(kp)
 	}
-	message := kp.Message()
+	message := append([]byte{0, 1, 0, 5}, kp.Bytes()...) // an MLSMessage of mls10, whatever the version within
 	if v.raw != nil {
 		message = v.raw(message)
 	}

@@ -41,9 +41,11 @@ type members struct {
 	keys     map[uint16]*signer.Key
 }
 
-func newMembers(t *testing.T, suites []*ciphersuite.Suite) *members {
+func newMembers(t *testing.T) *members {
 	t.Helper()
 	m := &members{t: t, program: program.Install(t), imported: make(map[uint16][]byte), keys: make(map[uint16]*signer.Key)}
+	enableExperiments(t, m.program)
+	suites := ciphersuite.All()
 	for _, s := range suites {
 		number := fmt.Sprint(uint16(s.ID))
 		m.program.Run("identity", "create", inToken(uint16(s.ID)), "--suite", number)

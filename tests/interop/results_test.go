@@ -107,6 +107,13 @@ func (f *fault) fits(c cell, err error) bool {
 }
 
 // faults are those that are known, each with what was seen.
-var faults = []*fault{}
+var faults = []*fault{
+	{"ts-mls", []uint16{2, 5, 7}, "leaf_node.signature_key is not a public key of the cipher suite",
+		"makes ECDSA keys as compressed points. RFC 9420, Section 5.1.1, wants uncompressed ones."},
+	{"ts-mls", []uint16{2, 5}, "invalid leaf node at index 0 in ratchet tree",
+		"makes ECDSA keys as compressed points, and so a member that checks them does not join its groups."},
+	{"mls-go", []uint16{5}, "decryption failed: sender_data",
+		"cannot read messages in a group of suite 5 that it made itself, and nobody can read its own."},
+}
 
 func (r *results) write(t *testing.T) { fmt.Println("to be written") }

@@ -347,9 +347,10 @@ func privateKeys(suite ciphersuite.CipherSuite, r *request) (*keypackages.KeyPac
 	return &keys, nil
 }
 
-// newClient returns a client that is a member of nothing yet.
+// newClient returns a client that is a member of nothing yet. Its identity has the
+// form without which core-crypto cannot read its messages.
 func newClient(suite uint16) (*mlsgo.Client, error) {
-	return mlsgo.NewClient([]byte("mls-go"), ciphersuite.CipherSuite(suite))
+	return mlsgo.NewClient([]byte("00000000-0000-4000-8000-000000000000:1@mls-go.example"), ciphersuite.CipherSuite(suite))
 }
 
 // founder is the member that made its group.

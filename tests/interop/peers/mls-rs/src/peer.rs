@@ -234,9 +234,11 @@ impl Peer {
     ) -> Result<(SigningIdentity, SignatureSecretKey), Failure> {
         let provider = |e: crypto::Error| Failure::Refused(e.to_string());
         let (secret, public) = suite.signature_key_generate().map_err(provider)?;
-        // The library refuses a second member of the same identity.
-        let number = suite.random_bytes_vec(8).map_err(provider)?;
-        let name = format!("mls-rs peer {}", hex::encode(number));
+        // The library refuses a second member of the same identity, and core-crypto
+        // cannot read messages of a member whose identity has another form.
+        let r = suite.random_bytes_vec(16).map_err(provider)?;
+        let (a, b, c) = (hex::encode(&r[..4]), hex::encode(&r[4..10]), hex::encode(&r[10..]));
+        let name = format!("{a}-0000-4000-8000-{b}:{c}@mls-rs.example");
         let credential = BasicCredential::new(name.into_bytes()).into_credential();
         Ok((SigningIdentity::new(credential, public), secret))
     }

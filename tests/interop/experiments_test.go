@@ -1,0 +1,59 @@
+package interop
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// experiment is a post-quantum suite as the peers that it names understand its
+// number: others have given the same number to another suite.
+type experiment struct {
+	ciphersuite.Experiment
+	peers []string
+}
+
+var experiments = []experiment{
+	{ciphersuite.Experiment{ID: 83, Name: "MLS_256_XWING_AES256GCM_SHA512_Ed25519",
+		KEM: "X-Wing", AEAD: "AES256GCM", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
+	{ciphersuite.Experiment{ID: 84, Name: "MLS_256_XWING_CHACHA20POLY1305_SHA512_Ed25519",
+		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
+	{ciphersuite.Experiment{ID: 77, Name: "MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519",
+		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA256", Signature: "Ed25519"}, []string{"openmls"}},
+}
+
+// understands reports whether a peer means the same by a suite's number as we do.
+func understands(p *peer, suite uint16) bool {
+	if !slices.Contains(p.hello.Suites, suite) {
+		return false
+	}
+	i := slices.IndexFunc(experiments, func(e experiment) bool { return uint16(e.ID) == suite })
+	return i < 0 || slices.Contains(experiments[i].peers, p.hello.Name)
+}
+
+// enableExperiments makes the suites known here and to an installation.
+func enableExperiments(t *testing.T, i *program.Installation) {
+	t.Helper()
+	var list bytes.Buffer
+	for _, e := range experiments {
+		if err := ciphersuite.Register(e.Experiment); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&list, "  - {number: %d, name: %s, kem: %s, aead: %s, hash: %s, signature: %s}\n", uint16(e.ID), e.Name, e.KEM, e.AEAD, e.Hash, e.Signature)
+	}
+	path := filepath.Join(i.Dir, "hsm-kp.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("  enabled: false # default false\n  suites: []\n"), append([]byte("  enabled: true\n  suites:\n"), list.Bytes()...), 1)
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
