@@ -94,7 +94,7 @@ const numbered = (names) => (reader) => {
 
 function known(names, number, what) {
   if (names[number] === undefined) {
-    throw new Unsupported(`core-crypto's stored form has no ${what} ${number}`);
+    throw new Error(`core-crypto's stored form has no ${what} ${number}`);
   }
   return names[number];
 }

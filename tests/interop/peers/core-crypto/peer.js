@@ -94,7 +94,16 @@ async function newClient(suite) {
   return { client, transport, credential };
 }
 
-/** A client that has a key package with given keys. */
+/** A credential with the signature key of a key package. */
+function importedCredential(suite, id, request, keyPackage) {
+  const credential = Credential.basic(suite, id);
+  const oldPublicKey = Buffer.from(credential.exportPem().replace(/-----[^-]+-----|\s/g, ""), "base64");
+  const privateKey = fromHex(request.signaturePrivateKey, "signaturePrivateKey");
+  replaceKeyPair(memory, request.suite, oldPublicKey, privateKey, keyPackage.signatureKey);
+  return credential;
+}
+
+/** A client that has a key package with given keys; without a signature key it cannot send. */
 async function importedClient(suite, request) {
   const keyPackage = readKeyPackage(bareKeyPackage(request));
   if (keyPackage.suite !== request.suite) {
@@ -106,12 +115,11 @@ async function importedClient(suite, request) {
     fromHex(request.initPrivateKey, "initPrivateKey"),
     fromHex(request.encryptionPrivateKey, "encryptionPrivateKey"),
   );
-  const credential = Credential.basic(suite, id);
-  const oldPublicKey = Buffer.from(credential.exportPem().replace(/-----[^-]+-----|\s/g, ""), "base64");
-  const privateKey = fromHex(request.signaturePrivateKey, "signaturePrivateKey");
-  replaceKeyPair(memory, request.suite, oldPublicKey, privateKey, keyPackage.signatureKey);
-
   const client = await CoreCrypto.historyClient({ clientId: id, data });
+  if (request.signaturePrivateKey === undefined) {
+    return client;
+  }
+  const credential = importedCredential(suite, id, request, keyPackage);
   await client.transaction(async (context) => {
     // A history client has no transport and no credential: it becomes a client that has.
     await context.mlsInit(id, new Transport());
@@ -143,6 +151,7 @@ await serve(async () => ({
         "The library shows no epoch authenticator: add and join reply without.",
         "join imports the key package and the HPKE private keys as a history client's secret: CoreCrypto.historyClient is public, the form of the secret's data is not.",
         "A history client cannot sign. Its CoreCrypto is therefore initialized again by mlsInit, which is public, and given a credential whose key pair was replaced in the WebAssembly memory, which is not.",
+        "A join without a signaturePrivateKey leaves the second out: such a member only receives.",
         "A message can be decrypted only if its sender's identity is of the form uuid:device@domain.",
         "A key package can be added only if its capabilities list the credential types basic and x509.",
         "Its OpenMLS takes the extension type 10 for a list of trust anchors, and not for last_resort.",
@@ -172,7 +181,7 @@ await serve(async () => ({
       await context.addClientsToConversation(id, [keyPackage]);
     });
     return {
-      group: groups.add({ client, id }),
+      group: groups.add({ client, id, canSend: true }),
       welcome: toHex(transport.bundle.welcome.serialize()),
     };
   },
@@ -185,11 +194,15 @@ await serve(async () => ({
     const welcome = new Welcome(fromHex(request.welcome, "welcome"));
     const client = await importedClient(suite, request);
     const id = await client.transaction((context) => context.processWelcomeMessage(welcome));
-    return { group: groups.add({ client, id }) };
+    const canSend = request.signaturePrivateKey !== undefined;
+    return { group: groups.add({ client, id, canSend }) };
   },
 
   async send(request) {
-    const { client, id } = groups.get(request.group);
+    const { client, id, canSend } = groups.get(request.group);
+    if (!canSend) {
+      throw new Unsupported("core-crypto has no means to ask for a signature, and join had no signature key");
+    }
     const data = fromHex(request.data, "data");
     const message = await client.transaction((context) => context.encryptMessage(id, data));
     return { message: toHex(message) };
