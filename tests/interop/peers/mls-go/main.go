@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -349,7 +350,8 @@ func privateKeys(suite ciphersuite.CipherSuite, r *request) (*keypackages.KeyPac
 
 // newClient returns a client that is a member of nothing yet.
 func newClient(suite uint16) (*mlsgo.Client, error) {
-	return mlsgo.NewClient([]byte("mls-go"), ciphersuite.CipherSuite(suite))
+	silent := mlsgo.WithLogger(slog.New(slog.DiscardHandler))
+	return mlsgo.NewClient([]byte("mls-go"), ciphersuite.CipherSuite(suite), silent)
 }
 
 // founder is the member that made its group.

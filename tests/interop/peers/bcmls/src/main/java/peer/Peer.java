@@ -213,7 +213,8 @@ final class Peer {
     }
 
     private JsonObject send(JsonObject request) throws Exception {
-        MLSMessage message = group(request).protect(new byte[0], octets(request, "data"), 0);
+        byte[] data = request.has("data") ? octets(request, "data") : new byte[0];
+        MLSMessage message = group(request).protect(new byte[0], data, 0);
         JsonObject reply = new JsonObject();
         reply.addProperty("message", encode(message));
         return reply;
