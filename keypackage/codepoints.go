@@ -162,9 +162,8 @@ func nameOf[T ~uint16](v T, names map[T]string) string {
 // Section 13.5), chosen by a random byte.
 func GREASE(random byte) uint16 { return 0x0A0A + uint16(random%15)*0x1010 }
 
-// grease reports whether v is one of the fifteen values of RFC 9420, Section
-// 13.5: 0x0A0A, 0x1A1A and so on to 0xEAEA. It serves to name them only; they
-// are handled like any other unknown value.
-func grease[T ~uint16](v T) bool {
-	return v&0x0F0F == 0x0A0A && v>>12 == v>>4&0xF && v < 0xF000
-}
+// IsGREASE reports whether v is one of the values that GREASE returns. It serves to
+// name them only; they are handled like any other unknown value.
+func IsGREASE(v uint16) bool { return v&0x0F0F == 0x0A0A && v>>12 == v>>4&0xF && v < 0xF000 }
+
+func grease[T ~uint16](v T) bool { return IsGREASE(uint16(v)) }

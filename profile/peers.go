@@ -1,8 +1,6 @@
 package profile
 
-// What every implementation that was looked at refuses: a lifetime that is not now,
-// one key for two purposes, and signatures that do not verify, but for the exceptions
-// that are not in its list.
+// What nearly every implementation refuses.
 var (
 	lifetimes  = []string{"lifetime-expired", "lifetime-not-yet-valid", "lifetime-inverted"}
 	signatures = []string{"signature-invalid", "leaf-signature-invalid"}
@@ -10,8 +8,11 @@ var (
 
 // profiles are in the order of the table in docs/INTEROP.md.
 var profiles = []*Profile{
-	{Name: "openmls", Version: "0.9", Basis: Tried, suites: suites(1, 2, 3),
-		findings: list(lifetimes, signatures, "init-key-reused")},
+	{Name: "openmls", Version: "0.9.2", Basis: Tried, suites: suites(1, 2, 3),
+		findings: list(lifetimes, signatures, "version-unsupported", "source-not-key-package", "init-key-reused",
+			"version-not-listed", "suite-not-listed", "credential-not-listed", "leaf-extension-not-listed", "extension-not-listed",
+			"extension-repeated", "leaf-extension-repeated", "extension-misplaced", "credential-unknown"),
+		rules: rules(initKeyNoPoint, signatureKeyNoPoint, noGREASEExtension)},
 	{Name: "mls-rs", Version: "0.57.0", Basis: Tried, suites: suites(1, 2, 3, 4, 5, 6, 7),
 		findings: list(lifetimes, signatures, "version-unsupported", "source-not-key-package", "init-key-reused",
 			"default-extension-listed", "default-proposal-listed", "leaf-extension-not-listed", "extension-repeated", "leaf-extension-repeated",
@@ -30,10 +31,15 @@ var profiles = []*Profile{
 		findings: list(lifetimes, []string{"signature-invalid"}, "version-unsupported", "source-not-key-package", "init-key-invalid", "init-key-reused",
 			"signature-key-invalid", "version-not-listed", "suite-not-listed", "leaf-extension-not-listed", "identity-empty", "credential-unknown"),
 		rules: rules(applicationIDListed, noX509)},
-	{Name: "mlspp", Version: "main of 2025", Basis: Seen, suites: suites(1, 2, 3, 4, 5, 6, 7),
+	{Name: "bcmls", Version: "1.84", Basis: Tried, suites: suites(1, 2, 3, 4, 5, 6, 7),
+		findings: list(lifetimes, signatures, "version-unsupported", "source-not-key-package", "init-key-reused",
+			"leaf-extension-not-listed", "credential-unknown"),
+		rules: rules(initKeyNoPoint, signatureKeyNoPoint, applicationIDListed, knownExtensions)},
+	{Name: "mlspp", Version: "of 2025", Basis: Seen, suites: suites(1, 2, 3, 4, 5, 6, 7),
 		findings: list(lifetimes, signatures, "init-key-reused", "leaf-extension-not-listed")},
-	{Name: "go-mls", Version: "main of 2025", Basis: Seen, suites: suites(1, 2, 3, 4, 5, 6, 7),
-		rules: rules(shortLifetime)},
+	{Name: "go-mls", Version: "of 2025", Basis: Read, suites: suites(1, 2, 3, 7),
+		findings: list(lifetimes, signatures, "version-unsupported", "source-not-key-package", "init-key-reused", "leaf-extension-not-listed"),
+		rules:    rules(applicationIDListed, shortLifetime)},
 }
 
 // list joins ids of findings.

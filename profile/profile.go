@@ -23,6 +23,8 @@ const (
 	Tried Basis = "tried"
 	// Seen: it was run by hand and is not part of tests/interop.
 	Seen Basis = "seen"
+	// Read: its source says so.
+	Read Basis = "read"
 )
 
 // Profile is what one implementation refuses. It is immutable.

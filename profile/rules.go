@@ -49,6 +49,16 @@ var (
 		func(kp *keypackage.KeyPackage) (string, bool) {
 			return "", !isSignaturePoint(kp.CipherSuite, kp.LeafNode.SignatureKey)
 		}}
+	noGREASEExtension = rule{"grease-extension-refused", "it ignores GREASE in capabilities and so refuses extensions of such types",
+		func(kp *keypackage.KeyPackage) (string, bool) {
+			return findExtension(kp, func(t keypackage.ExtensionType) bool { return keypackage.IsGREASE(uint16(t)) })
+		}}
+	knownExtensions = rule{"extension-unknown-to-it", "it decodes no extension types but those of RFC 9420 and GREASE",
+		func(kp *keypackage.KeyPackage) (string, bool) {
+			return findExtension(kp, func(t keypackage.ExtensionType) bool {
+				return t > keypackage.ExtensionExternalSenders && !keypackage.IsGREASE(uint16(t))
+			})
+		}}
 	shortLifetime = rule{"lifetime-over-90-days", "as a joiner it refuses a total lifetime over 90 days",
 		func(kp *keypackage.KeyPackage) (string, bool) {
 			l := kp.LeafNode.Lifetime
@@ -56,6 +66,16 @@ var (
 			return fmt.Sprintf("%d s", l.NotAfter-l.NotBefore), l.NotAfter >= l.NotBefore && l.NotAfter-l.NotBefore > limit
 		}}
 )
+
+// findExtension returns the first type in leaf node or key package that fits.
+func findExtension(kp *keypackage.KeyPackage, fits func(keypackage.ExtensionType) bool) (string, bool) {
+	for _, e := range slices.Concat(kp.LeafNode.Extensions, kp.Extensions) {
+		if fits(e.Type) {
+			return e.Type.String(), true
+		}
+	}
+	return "", false
+}
 
 func hasApplicationID(kp *keypackage.KeyPackage) bool {
 	return slices.ContainsFunc(kp.LeafNode.Extensions, func(e keypackage.Extension) bool { return e.Type == keypackage.ExtensionApplicationID })

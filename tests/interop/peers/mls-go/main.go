@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -350,7 +351,9 @@ func privateKeys(suite ciphersuite.CipherSuite, r *request) (*keypackages.KeyPac
 // newClient returns a client that is a member of nothing yet. Its identity has the
 // form without which core-crypto cannot read its messages.
 func newClient(suite uint16) (*mlsgo.Client, error) {
-	return mlsgo.NewClient([]byte("00000000-0000-4000-8000-000000000000:1@mls-go.example"), ciphersuite.CipherSuite(suite))
+	silent := mlsgo.WithLogger(slog.New(slog.DiscardHandler))
+	identity := []byte("00000000-0000-4000-8000-000000000000:1@mls-go.example")
+	return mlsgo.NewClient(identity, ciphersuite.CipherSuite(suite), silent)
 }
 
 // founder is the member that made its group.

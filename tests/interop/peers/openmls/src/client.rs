@@ -22,6 +22,10 @@ use crate::{
     Fault,
 };
 
+/// The identity of the peer's own clients, in the form without which core-crypto
+/// cannot read their messages.
+const IDENTITY: &[u8] = b"00000000-0000-4000-8000-000000000000:1@openmls.example";
+
 /// The keys of a client that was made elsewhere.
 pub struct JoinKeys {
     /// A KeyPackage in an MLSMessage.
@@ -145,7 +149,7 @@ impl<P: Fresh> OwnClient<P> {
         Ok(OwnClient {
             provider: P::fresh()?,
             credential: CredentialWithKey {
-                credential: BasicCredential::new(b"openmls".to_vec()).into(),
+                credential: BasicCredential::new(IDENTITY.to_vec()).into(),
                 signature_key: key.public().into(),
             },
             signer: MemberSigner::Own(key),

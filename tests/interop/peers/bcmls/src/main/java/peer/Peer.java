@@ -41,6 +41,9 @@ final class Peer {
             "The library has no method that commits an added member in one step: the peer sends an Add proposal to its own"
                     + " group and commits that, with a path.");
 
+    /** The identity of own clients, in the form without which core-crypto cannot read their messages. */
+    private static final String IDENTITY = "00000000-0000-4000-8000-000000000000:1@bcmls.example";
+
     private static final HexFormat HEX = HexFormat.of();
 
     private final Lines lines;
@@ -144,7 +147,7 @@ final class Peer {
         LeafNode leaf = new LeafNode(suite,
                 suite.getHPKE().serializePublicKey(encryption.getPublic()),
                 suite.serializeSignaturePublicKey(signature.getPublic()),
-                Credential.forBasic("bcmls".getBytes(StandardCharsets.UTF_8)),
+                Credential.forBasic(IDENTITY.getBytes(StandardCharsets.UTF_8)),
                 new Capabilities(), new LifeTime(), List.of(), key);
         KeyPackage keyPackage = new KeyPackage(suite,
                 suite.getHPKE().serializePublicKey(init.getPublic()), leaf, List.of(), key);
@@ -213,7 +216,8 @@ final class Peer {
     }
 
     private JsonObject send(JsonObject request) throws Exception {
-        MLSMessage message = group(request).protect(new byte[0], octets(request, "data"), 0);
+        byte[] data = request.has("data") ? octets(request, "data") : new byte[0];
+        MLSMessage message = group(request).protect(new byte[0], data, 0);
         JsonObject reply = new JsonObject();
         reply.addProperty("message", encode(message));
         return reply;
