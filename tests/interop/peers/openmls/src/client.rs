@@ -330,8 +330,14 @@ fn library(error: &(impl fmt::Display + fmt::Debug)) -> Fault {
     Fault::Refused(said(error))
 }
 
-/// The error's text and, because many texts only point to an inner error, the
-/// names of its variants.
+/// The error's text on one line and, because many texts only point to an inner
+/// error, the names of its variants.
 fn said(error: &(impl fmt::Display + fmt::Debug)) -> String {
-    format!("{error} ({error:?})")
+    let (text, names) = (error.to_string(), format!("{error:?}"));
+    let line = if text == names {
+        text
+    } else {
+        format!("{} ({names})", text.trim_end())
+    };
+    line.replace('\n', " ")
 }

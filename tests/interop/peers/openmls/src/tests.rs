@@ -24,7 +24,6 @@ fn every_suite() {
             assert!(libcrux_suites().contains(&suite));
             all_the_way::<Libcrux>(suite);
         }
-        eprintln!("suite {suite}");
     }
 }
 
