@@ -21,7 +21,8 @@ test: deps lint ## all tests, with the race detector, against a real SoftHSM
 	$(GO) test -race ./...
 	cd tests && $(GO) test -race -count=1 $$($(GO) list ./... | grep -v /interop) # never cached: these run a program that the cache does not see change
 
-interop: deps ## the MLS libraries of other people as judges; needs Node.js, Rust and Java beside Go
+interop: ## the MLS libraries of other people as judges; needs Node.js, Rust and Java beside Go
+	@scripts/install-deps interop
 	cd tests && $(GO) test -count=1 -timeout 60m ./interop
 
 lint: ## formatting, vet, staticcheck, tidy modules, generated files up to date

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -116,4 +115,36 @@ var faults = []*fault{
 		"cannot read messages in a group of suite 5 that it made itself, and nobody can read its own."},
 }
 
-func (r *results) write(t *testing.T) { fmt.Println("to be written") }
+// remark explains verdicts on variants.
+type remark struct {
+	peers, variants []string
+	text            string
+}
+
+// remarks are those that a reader of the table would ask about.
+var remarks = []remark{
+	{[]string{"all"}, []string{"encryption_key is no point", "encryption_key compressed"},
+		"nothing is encrypted to this key when a client is added; the first commit with a path to it fails for everybody."},
+	{[]string{"mls-go"}, []string{"bad leaf signature"},
+		"RFC 9420, Section 7.3, says to verify it."},
+	{[]string{"mls-rs"}, []string{"application_id, not listed", "application_id, listed"},
+		"application_id is a default type, which Section 7.2 forbids to list: with both refused, no leaf node can have it."},
+	{[]string{"mls-go", "bcmls"}, []string{"application_id, not listed"},
+		"they want a default type listed, which Section 7.2 forbids."},
+	{[]string{"openmls"}, []string{"GREASE leaf extension, listed", "GREASE extension, listed"},
+		"Section 13.5 says to handle GREASE as any unknown value; it decodes the capability as GREASE and the extension as unknown, and finds the two to differ."},
+	{[]string{"bcmls"}, []string{"last_resort, listed", "private extension, listed", "private leaf extension, listed"},
+		"it decodes extension types into a list of names and has none for these: 0x000A becomes another type, over which the signature does not verify, and higher ones end in an exception."},
+	{[]string{"core-crypto"}, []string{"last_resort, listed"},
+		"it takes the type 0x000A for an extension of its own."},
+	{[]string{"core-crypto"}, []string{"basic alone listed"},
+		"its groups require both credentials."},
+	{[]string{"core-crypto"}, []string{"x509"},
+		"its application sets the trust anchors, and this one has set none."},
+	{[]string{"mls-go"}, []string{"x509"},
+		"its clients list basic alone, and Section 7.3 wants all members to support the credential."},
+	{[]string{"mls-go", "bcmls"}, []string{"a byte after the end"},
+		"Section 2.1 has no room for bytes that nothing describes."},
+	{[]string{"ts-mls", "mls-go"}, []string{"extension twice", "leaf extension twice"},
+		"Section 13.4 forbids it."},
+}

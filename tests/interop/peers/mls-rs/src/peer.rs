@@ -94,9 +94,8 @@ impl Peer {
             "signer": "external",
             "notes": [
                 format!(
-                    "The crypto provider is mls-rs-crypto-openssl {} with {}.",
+                    "The crypto provider is mls-rs-crypto-openssl {} with the system's OpenSSL.",
                     env!("PROVIDER_VERSION"),
-                    openssl::version::version(),
                 ),
                 "validate is that of the library's external client, which the crate's feature \
                  external_client offers.",
