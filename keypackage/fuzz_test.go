@@ -128,3 +128,18 @@ func FuzzParseCredential(f *testing.F) {
 		wantEqual(t, "Bytes()", c.Bytes(), b)
 	})
 }
+
+func FuzzParseWelcome(f *testing.F) {
+	w := keypackage.Welcome{CipherSuite: 2, EncryptedGroupInfo: []byte("info"), Secrets: []keypackage.EncryptedGroupSecrets{
+		{NewMember: bytes.Repeat([]byte{1}, 32), KEMOutput: []byte("kem output"), Ciphertext: []byte("ciphertext")},
+		{NewMember: bytes.Repeat([]byte{2}, 32)},
+	}}
+	f.Add(w.Bytes())
+	f.Add((&keypackage.Welcome{}).Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w, err := keypackage.ParseWelcome(b)
+		if err == nil {
+			wantEqual(t, "Bytes()", w.Bytes(), b)
+		}
+	})
+}

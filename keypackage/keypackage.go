@@ -46,6 +46,15 @@ func Parse(b []byte) (*KeyPackage, error) {
 	return kp, nil
 }
 
+// ReadKeyPackage decodes a key package in the midst of something longer, such as
+// an Add proposal. The slices of the result share the reader's input. Errors are the
+// reader's.
+func ReadKeyPackage(r *wire.Reader) *KeyPackage {
+	kp := new(KeyPackage)
+	kp.read(r)
+	return kp
+}
+
 func (kp *KeyPackage) read(r *wire.Reader) {
 	kp.Version = ProtocolVersion(r.Uint16())
 	kp.CipherSuite = ciphersuite.ID(r.Uint16())

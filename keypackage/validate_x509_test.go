@@ -171,3 +171,36 @@ func TestLevels(t *testing.T) {
 		}
 	}
 }
+
+// What is found in a template before it is signed is found in the key package too,
+// and the other way round but for keys and signatures.
+func TestUnsigned(t *testing.T) {
+	s := suiteOf(t, 2)
+	signer := newSigner(t, s)
+	template := richTemplate(s)
+	template.Credential = keypackage.X509Credential([][]byte{newCertificate(t, signer)})
+	built := buildWith(t, template, signer).KeyPackage()
+	unsigned := template.Unsigned()
+	unsigned.InitKey, unsigned.Signature = built.InitKey, built.Signature
+	unsigned.LeafNode.EncryptionKey, unsigned.LeafNode.SignatureKey = built.LeafNode.EncryptionKey, built.LeafNode.SignatureKey
+	unsigned.LeafNode.Signature = built.LeafNode.Signature
+	wantEqual(t, "Unsigned() with keys and signatures", unsigned.Bytes(), built.Bytes())
+
+	for want, policy := range map[string]keypackage.Policy{
+		"":                                     {Now: now},
+		"lifetime-too-long":                    {Now: now, MaxLifetime: 3600},
+		"lifetime-expired certificate-expired": {Now: now + 10*365*24*60*60},
+	} {
+		got := strings.Join(findingIDs(keypackage.ValidateUnsigned(template.Unsigned(), policy)), " ")
+		if got != want {
+			t.Errorf("ValidateUnsigned() found %q, want %q", got, want)
+		}
+		if signed := strings.Join(ids(keypackage.Validate(built, policy)), " "); got != signed {
+			t.Errorf("ValidateUnsigned() found %q, Validate() %q, want the same", got, signed)
+		}
+	}
+}
+
+func findingIDs(findings []keypackage.Finding) []string {
+	return ids(keypackage.Report{Findings: findings})
+}

@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"store/storetest":             {"store"},
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
 	"config":                      {},
+	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 
 // owners are the modules that only one room may import.

@@ -1,0 +1,67 @@
+package keypackage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Welcome is the message that lets clients join by their key packages (RFC 9420,
+// Section 12.4.3.1): uint16 cipher_suite, EncryptedGroupSecrets secrets<V>, opaque
+// encrypted_group_info<V>.
+type Welcome struct {
+	CipherSuite ciphersuite.ID
+	// Secrets has an entry for each new member.
+	Secrets []EncryptedGroupSecrets
+	// EncryptedGroupInfo is a GroupInfo under a key that comes from the secrets.
+	EncryptedGroupInfo []byte
+}
+
+// EncryptedGroupSecrets is what one new member gets, encrypted to its init_key:
+// opaque new_member<V>, opaque kem_output<V>, opaque ciphertext<V>.
+type EncryptedGroupSecrets struct {
+	// NewMember names the key package.
+	NewMember  Ref
+	KEMOutput  []byte
+	Ciphertext []byte
+}
+
+// ParseWelcome decodes a bare Welcome, not one in an MLSMessage. Its errors and the
+// ownership of its slices are those of Parse.
+func ParseWelcome(b []byte) (*Welcome, error) {
+	w := new(Welcome)
+	r := wire.NewReader(slices.Clone(b))
+	w.CipherSuite = ciphersuite.ID(r.Uint16())
+	list := wire.NewReader(r.Vector())
+	for list.Len() > 0 {
+		w.Secrets = append(w.Secrets, EncryptedGroupSecrets{NewMember: list.Vector(), KEMOutput: list.Vector(), Ciphertext: list.Vector()})
+	}
+	if err := list.Finish(); err != nil {
+		r.Fail(err)
+	}
+	w.EncryptedGroupInfo = r.Vector()
+	if err := r.Finish(); err != nil {
+		return nil, fmt.Errorf("parse Welcome: %w", err)
+	}
+	return w, nil
+}
+
+// Bytes returns the encoded Welcome in new memory. The limit on lengths is that of
+// KeyPackage.Bytes.
+func (w *Welcome) Bytes() []byte {
+	size := 0
+	for _, s := range w.Secrets {
+		size += sizeVector(s.NewMember) + sizeVector(s.KEMOutput) + sizeVector(s.Ciphertext)
+	}
+	b := binary.BigEndian.AppendUint16(nil, uint16(w.CipherSuite))
+	b = wire.AppendVectorLen(b, size)
+	for _, s := range w.Secrets {
+		b = wire.AppendVector(b, s.NewMember)
+		b = wire.AppendVector(b, s.KEMOutput)
+		b = wire.AppendVector(b, s.Ciphertext)
+	}
+	return wire.AppendVector(b, w.EncryptedGroupInfo)
+}
