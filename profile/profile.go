@@ -79,6 +79,16 @@ func Names() []string {
 // a group of its cipher suite, nothing where it would add it. findings are those of
 // keypackage.Validate, at any level, for the same key package.
 func (p *Profile) Refusals(kp *keypackage.KeyPackage, findings []keypackage.Finding) []Refusal {
+	return p.refusals(kp, findings, true)
+}
+
+// RefusalsUnsigned is Refusals for a key package that has no keys and no signatures
+// yet, with the findings of keypackage.ValidateUnsigned.
+func (p *Profile) RefusalsUnsigned(kp *keypackage.KeyPackage, findings []keypackage.Finding) []Refusal {
+	return p.refusals(kp, findings, false)
+}
+
+func (p *Profile) refusals(kp *keypackage.KeyPackage, findings []keypackage.Finding, signed bool) []Refusal {
 	var refusals []Refusal
 	add := func(id, message, value string) {
 		refusals = append(refusals, Refusal{p.Name, p.Version, id, message, value, p.Basis})
@@ -92,6 +102,9 @@ func (p *Profile) Refusals(kp *keypackage.KeyPackage, findings []keypackage.Find
 		}
 	}
 	for _, r := range p.rules {
+		if r.ofKeys && !signed {
+			continue
+		}
 		if value, broken := r.broken(kp); broken {
 			add(r.id, r.message, value)
 		}

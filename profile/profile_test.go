@@ -66,6 +66,13 @@ func TestNobodyRefusesWhatIsMadeByDefault(t *testing.T) {
 	if got := refused(plain(t)); len(got) > 0 {
 		t.Errorf("a plain key package is refused: %v", got)
 	}
+	suite, _ := ciphersuite.Lookup(2)
+	template := keypackage.Template{Suite: suite, Credential: keypackage.BasicCredential([]byte("alice")), Capabilities: keypackage.DefaultCapabilities(suite)}
+	for _, p := range profile.All() {
+		if got := p.RefusalsUnsigned(template.Unsigned(), nil); len(got) > 0 {
+			t.Errorf("a plain template is refused: %v", got)
+		}
+	}
 }
 
 // tests/interop holds the profiles against the implementations. Here each rule that

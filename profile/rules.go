@@ -15,11 +15,12 @@ type rule struct {
 	id, message string
 	// broken reports whether a key package breaks the rule, and by which value.
 	broken func(*keypackage.KeyPackage) (value string, broken bool)
+	ofKeys bool // it looks at keys
 }
 
 var (
-	bothCredentials = rule{"credentials-not-both-listed", "capabilities must list both credentials, basic and x509",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	bothCredentials = rule{id: "credentials-not-both-listed", message: "capabilities must list both credentials, basic and x509",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			for _, t := range []keypackage.CredentialType{keypackage.CredentialBasic, keypackage.CredentialX509} {
 				if !slices.Contains(kp.LeafNode.Capabilities.Credentials, t) {
 					return fmt.Sprintf("%v is missing", t), true
@@ -27,40 +28,42 @@ var (
 			}
 			return "", false
 		}}
-	noLastResort = rule{"last-resort-refused", "it refuses the last_resort extension",
-		func(kp *keypackage.KeyPackage) (string, bool) { return "", kp.LastResort() }}
-	applicationIDListed = rule{"application-id-not-listed", "application_id must be listed in capabilities, which RFC 9420 forbids",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	noLastResort = rule{id: "last-resort-refused", message: "it refuses the last_resort extension",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) { return "", kp.LastResort() }}
+	applicationIDListed = rule{id: "application-id-not-listed", message: "application_id must be listed in capabilities, which RFC 9420 forbids",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			return "", hasApplicationID(kp) && !slices.Contains(kp.LeafNode.Capabilities.Extensions, keypackage.ExtensionApplicationID)
 		}}
-	noApplicationID = rule{"application-id-refused", "it takes application_id neither listed in capabilities nor unlisted",
-		func(kp *keypackage.KeyPackage) (string, bool) { return "", hasApplicationID(kp) }}
-	basicListed = rule{"basic-not-listed", "capabilities must list the credential basic, which the members of its groups have",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	noApplicationID = rule{id: "application-id-refused", message: "it takes application_id neither listed in capabilities nor unlisted",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) { return "", hasApplicationID(kp) }}
+	basicListed = rule{id: "basic-not-listed", message: "capabilities must list the credential basic, which the members of its groups have",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			return "", !slices.Contains(kp.LeafNode.Capabilities.Credentials, keypackage.CredentialBasic)
 		}}
-	noX509 = rule{"x509-refused", "its clients list the credential basic alone, and so its groups take no other",
-		func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
-	x509NeedsAnchors = rule{"x509-needs-anchors", "it takes x509 credentials only where its application has set trust anchors",
-		func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
-	initKeyNoPoint = rule{"init-key-no-point", "init_key is not a public key, compressed or not",
-		func(kp *keypackage.KeyPackage) (string, bool) { return "", !isPoint(kp.CipherSuite, kp.InitKey) }}
-	signatureKeyNoPoint = rule{"signature-key-no-point", "leaf_node.signature_key is not a public key, compressed or not",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	noX509 = rule{id: "x509-refused", message: "its clients list the credential basic alone, and so its groups take no other",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
+	x509NeedsAnchors = rule{id: "x509-needs-anchors", message: "it takes x509 credentials only where its application has set trust anchors",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) { return "", isX509(kp) }}
+	initKeyNoPoint = rule{id: "init-key-no-point", message: "init_key is not a public key, compressed or not",
+		ofKeys: true,
+		broken: func(kp *keypackage.KeyPackage) (string, bool) { return "", !isPoint(kp.CipherSuite, kp.InitKey) }}
+	signatureKeyNoPoint = rule{id: "signature-key-no-point", message: "leaf_node.signature_key is not a public key, compressed or not",
+		ofKeys: true,
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			return "", !isSignaturePoint(kp.CipherSuite, kp.LeafNode.SignatureKey)
 		}}
-	noGREASEExtension = rule{"grease-extension-refused", "it ignores GREASE in capabilities and so refuses extensions of such types",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	noGREASEExtension = rule{id: "grease-extension-refused", message: "it ignores GREASE in capabilities and so refuses extensions of such types",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			return findExtension(kp, func(t keypackage.ExtensionType) bool { return keypackage.IsGREASE(uint16(t)) })
 		}}
-	knownExtensions = rule{"extension-unknown-to-it", "it decodes no extension types but those of RFC 9420 and GREASE",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	knownExtensions = rule{id: "extension-unknown-to-it", message: "it decodes no extension types but those of RFC 9420 and GREASE",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			return findExtension(kp, func(t keypackage.ExtensionType) bool {
 				return t > keypackage.ExtensionExternalSenders && !keypackage.IsGREASE(uint16(t))
 			})
 		}}
-	shortLifetime = rule{"lifetime-over-90-days", "as a joiner it refuses a total lifetime over 90 days",
-		func(kp *keypackage.KeyPackage) (string, bool) {
+	shortLifetime = rule{id: "lifetime-over-90-days", message: "as a joiner it refuses a total lifetime over 90 days",
+		broken: func(kp *keypackage.KeyPackage) (string, bool) {
 			l := kp.LeafNode.Lifetime
 			const limit = 90 * 24 * 60 * 60
 			return fmt.Sprintf("%d s", l.NotAfter-l.NotBefore), l.NotAfter >= l.NotBefore && l.NotAfter-l.NotBefore > limit

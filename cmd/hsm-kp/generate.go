@@ -219,7 +219,7 @@ func refusalWarnings(peers []*profile.Profile, kp *keypackage.KeyPackage, findin
 	var reasons []profile.Refusal
 	names := make(map[string][]string)
 	for _, p := range peers {
-		for _, r := range p.Refusals(kp, findings) {
+		for _, r := range p.RefusalsUnsigned(kp, findings) {
 			if len(names[r.ID]) == 0 {
 				reasons = append(reasons, r)
 			}
