@@ -96,98 +96,130 @@ type rule struct {
 	message string
 }
 
+// rules are all rules, in the order of their declaration.
+var rules []rule
+
+func newRule(id string, g grade, section, message string) rule {
+	r := rule{id, g, section, message}
+	rules = append(rules, r)
+	return r
+}
+
+// Rule describes the findings of one kind.
+type Rule struct {
+	// ID, Section and Message are those of its findings.
+	ID      string `json:"id"`
+	Section string `json:"section"`
+	Message string `json:"message"`
+	// Strict, RFC and Lenient are the severities at the three levels.
+	Strict  Severity `json:"strict"`
+	RFC     Severity `json:"rfc"`
+	Lenient Severity `json:"lenient"`
+}
+
+// Rules returns all rules, in the order in which Validate looks at them.
+func Rules() []Rule {
+	out := make([]Rule, len(rules))
+	for i, r := range rules {
+		out[i] = Rule{r.id, r.section, r.message, LevelStrict.severity(r.grade), LevelRFC.severity(r.grade), LevelLenient.severity(r.grade)}
+	}
+	return out
+}
+
 // The rules that can be decided without a group, in the order in which they
 // are looked at.
 var (
-	versionUnsupported = rule{"version-unsupported", vital, "RFC 9420, Section 10",
-		"the protocol version is not mls10"}
-	suiteUnknown = rule{"suite-unknown", vital, "RFC 9420, Section 17.1",
-		"the cipher suite is unknown, so that keys and signatures cannot be checked"}
-	initKeyInvalid = rule{"init-key-invalid", vital, "RFC 9420, Section 10",
-		"init_key is not a public key of the cipher suite"}
-	encryptionKeyInvalid = rule{"encryption-key-invalid", vital, "RFC 9420, Section 10",
-		"leaf_node.encryption_key is not a public key of the cipher suite"}
-	signatureKeyInvalid = rule{"signature-key-invalid", vital, "RFC 9420, Section 10",
-		"leaf_node.signature_key is not a public key of the cipher suite"}
-	initKeyReused = rule{"init-key-reused", vital, "RFC 9420, Section 10.1",
-		"init_key and leaf_node.encryption_key are the same"}
-	signatureKeyReused = rule{"signature-key-reused", advised, "RFC 9420, Section 16.8",
-		"leaf_node.signature_key serves as an HPKE key too"}
+	versionUnsupported = newRule("version-unsupported", vital, "RFC 9420, Section 10",
+		"the protocol version is not mls10")
+	suiteUnknown = newRule("suite-unknown", vital, "RFC 9420, Section 17.1",
+		"the cipher suite is unknown, so that keys and signatures cannot be checked")
+	initKeyInvalid = newRule("init-key-invalid", vital, "RFC 9420, Section 10",
+		"init_key is not a public key of the cipher suite")
+	encryptionKeyInvalid = newRule("encryption-key-invalid", vital, "RFC 9420, Section 10",
+		"leaf_node.encryption_key is not a public key of the cipher suite")
+	signatureKeyInvalid = newRule("signature-key-invalid", vital, "RFC 9420, Section 10",
+		"leaf_node.signature_key is not a public key of the cipher suite")
+	initKeyReused = newRule("init-key-reused", vital, "RFC 9420, Section 10.1",
+		"init_key and leaf_node.encryption_key are the same")
+	signatureKeyReused = newRule("signature-key-reused", advised, "RFC 9420, Section 16.8",
+		"leaf_node.signature_key serves as an HPKE key too")
 
-	sourceNotKeyPackage = rule{"source-not-key-package", vital, "RFC 9420, Section 7.3",
-		"leaf_node.leaf_node_source is not key_package"}
-	lifetimeInverted = rule{"lifetime-inverted", vital, "RFC 9420, Section 7.2",
-		"the lifetime ends before it begins"}
-	lifetimeExpired = rule{"lifetime-expired", demanded, "RFC 9420, Section 7.3",
-		"the lifetime is over"}
-	lifetimeNotYetValid = rule{"lifetime-not-yet-valid", demanded, "RFC 9420, Section 7.3",
-		"the lifetime has not begun"}
-	lifetimeTooLong = rule{"lifetime-too-long", advised, "RFC 9420, Section 7.2",
-		"the total lifetime is longer than the policy allows"}
+	sourceNotKeyPackage = newRule("source-not-key-package", vital, "RFC 9420, Section 7.3",
+		"leaf_node.leaf_node_source is not key_package")
+	lifetimeInverted = newRule("lifetime-inverted", vital, "RFC 9420, Section 7.2",
+		"the lifetime ends before it begins")
+	lifetimeExpired = newRule("lifetime-expired", demanded, "RFC 9420, Section 7.3",
+		"the lifetime is over")
+	lifetimeNotYetValid = newRule("lifetime-not-yet-valid", demanded, "RFC 9420, Section 7.3",
+		"the lifetime has not begun")
+	lifetimeTooLong = newRule("lifetime-too-long", advised, "RFC 9420, Section 7.2",
+		"the total lifetime is longer than the policy allows")
 
-	versionNotListed = rule{"version-not-listed", advised, "RFC 9420, Section 7.2",
-		"capabilities do not list the key package's own version"}
-	suiteNotListed = rule{"suite-not-listed", advised, "RFC 9420, Section 7.2",
-		"capabilities do not list the key package's own cipher suite; some peers refuse that"}
-	credentialNotListed = rule{"credential-not-listed", demanded, "RFC 9420, Section 7.2",
-		"capabilities do not list the type of the credential"}
-	defaultExtensionListed = rule{"default-extension-listed", advised, "RFC 9420, Section 7.2",
-		"capabilities list a default extension type"}
-	defaultProposalListed = rule{"default-proposal-listed", advised, "RFC 9420, Section 7.2",
-		"capabilities list a default proposal type"}
+	versionNotListed = newRule("version-not-listed", advised, "RFC 9420, Section 7.2",
+		"capabilities do not list the key package's own version")
+	suiteNotListed = newRule("suite-not-listed", advised, "RFC 9420, Section 7.2",
+		"capabilities do not list the key package's own cipher suite; some peers refuse that")
+	credentialNotListed = newRule("credential-not-listed", demanded, "RFC 9420, Section 7.2",
+		"capabilities do not list the type of the credential")
+	defaultExtensionListed = newRule("default-extension-listed", advised, "RFC 9420, Section 7.2",
+		"capabilities list a default extension type")
+	defaultProposalListed = newRule("default-proposal-listed", advised, "RFC 9420, Section 7.2",
+		"capabilities list a default proposal type")
 
-	leafExtensionNotListed = rule{"leaf-extension-not-listed", demanded, "RFC 9420, Section 7.3",
-		"leaf_node.extensions hold a type that capabilities do not list"}
-	extensionNotListed = rule{"extension-not-listed", advised, "RFC 9420, Section 10",
-		"extensions hold a type that capabilities do not list"}
-	leafExtensionRepeated = rule{"leaf-extension-repeated", vital, "RFC 9420, Section 13.4",
-		"leaf_node.extensions hold a type more than once"}
-	extensionRepeated = rule{"extension-repeated", vital, "RFC 9420, Section 13.4",
-		"extensions hold a type more than once"}
-	leafExtensionMisplaced = rule{"leaf-extension-misplaced", demanded, "RFC 9420, Section 17.3",
-		"leaf_node.extensions hold a type that may not stand in a leaf node"}
-	extensionMisplaced = rule{"extension-misplaced", demanded, "RFC 9420, Section 17.3",
-		"extensions hold a type that may not stand in a key package"}
-	applicationIDMalformed = rule{"application-id-malformed", advised, "RFC 9420, Section 5.3.3",
-		"the data of application_id is not one vector"}
-	lastResortMalformed = rule{"last-resort-malformed", advised, "draft-ietf-mls-extensions",
-		"last_resort stands in the leaf node, or has data"}
+	leafExtensionNotListed = newRule("leaf-extension-not-listed", demanded, "RFC 9420, Section 7.3",
+		"leaf_node.extensions hold a type that capabilities do not list")
+	extensionNotListed = newRule("extension-not-listed", advised, "RFC 9420, Section 10",
+		"extensions hold a type that capabilities do not list")
+	leafExtensionRepeated = newRule("leaf-extension-repeated", vital, "RFC 9420, Section 13.4",
+		"leaf_node.extensions hold a type more than once")
+	extensionRepeated = newRule("extension-repeated", vital, "RFC 9420, Section 13.4",
+		"extensions hold a type more than once")
+	leafExtensionMisplaced = newRule("leaf-extension-misplaced", demanded, "RFC 9420, Section 17.3",
+		"leaf_node.extensions hold a type that may not stand in a leaf node")
+	extensionMisplaced = newRule("extension-misplaced", demanded, "RFC 9420, Section 17.3",
+		"extensions hold a type that may not stand in a key package")
+	applicationIDMalformed = newRule("application-id-malformed", advised, "RFC 9420, Section 5.3.3",
+		"the data of application_id is not one vector")
+	lastResortMalformed = newRule("last-resort-malformed", advised, "draft-ietf-mls-extensions",
+		"last_resort stands in the leaf node, or has data")
 
-	identityEmpty = rule{"identity-empty", advised, "RFC 9420, Section 5.3",
-		"the identity of the basic credential is empty; some peers refuse that"}
-	credentialUnknown = rule{"credential-unknown", advised, "RFC 9420, Section 13.3",
-		"the type of the credential is unknown, so that it cannot be checked"}
-	certificatesMalformed = rule{"certificates-malformed", vital, "RFC 9420, Section 5.3",
-		"the x509 credential is not a chain of certificates"}
-	certificateKeyMismatch = rule{"certificate-key-mismatch", vital, "RFC 9420, Section 5.3",
-		"the end-entity certificate has another key than leaf_node.signature_key"}
+	identityEmpty = newRule("identity-empty", advised, "RFC 9420, Section 5.3",
+		"the identity of the basic credential is empty; some peers refuse that")
+	credentialUnknown = newRule("credential-unknown", advised, "RFC 9420, Section 13.3",
+		"the type of the credential is unknown, so that it cannot be checked")
+	certificatesMalformed = newRule("certificates-malformed", vital, "RFC 9420, Section 5.3",
+		"the x509 credential is not a chain of certificates")
+	certificateKeyMismatch = newRule("certificate-key-mismatch", vital, "RFC 9420, Section 5.3",
+		"the end-entity certificate has another key than leaf_node.signature_key")
 
-	certificateOutOfOrder = rule{"certificate-out-of-order", advised, "RFC 9420, Section 5.3",
-		"a certificate was not issued by the one after it"}
-	certificateSignatureInvalid = rule{"certificate-signature-invalid", demanded, "RFC 5280, Section 6.1.3",
-		"the signature of a certificate does not verify, or is made with an algorithm that is broken"}
-	certificateExpired = rule{"certificate-expired", demanded, "RFC 9420, Section 5.3.2",
-		"a certificate is over"}
-	certificateNotYetValid = rule{"certificate-not-yet-valid", demanded, "RFC 5280, Section 6.1.3",
-		"a certificate has not begun"}
-	certificateMayNotSign = rule{"certificate-may-not-sign", demanded, "RFC 5280, Section 6.1.4",
-		"a certificate that issued another is not one of a CA"}
-	certificatePathTooLong = rule{"certificate-path-too-long", demanded, "RFC 5280, Section 6.1.4",
-		"more CAs stand below a certificate than it allows"}
-	certificateUsage = rule{"certificate-usage", demanded, "RFC 5280, Section 4.2.1.3",
-		"the end entity's key usage does not let it sign"}
-	certificateRootUnknown = rule{"certificate-root-unknown", demanded, "RFC 9420, Section 5.3.1",
-		"the chain leads to none of the roots that were given"}
-	certificateNotAcceptable = rule{"certificate-not-acceptable", demanded, "RFC 5280, Section 6.1",
-		"the chain breaks a rule of X.509"}
-	lifetimeBeyondCertificates = rule{"lifetime-beyond-certificates", advised, "RFC 9420, Section 5.3.2",
-		"the lifetime goes beyond that of the certificates"}
+	certificateOutOfOrder = newRule("certificate-out-of-order", advised, "RFC 9420, Section 5.3",
+		"a certificate was not issued by the one after it")
+	certificateSignatureInvalid = newRule("certificate-signature-invalid", demanded, "RFC 5280, Section 6.1.3",
+		"the signature of a certificate does not verify, or is made with an algorithm that is broken")
+	certificateExpired = newRule("certificate-expired", demanded, "RFC 9420, Section 5.3.2",
+		"a certificate is over")
+	certificateNotYetValid = newRule("certificate-not-yet-valid", demanded, "RFC 5280, Section 6.1.3",
+		"a certificate has not begun")
+	certificateMayNotSign = newRule("certificate-may-not-sign", demanded, "RFC 5280, Section 6.1.4",
+		"a certificate that issued another is not one of a CA")
+	certificatePathTooLong = newRule("certificate-path-too-long", demanded, "RFC 5280, Section 6.1.4",
+		"more CAs stand below a certificate than it allows")
+	certificateUsage = newRule("certificate-usage", demanded, "RFC 5280, Section 4.2.1.3",
+		"the end entity's key usage does not let it sign")
+	certificateRootUnknown = newRule("certificate-root-unknown", demanded, "RFC 9420, Section 5.3.1",
+		"the chain leads to none of the roots that were given")
+	certificateNotAcceptable = newRule("certificate-not-acceptable", demanded, "RFC 5280, Section 6.1",
+		"the chain breaks a rule of X.509")
+	lifetimeBeyondCertificates = newRule("lifetime-beyond-certificates", advised, "RFC 9420, Section 5.3.2",
+		"the lifetime goes beyond that of the certificates")
 
-	requiredCapabilityMissing = rule{"required-capability-missing", demanded, "RFC 9420, Section 7.3",
-		"capabilities lack what the groups require"}
+	greaseMisplaced = newRule("grease-misplaced", advised, "RFC 9420, Section 13.5",
+		"a GREASE value stands where it would be refused, or where none is foreseen")
+	requiredCapabilityMissing = newRule("required-capability-missing", demanded, "RFC 9420, Section 7.3",
+		"capabilities lack what the groups require")
 
-	leafSignatureInvalid = rule{"leaf-signature-invalid", vital, "RFC 9420, Section 7.3",
-		"the signature of the leaf node does not verify"}
-	signatureInvalid = rule{"signature-invalid", vital, "RFC 9420, Section 10.1",
-		"the signature of the key package does not verify"}
+	leafSignatureInvalid = newRule("leaf-signature-invalid", vital, "RFC 9420, Section 7.3",
+		"the signature of the leaf node does not verify")
+	signatureInvalid = newRule("signature-invalid", vital, "RFC 9420, Section 10.1",
+		"the signature of the key package does not verify")
 )

@@ -92,7 +92,7 @@ func buildWith(tb testing.TB, t keypackage.Template, signer crypto.Signer) *keyp
 // knows.
 func richTemplate(s *ciphersuite.Suite) keypackage.Template {
 	t := newTemplate(s)
-	t.Capabilities.Versions = append(t.Capabilities.Versions, 0x0A0A)
+	t.Capabilities.Versions = append(t.Capabilities.Versions, 0xF00D)
 	t.Capabilities.CipherSuites = append(t.Capabilities.CipherSuites, 0x1A1A, 0xF00D)
 	t.Capabilities.Extensions = []keypackage.ExtensionType{0x2A2A}
 	t.Capabilities.Proposals = []keypackage.ProposalType{0x0008, 0x3A3A}

@@ -185,6 +185,12 @@ func (v *validation) capabilities() {
 			v.find(defaultProposalListed, t)
 		}
 	}
+	if i := slices.IndexFunc(c.Versions, grease); i >= 0 {
+		v.find(greaseMisplaced, fmt.Sprintf("capabilities.versions, %v", c.Versions[i]))
+	}
+	if grease(v.leaf.Credential.Type) {
+		v.find(greaseMisplaced, fmt.Sprintf("credential_type, %v", v.leaf.Credential.Type))
+	}
 	if missing := c.Missing(v.policy.Required); len(missing) > 0 {
 		v.find(requiredCapabilityMissing, strings.Join(missing, ", "))
 	}

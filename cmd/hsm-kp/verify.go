@@ -39,6 +39,7 @@ Examples:
    hsm-kp verify out/*.mls
    hsm-kp verify --for openmls,mls-rs out/*.mls
    hsm-kp verify --policy strict --roots roots.pem out/*.mls
+   hsm-kp verify --rules
    hsm-kp verify --json --at 2026-01-31T12:00:00Z keypackage.mls
    base64 -d <kp.txt | hsm-kp verify -`,
 		Flags: []cli.Flag{
@@ -50,10 +51,14 @@ Examples:
 			&cli.StringSliceFlag{Name: "require-proposal", Usage: "want the proposal `TYPE` in capabilities; may be repeated"},
 			&cli.StringSliceFlag{Name: "require-credential", Usage: "want the credential `TYPE` in capabilities; may be repeated"},
 			&cli.StringFlag{Name: "for", Usage: "ask what `PEERS` would refuse: names with commas between them, or all"},
+			&cli.BoolFlag{Name: "rules", Usage: "list what is looked at, instead of looking"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing of key packages that have no findings"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
+			if c.Bool("rules") {
+				return listRules(c, u)
+			}
 			if err := wantSomeArgs(c, "FILE"); err != nil {
 				return err
 			}
@@ -72,6 +77,27 @@ Examples:
 			return v.files(c.Args().Slice())
 		},
 	}
+}
+
+// listRules prints every rule with its severity at each policy.
+func listRules(c *cli.Context, u *ui) error {
+	if err := wantArgs(c); err != nil {
+		return err
+	}
+	const row = "%-30s  %-7s  %-7s  %-7s  %-24s  %s\n"
+	if !c.Bool("json") {
+		u.printf(row, "FINDING", "STRICT", "RFC", "LENIENT", "SECTION", "MEANS THAT")
+	}
+	for _, r := range keypackage.Rules() {
+		if c.Bool("json") {
+			if err := u.jsonLine(r); err != nil {
+				return err
+			}
+			continue
+		}
+		u.printf(row, r.ID, r.Strict, r.RFC, r.Lenient, r.Section, r.Message)
+	}
+	return nil
 }
 
 // levels are the policies that --policy names.
