@@ -18,7 +18,8 @@ type Experiment struct {
 	ID   ID
 	Name string
 	// KEM is "X-Wing" (draft-connolly-cfrg-xwing-kem; MLKEM768-X25519 in
-	// draft-ietf-hpke-pq, 0x647A) or "MLKEM768-P256" (draft-ietf-hpke-pq, 0x0050).
+	// draft-ietf-hpke-pq, 0x647A), "MLKEM768-P256" (0x0050 there), or "ML-KEM-768"
+	// (0x0041 there), which has no classical part.
 	KEM string
 	// AEAD is "AES128GCM", "AES256GCM" or "CHACHA20POLY1305".
 	AEAD string
@@ -36,6 +37,7 @@ var (
 	}{
 		"X-Wing":        {kemXWing, 32, 1184 + 32, 1088 + 32},
 		"MLKEM768-P256": {kemMLKEM768P256, 32, 1184 + 65, 1088 + 65},
+		"ML-KEM-768":    {kemMLKEM768, 64, 1184, 1088},
 	}
 	experimentAEADs = map[string]struct {
 		id uint16

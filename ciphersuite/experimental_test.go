@@ -47,7 +47,7 @@ func TestRegisterRefuses(t *testing.T) {
 		"has no name":                      func(e *ciphersuite.Experiment) { e.Name = " " },
 		"number or the name is taken":      func(e *ciphersuite.Experiment) { e.Name = "TEST_THIRD" },
 		"taken by 61602, TEST_OTHER":       func(e *ciphersuite.Experiment) { e.ID = 0xF0A3 },
-		`KEM "Kyber" is not one of MLKEM7`: func(e *ciphersuite.Experiment) { e.KEM = "Kyber" },
+		`KEM "Kyber" is not one of ML-KEM`: func(e *ciphersuite.Experiment) { e.KEM = "Kyber" },
 		`AEAD "" is not one of AES128GCM,`: func(e *ciphersuite.Experiment) { e.AEAD = "" },
 		`hash "SHA1" is not one of SHA256`: func(e *ciphersuite.Experiment) { e.Hash = "SHA1" },
 		`signature "ML-DSA" is not one of`: func(e *ciphersuite.Experiment) { e.Signature = "ML-DSA" },

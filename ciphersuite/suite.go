@@ -64,7 +64,8 @@ type Suite struct {
 const (
 	kemP256, kemP384, kemP521       = 0x0010, 0x0011, 0x0012
 	kemX25519, kemX448              = 0x0020, 0x0021
-	kemMLKEM768P256, kemXWing       = 0x0050, 0x647A // draft-ietf-hpke-pq
+	kemMLKEM768                     = 0x0041 // draft-ietf-hpke-pq, as the next two
+	kemMLKEM768P256, kemXWing       = 0x0050, 0x647A
 	kdfSHA256, kdfSHA384, kdfSHA512 = 0x0001, 0x0002, 0x0003
 	aes128, aes256, chacha20        = 0x0001, 0x0002, 0x0003
 )

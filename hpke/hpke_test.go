@@ -240,6 +240,9 @@ func TestPublicKeysThatAreNoneAreRefused(t *testing.T) {
 			"a byte longer": append(bytes.Clone(public), 0),
 			"zero":          make([]byte, s.Npk),
 		}
+		if s.ID == mlKEM {
+			delete(bad, "zero") // its coefficients are in range, and there is no point
+		}
 		if public[0] == 4 && s.Npk == 1+2*s.Nsk {
 			compressed, offCurve := bytes.Clone(public), bytes.Clone(public)
 			compressed[0], offCurve[s.Npk-1] = 2, offCurve[s.Npk-1]^1

@@ -13,16 +13,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/hpke"
 )
 
-// Experimental suites, with both KEMs, take part in all tests.
+// Experimental suites, with each KEM, take part in all tests.
 const (
 	xWing ciphersuite.ID = 0xF001
 	p256  ciphersuite.ID = 0xF002
+	mlKEM ciphersuite.ID = 0xF003
 )
 
 func TestMain(m *testing.M) {
 	for _, e := range []ciphersuite.Experiment{
 		{ID: xWing, Name: "XWING", KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA256", Signature: "Ed25519"},
 		{ID: p256, Name: "MLKEM768P256", KEM: "MLKEM768-P256", AEAD: "AES256GCM", Hash: "SHA384", Signature: "P256"},
+		{ID: mlKEM, Name: "MLKEM768", KEM: "ML-KEM-768", AEAD: "AES128GCM", Hash: "SHA512", Signature: "P256"},
 	} {
 		if err := ciphersuite.Register(e); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -79,7 +81,7 @@ func TestXWingIsCircls(t *testing.T) {
 }
 
 func TestHybridPublicKeysAreChecked(t *testing.T) {
-	for _, id := range []ciphersuite.ID{xWing, p256} {
+	for _, id := range []ciphersuite.ID{xWing, p256, mlKEM} {
 		s := suite(t, id)
 		public := newKey(t, s).PublicKey()
 		if err := hpke.ValidPublicKey(s, public); err != nil {

@@ -93,7 +93,8 @@ func (p *Profile) refusals(kp *keypackage.KeyPackage, findings []keypackage.Find
 	add := func(id, message, value string) {
 		refusals = append(refusals, Refusal{p.Name, p.Version, id, message, value, p.Basis})
 	}
-	if !slices.Contains(p.suites, kp.CipherSuite) {
+	// What the number of an experimental suite means to it, nobody knows here.
+	if s, ok := ciphersuite.Lookup(kp.CipherSuite); ok && !s.Experimental && !slices.Contains(p.suites, s.ID) {
 		add("suite-not-served", "it does not have the cipher suite", kp.CipherSuite.String())
 	}
 	for _, f := range findings {
