@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"store/storetest":             {"store"},
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
 	"config":                      {},
+	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 

@@ -1,0 +1,120 @@
+package welcome
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// PSKType says where a pre-shared key comes from (RFC 9420, Section 8.4).
+type PSKType uint8
+
+// The types of RFC 9420.
+const (
+	PSKExternal   PSKType = 1
+	PSKResumption PSKType = 2
+)
+
+// PSKID is PreSharedKeyID (RFC 9420, Section 8.4).
+type PSKID struct {
+	Type PSKType
+	// ID names an external PSK.
+	ID []byte
+	// Usage, GroupID and Epoch name a resumption PSK.
+	Usage   uint8
+	GroupID []byte
+	Epoch   uint64
+	// Nonce is fresh for each use.
+	Nonce []byte
+}
+
+// String names the PSK, without its nonce.
+func (p PSKID) String() string {
+	if p.Type == PSKExternal {
+		return fmt.Sprintf("external %x", p.ID)
+	}
+	return fmt.Sprintf("resumption of group %x at epoch %d", p.GroupID, p.Epoch)
+}
+
+func readPSKID(r *wire.Reader) PSKID {
+	p := PSKID{Type: PSKType(r.Uint8())}
+	switch p.Type {
+	case PSKExternal:
+		p.ID = append([]byte{}, r.Vector()...)
+	case PSKResumption:
+		p.Usage = r.Uint8()
+		p.GroupID = append([]byte{}, r.Vector()...)
+		p.Epoch = r.Uint64()
+	default:
+		r.Fail(fmt.Errorf("psktype is %d", p.Type))
+	}
+	p.Nonce = append([]byte{}, r.Vector()...)
+	return p
+}
+
+func (p *PSKID) append(b []byte) []byte {
+	b = append(b, byte(p.Type))
+	if p.Type == PSKExternal {
+		b = wire.AppendVector(b, p.ID)
+	} else {
+		b = append(b, p.Usage)
+		b = wire.AppendVector(b, p.GroupID)
+		b = binary.BigEndian.AppendUint64(b, p.Epoch)
+	}
+	return wire.AppendVector(b, p.Nonce)
+}
+
+// maxPSKs is how many pre-shared keys are counted: uint16 index and count.
+const maxPSKs = 0xFFFF
+
+// pskSecret derives psk_secret (RFC 9420, Section 8.4), Nh zero bytes where there
+// are no PSKs. All that are missing are told at once.
+func pskSecret(suite *ciphersuite.Suite, ids []PSKID, find func(PSKID) ([]byte, bool)) ([]byte, error) {
+	if len(ids) > maxPSKs {
+		return nil, fmt.Errorf("%w: it has %d pre-shared keys", ErrForged, len(ids))
+	}
+	keys := make([][]byte, len(ids))
+	var missing []PSKID
+	for i, id := range ids {
+		ok := false
+		if find != nil {
+			keys[i], ok = find(id)
+		}
+		if !ok {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, &MissingPSKError{missing}
+	}
+	secret := make([]byte, suite.Nh)
+	for i := range ids {
+		next, err := addPSK(suite, secret, keys[i], &ids[i], i, len(ids))
+		clear(secret)
+		if err != nil {
+			return nil, err
+		}
+		secret = next
+	}
+	return secret, nil
+}
+
+// addPSK takes one more PSK into the secret, under its PSKLabel.
+func addPSK(suite *ciphersuite.Suite, secret, psk []byte, id *PSKID, index, count int) ([]byte, error) {
+	extracted, err := suite.Extract(make([]byte, suite.Nh), psk)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(extracted)
+	label := id.append(nil)
+	label = binary.BigEndian.AppendUint16(label, uint16(index))
+	label = binary.BigEndian.AppendUint16(label, uint16(count))
+	input, err := suite.ExpandWithLabel(extracted, "derived psk", label, suite.Nh)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(input)
+	return suite.Extract(input, secret)
+}
