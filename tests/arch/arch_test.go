@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
 	"config":                      {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
+	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 
