@@ -82,6 +82,15 @@ function newClientId() {
   return new ClientId(new Uuid(randomUUID()), device, "core-crypto.example");
 }
 
+/** The client that an identity names: its commits must not change its leaf's. */
+function clientIdOf(identity) {
+  const parts = /^([^:]+):([0-9a-f]{1,16})@(.+)$/.exec(new TextDecoder().decode(identity));
+  if (parts === null) {
+    throw new Unsupported("core-crypto's clients have identities of the form uuid:device@domain");
+  }
+  return new ClientId(new Uuid(parts[1]), new DeviceId(BigInt(`0x${parts[2]}`)), parts[3]);
+}
+
 /** A fresh client with a credential of its own. */
 async function newClient(suite) {
   const client = CoreCrypto.new(await Database.inMemory());
@@ -109,7 +118,7 @@ async function importedClient(suite, request) {
   if (keyPackage.suite !== request.suite) {
     throw new Error(`the key package is of the cipher suite ${keyPackage.suite}`);
   }
-  const id = newClientId();
+  const id = clientIdOf(keyPackage.identity);
   const data = historySecretData(
     keyPackage,
     fromHex(request.initPrivateKey, "initPrivateKey"),
@@ -171,7 +180,7 @@ await serve(async () => ({
         "A history client cannot sign. Its CoreCrypto is therefore initialized again by mlsInit, which is public, and given a credential whose key pair was replaced in the WebAssembly memory, which is not.",
         "Commits are public messages, and others are not taken: the library has no means to set that.",
         "A join without a signaturePrivateKey leaves the second out: such a member only receives.",
-        "A message can be decrypted only if its sender's identity is of the form uuid:device@domain.",
+        "A message can be decrypted only if its sender's identity is of the form uuid:device@domain, and join wants a key package with such an identity.",
         "A key package can be added only if its capabilities list the credential types basic and x509.",
         "Its OpenMLS takes the extension type 10 for a list of trust anchors, and not for last_resort.",
       ],

@@ -198,7 +198,8 @@ final class Peer {
         if (message.wireFormat != WireFormat.mls_welcome) {
             throw new Exception("the MLSMessage is no Welcome but " + message.wireFormat);
         }
-        MlsCipherSuite suite = Suites.outside(message.welcome.getSuite(), lines);
+        MlsCipherSuite suite = Suites.outside(
+                message.welcome.getSuite(), keyPackage.getLeafNode().getSignatureKey(), lines);
         TreeKEMPublicKey tree = request.has("ratchetTree")
                 ? (TreeKEMPublicKey) MLSInputStream.decode(octets(request, "ratchetTree"), TreeKEMPublicKey.class)
                 : null;
