@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ func TestInterop(t *testing.T) {
 			r.ownKeyPackages(t, uint16(suite.ID))
 		})
 	}
+	t.Run("wrong encryption key", func(t *testing.T) { r.wrongEncryptionKey(t, ours) })
 	t.Run("variants", r.variants)
 	t.Run("faults", r.allFaultsWereSeen)
 	if t.Failed() || len(r.peers) < len(kits) {
@@ -62,7 +64,8 @@ func (r *results) groups(t *testing.T, ours *members, suite uint16) {
 }
 
 // exchange has the founder add our key package to a new group, the joiner join
-// with its private keys, and each send the other a message.
+// with its private keys and follow the founder to the next epoch, and each send the
+// other a message.
 func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	if _, err := founder.call(request{Op: "validate", Suite: suite, KeyPackage: kp.message}); err != nil && !errors.Is(err, errUnsupported) {
 		return fmt.Errorf("validate: %w", err)
@@ -79,15 +82,58 @@ func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	// A library that does not show its epoch authenticator agrees by the messages below.
-	shown := len(joined.EpochAuthenticator) > 0 && len(added.EpochAuthenticator) > 0
-	if shown && !bytes.Equal(joined.EpochAuthenticator, added.EpochAuthenticator) {
-		return fmt.Errorf("join: epoch authenticator %x, of the group it is %x", joined.EpochAuthenticator, added.EpochAuthenticator)
+	if err := sameEpoch(joined, added); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	// The commit that adds encrypts nothing to the key of the joiner's leaf, and this
+	// one does: see peers/README.md.
+	public := joiner.hello.Commits == "public"
+	committed, err := founder.call(request{Op: "commit", Suite: suite, Group: added.Group, Public: public})
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	processed, err := joiner.call(request{Op: "process", Suite: suite, Group: joined.Group, Message: committed.Message})
+	if err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	if err := sameEpoch(processed, committed); err != nil {
+		return fmt.Errorf("process: %w", err)
 	}
 	return errors.Join(
 		send(founder, added.Group, joiner, joined.Group, suite),
 		send(joiner, joined.Group, founder, added.Group, suite),
 	)
+}
+
+// wrongEncryptionKey has every peer join with the private encryption key of another
+// key package. All else is right, so that only the commit after the join can tell.
+func (r *results) wrongEncryptionKey(t *testing.T, ours *members) {
+	const suite = uint16(ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
+	i := slices.IndexFunc(r.peers, func(p *peer) bool { return p.hello.Name == "mls-rs" })
+	if i < 0 {
+		t.Skip("mls-rs, which makes the groups, does not run")
+	}
+	for _, joiner := range r.serving(suite) {
+		t.Run(joiner.hello.Name, func(t *testing.T) {
+			kp := ours.generate(suite, joiner.external())
+			kp.encryption = ours.generate(suite, joiner.external()).encryption
+			err := exchange(r.peers[i], joiner, suite, kp)
+			if err == nil || !strings.HasPrefix(err.Error(), "process: ") {
+				t.Errorf("exchange() err = %v, want one of process", err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// sameEpoch compares what the members of a group show of their epoch. A library that
+// does not show its epoch authenticator agrees by the messages that follow.
+func sameEpoch(member, founder reply) error {
+	shown := len(member.EpochAuthenticator) > 0 && len(founder.EpochAuthenticator) > 0
+	if shown && !bytes.Equal(member.EpochAuthenticator, founder.EpochAuthenticator) {
+		return fmt.Errorf("epoch authenticator %x, of the group it is %x", member.EpochAuthenticator, founder.EpochAuthenticator)
+	}
+	return nil
 }
 
 func send(from *peer, fromGroup string, to *peer, toGroup string, suite uint16) error {

@@ -32,6 +32,7 @@ type request struct {
 	Welcome              octets `json:"welcome,omitempty"`
 	RatchetTree          octets `json:"ratchetTree,omitempty"`
 	Group                string `json:"group,omitempty"`
+	Public               bool   `json:"public,omitempty"`
 	Message              octets `json:"message,omitempty"`
 	Data                 octets `json:"data,omitempty"`
 }
@@ -47,6 +48,7 @@ type reply struct {
 	Version string   `json:"version"`
 	Suites  []uint16 `json:"suites"`
 	Signer  string   `json:"signer"`
+	Commits string   `json:"commits"`
 	Notes   []string `json:"notes"`
 
 	KeyPackage         octets `json:"keyPackage"`

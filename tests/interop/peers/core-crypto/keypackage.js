@@ -113,7 +113,8 @@ function credential(reader) {
   if (reader.uint16() !== 1) {
     throw new Unsupported("a stored credential that is not basic needs trust anchors");
   }
-  return ["Basic", { Basic: [[reader.vector()]] }];
+  const identity = reader.vector();
+  return { identity, stored: ["Basic", { Basic: [[identity]] }] };
 }
 
 function leafNode(reader) {
@@ -131,8 +132,9 @@ function leafNode(reader) {
     throw new Error("the leaf node is not of a key package");
   }
   const source = { KeyPackage: [reader.number(8), reader.number(8)] };
-  const payload = [[[encryptionKey]], [[signatureKey]], leafCredential, capabilities, source, [reader.list(extension)]];
-  return { encryptionKey, signatureKey, stored: [payload, [[reader.vector()]]] };
+  const payload = [[[encryptionKey]], [[signatureKey]], leafCredential.stored, capabilities, source, [reader.list(extension)]];
+  const { identity } = leafCredential;
+  return { encryptionKey, signatureKey, identity, stored: [payload, [[reader.vector()]]] };
 }
 
 /** Reads a bare key package. */
@@ -148,7 +150,7 @@ export function readKeyPackage(bytes) {
   if (!reader.done) {
     throw new Error("bytes follow the key package");
   }
-  return { suite, encryptionKey: leaf.encryptionKey, signatureKey: leaf.signatureKey, stored };
+  return { ...leaf, suite, stored };
 }
 
 /** The data of a HistorySecret with a key package (from readKeyPackage) and its keys. */

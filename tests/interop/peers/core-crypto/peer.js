@@ -82,6 +82,15 @@ function newClientId() {
   return new ClientId(new Uuid(randomUUID()), device, "core-crypto.example");
 }
 
+/** The client that an identity names: its commits must not change its leaf's. */
+function clientIdOf(identity) {
+  const parts = /^([^:]+):([0-9a-f]{1,16})@(.+)$/.exec(new TextDecoder().decode(identity));
+  if (parts === null) {
+    throw new Unsupported("core-crypto's clients have identities of the form uuid:device@domain");
+  }
+  return new ClientId(new Uuid(parts[1]), new DeviceId(BigInt(`0x${parts[2]}`)), parts[3]);
+}
+
 /** A fresh client with a credential of its own. */
 async function newClient(suite) {
   const client = CoreCrypto.new(await Database.inMemory());
@@ -103,13 +112,13 @@ function importedCredential(suite, id, request, keyPackage) {
   return credential;
 }
 
-/** A client that has a key package with given keys; without a signature key it cannot send. */
+/** A client that has a key package with given keys; without a signature key it has no transport, and cannot sign. */
 async function importedClient(suite, request) {
   const keyPackage = readKeyPackage(bareKeyPackage(request));
   if (keyPackage.suite !== request.suite) {
     throw new Error(`the key package is of the cipher suite ${keyPackage.suite}`);
   }
-  const id = newClientId();
+  const id = clientIdOf(keyPackage.identity);
   const data = historySecretData(
     keyPackage,
     fromHex(request.initPrivateKey, "initPrivateKey"),
@@ -117,15 +126,32 @@ async function importedClient(suite, request) {
   );
   const client = await CoreCrypto.historyClient({ clientId: id, data });
   if (request.signaturePrivateKey === undefined) {
-    return client;
+    return { client };
   }
+  const transport = new Transport();
   const credential = importedCredential(suite, id, request, keyPackage);
   await client.transaction(async (context) => {
     // A history client has no transport and no credential: it becomes a client that has.
-    await context.mlsInit(id, new Transport());
+    await context.mlsInit(id, transport);
     await context.addCredential(credential);
   });
-  return client;
+  return { client, transport };
+}
+
+/** The group of a request whose member must be able to sign: one with a transport. */
+function signing(request) {
+  const group = groups.get(request.group);
+  if (group.transport === undefined) {
+    throw new Unsupported("core-crypto has no means to ask for a signature, and join had no signature key");
+  }
+  return group;
+}
+
+/** What the library makes of a message to a group. */
+function decrypt(request) {
+  const { client, id } = groups.get(request.group);
+  const message = fromHex(request.message, "message");
+  return client.transaction((context) => context.decryptMessage(id, message));
 }
 
 /** The text of an error of the library's, which is in what the error wraps. */
@@ -145,14 +171,16 @@ await serve(async () => ({
       version: await installedVersion(import.meta.url, "@wireapp/core-crypto"),
       suites,
       signer: "imported",
+      commits: "public",
       notes: [
         "The build for browsers runs, with a window of its own making: the native one needs a newer C library than some systems have.",
         "Outside of a group the library decodes key packages, and has no means to validate them.",
-        "The library shows no epoch authenticator: add and join reply without.",
+        "The library shows no epoch authenticator: its replies are without.",
         "join imports the key package and the HPKE private keys as a history client's secret: CoreCrypto.historyClient is public, the form of the secret's data is not.",
         "A history client cannot sign. Its CoreCrypto is therefore initialized again by mlsInit, which is public, and given a credential whose key pair was replaced in the WebAssembly memory, which is not.",
+        "Commits are public messages, and others are not taken: the library has no means to set that.",
         "A join without a signaturePrivateKey leaves the second out: such a member only receives.",
-        "A message can be decrypted only if its sender's identity is of the form uuid:device@domain.",
+        "A message can be decrypted only if its sender's identity is of the form uuid:device@domain, and join wants a key package with such an identity.",
         "A key package can be added only if its capabilities list the credential types basic and x509.",
         "Its OpenMLS takes the extension type 10 for a list of trust anchors, and not for last_resort.",
       ],
@@ -181,7 +209,7 @@ await serve(async () => ({
       await context.addClientsToConversation(id, [keyPackage]);
     });
     return {
-      group: groups.add({ client, id, canSend: true }),
+      group: groups.add({ client, transport, id }),
       welcome: toHex(transport.bundle.welcome.serialize()),
     };
   },
@@ -192,26 +220,34 @@ await serve(async () => ({
       throw new Unsupported("core-crypto takes no ratchet tree beside a Welcome");
     }
     const welcome = new Welcome(fromHex(request.welcome, "welcome"));
-    const client = await importedClient(suite, request);
+    const { client, transport } = await importedClient(suite, request);
     const id = await client.transaction((context) => context.processWelcomeMessage(welcome));
-    const canSend = request.signaturePrivateKey !== undefined;
-    return { group: groups.add({ client, id, canSend }) };
+    return { group: groups.add({ client, transport, id }) };
+  },
+
+  async commit(request) {
+    const { client, transport, id } = signing(request);
+    await client.transaction((context) => context.updateKeyingMaterial(id));
+    return { message: toHex(transport.bundle.commit) };
+  },
+
+  async process(request) {
+    const decrypted = await decrypt(request);
+    if (decrypted.tag !== "Commit") {
+      throw new Error(`the message is a ${decrypted.tag}`);
+    }
+    return {};
   },
 
   async send(request) {
-    const { client, id, canSend } = groups.get(request.group);
-    if (!canSend) {
-      throw new Unsupported("core-crypto has no means to ask for a signature, and join had no signature key");
-    }
+    const { client, id } = signing(request);
     const data = fromHex(request.data, "data");
     const message = await client.transaction((context) => context.encryptMessage(id, data));
     return { message: toHex(message) };
   },
 
   async receive(request) {
-    const { client, id } = groups.get(request.group);
-    const message = fromHex(request.message, "message");
-    const decrypted = await client.transaction((context) => context.decryptMessage(id, message));
+    const decrypted = await decrypt(request);
     if (decrypted.tag !== "Text") {
       throw new Error(`the message is a ${decrypted.tag}`);
     }

@@ -83,8 +83,11 @@ type unsupported string
 
 func (u unsupported) Error() string { return string(u) }
 
-// member is what send and receive need of a member of a group.
+// member is what the operations on a group need of a member.
 type member interface {
+	commit() ([]byte, error)
+	process(message []byte) error
+	epochAuthenticator() ([]byte, error)
 	send(data []byte) ([]byte, error)
 	receive(message []byte) ([]byte, error)
 }
@@ -151,6 +154,10 @@ func (p *peer) do(r *request) (reply, error) {
 		return p.add(r)
 	case "join":
 		return p.join(r)
+	case "commit":
+		return p.commit(r)
+	case "process":
+		return p.process(r)
 	case "send":
 		m, err := p.member(r.Group)
 		if err != nil {
@@ -170,7 +177,32 @@ func (p *peer) do(r *request) (reply, error) {
 	}
 }
 
-// keep gives a member a name for send and receive.
+func (p *peer) commit(r *request) (reply, error) {
+	m, err := p.member(r.Group)
+	if err != nil {
+		return reply{}, err
+	}
+	message, err := m.commit()
+	if err != nil {
+		return reply{}, err
+	}
+	authenticator, err := m.epochAuthenticator()
+	return reply{Message: message, EpochAuthenticator: authenticator}, err
+}
+
+func (p *peer) process(r *request) (reply, error) {
+	m, err := p.member(r.Group)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := m.process(r.Message); err != nil {
+		return reply{}, err
+	}
+	authenticator, err := m.epochAuthenticator()
+	return reply{EpochAuthenticator: authenticator}, err
+}
+
+// keep gives a member a name for the operations on its group.
 func (p *peer) keep(m member) string {
 	name := strconv.Itoa(len(p.members) + 1)
 	p.members[name] = m
@@ -262,12 +294,13 @@ func (p *peer) add(r *request) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	authenticator, err := client.EpochAuthenticator(ctx, id)
+	m := founder{client, id}
+	authenticator, err := m.epochAuthenticator()
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{
-		Group:              p.keep(founder{client, id}),
+		Group:              p.keep(m),
 		Welcome:            welcome,
 		EpochAuthenticator: authenticator,
 	}, nil
@@ -362,6 +395,21 @@ type founder struct {
 	id     []byte
 }
 
+// commit does not use SelfUpdate, which commits an Update proposal of the
+// committer's own.
+func (f founder) commit() ([]byte, error) {
+	commit, _, err := f.client.CommitPendingProposals(context.Background(), f.id)
+	return commit, err
+}
+
+func (f founder) process(message []byte) error {
+	return f.client.ProcessCommit(context.Background(), f.id, message)
+}
+
+func (f founder) epochAuthenticator() ([]byte, error) {
+	return f.client.EpochAuthenticator(context.Background(), f.id)
+}
+
 func (f founder) send(data []byte) ([]byte, error) {
 	return f.client.SendMessage(context.Background(), f.id, data)
 }
@@ -379,6 +427,45 @@ type joiner struct {
 	group *group.Group
 	key   *ciphersuite.SignaturePrivateKey // nil where none was handed over
 }
+
+func (j joiner) commit() ([]byte, error) {
+	if j.key == nil {
+		return nil, errors.New("the member has no signature key")
+	}
+	staged, err := j.group.Commit(j.key, j.key.PublicKey(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.group.MergeCommit(staged); err != nil {
+		return nil, err
+	}
+	return framing.NewMLSMessagePublic(&framing.PublicMessage{
+		Content:       staged.AuthenticatedContent().Content,
+		Auth:          staged.AuthenticatedContent().Auth,
+		MembershipTag: staged.MembershipTag(),
+	}).Marshal(), nil
+}
+
+func (j joiner) process(message []byte) error {
+	decoded, err := framing.UnmarshalMLSMessage(message)
+	if err != nil {
+		return err
+	}
+	epoch := j.group.Epoch()
+	if private, ok := decoded.AsPrivate(); ok {
+		err = j.group.ProcessPrivateMessage(private)
+	} else if public, ok := decoded.AsPublic(); ok {
+		err = j.group.ProcessPublicMessage(public)
+	} else {
+		err = fmt.Errorf("the MLSMessage has the wire format %d, not a message's to a group", decoded.WireFormat())
+	}
+	if err == nil && j.group.Epoch() == epoch {
+		err = errors.New("the message is not a commit")
+	}
+	return err
+}
+
+func (j joiner) epochAuthenticator() ([]byte, error) { return j.group.EpochAuthenticator(), nil }
 
 func (j joiner) send(data []byte) ([]byte, error) {
 	message, err := j.group.SendMessage(data, j.key)

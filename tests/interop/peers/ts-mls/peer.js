@@ -74,6 +74,13 @@ function ownKeyPackage(cs) {
   return generateKeyPackage(credential, defaultCapabilities(), defaultLifetime, [], cs);
 }
 
+/** What the library makes of a message to a group. */
+function processed(group, request) {
+  const bytes = fromHex(request.message, "message");
+  const message = decodeMessage(bytes, "message", "mls_private_message", "mls_public_message");
+  return processMessage(message, group.state, emptyPskIndex, () => "accept", group.cs);
+}
+
 await serve(async (askSignature) => ({
   async hello() {
     return {
@@ -157,6 +164,30 @@ await serve(async (askSignature) => ({
     };
   },
 
+  async commit(request) {
+    const group = groups.get(request.group);
+    // Without proposals, the library commits with a path.
+    const { newState, commit } = await createCommit(
+      { state: group.state, cipherSuite: group.cs },
+      { wireAsPublicMessage: request.public === true },
+    );
+    group.state = newState;
+    return {
+      message: toHex(encodeMlsMessage(commit)),
+      epochAuthenticator: toHex(newState.keySchedule.epochAuthenticator),
+    };
+  },
+
+  async process(request) {
+    const group = groups.get(request.group);
+    const { kind, newState } = await processed(group, request);
+    if (kind !== "newState" || newState.groupContext.epoch === group.state.groupContext.epoch) {
+      throw new Error("the message is not a commit");
+    }
+    group.state = newState;
+    return { epochAuthenticator: toHex(newState.keySchedule.epochAuthenticator) };
+  },
+
   async send(request) {
     const group = groups.get(request.group);
     const data = fromHex(request.data, "data");
@@ -168,9 +199,7 @@ await serve(async (askSignature) => ({
 
   async receive(request) {
     const group = groups.get(request.group);
-    const bytes = fromHex(request.message, "message");
-    const message = decodeMessage(bytes, "message", "mls_private_message", "mls_public_message");
-    const result = await processMessage(message, group.state, emptyPskIndex, () => "accept", group.cs);
+    const result = await processed(group, request);
     group.state = result.newState;
     if (result.kind !== "applicationMessage") {
       throw new Error("the message carried no application data");

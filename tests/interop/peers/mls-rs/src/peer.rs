@@ -49,11 +49,24 @@ type Reply = Result<Value, Failure>;
 /// A group that the peer is a member of. The type of the library's depends on
 /// the client's configuration; this does not.
 trait Member {
+    fn epoch_authenticator(&self) -> Result<String, MlsError>;
+    fn commit(&mut self) -> Result<Vec<u8>, MlsError>;
     fn send(&mut self, data: &[u8]) -> Result<Vec<u8>, MlsError>;
     fn receive(&mut self, message: &[u8]) -> Result<ReceivedMessage, MlsError>;
 }
 
 impl<C: MlsConfig> Member for Group<C> {
+    fn epoch_authenticator(&self) -> Result<String, MlsError> {
+        Ok(hex::encode(Group::epoch_authenticator(self)?.as_bytes()))
+    }
+
+    fn commit(&mut self) -> Result<Vec<u8>, MlsError> {
+        // By the library's rules, a commit without proposals has a path.
+        let commit = self.commit_builder().build()?;
+        self.apply_pending_commit()?;
+        commit.commit_message.to_bytes()
+    }
+
     fn send(&mut self, data: &[u8]) -> Result<Vec<u8>, MlsError> {
         self.encrypt_application_message(data, Vec::new())?
             .to_bytes()
@@ -78,6 +91,8 @@ impl Peer {
             "validate" => self.validate(request),
             "add" => self.add(request),
             "join" => self.join(request),
+            "commit" => self.commit(request),
+            "process" => self.process(request),
             "send" => self.send(request),
             "receive" => self.receive(request),
             op => Err(Failure::Unsupported(format!("no operation {op:?}"))),
@@ -143,7 +158,7 @@ impl Peer {
         };
         let mut reply = json!({
             "welcome": hex::encode(welcome.to_bytes()?),
-            "epochAuthenticator": hex::encode(group.epoch_authenticator()?.as_bytes()),
+            "epochAuthenticator": Member::epoch_authenticator(&group)?,
         });
         // By the library's default, the Welcome carries it.
         if let Some(tree) = commit.ratchet_tree() {
@@ -189,9 +204,28 @@ impl Peer {
             .join_group(tree, &welcome, Some(MlsTime::now()))?;
 
         Ok(json!({
-            "epochAuthenticator": hex::encode(group.epoch_authenticator()?.as_bytes()),
+            "epochAuthenticator": Member::epoch_authenticator(&group)?,
             "group": self.keep(group),
         }))
+    }
+
+    fn commit(&mut self, request: &Value) -> Reply {
+        let member = self.member(request)?;
+        Ok(json!({
+            "message": hex::encode(member.commit()?),
+            "epochAuthenticator": member.epoch_authenticator()?,
+        }))
+    }
+
+    fn process(&mut self, request: &Value) -> Reply {
+        let message = bytes(request, "message")?;
+        let member = self.member(request)?;
+        match member.receive(&message)? {
+            ReceivedMessage::Commit(_) => {
+                Ok(json!({ "epochAuthenticator": member.epoch_authenticator()? }))
+            }
+            other => Err(Failure::Refused(format!("not a commit: {other:?}"))),
+        }
     }
 
     fn send(&mut self, request: &Value) -> Reply {

@@ -6,9 +6,10 @@ use std::{fmt, rc::Rc};
 use openmls::prelude::{
     tls_codec::{Deserialize, Serialize},
     BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, HpkePrivateKey,
-    KeyPackage, KeyPackageBundle, KeyPackageIn, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsCrypto, ProcessedMessageContent,
-    ProtocolVersion, RatchetTreeIn, StagedWelcome,
+    KeyPackage, KeyPackageBundle, KeyPackageIn, LeafNodeParameters, MlsGroup, MlsGroupCreateConfig,
+    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, OpenMlsCrypto,
+    ProcessedMessageContent, ProtocolVersion, RatchetTreeIn, StagedWelcome, WireFormatPolicy,
+    MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY,
 };
 use openmls::storage::OpenMlsProvider;
 use openmls_basic_credential::SignatureKeyPair;
@@ -37,6 +38,11 @@ pub struct JoinKeys {
 /// A client in a group.
 pub trait Member {
     fn epoch_authenticator(&self) -> Vec<u8>;
+    /// Commits with a path and without proposals, and merges the commit. It goes out
+    /// encrypted, as openmls does by default, or as a public message.
+    fn commit(&mut self, public: bool) -> Result<Vec<u8>, Fault>;
+    /// Processes another member's commit, and merges it.
+    fn process(&mut self, message: &[u8]) -> Result<(), Fault>;
     fn send(&mut self, data: &[u8]) -> Result<Vec<u8>, Fault>;
     fn receive(&mut self, message: &[u8]) -> Result<Vec<u8>, Fault>;
 }
@@ -191,6 +197,7 @@ fn add_with<P: Fresh>(
                 .build(),
         )
         .use_ratchet_tree_extension(true)
+        .wire_format_policy(MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY)
         .build();
     let mut group =
         MlsGroup::new(&provider, &signer, &config, credential).map_err(|e| library(&e))?;
@@ -240,7 +247,7 @@ fn join_with<P: Fresh>(
     let tree = tree
         .map(|tree| decode::<RatchetTreeIn>(tree, "the ratchet tree"))
         .transpose()?;
-    let config = MlsGroupJoinConfig::default();
+    let config = join_config(MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY);
     let group = StagedWelcome::new_from_welcome(&provider, &config, welcome, tree)
         .map_err(|e| library(&e))?
         .into_group(&provider)
@@ -250,6 +257,13 @@ fn join_with<P: Fresh>(
         signer: MemberSigner::asked(suite.signature_algorithm(), ask),
         group,
     }))
+}
+
+/// What the library configures a joined group with by default, but for the policy.
+fn join_config(policy: WireFormatPolicy) -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(policy)
+        .build()
 }
 
 /// Puts a key package and its private keys together. KeyPackageBundle::new is for
@@ -287,31 +301,70 @@ struct GroupMember<P> {
     group: MlsGroup,
 }
 
+impl<P: Fresh> GroupMember<P> {
+    fn processed(&mut self, message: &[u8]) -> Result<ProcessedMessageContent, Fault> {
+        let message = decode::<MlsMessageIn>(message, "the message")?
+            .try_into_protocol_message()
+            .map_err(|e| library(&e))?;
+        self.group
+            .process_message(&self.provider, message)
+            .map(|processed| processed.into_content())
+            .map_err(|e| library(&e))
+    }
+
+    /// An error of an operation that signs, and why there was no signature.
+    fn unsigned(&self, error: &(impl fmt::Display + fmt::Debug)) -> Fault {
+        match self.signer.why() {
+            Some(why) => Fault::refused(format!("{}: {why}", said(error))),
+            None => library(error),
+        }
+    }
+}
+
 impl<P: Fresh> Member for GroupMember<P> {
     fn epoch_authenticator(&self) -> Vec<u8> {
         self.group.epoch_authenticator().as_slice().to_vec()
+    }
+
+    fn commit(&mut self, public: bool) -> Result<Vec<u8>, Fault> {
+        let policy = if public {
+            MIXED_PLAINTEXT_WIRE_FORMAT_POLICY
+        } else {
+            MIXED_CIPHERTEXT_WIRE_FORMAT_POLICY
+        };
+        self.group
+            .set_configuration(self.provider.storage(), &join_config(policy))
+            .map_err(|e| library(&e))?;
+        let bundle = self
+            .group
+            .self_update(&self.provider, &self.signer, LeafNodeParameters::default())
+            .map_err(|e| self.unsigned(&e))?;
+        self.group
+            .merge_pending_commit(&self.provider)
+            .map_err(|e| library(&e))?;
+        encode(bundle.commit())
+    }
+
+    fn process(&mut self, message: &[u8]) -> Result<(), Fault> {
+        match self.processed(message)? {
+            ProcessedMessageContent::StagedCommitMessage(commit) => self
+                .group
+                .merge_staged_commit(&self.provider, *commit)
+                .map_err(|e| library(&e)),
+            _ => Err(Fault::refused("not a commit")),
+        }
     }
 
     fn send(&mut self, data: &[u8]) -> Result<Vec<u8>, Fault> {
         let message = self
             .group
             .create_message(&self.provider, &self.signer, data)
-            .map_err(|e| match self.signer.why() {
-                Some(why) => Fault::refused(format!("{}: {why}", said(&e))),
-                None => library(&e),
-            })?;
+            .map_err(|e| self.unsigned(&e))?;
         encode(&message)
     }
 
     fn receive(&mut self, message: &[u8]) -> Result<Vec<u8>, Fault> {
-        let message = decode::<MlsMessageIn>(message, "the message")?
-            .try_into_protocol_message()
-            .map_err(|e| library(&e))?;
-        let processed = self
-            .group
-            .process_message(&self.provider, message)
-            .map_err(|e| library(&e))?;
-        match processed.into_content() {
+        match self.processed(message)? {
             ProcessedMessageContent::ApplicationMessage(message) => Ok(message.into_bytes()),
             _ => Err(Fault::refused("not an application message")),
         }

@@ -110,6 +110,23 @@ impl Peer {
                 let group = self.enter(member);
                 Ok(json!({"ok": true, "group": group, "epochAuthenticator": authenticator}))
             }
+            "commit" => {
+                let public = request.get("public") == Some(&Value::Bool(true));
+                let member = self.member(&request)?;
+                let message = member.commit(public)?;
+                Ok(json!({
+                    "ok": true,
+                    "message": hex::encode(message),
+                    "epochAuthenticator": hex::encode(member.epoch_authenticator()),
+                }))
+            }
+            "process" => {
+                let message = bytes(&request, "message")?;
+                let member = self.member(&request)?;
+                member.process(&message)?;
+                let authenticator = hex::encode(member.epoch_authenticator());
+                Ok(json!({"ok": true, "epochAuthenticator": authenticator}))
+            }
             "send" => {
                 let data = bytes(&request, "data")?;
                 let message = self.member(&request)?.send(&data)?;
@@ -158,6 +175,8 @@ fn hello() -> Value {
             .to_owned(),
         "openmls has no public means to make a KeyPackageBundle from keys that exist: it is made \
          by deserializing the form in which the library itself stores it."
+            .to_owned(),
+        "Members take commits encrypted or not; by default openmls takes encrypted ones alone."
             .to_owned(),
         "join does not validate the client's own key package again (feature \
          unchecked-conversions)."

@@ -1,5 +1,5 @@
-//! Every suite of hello goes all the way here, from a key package to messages in
-//! both directions.
+//! Every suite of hello goes all the way here, from a key package to commits and
+//! messages in both directions.
 
 use std::rc::Rc;
 
@@ -46,6 +46,12 @@ fn all_the_way<P: Fresh>(number: u16) {
 
     let (mut creator, welcome) = add(number, &keys.key_package).unwrap();
     let mut joiner = join(number, keys, &welcome, None, Rc::new(ask)).unwrap();
+    assert_eq!(creator.epoch_authenticator(), joiner.epoch_authenticator());
+    let commit = creator.commit(false).unwrap();
+    joiner.process(&commit).unwrap();
+    assert_eq!(creator.epoch_authenticator(), joiner.epoch_authenticator());
+    let commit = joiner.commit(true).unwrap();
+    creator.process(&commit).unwrap();
     assert_eq!(creator.epoch_authenticator(), joiner.epoch_authenticator());
     let message = joiner.send(b"from the one who joined").unwrap();
     assert_eq!(

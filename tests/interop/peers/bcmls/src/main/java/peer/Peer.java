@@ -97,6 +97,10 @@ final class Peer {
                 return add(request);
             case "join":
                 return join(request);
+            case "commit":
+                return commit(request);
+            case "process":
+                return process(request);
             case "send":
                 return send(request);
             case "receive":
@@ -180,11 +184,7 @@ final class Peer {
                 client.keyPackage().getLeafNode(), List.of());
         MLSMessage proposal = group.add(member, new Group.MessageOptions());
         group.handle(MLSOutputStream.encode(proposal), null);
-        Group.GroupWithMessage committed = group.commit(
-                new Secret(bytes(suite.getKDF().getHashLength())),
-                new Group.CommitOptions(new ArrayList<>(), true, true, null),
-                new Group.MessageOptions(),
-                new Group.CommitParameters(Group.NORMAL_COMMIT_PARAMS));
+        Group.GroupWithMessage committed = commit(group);
         MLSMessage welcome = new MLSMessage(WireFormat.mls_welcome);
         welcome.welcome = committed.message.welcome;
         JsonObject reply = keep(committed.group);
@@ -198,7 +198,8 @@ final class Peer {
         if (message.wireFormat != WireFormat.mls_welcome) {
             throw new Exception("the MLSMessage is no Welcome but " + message.wireFormat);
         }
-        MlsCipherSuite suite = Suites.outside(message.welcome.getSuite(), lines);
+        MlsCipherSuite suite = Suites.outside(
+                message.welcome.getSuite(), keyPackage.getLeafNode().getSignatureKey(), lines);
         TreeKEMPublicKey tree = request.has("ratchetTree")
                 ? (TreeKEMPublicKey) MLSInputStream.decode(octets(request, "ratchetTree"), TreeKEMPublicKey.class)
                 : null;
@@ -213,6 +214,30 @@ final class Peer {
                 Map.of(),
                 Map.of());
         return keep(group);
+    }
+
+    /** Commits the group's proposals, if it has any, with a path. */
+    private Group.GroupWithMessage commit(Group group) throws Exception {
+        return group.commit(
+                new Secret(bytes(group.getSuite().getKDF().getHashLength())),
+                new Group.CommitOptions(new ArrayList<>(), true, true, null),
+                new Group.MessageOptions(),
+                new Group.CommitParameters(Group.NORMAL_COMMIT_PARAMS));
+    }
+
+    private JsonObject commit(JsonObject request) throws Exception {
+        Group.GroupWithMessage committed = commit(group(request));
+        JsonObject reply = next(request, committed.group);
+        reply.addProperty("message", encode(committed.message));
+        return reply;
+    }
+
+    private JsonObject process(JsonObject request) throws Exception {
+        Group group = group(request).handle(octets(request, "message"), null);
+        if (group == null) {
+            throw new Exception("the MLSMessage is no commit");
+        }
+        return next(request, group);
     }
 
     private JsonObject send(JsonObject request) throws Exception {
@@ -234,8 +259,19 @@ final class Peer {
     private JsonObject keep(Group group) {
         String name = String.valueOf(groups.size() + 1);
         groups.put(name, group);
-        JsonObject reply = new JsonObject();
+        JsonObject reply = epoch(group);
         reply.addProperty("group", name);
+        return reply;
+    }
+
+    /** Puts the group's next epoch in the place of the one that the request was about, and begins the reply. */
+    private JsonObject next(JsonObject request, Group group) {
+        groups.put(string(request, "group"), group);
+        return epoch(group);
+    }
+
+    private static JsonObject epoch(Group group) {
+        JsonObject reply = new JsonObject();
         reply.addProperty("epochAuthenticator", HEX.formatHex(group.getEpochAuthenticator()));
         return reply;
     }

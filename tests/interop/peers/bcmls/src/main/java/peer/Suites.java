@@ -2,6 +2,8 @@ package peer;
 
 import java.io.IOException;
 import java.util.Map;
+import org.bouncycastle.crypto.AsymmetricCipherKeyPair;
+import org.bouncycastle.crypto.params.AsymmetricKeyParameter;
 import org.bouncycastle.mls.codec.MLSOutputStream;
 import org.bouncycastle.mls.crypto.MlsCipherSuite;
 import org.bouncycastle.mls.crypto.MlsSigner;
@@ -30,12 +32,26 @@ final class Suites {
         return MlsCipherSuite.getSuite((short) number);
     }
 
-    /** Returns the suite with a signer that asks for each signature. */
-    static MlsCipherSuite outside(MlsCipherSuite suite, Lines lines) {
+    /** Returns the suite with a signer that asks for each signature of the member with a public key. */
+    static MlsCipherSuite outside(MlsCipherSuite suite, byte[] publicKey, Lines lines) {
         BcMlsSigner signer = new BcMlsSigner(SCHEMES.get(suite.getSuiteID())) {
             @Override
             public byte[] signWithLabel(byte[] priv, String label, byte[] content) throws IOException {
                 return lines.sign(MLSOutputStream.encode(new MlsCipherSuite.GenericContent(label, content)));
+            }
+
+            // To sign a GroupInfo, as each commit does, the library makes a key pair of the
+            // member's private key and holds the public key against the leaf's. Any key pair
+            // does, with the right public key: nothing is signed with it.
+
+            @Override
+            public AsymmetricCipherKeyPair deserializePrivateKey(byte[] priv) {
+                return generateSignatureKeyPair();
+            }
+
+            @Override
+            public byte[] serializePublicKey(AsymmetricKeyParameter key) {
+                return publicKey.clone();
             }
         };
         return new MlsCipherSuite(suite.getSuiteID(), signer, suite.getKDF(), suite.getAEAD(), suite.getHPKE());
