@@ -24,6 +24,7 @@ type Config struct {
 	Experimental Experimental
 	X509         X509
 	Identities   map[string]Identity
+	Welcome      Welcome
 	Unwrap       Unwrap
 }
 
@@ -120,6 +121,11 @@ type Identity struct {
 	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
 }
 
+// Welcome says how Welcomes are opened.
+type Welcome struct {
+	Reservation Duration
+}
+
 // Unwrap says whether private keys may leave.
 type Unwrap struct {
 	Allow bool
@@ -135,6 +141,7 @@ func Default() *Config {
 			Lifetime: Duration(84 * 24 * time.Hour),
 			Backdate: Duration(time.Hour),
 		},
+		Welcome: Welcome{Reservation: Duration(15 * time.Minute)},
 	}
 }
 

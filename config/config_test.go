@@ -93,6 +93,8 @@ identities:
     application_id: seven
     capabilities: {cipher_suites: [2], extensions: [7], proposals: [10]}
   8:
+welcome:
+  reservation: 30s
 unwrap:
   allow: true
 `
@@ -133,7 +135,8 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			},
 			"8": {},
 		},
-		Unwrap: Unwrap{Allow: true},
+		Welcome: Welcome{Reservation: Duration(30 * time.Second)},
+		Unwrap:  Unwrap{Allow: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("decode() = %+v, want %+v", got, want)
@@ -256,6 +259,7 @@ func TestFaults(t *testing.T) {
 		{small + "store: {url: ''}", "line 2: store.url must be sqlite:PATH"},
 		{small + "key_packages: {suite: ''}", "line 2: key_packages.suite is empty"},
 		{small + "key_packages: {lifetime: 0s}", "line 2: key_packages.lifetime must be longer than nothing"},
+		{small + "welcome: {reservation: 0s}", "line 2: welcome.reservation must be longer than nothing"},
 		{small + "unwrap: {allow: 'yes'}", "line 2: unwrap.allow must be true or false"},
 		{small + "? [a]\n: b\n", "line 2: a key that is not known"},
 		{small + "<<: {store: {batch: 3}}\n", "line 2: a key that is not known"},

@@ -65,6 +65,9 @@ func (c *Config) fields() keys {
 			"subject": text(&c.X509.Subject),
 		}),
 		"identities": named(&c.Identities, (*Identity).fields),
+		"welcome": group(keys{
+			"reservation": duration(&c.Welcome.Reservation),
+		}),
 		"unwrap": group(keys{
 			"allow": truth(&c.Unwrap.Allow),
 		}),

@@ -50,6 +50,9 @@ func (c *Config) validate(d *decoder) {
 	c.Token.validate(d)
 	c.Store.validate(d)
 	c.KeyPackages.validate(d)
+	if c.Welcome.Reservation <= 0 {
+		d.contentFault("welcome.reservation", "must be longer than nothing")
+	}
 }
 
 func (t *Token) validate(d *decoder) {

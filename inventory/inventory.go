@@ -157,7 +157,8 @@ func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 
 // PrivateKeys unseals the private keys of the key package ref. The caller
 // clears them. The error is store.ErrNotFound where there is no such key
-// package, and wraps ErrMixedUp where the keys do not fit the public part.
+// package, store.ErrConsumed where they are erased, and wraps ErrMixedUp where the keys
+// do not fit the public part.
 func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vault.PrivateKeys, error) {
 	record, err := inv.Store.KeyPackage(ctx, ref)
 	if err != nil {
@@ -166,6 +167,15 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vaul
 	kp, err := Public(&record)
 	if err != nil {
 		return vault.PrivateKeys{}, err
+	}
+	return inv.unseal(ctx, &record, kp)
+}
+
+// unseal unseals the private keys of a record, whose key package is kp.
+func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.PrivateKeys, error) {
+	ref := keypackage.Ref(record.Ref)
+	if record.State == store.Consumed {
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, store.ErrConsumed)
 	}
 	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
 	if !ok {

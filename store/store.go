@@ -23,6 +23,10 @@ var (
 	// ErrState reports a key package that is not in the state it would have to
 	// be in.
 	ErrState = errors.New("not in the state for that")
+	// ErrReserved reports a key package that is being opened with another Welcome.
+	ErrReserved = errors.New("it is reserved for another Welcome")
+	// ErrConsumed reports a key package that was opened once and for all.
+	ErrConsumed = errors.New("it was consumed by a Welcome, and its private keys are erased")
 	// ErrBusy reports a store that another process has held for too long.
 	ErrBusy = errors.New("the store is held by another process")
 	// ErrFull reports a disk without room.
@@ -45,10 +49,14 @@ const (
 	Available State = "available"
 	// Published: handed out. It must not be handed out again.
 	Published State = "published"
+	// Reserved: being opened with a Welcome, for a while. Nobody else opens it then.
+	Reserved State = "reserved"
+	// Consumed: opened with a Welcome, once and for all. Its private keys are erased.
+	Consumed State = "consumed"
 )
 
 // States are all states, in the order of a life.
-var States = []State{Pending, Available, Published}
+var States = []State{Pending, Available, Published, Reserved, Consumed}
 
 // Identity is a signer of key packages.
 type Identity struct {
@@ -91,6 +99,13 @@ type KeyPackage struct {
 	NotBefore     time.Time
 	NotAfter      time.Time
 	PublishedAt   time.Time // zero: not published
+
+	// WelcomeDigest is that of the Welcome which reserved or consumed it last.
+	WelcomeDigest []byte
+	ReservedUntil time.Time // of a reserved one
+	ConsumedAt    time.Time // zero: not consumed
+	// Opened is how many Welcomes a key package of last resort was opened with.
+	Opened uint64
 }
 
 // Filter chooses key packages. Zero fields fit all.
@@ -143,6 +158,19 @@ type Store interface {
 	// a key package in another state: of two callers that move the same one out of
 	// a state, one wins.
 	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
+	// Reserve reserves a key package until a time for the Welcome with this digest,
+	// and returns it as it is then. One that is reserved already is reserved anew for
+	// the same Welcome, or for any where its time has come at now. The error is
+	// ErrNotFound, ErrReserved or ErrConsumed.
+	Reserve(ctx context.Context, ref, digest []byte, until, now time.Time) (KeyPackage, error)
+	// Release ends a reservation: the key package is in the state again that it was
+	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved.
+	Release(ctx context.Context, ref []byte) error
+	// Consume ends a reservation for good: the key package becomes Consumed and its
+	// sealed keys are erased, in one transaction. One of last resort is counted as
+	// opened instead, and is in the state again that it was reserved from. The error is
+	// ErrNotFound, or ErrState where it is not reserved for the Welcome with this digest.
+	Consume(ctx context.Context, ref, digest []byte, at time.Time) error
 	// Count returns how many key packages of an identity, or of all where name
 	// is empty, are in each state.
 	Count(ctx context.Context, name string) (map[State]uint64, error)

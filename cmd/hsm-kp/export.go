@@ -80,7 +80,7 @@ func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
 	}
 	refs, err := e.resolveAll(c)
 	if c.Bool("again") {
-		return refs, store.States, err
+		return refs, []store.State{store.Pending, store.Available, store.Published}, err
 	}
 	return refs, []store.State{store.Available}, err
 }

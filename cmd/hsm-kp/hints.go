@@ -17,6 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
 // Exit statuses.
@@ -100,6 +101,11 @@ var hints = []struct {
 	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user"},
 	{as[*sqlite.SchemaError], "install the newer hsm-kp, or use another store"},
 	{is(store.ErrExists), "choose another name"},
+	{is(inventory.ErrNotOurs), "the key package that it is for was made elsewhere, or another store has it"},
+	{is(store.ErrReserved), "`hsm-kp welcome confirm` or `hsm-kp welcome release` ends the reservation, and time does"},
+	{is(store.ErrConsumed), "a key package is used once: ask to be added again, with another"},
+	{as[*welcome.MissingPSKError], "give it with --psk ID=FILE"},
+	{is(welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature), "nothing was used up; ask for the Welcome again, and compare pre-shared keys where there are any"},
 	{is(store.ErrState), "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},

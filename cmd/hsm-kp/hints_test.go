@@ -25,6 +25,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/welcome"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -37,7 +38,9 @@ func TestExitStatuses(t *testing.T) {
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
-			inventory.ErrMixedUp, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
+			inventory.ErrMixedUp, inventory.ErrNotOurs, store.ErrReserved, store.ErrConsumed, errNotWelcome,
+			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
+			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
 			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource,
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt,

@@ -41,7 +41,7 @@ Examples:
 				return err
 			}
 			defer e.close()
-			text, err := readInput(u, c.Args().Get(1))
+			text, err := readInput(u, c.Args().Get(1), maxKeyPackageBytes)
 			if err != nil {
 				return err
 			}

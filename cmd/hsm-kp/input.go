@@ -12,9 +12,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// maxInputBytes bounds what is read of one file: a key package has a few
-// hundred bytes, one with a long certificate chain a few thousand.
-const maxInputBytes = 1 << 20
+// What is read of one file. A key package has a few hundred bytes, one with a long
+// certificate chain a few thousand; a Welcome has the ratchet tree of its group, a few
+// hundred bytes a member.
+const (
+	maxKeyPackageBytes = 1 << 20
+	maxWelcomeBytes    = 16 << 20
+)
 
 // errNotKeyPackage reports input that is no key package in any of the forms
 // that are understood.
@@ -31,7 +35,7 @@ type encodedKeyPackage struct {
 // readKeyPackage reads a key package from the file called name, or from
 // standard input where that is "-".
 func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
-	data, err := readInput(u, name)
+	data, err := readInput(u, name, maxKeyPackageBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +47,9 @@ func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
 	return kp, nil
 }
 
-func readInput(u *ui, name string) ([]byte, error) {
+// readInput reads at most limit bytes from the file called name, or from standard
+// input where that is "-".
+func readInput(u *ui, name string, limit int64) ([]byte, error) {
 	in := u.in
 	if name != "-" {
 		f, err := os.Open(name)
@@ -53,12 +59,12 @@ func readInput(u *ui, name string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxInputBytes+1))
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
 		return nil, err // it names the file
 	}
-	if len(data) > maxInputBytes {
-		return nil, fmt.Errorf("%s: %w: it has more than %d bytes", name, errNotKeyPackage, maxInputBytes)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s: it has more than %d bytes", name, limit)
 	}
 	return data, nil
 }
@@ -67,27 +73,35 @@ func readInput(u *ui, name string) ([]byte, error) {
 // bytes, hexadecimal or base64. A raw one begins with the byte 0 of its
 // version, which no text does.
 func decodeKeyPackage(data []byte) (*encodedKeyPackage, error) {
-	encoding, raw := "raw", data
-	text := bytes.Join(bytes.Fields(data), nil)
-	switch {
-	case len(text) == 0:
-		return nil, fmt.Errorf("%w: it is empty", errNotKeyPackage)
-	case data[0] == 0:
-	case isHex(text):
-		encoding = "hex"
-		raw, _ = hex.DecodeString(string(text))
-	default:
-		encoding = "base64"
-		var ok bool
-		if raw, ok = decodeBase64(text); !ok {
-			return nil, fmt.Errorf("%w: it is neither the raw bytes of one nor hexadecimal nor base64", errNotKeyPackage)
-		}
+	raw, encoding, err := decodeText(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotKeyPackage, err)
 	}
 	kp, framing, err := parseKeyPackage(raw)
 	if err != nil {
 		return nil, err
 	}
 	return &encodedKeyPackage{Encoding: encoding, Framing: framing, KeyPackage: kp}, nil
+}
+
+// decodeText takes raw bytes out of hexadecimal or base64, and says which it was.
+// What begins with the byte 0 is raw.
+func decodeText(data []byte) (raw []byte, encoding string, err error) {
+	text := bytes.Join(bytes.Fields(data), nil)
+	switch {
+	case len(text) == 0:
+		return nil, "", errors.New("it is empty")
+	case data[0] == 0:
+		return data, "raw", nil
+	case isHex(text):
+		raw, _ = hex.DecodeString(string(text))
+		return raw, "hex", nil
+	}
+	raw, ok := decodeBase64(text)
+	if !ok {
+		return nil, "", errors.New("it is neither the raw bytes of one nor hexadecimal nor base64")
+	}
+	return raw, "base64", nil
 }
 
 // parseKeyPackage tries the MLSMessage first: a bare KeyPackage of suite 5

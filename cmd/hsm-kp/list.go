@@ -137,6 +137,10 @@ type recordJSON struct {
 	NotBefore     time.Time `json:"not_before"`
 	NotAfter      time.Time `json:"not_after"`
 	PublishedAt   string    `json:"published_at,omitempty"`
+	ReservedUntil string    `json:"reserved_until,omitempty"`
+	ConsumedAt    string    `json:"consumed_at,omitempty"`
+	WelcomeDigest string    `json:"welcome_digest,omitempty"` // SHA-256 of the bare Welcome
+	Opened        uint64    `json:"opened,omitempty"`         // of one of last resort: how often
 	Bytes         int       `json:"bytes"`
 }
 
@@ -152,10 +156,14 @@ func recordOf(r *store.KeyPackage) recordJSON {
 		CreatedAt:     r.CreatedAt.UTC(),
 		NotBefore:     r.NotBefore.UTC(),
 		NotAfter:      r.NotAfter.UTC(),
+		WelcomeDigest: fmt.Sprintf("%x", r.WelcomeDigest),
+		Opened:        r.Opened,
 		Bytes:         len(r.Public),
 	}
-	if !r.PublishedAt.IsZero() {
-		out.PublishedAt = r.PublishedAt.UTC().Format(time.RFC3339)
+	for to, at := range map[*string]time.Time{&out.PublishedAt: r.PublishedAt, &out.ReservedUntil: r.ReservedUntil, &out.ConsumedAt: r.ConsumedAt} {
+		if !at.IsZero() {
+			*to = at.UTC().Format(time.RFC3339)
+		}
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
 )
 
 func showCommand(u *ui) *cli.Command {
@@ -58,6 +59,14 @@ func (e *env) show(c *cli.Context) error {
 	e.ui.printf("created          %s\n", record.CreatedAt.UTC().Format(time.RFC3339))
 	if !record.PublishedAt.IsZero() {
 		e.ui.printf("published        %s\n", record.PublishedAt.UTC().Format(time.RFC3339))
+	}
+	switch {
+	case record.State == store.Reserved:
+		e.ui.printf("reserved until   %s, for the Welcome %x\n", record.ReservedUntil.UTC().Format(time.RFC3339), record.WelcomeDigest)
+	case record.State == store.Consumed:
+		e.ui.printf("consumed         %s, by the Welcome %x\n", record.ConsumedAt.UTC().Format(time.RFC3339), record.WelcomeDigest)
+	case record.Opened > 0:
+		e.ui.printf("opened           by %s, the last being %x\n", plural(record.Opened, "Welcome"), record.WelcomeDigest)
 	}
 	e.ui.printf("custody          %s, wrapping key %x\n", record.Custody, record.WrappingKeyID)
 	e.ui.printf("key package\n")

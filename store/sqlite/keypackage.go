@@ -17,7 +17,7 @@ const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite,
 	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
-	k.public, k.created_at, k.not_before, k.not_after, k.published_at
+	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened
 	FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key`
 
 // row is a key package with its rowid, which pages follow.
@@ -29,12 +29,14 @@ type row struct {
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published sql.NullInt64
+	var published, reserved, consumed sql.NullInt64
 	err := s.Scan(&r.id, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
-		&r.Public, &created, &notBefore, &notAfter, &published)
+		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
-	if published.Valid {
-		r.PublishedAt = date(published.Int64)
+	for to, from := range map[*time.Time]sql.NullInt64{&r.PublishedAt: published, &r.ReservedUntil: reserved, &r.ConsumedAt: consumed} {
+		if from.Valid {
+			*to = date(from.Int64)
+		}
 	}
 	return r, translate(err)
 }

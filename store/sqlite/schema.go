@@ -65,6 +65,13 @@ var migrations = []string{
 	`ALTER TABLE identities ADD COLUMN weak_key INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE identities ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';
 	ALTER TABLE wrapping_keys ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';`,
+
+	// What a Welcome does to a key package.
+	`ALTER TABLE key_packages ADD COLUMN welcome_digest BLOB;
+	ALTER TABLE key_packages ADD COLUMN reserved_from TEXT;
+	ALTER TABLE key_packages ADD COLUMN reserved_until INTEGER;
+	ALTER TABLE key_packages ADD COLUMN consumed_at INTEGER;
+	ALTER TABLE key_packages ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;`,
 }
 
 // SchemaError reports a store whose schema is newer than this program.

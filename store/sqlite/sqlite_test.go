@@ -179,7 +179,7 @@ func TestAHeldStoreIsBusy(t *testing.T) {
 	}
 }
 
-// The schema of version 2 is what released programs write: it is frozen by
+// The schema of version 3 is what released programs write: it is frozen by
 // the text that SQLite keeps of it.
 func TestSchemaIsFrozen(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store.db"))
@@ -196,7 +196,7 @@ func TestSchemaIsFrozen(t *testing.T) {
 		}
 		fmt.Fprintln(&got, strings.Join(strings.Fields(text), " "))
 	}
-	want, err := os.ReadFile(filepath.Join("testdata", "schema-2.sql"))
+	want, err := os.ReadFile(filepath.Join("testdata", "schema-3.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}

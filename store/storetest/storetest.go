@@ -40,6 +40,10 @@ func Run(t *testing.T, open Open) {
 		"publishing":                     publishing,
 		"publishing is all or nothing":   publishingAllOrNothing,
 		"publishing is done once":        publishingOnce,
+		"reserving":                      reserving,
+		"consuming":                      consuming,
+		"a last resort is not consumed":  lastResort,
+		"reserving is done once":         reservingOnce,
 		"counting":                       counting,
 		"what was added survives":        survives,
 		"several writers":                severalWriters,
@@ -387,6 +391,106 @@ func publishingOnce(t *testing.T, f *fixture) {
 	wg.Wait()
 	if wins.Load() != 1 {
 		t.Errorf("%d published it, want one", wins.Load())
+	}
+}
+
+// state checks what state a key package is in, and whether it has its sealed keys.
+func state(t *testing.T, f *fixture, r []byte, want store.State, sealed bool) store.KeyPackage {
+	t.Helper()
+	k, err := f.again().KeyPackage(t.Context(), r)
+	check(t, "KeyPackage", err, nil)
+	if k.State != want || (len(k.Sealed) > 0) != sealed {
+		t.Errorf("KeyPackage() is %s with %d sealed bytes, want %s, sealed keys %v", k.State, len(k.Sealed), want, sealed)
+	}
+	return k
+}
+
+func reserving(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 2)), nil)
+	check(t, "Move", f.Move(t.Context(), [][]byte{ref(1)}, []store.State{store.Available}, store.Published, made), nil)
+	_, err := f.Reserve(t.Context(), ref(9), []byte("w1"), made.Add(time.Minute), made)
+	check(t, "Reserve of an unknown one", err, store.ErrNotFound)
+	check(t, "Release of an unknown one", f.Release(t.Context(), ref(9)), store.ErrNotFound)
+	check(t, "Release of one that is not reserved", f.Release(t.Context(), ref(0)), store.ErrState)
+	for i, from := range []store.State{store.Available, store.Published} {
+		r := ref(uint64(i))
+		got, err := f.Reserve(t.Context(), r, []byte("w1"), made.Add(time.Minute), made)
+		check(t, "Reserve", err, nil)
+		if got.State != store.Reserved || string(got.WelcomeDigest) != "w1" || !got.ReservedUntil.Equal(made.Add(time.Minute)) || len(got.Sealed) == 0 {
+			t.Errorf("Reserve() = %+v, want it reserved for w1 for a minute, with its keys", got)
+		}
+		_, err = f.Reserve(t.Context(), r, []byte("w2"), made.Add(time.Hour), made.Add(59*time.Second))
+		check(t, "Reserve for another Welcome", err, store.ErrReserved)
+		_, err = f.Reserve(t.Context(), r, []byte("w1"), made.Add(2*time.Minute), made)
+		check(t, "Reserve for the same Welcome", err, nil)
+		_, err = f.Reserve(t.Context(), r, []byte("w2"), made.Add(time.Hour), made.Add(2*time.Minute))
+		check(t, "Reserve once its time has come", err, nil)
+		check(t, "Move out of a reservation", f.Move(t.Context(), [][]byte{r}, []store.State{store.Available, store.Published}, store.Published, made), store.ErrState)
+		check(t, "Release", f.Release(t.Context(), r), nil)
+		k := state(t, f, r, from, true)
+		if k.WelcomeDigest != nil || !k.ReservedUntil.IsZero() {
+			t.Errorf("after Release() it is %+v, want nothing of a reservation", k)
+		}
+	}
+}
+
+func consuming(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 2)), nil)
+	check(t, "Consume of one that is not reserved", f.Consume(t.Context(), ref(0), []byte("w1"), made), store.ErrState)
+	_, err := f.Reserve(t.Context(), ref(0), []byte("w1"), made, made)
+	check(t, "Reserve", err, nil)
+	check(t, "Consume for another Welcome", f.Consume(t.Context(), ref(0), []byte("w2"), made), store.ErrState)
+	check(t, "Consume", f.Consume(t.Context(), ref(0), []byte("w1"), made.Add(time.Second)), nil)
+	k := state(t, f, ref(0), store.Consumed, false)
+	if string(k.WelcomeDigest) != "w1" || !k.ConsumedAt.Equal(made.Add(time.Second)) || !k.ReservedUntil.IsZero() {
+		t.Errorf("after Consume() it is %+v, want the time and the Welcome", k)
+	}
+	check(t, "Consume again", f.Consume(t.Context(), ref(0), []byte("w1"), made), store.ErrState)
+	check(t, "Release of a consumed one", f.Release(t.Context(), ref(0)), store.ErrState)
+	_, err = f.Reserve(t.Context(), ref(0), []byte("w1"), made, made)
+	check(t, "Reserve of a consumed one", err, store.ErrConsumed)
+	state(t, f, ref(1), store.Available, true)
+}
+
+func lastResort(t *testing.T, f *fixture) {
+	furnish(t, f)
+	b := batch(0, 1)
+	b[0].LastResort, b[0].State = true, store.Published
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	for i, w := range []string{"w1", "w2"} {
+		_, err := f.Reserve(t.Context(), ref(0), []byte(w), made, made)
+		check(t, "Reserve", err, nil)
+		check(t, "Consume", f.Consume(t.Context(), ref(0), []byte(w), made), nil)
+		k := state(t, f, ref(0), store.Published, true)
+		if k.Opened != uint64(i+1) || !k.ConsumedAt.IsZero() {
+			t.Errorf("after Consume() it is %+v, want it opened %d times and not consumed", k, i+1)
+		}
+	}
+}
+
+// Of many who want one key package for different Welcomes, one gets it.
+func reservingOnce(t *testing.T, f *fixture) {
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 1)), nil)
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 8 {
+		s := f.again()
+		wg.Go(func() {
+			_, err := s.Reserve(t.Context(), ref(0), []byte{byte(i)}, made.Add(time.Hour), made)
+			switch {
+			case err == nil:
+				won.Add(1)
+			case !errors.Is(err, store.ErrReserved):
+				t.Errorf("Reserve err = %v, want %v", err, store.ErrReserved)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d reserved it, want 1", won.Load())
 	}
 }
 

@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"store":                       {},
 	"store/sqlite":                {"store"},
 	"store/storetest":             {"store"},
-	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault"},
+	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault", "welcome"},
 	"config":                      {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage"},

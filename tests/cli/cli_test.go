@@ -18,7 +18,10 @@ import (
 	_ "github.com/mattn/go-sqlite3"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/tests/program"
+	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
 func TestScripts(t *testing.T) {
@@ -41,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"mode":     mode,
 			"lines":    lines,
 			"glob":     glob,
+			"welcome":  welcomeFor(t),
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "tinyfs" {
@@ -145,6 +149,33 @@ func glob(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if len(args) > 2 {
 		ts.Setenv(args[2], files[0])
+	}
+}
+
+// welcomeFor returns the command welcome OUT KEYPACKAGE..., which writes the Welcome
+// of a new group that adds the clients of some key packages. With psk as the first
+// argument the group wants a pre-shared key whose id is "token".
+func welcomeFor(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		psk := args[0] == "psk"
+		if psk {
+			args = args[1:]
+		}
+		var kps []*keypackage.KeyPackage
+		for _, name := range args[1:] {
+			m, err := keypackage.ParseMessage([]byte(ts.ReadFile(name)))
+			ts.Check(err)
+			kps = append(kps, m.KeyPackage)
+		}
+		suite, ok := ciphersuite.Lookup(kps[0].CipherSuite)
+		if !ok {
+			ts.Fatalf("unknown suite %v", kps[0].CipherSuite)
+		}
+		g := welcometest.NewGroup(t, suite)
+		if psk {
+			g.PSKs = []byte("\x01\x05token\x05nonce")
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), welcometest.Message(g.Welcome(kps...)), 0o644))
 	}
 }
 

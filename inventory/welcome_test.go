@@ -1,0 +1,150 @@
+package inventory_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/welcome"
+	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
+)
+
+// makeOne generates a key package of an identity.
+func makeOne(t *testing.T, f *fixture, id ciphersuite.ID, lastResort bool) *keypackage.KeyPackage {
+	t.Helper()
+	r := request(f.identity(t, "alice of suite "+id.String(), id), 1)
+	r.LastResort = lastResort
+	var kp *keypackage.KeyPackage
+	_, err := f.inventory().Generate(t.Context(), r, func(batch []store.KeyPackage) (err error) {
+		kp, err = keypackage.Parse(batch[0].Public)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("Generate() err = %v, want nil", err)
+	}
+	return kp
+}
+
+func ask(w *keypackage.Welcome) inventory.WelcomeRequest {
+	return inventory.WelcomeRequest{Welcome: w, Now: now, Until: now.Add(time.Minute)}
+}
+
+func wantState(t *testing.T, f *fixture, kp *keypackage.KeyPackage, want store.State) store.KeyPackage {
+	t.Helper()
+	ref, err := kp.Ref()
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := f.store.KeyPackage(t.Context(), ref)
+	if err != nil || record.State != want {
+		t.Errorf("KeyPackage() is %s, %v, want %s", record.State, err, want)
+	}
+	return record
+}
+
+func TestAWelcomeIsOpenedOnce(t *testing.T) {
+	f := newFixture(t)
+	for _, s := range ciphersuite.All() {
+		kp := makeOne(t, f, s.ID, false)
+		g := welcometest.NewGroup(t, s)
+		w := g.Welcome(kp)
+		opened, err := f.inventory().OpenWelcome(t.Context(), ask(w))
+		if err != nil {
+			t.Fatalf("OpenWelcome() err = %v, want nil", err)
+		}
+		if string(opened.JoinerSecret) != string(g.Joiner) || string(opened.Keys.Encryption.PublicKey()) != string(kp.LeafNode.EncryptionKey) {
+			t.Errorf("OpenWelcome() = %+v, want the group's joiner secret and the leaf's key", opened)
+		}
+		opened.Clear()
+		wantState(t, f, kp, store.Reserved)
+
+		// A caller that was killed opens it again; nobody else opens another.
+		if again, err := f.inventory().OpenWelcome(t.Context(), ask(w)); err != nil {
+			t.Errorf("OpenWelcome() again err = %v, want nil", err)
+		} else {
+			again.Clear()
+		}
+		if _, err := f.again(t).OpenWelcome(t.Context(), ask(g.Welcome(kp))); !errors.Is(err, store.ErrReserved) {
+			t.Errorf("OpenWelcome() of another Welcome err = %v, want ErrReserved", err)
+		}
+
+		ref := keypackage.Ref(opened.Record.Ref)
+		if err := f.inventory().Confirm(t.Context(), ref, now); err != nil {
+			t.Fatalf("Confirm() err = %v, want nil", err)
+		}
+		if record := wantState(t, f, kp, store.Consumed); len(record.Sealed) != 0 {
+			t.Errorf("after Confirm() %d sealed bytes are left, want none", len(record.Sealed))
+		}
+		for _, w := range []*keypackage.Welcome{w, g.Welcome(kp)} {
+			if _, err := f.inventory().OpenWelcome(t.Context(), ask(w)); !errors.Is(err, store.ErrConsumed) {
+				t.Errorf("OpenWelcome() after Confirm() err = %v, want ErrConsumed", err)
+			}
+		}
+		if _, err := f.inventory().PrivateKeys(t.Context(), ref); !errors.Is(err, store.ErrConsumed) {
+			t.Errorf("PrivateKeys() after Confirm() err = %v, want ErrConsumed", err)
+		}
+		if err := f.inventory().Confirm(t.Context(), ref, now); !errors.Is(err, store.ErrState) {
+			t.Errorf("Confirm() again err = %v, want ErrState", err)
+		}
+	}
+}
+
+func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) {
+	f := newFixture(t)
+	kp := makeOne(t, f, 2, false)
+	g := welcometest.NewGroup(t, suite(t, 2))
+	forged := g.Welcome(kp)
+	forged.EncryptedGroupInfo[0] ^= 1
+	g.PSKs = []byte{1, 2, 'i', 'd', 1, 'n'}
+	for name, test := range map[string]struct {
+		welcome *keypackage.Welcome
+		fits    func(error) bool
+	}{
+		"forged":    {forged, func(err error) bool { return errors.Is(err, welcome.ErrForged) }},
+		"of a PSK":  {g.Welcome(kp), func(err error) bool { _, ok := errors.AsType[*welcome.MissingPSKError](err); return ok }},
+		"of others": {welcometest.NewGroup(t, suite(t, 2)).Welcome(), func(err error) bool { return errors.Is(err, inventory.ErrNotOurs) }},
+	} {
+		if _, err := f.inventory().OpenWelcome(t.Context(), ask(test.welcome)); err == nil || !test.fits(err) {
+			t.Errorf("%s: OpenWelcome() err = %v", name, err)
+		}
+		wantState(t, f, kp, store.Available)
+	}
+	good := welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)
+	if _, err := f.inventory().OpenWelcome(t.Context(), ask(good)); err != nil {
+		t.Fatalf("OpenWelcome() err = %v, want nil", err)
+	}
+	// A forged one does not end the reservation of the good one.
+	if _, err := f.inventory().OpenWelcome(t.Context(), ask(forged)); !errors.Is(err, store.ErrReserved) {
+		t.Errorf("OpenWelcome() of a forged one err = %v, want ErrReserved", err)
+	}
+	wantState(t, f, kp, store.Reserved)
+	ref, err := kp.Ref()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.inventory().Release(t.Context(), ref); err != nil {
+		t.Errorf("Release() err = %v, want nil", err)
+	}
+	wantState(t, f, kp, store.Available)
+}
+
+func TestALastResortIsOpenedMoreThanOnce(t *testing.T) {
+	f := newFixture(t)
+	kp := makeOne(t, f, 2, true)
+	for range 2 {
+		opened, err := f.inventory().OpenWelcome(t.Context(), ask(welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)))
+		if err != nil {
+			t.Fatalf("OpenWelcome() err = %v, want nil", err)
+		}
+		if err := f.inventory().Confirm(t.Context(), keypackage.Ref(opened.Record.Ref), now); err != nil {
+			t.Fatalf("Confirm() err = %v, want nil", err)
+		}
+	}
+	if record := wantState(t, f, kp, store.Available); record.Opened != 2 || len(record.Sealed) == 0 {
+		t.Errorf("a last resort is %+v, want it opened twice, with its keys", record)
+	}
+}
