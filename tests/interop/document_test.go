@@ -79,7 +79,13 @@ func (r *results) writePeers(d *document) {
 	}
 	d.line("")
 	d.line("Suites above 7 are experimental, and their numbers mean what the library takes them")
-	d.line("for: %s.", experimentNames())
+	d.line("for:")
+	d.line("")
+	for _, e := range experiments {
+		d.line("- %d is %s for %s", uint16(e.ID), e.Name, strings.Join(e.peers, ", "))
+	}
+	d.line("")
+	d.line("What is worth knowing of each:")
 	d.line("")
 	for _, p := range r.peers {
 		for _, note := range p.hello.Notes {
@@ -89,22 +95,16 @@ func (r *results) writePeers(d *document) {
 	d.line("")
 }
 
-func experimentNames() string {
-	var names []string
-	for _, e := range experiments {
-		names = append(names, fmt.Sprintf("%d is %s for %s", uint16(e.ID), e.Name, strings.Join(e.peers, ", ")))
-	}
-	return strings.Join(names, "; ")
-}
-
 func (r *results) writeGroups(d *document) {
 	d.line("## Groups")
 	d.line("")
 	d.line("The library of the row validates a key package of hsm-kp, adds it to a group of its")
 	d.line("own and makes a Welcome. A member that is built with the library of the column and")
-	d.line("the private keys that came back from `hsm-kp unwrap` joins by it. *yes*: both have the")
-	d.line("same epoch authenticator, and each read a message of the other. A letter is a fault of")
-	d.line("a library: see the list at the end.")
+	d.line("the private keys that came back from `hsm-kp unwrap` joins by it, and follows the founder")
+	d.line("to the next epoch by a commit that is encrypted to its leaf. *yes*: both have the same")
+	d.line("epoch authenticator, and each read a message of the other. In the last column `hsm-kp")
+	d.line("welcome open` opens the Welcome, with the same epoch authenticator. A letter is a fault")
+	d.line("of a library: see the list at the end.")
 	d.line("")
 	for _, suite := range ciphersuite.All() {
 		serving := r.serving(uint16(suite.ID))
@@ -117,12 +117,14 @@ func (r *results) writeGroups(d *document) {
 		for _, p := range serving {
 			header = append(header, p.hello.Name)
 		}
+		header = append(header, ourselves)
 		d.row(true, header...)
 		for _, founder := range serving {
 			cells := []string{founder.hello.Name}
 			for _, joiner := range serving {
 				cells = append(cells, r.cellText(cell{uint16(suite.ID), founder.hello.Name, joiner.hello.Name}))
 			}
+			cells = append(cells, r.cellText(cell{uint16(suite.ID), founder.hello.Name, ourselves}))
 			d.row(false, cells...)
 		}
 		d.line("")

@@ -51,9 +51,16 @@ func (r *results) serving(suite uint16) []*peer {
 	return slices.DeleteFunc(slices.Clone(r.peers), func(p *peer) bool { return !understands(p, suite) })
 }
 
-// groups has every peer add our key packages, and every peer join with them.
+// ourselves is hsm-kp, in the column of those who open a Welcome.
+const ourselves = "hsm-kp"
+
+// groups has every peer add our key packages, and every peer join with them; and
+// hsm-kp open the Welcome by itself.
 func (r *results) groups(t *testing.T, ours *members, suite uint16) {
 	for _, founder := range r.serving(suite) {
+		t.Run(founder.hello.Name+" adds, hsm-kp opens", func(t *testing.T) {
+			r.note(t, cell{suite, founder.hello.Name, ourselves}, ours.open(founder, suite))
+		})
 		for _, joiner := range r.serving(suite) {
 			t.Run(fmt.Sprintf("%s adds, %s joins", founder.hello.Name, joiner.hello.Name), func(t *testing.T) {
 				err := exchange(founder, joiner, suite, ours.generate(suite, joiner.external()))

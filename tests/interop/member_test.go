@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func newMembers(t *testing.T) *members {
 		m.imported[uint16(s.ID)] = m.importKey(s)
 		m.program.Run("identity", "create", imported(uint16(s.ID)), "--suite", number, "--key-label", imported(uint16(s.ID)), "--allow-weak-key")
 	}
-	m.open(suites)
+	m.login(suites)
 	return m
 }
 
@@ -65,9 +66,9 @@ func imported(suite uint16) string {
 	return fmt.Sprintf("00000000-0000-4000-8000-%012d:2@hsm.example", suite)
 }
 
-// open logs in to the installation's token from this process, which signs for
+// login logs in to the installation's token from this process, which signs for
 // the peers.
-func (m *members) open(suites []*ciphersuite.Suite) {
+func (m *members) login(suites []*ciphersuite.Suite) {
 	m.t.Helper()
 	c, err := config.Load(filepath.Join(m.program.Dir, "hsm-kp.yaml"))
 	if err != nil {
@@ -107,6 +108,37 @@ func (m *members) sign(suite uint16, content []byte) ([]byte, error) {
 		return nil, errors.New("the label is not one of MLS 1.0")
 	}
 	return key.Scheme().SignWithLabel(rand.Reader, key, bare, body)
+}
+
+// open has a peer add a key package, and opens its Welcome with hsm-kp, which must see
+// the same epoch. The key package is consumed.
+func (m *members) open(founder *peer, suite uint16) error {
+	added, err := founder.call(request{Op: "add", Suite: suite, KeyPackage: m.generate(suite, true).message})
+	if err != nil {
+		return fmt.Errorf("add: %w", err)
+	}
+	path := filepath.Join(m.t.TempDir(), "welcome.mls")
+	if err := os.WriteFile(path, added.Welcome, 0o600); err != nil {
+		return err
+	}
+	out, err := m.program.Command("welcome", "open", "--consume", "--json", path).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	if err != nil {
+		return err
+	}
+	var opened struct {
+		EpochAuthenticator octets `json:"epoch_authenticator"`
+		SignatureVerified  bool   `json:"signature_verified"`
+	}
+	if err := json.Unmarshal(out, &opened); err != nil {
+		return err
+	}
+	if len(added.RatchetTree) == 0 && !opened.SignatureVerified {
+		return errors.New("the signature of the GroupInfo was not verified")
+	}
+	return sameEpoch(reply{EpochAuthenticator: opened.EpochAuthenticator}, added)
 }
 
 // keyPackage is one of ours with the private keys that come out of unwrap.

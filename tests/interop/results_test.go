@@ -111,6 +111,8 @@ var faults = []*fault{
 		"makes ECDSA keys as compressed points. RFC 9420, Section 5.1.1, wants uncompressed ones."},
 	{"ts-mls", []uint16{2, 5}, "invalid leaf node at index 0 in ratchet tree",
 		"makes ECDSA keys as compressed points, and so a member that checks them does not join its groups."},
+	{"ts-mls", []uint16{2, 5, 7}, "verify GroupInfo: parse ecdsa_",
+		"makes ECDSA keys as compressed points, and so hsm-kp does not take the signature of its GroupInfo."},
 	{"mls-go", []uint16{5}, "decryption failed: sender_data",
 		"cannot read messages in a group of suite 5 that it made itself, and nobody can read its own."},
 }
