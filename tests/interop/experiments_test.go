@@ -20,10 +20,6 @@ type experiment struct {
 }
 
 var experiments = []experiment{
-	{ciphersuite.Experiment{ID: 83, Name: "MLS_256_XWING_AES256GCM_SHA512_Ed25519",
-		KEM: "X-Wing", AEAD: "AES256GCM", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
-	{ciphersuite.Experiment{ID: 84, Name: "MLS_256_XWING_CHACHA20POLY1305_SHA512_Ed25519",
-		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
 	{ciphersuite.Experiment{ID: 77, Name: "MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519",
 		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA256", Signature: "Ed25519"}, []string{"openmls"}},
 	{ciphersuite.Experiment{ID: 78, Name: "MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519",
@@ -32,6 +28,10 @@ var experiments = []experiment{
 		KEM: "X-Wing", AEAD: "AES128GCM", Hash: "SHA256", Signature: "Ed25519"}, []string{"openmls"}},
 	{ciphersuite.Experiment{ID: 80, Name: "MLS_128_MLKEM768_AES256GCM_SHA384_P256",
 		KEM: "ML-KEM-768", AEAD: "AES256GCM", Hash: "SHA384", Signature: "P256"}, []string{"openmls"}},
+	{ciphersuite.Experiment{ID: 83, Name: "MLS_256_XWING_AES256GCM_SHA512_Ed25519",
+		KEM: "X-Wing", AEAD: "AES256GCM", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
+	{ciphersuite.Experiment{ID: 84, Name: "MLS_256_XWING_CHACHA20POLY1305_SHA512_Ed25519",
+		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
 }
 
 // understands reports whether a peer means the same by a suite's number as we do.
