@@ -142,33 +142,38 @@ var errNoIdentity = errors.New("there is no such identity")
 // config.
 var errSuiteUnknown = errors.New("it is not known")
 
-// openIdentity loads an identity and finds its key in the token by CKA_ID. A
-// record that was changed, or a key that was swapped, is refused.
+// openIdentity loads an identity and opens it.
 func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
 	record, err := e.identityRecord(ctx, name)
 	if err != nil {
 		return nil, err
 	}
+	return e.openRecord(ctx, &record)
+}
+
+// openRecord finds the key of an identity's record in the token by CKA_ID. A record
+// that was changed, or a key that was swapped, is refused.
+func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity.Identity, error) {
 	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
 	if !ok {
-		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", name, ciphersuite.ID(record.Suite), errSuiteUnknown)
+		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", record.Name, ciphersuite.ID(record.Suite), errSuiteUnknown)
 	}
 	credential, err := keypackage.ParseCredential(record.Credential)
 	if err != nil {
-		return nil, fmt.Errorf("read stored credential of %q: %w", name, err)
+		return nil, fmt.Errorf("read stored credential of %q: %w", record.Name, err)
 	}
 	inv, err := e.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := inv.CheckIdentity(ctx, &record); err != nil {
+	if err := inv.CheckIdentity(ctx, record); err != nil {
 		return nil, err
 	}
 	key, err := findKey(ctx, e.token, token.KeyQuery{ID: record.KeyID}, record.WeakKey)
 	if err != nil {
-		return nil, fmt.Errorf("find signature key of %q: %w", name, err)
+		return nil, fmt.Errorf("find signature key of %q: %w", record.Name, err)
 	}
-	return identity.New(name, suite, credential, record.SignatureKey, key)
+	return identity.New(record.Name, suite, credential, record.SignatureKey, key)
 }
 
 // suite returns the suite that the command line names, or the config's.

@@ -75,7 +75,9 @@ func (e *env) importChain(ctx context.Context, name string, chain certificate.Ch
 	if err != nil {
 		return record, err
 	}
-	if _, err := e.openIdentity(ctx, name); err != nil { // its record is genuine, and the token has its key
+	// What is stamped below is this record, which must be genuine: one that is loaded
+	// again might be another by then.
+	if _, err := e.openRecord(ctx, &record); err != nil {
 		return record, err
 	}
 	if err := identity.CheckChain(chain, record.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots}); err != nil {
