@@ -135,3 +135,15 @@ func (i *Installation) Unwrap(ref string) Unwrapped {
 	}
 	return u
 }
+
+// Public returns a key package, bare.
+func (i *Installation) Public(ref string) []byte {
+	i.t.Helper()
+	dir := i.t.TempDir()
+	i.Run("export", "--again", "--out", dir, ref)
+	message, err := os.ReadFile(filepath.Join(dir, ref+".mls"))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return message[4:] // after the header of the MLSMessage
+}
