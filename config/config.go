@@ -60,6 +60,7 @@ type KeyPackages struct {
 	Suite        string
 	Lifetime     Duration
 	Backdate     Duration
+	Grace        Duration
 	Capabilities Capabilities
 	GREASE       bool
 	Required     Required
@@ -140,6 +141,7 @@ func Default() *Config {
 			Suite:    "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",
 			Lifetime: Duration(84 * 24 * time.Hour),
 			Backdate: Duration(time.Hour),
+			Grace:    Duration(7 * 24 * time.Hour),
 		},
 		Welcome: Welcome{Reservation: Duration(15 * time.Minute)},
 	}

@@ -72,6 +72,7 @@ key_packages:
   suite: "1"
   lifetime: 1d12h
   backdate: 90m
+  grace: 2d
   capabilities: {cipher_suites: [1, MLS_256_DHKEMP521_AES256GCM_SHA512_P521], extensions: [0x000A, 10], proposals: [9]}
   grease: true
   required_capabilities: {extensions: [6], proposals: [8], credentials: [2]}
@@ -114,7 +115,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		},
 		Store: Store{URL: "sqlite:other.db", Batch: 250},
 		KeyPackages: KeyPackages{
-			Suite: "1", Lifetime: Duration(36 * time.Hour), Backdate: Duration(90 * time.Minute),
+			Suite: "1", Lifetime: Duration(36 * time.Hour), Backdate: Duration(90 * time.Minute), Grace: Duration(48 * time.Hour),
 			Capabilities: Capabilities{
 				CipherSuites: []string{"1", "MLS_256_DHKEMP521_AES256GCM_SHA512_P521"},
 				Extensions:   []uint16{10, 10}, Proposals: []uint16{9},

@@ -45,6 +45,7 @@ func (c *Config) fields() keys {
 			"suite":        text(&c.KeyPackages.Suite),
 			"lifetime":     duration(&c.KeyPackages.Lifetime),
 			"backdate":     duration(&c.KeyPackages.Backdate),
+			"grace":        duration(&c.KeyPackages.Grace),
 			"capabilities": group(c.KeyPackages.Capabilities.fields()),
 			"grease":       truth(&c.KeyPackages.GREASE),
 			"required_capabilities": group(keys{

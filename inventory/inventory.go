@@ -157,7 +157,7 @@ func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 
 // PrivateKeys unseals the private keys of the key package ref. The caller
 // clears them. The error is store.ErrNotFound where there is no such key
-// package, store.ErrConsumed where they are erased, and wraps ErrMixedUp where the keys
+// package, store.ErrConsumed or store.ErrExpired where they are erased, and wraps ErrMixedUp where the keys
 // do not fit the public part.
 func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vault.PrivateKeys, error) {
 	record, err := inv.Store.KeyPackage(ctx, ref)
@@ -176,6 +176,9 @@ func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *
 	ref := keypackage.Ref(record.Ref)
 	if record.State == store.Consumed {
 		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, store.ErrConsumed)
+	}
+	if record.State == store.Expired {
+		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, store.ErrExpired)
 	}
 	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
 	if !ok {

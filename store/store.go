@@ -27,6 +27,8 @@ var (
 	ErrReserved = errors.New("it is reserved for another Welcome")
 	// ErrConsumed reports a key package that was opened once and for all.
 	ErrConsumed = errors.New("it was consumed by a Welcome, and its private keys are erased")
+	// ErrExpired reports a key package that was swept away.
+	ErrExpired = errors.New("it expired, and its private keys are erased")
 	// ErrBusy reports a store that another process has held for too long.
 	ErrBusy = errors.New("the store is held by another process")
 	// ErrFull reports a disk without room.
@@ -53,10 +55,12 @@ const (
 	Reserved State = "reserved"
 	// Consumed: opened with a Welcome, once and for all. Its private keys are erased.
 	Consumed State = "consumed"
+	// Expired: its lifetime was over, and no Welcome came. Its private keys are erased.
+	Expired State = "expired"
 )
 
 // States are all states, in the order of a life.
-var States = []State{Pending, Available, Published, Reserved, Consumed}
+var States = []State{Pending, Available, Published, Reserved, Consumed, Expired}
 
 // Identity is a signer of key packages.
 type Identity struct {
@@ -106,6 +110,12 @@ type KeyPackage struct {
 	ConsumedAt    time.Time // zero: not consumed
 	// Opened is how many Welcomes a key package of last resort was opened with.
 	Opened uint64
+}
+
+// Swept is what a sweep did.
+type Swept struct {
+	Released uint64 // reservations that had ended
+	Expired  uint64 // key packages that were erased
 }
 
 // Filter chooses key packages. Zero fields fit all.
@@ -161,7 +171,7 @@ type Store interface {
 	// Reserve reserves a key package until a time for the Welcome with this digest,
 	// and returns it as it is then. One that is reserved already is reserved anew for
 	// the same Welcome, or for any where its time has come at now. The error is
-	// ErrNotFound, ErrReserved or ErrConsumed.
+	// ErrNotFound, ErrReserved, ErrConsumed or ErrExpired.
 	Reserve(ctx context.Context, ref, digest []byte, until, now time.Time) (KeyPackage, error)
 	// Release ends a reservation: the key package is in the state again that it was
 	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved.
@@ -171,6 +181,11 @@ type Store interface {
 	// opened instead, and is in the state again that it was reserved from. The error is
 	// ErrNotFound, or ErrState where it is not reserved for the Welcome with this digest.
 	Consume(ctx context.Context, ref, digest []byte, at time.Time) error
+	// Sweep ends reservations whose time has come at now, and makes Expired what is
+	// neither reserved nor consumed and whose lifetime ended before the given time: its
+	// sealed keys are erased. It does so in many short transactions, and may be called by
+	// several processes at once. It returns what it did, also when it fails.
+	Sweep(ctx context.Context, now, expiredBefore time.Time) (Swept, error)
 	// Count returns how many key packages of an identity, or of all where name
 	// is empty, are in each state.
 	Count(ctx context.Context, name string) (map[State]uint64, error)

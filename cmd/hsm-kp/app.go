@@ -57,7 +57,7 @@ configuration, 3 the token could not be used.`,
 		Commands: []*cli.Command{
 			initCommand(u), doctorCommand(u), configCommand(u), demoCommand(u),
 			identityCommand(u), generateCommand(u),
-			listCommand(u), showCommand(u), exportCommand(u), unwrapCommand(u), welcomeCommand(u),
+			listCommand(u), showCommand(u), exportCommand(u), unwrapCommand(u), welcomeCommand(u), sweepCommand(u),
 			inspectCommand(u), verifyCommand(u), benchCommand(u),
 			completionCommand(u), manCommand(u),
 		},

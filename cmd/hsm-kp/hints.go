@@ -103,6 +103,7 @@ var hints = []struct {
 	{is(store.ErrExists), "choose another name"},
 	{is(inventory.ErrNotOurs), "the key package that it is for was made elsewhere, or another store has it"},
 	{is(store.ErrReserved), "`hsm-kp welcome confirm` or `hsm-kp welcome release` ends the reservation, and time does"},
+	{is(store.ErrExpired), "it was past key_packages.grace of the config when it was swept"},
 	{is(store.ErrConsumed), "a key package is used once: ask to be added again, with another"},
 	{as[*welcome.MissingPSKError], "give it with --psk ID=FILE"},
 	{is(welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature), "nothing was used up; ask for the Welcome again, and compare pre-shared keys where there are any"},

@@ -21,6 +21,8 @@ func (s *Store) Reserve(ctx context.Context, ref, digest []byte, until, now time
 		switch {
 		case was.State == store.Consumed:
 			return fmt.Errorf("key package %x: %w", ref, store.ErrConsumed)
+		case was.State == store.Expired:
+			return fmt.Errorf("key package %x: %w", ref, store.ErrExpired)
 		case was.State == store.Reserved && !bytes.Equal(was.WelcomeDigest, digest) && now.Before(was.ReservedUntil):
 			return fmt.Errorf("key package %x: %w until %s", ref, store.ErrReserved, was.ReservedUntil.Format(time.RFC3339))
 		}

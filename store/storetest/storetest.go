@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		"consuming":                      consuming,
 		"a last resort is not consumed":  lastResort,
 		"reserving is done once":         reservingOnce,
+		"sweeping":                       sweeping,
 		"counting":                       counting,
 		"what was added survives":        survives,
 		"several writers":                severalWriters,
@@ -492,6 +493,52 @@ func reservingOnce(t *testing.T, f *fixture) {
 	if won.Load() != 1 {
 		t.Errorf("%d reserved it, want 1", won.Load())
 	}
+}
+
+func sweeping(t *testing.T, f *fixture) {
+	furnish(t, f)
+	b := batch(0, 5000)
+	for i := range b {
+		switch i % 5 {
+		case 1:
+			b[i].State = store.Published
+		case 2:
+			b[i].State = store.Pending
+		case 4:
+			b[i].NotAfter = made.Add(time.Hour)
+		}
+	}
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	for _, r := range []uint64{0, 1, 4, 9} { // 0 and 1 end long after, 4 and 9 soon
+		_, err := f.Reserve(t.Context(), ref(r), []byte("w"), made.Add(time.Minute), made)
+		check(t, "Reserve", err, nil)
+	}
+	check(t, "Consume", f.Consume(t.Context(), ref(9), []byte("w"), made), nil)
+
+	got, err := f.Sweep(t.Context(), made.Add(time.Second), made)
+	if want := (store.Swept{}); err != nil || got != want {
+		t.Errorf("Sweep() with nothing to do = %+v, %v, want %+v", got, err, want)
+	}
+	got, err = f.Sweep(t.Context(), made.Add(time.Minute), made.Add(2*time.Hour))
+	if want := (store.Swept{Released: 3, Expired: 999}); err != nil || got != want {
+		t.Errorf("Sweep() = %+v, %v, want %+v", got, err, want)
+	}
+	state(t, f, ref(0), store.Available, true)
+	state(t, f, ref(1), store.Published, true)
+	state(t, f, ref(4), store.Expired, false) // released, and swept in the same go
+	state(t, f, ref(9), store.Consumed, false)
+	state(t, f, ref(4999), store.Expired, false)
+	state(t, f, ref(4998), store.Available, true)
+	got, err = f.Sweep(t.Context(), made.Add(time.Minute), made.Add(2*time.Hour))
+	if err != nil || got != (store.Swept{}) {
+		t.Errorf("Sweep() again = %+v, %v, want nothing", got, err)
+	}
+	_, err = f.Reserve(t.Context(), ref(4), []byte("w"), made, made)
+	check(t, "Reserve of an expired one", err, store.ErrExpired)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = f.Sweep(ended, made, made)
+	check(t, "Sweep with a context that ended", err, context.Canceled)
 }
 
 func counting(t *testing.T, f *fixture) {
