@@ -85,6 +85,7 @@ var hints = []struct {
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
 	{is(identity.ErrNoCertificate), "`hsm-kp identity csr` makes the request for one, `hsm-kp identity import-cert` takes the chain"},
+	{is(certificate.ErrMalformed), "the file must have certificates in PEM and nothing else; `openssl x509 -inform DER -in FILE` makes it of DER"},
 	{as[*identity.ChainError], "the file must have the identity's certificate first, then its issuer's, and so on; x509.roots in the config names the roots"},
 	{as[*identity.MissingError], "see key_packages.required_capabilities and capabilities in the config"},
 	{is(certificate.ErrKey), "make the identity with suite 1, 2, 3, 5 or 7"},
