@@ -46,6 +46,7 @@ func Parse(der [][]byte) (Chain, error) {
 // above all: it has no place in such a file. The error wraps ErrMalformed.
 func ParsePEM(text []byte) (Chain, error) {
 	var der [][]byte
+	begun := bytes.Count(text, []byte("-----BEGIN "))
 	for {
 		var block *pem.Block
 		block, text = pem.Decode(text)
@@ -56,6 +57,9 @@ func ParsePEM(text []byte) (Chain, error) {
 			return nil, fmt.Errorf("%w: there is a block of another type, %q", ErrMalformed, block.Type)
 		}
 		der = append(der, block.Bytes)
+	}
+	if len(der) < begun {
+		return nil, fmt.Errorf("%w: %d PEM blocks begin, and %d are whole", ErrMalformed, begun, len(der))
 	}
 	if len(der) == 0 {
 		return nil, fmt.Errorf("%w: there is no PEM block of type CERTIFICATE", ErrMalformed)
@@ -91,7 +95,7 @@ func (c Chain) Validity() (notBefore, notAfter time.Time) {
 // of RFC 9420, Section 5.1.1.
 func (c Chain) Certifies(signatureKey []byte) bool {
 	if c[0].PublicKey == nil {
-		return bytes.Equal(ed448Key(c[0]), signatureKey)
+		return len(signatureKey) > 0 && bytes.Equal(ed448Key(c[0]), signatureKey)
 	}
 	_, public, err := ciphersuite.MarshalPublicKey(c[0].PublicKey)
 	return err == nil && bytes.Equal(public, signatureKey)

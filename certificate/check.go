@@ -2,9 +2,11 @@ package certificate
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -70,7 +72,10 @@ func (c Chain) Check(o Options) []Fault {
 	if len(c) > MaxLength {
 		return []Fault{{NotAcceptable, MaxLength, fmt.Sprintf("is one too many: of %d, %d are looked at", len(c), MaxLength)}}
 	}
-	var faults []Fault
+	faults := c.unfit()
+	if len(faults) > 0 {
+		return faults
+	}
 	for i := range c {
 		faults = append(faults, c.validAt(i, o.Now)...)
 	}
@@ -80,10 +85,36 @@ func (c Chain) Check(o Options) []Fault {
 	for i := range c[1:] {
 		faults = append(faults, c.issuedByNext(i)...)
 	}
-	if len(faults) > 0 {
-		return faults // what follows would say the same again, less clearly
+	// A certificate that stands in the wrong place says nothing about the way to the
+	// roots; other faults would be said again, less clearly.
+	gap := func(f Fault) bool { return f.Kind == OutOfOrder }
+	if len(faults) == 0 || o.Roots != nil && !slices.ContainsFunc(faults, func(f Fault) bool { return !gap(f) }) {
+		faults = append(faults, c.verify(o)...)
 	}
-	return c.verify(o)
+	return faults
+}
+
+// maxRSABits is the longest RSA key whose signatures are verified: the work grows with
+// the square of the length, and anybody can send a long one.
+const maxRSABits = 8192
+
+// unfit says what keeps a chain from being looked at further: a certificate that
+// stands twice, one with a critical extension that nobody here understands, an RSA key
+// without measure.
+func (c Chain) unfit() []Fault {
+	var faults []Fault
+	for i, certificate := range c {
+		if slices.ContainsFunc(c[:i], certificate.Equal) {
+			faults = append(faults, Fault{NotAcceptable, i, "stands there twice"})
+		}
+		if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+			faults = append(faults, Fault{NotAcceptable, i, fmt.Sprintf("has an RSA key of %d bits, %d are looked at", key.N.BitLen(), maxRSABits)})
+		}
+		if len(certificate.UnhandledCriticalExtensions) > 0 {
+			faults = append(faults, Fault{NotAcceptable, i, fmt.Sprintf("has the critical extension %v, which is not understood", certificate.UnhandledCriticalExtensions[0])})
+		}
+	}
+	return faults
 }
 
 func (c Chain) validAt(i int, now time.Time) []Fault {
@@ -110,13 +141,9 @@ func (c Chain) issuedByNext(i int) []Fault {
 	case parent.KeyUsage != 0 && parent.KeyUsage&x509.KeyUsageCertSign == 0:
 		faults = append(faults, Fault{MayNotSign, i + 1, "may not issue certificates: its key usage lacks keyCertSign"})
 	}
-	// Certificates 1 to i are CAs below this one; self-issued ones do not count.
-	below := 0
-	for _, ca := range c[1 : i+1] {
-		if !bytes.Equal(ca.RawIssuer, ca.RawSubject) {
-			below++
-		}
-	}
+	// Certificates 1 to i are CAs below this one. Self-issued ones are counted, as
+	// crypto/x509 does; RFC 5280, Section 6.1.4 (l), would let them pass.
+	below := i
 	if limited := parent.MaxPathLen > 0 || parent.MaxPathLenZero; limited && below > parent.MaxPathLen {
 		faults = append(faults, Fault{TooLong, i + 1, fmt.Sprintf("allows %d CAs below it, and there are %d", parent.MaxPathLen, below)})
 	}

@@ -8,6 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -190,8 +193,55 @@ func TestFaultsAreSentences(t *testing.T) {
 
 func TestLongChainsAreNotLookedAt(t *testing.T) {
 	root := certificatetest.NewRoot(t)
+	cas := []*certificatetest.CA{root}
+	for len(cas) < certificate.MaxLength {
+		cas = append(cas, cas[len(cas)-1].Sub(t, fmt.Sprint("sub ", len(cas))))
+	}
+	chain := certificate.Chain{cas[len(cas)-1].Issue(t, certificatetest.NewKey(t).Public())}
+	for _, ca := range slices.Backward(cas) {
+		chain = append(chain, ca.Certificate)
+	}
+	wantFaults(t, chain[:certificate.MaxLength], nil, 0)
+	wantFaults(t, chain, nil, certificate.MaxLength, certificate.NotAcceptable)
+}
+
+func TestACertificateStandsOnce(t *testing.T) {
+	root := certificatetest.NewRoot(t)
 	leaf := root.Issue(t, certificatetest.NewKey(t).Public())
-	chain := append(certificate.Chain{leaf}, slices.Repeat(certificate.Chain{root.Certificate}, certificate.MaxLength-1)...)
-	wantFaults(t, chain, nil, 0)
-	wantFaults(t, append(chain, root.Certificate), nil, certificate.MaxLength, certificate.NotAcceptable)
+	wantFaults(t, certificate.Chain{leaf, root.Certificate, root.Certificate}, nil, 2, certificate.NotAcceptable)
+}
+
+// A chain in the wrong order has still to lead to a root: an unrelated certificate
+// behind a stranger's is no way there.
+func TestAGapDoesNotHideAnUnknownRoot(t *testing.T) {
+	root, stranger := certificatetest.NewRoot(t), certificatetest.NewRoot(t, func(c *x509.Certificate) { c.Subject.CommonName = "stranger" })
+	leaf := stranger.Issue(t, certificatetest.NewKey(t).Public())
+	wantFaults(t, certificate.Chain{leaf, root.Certificate}, pool(root), 0, certificate.OutOfOrder, certificate.UnknownRoot)
+	sub := root.Sub(t, "sub")
+	leaf = sub.Issue(t, certificatetest.NewKey(t).Public())
+	wantFaults(t, certificate.Chain{leaf, root.Certificate, sub.Certificate}, pool(root), 0, certificate.OutOfOrder, certificate.OutOfOrder)
+}
+
+// Signatures of keys without measure are not verified: that takes minutes.
+func TestLongRSAKeysAreNotUsed(t *testing.T) {
+	root := certificatetest.NewRoot(t)
+	long := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1<<18, 1), E: 65537}
+	sub := root.Issue(t, long, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true })
+	leaf := root.Issue(t, certificatetest.NewKey(t).Public())
+	wantFaults(t, certificate.Chain{leaf, sub}, nil, 1, certificate.NotAcceptable)
+}
+
+func TestNoKeyIsNotCertified(t *testing.T) {
+	if (certificate.Chain{&x509.Certificate{}}).Certifies(nil) {
+		t.Error("Certifies(nil) = true, want false")
+	}
+}
+
+func TestUnknownCriticalExtensions(t *testing.T) {
+	root := certificatetest.NewRoot(t)
+	sub := root.Sub(t, "sub", func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
+	})
+	leaf := sub.Issue(t, certificatetest.NewKey(t).Public())
+	wantFaults(t, certificate.Chain{leaf, sub.Certificate}, nil, 1, certificate.NotAcceptable)
 }

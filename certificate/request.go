@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/mail"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -68,6 +69,18 @@ func (r Request) DER(key crypto.Signer) ([]byte, error) {
 	return der, nil
 }
 
+var (
+	// dnsName is a name as certificates carry it (RFC 5280, Section 4.2.1.6), with a
+	// star for its first label (RFC 6125, Section 6.4.3) and underscores, which are
+	// common.
+	dnsName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$`)
+	country = regexp.MustCompile(`^[A-Za-z]{2}$`)
+)
+
+func ascii(text string) bool {
+	return strings.IndexFunc(text, func(c rune) bool { return c >= utf8.RuneSelf }) < 0
+}
+
 // Check reports what no certificate can be asked for: nobody at all, or a name
 // that is not of its kind.
 func (r Request) Check() error {
@@ -75,12 +88,12 @@ func (r Request) Check() error {
 		return errors.New("there is neither a subject nor an alternative name")
 	}
 	for _, name := range r.DNSNames {
-		if name == "" || strings.ContainsFunc(name, func(c rune) bool { return c > '~' || strings.ContainsRune(" /@:,", c) }) {
+		if !dnsName.MatchString(name) || len(name) > 253 {
 			return fmt.Errorf("%q is not a DNS name", name)
 		}
 	}
 	for _, text := range r.Emails {
-		if a, err := mail.ParseAddress(text); err != nil || a.Address != text {
+		if a, err := mail.ParseAddress(text); err != nil || a.Address != text || !ascii(text) {
 			return fmt.Errorf("%q is not an e-mail address", text)
 		}
 	}
@@ -177,14 +190,12 @@ func parseAttribute(pair string) (pkix.AttributeTypeAndValue, error) {
 	switch {
 	case value == "":
 		return none, fmt.Errorf("the value of %s is empty", name)
-	case id.Equal(attributes["C"]) && len(value) != 2:
+	case id.Equal(attributes["C"]) && !country.MatchString(value):
 		return none, fmt.Errorf("the country %q is not two letters", value)
 	}
 	if id.Equal(oidDC) || id.Equal(oidEmail) { // IA5String: RFC 4519, Section 2.4; RFC 2985, Section 5.2.1
-		for i := range len(value) {
-			if value[i] >= utf8.RuneSelf {
-				return none, fmt.Errorf("the value of %s is not ASCII", name)
-			}
+		if !ascii(value) {
+			return none, fmt.Errorf("the value of %s is not ASCII", name)
 		}
 		return pkix.AttributeTypeAndValue{Type: id, Value: asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(value)}}, nil
 	}

@@ -65,6 +65,11 @@ func TestRequestIsRefused(t *testing.T) {
 		"nobody":      {},
 		"no DNS name": {DNSNames: []string{"https://a.example"}},
 		"no address":  {Emails: []string{"Alice <a@a.example>"}},
+		"two dots":    {DNSNames: []string{"a..b"}},
+		"newline":     {DNSNames: []string{"a.example\n"}},
+		"shell":       {DNSNames: []string{"$(x).example"}},
+		"star within": {DNSNames: []string{"a.*.example"}},
+		"no ASCII":    {Emails: []string{"jürg@a.example"}},
 		"no URI":      {URIs: []string{"a.example"}},
 	} {
 		if _, err := r.DER(key); err == nil {
@@ -86,7 +91,7 @@ func TestParseName(t *testing.T) {
 		"CN=Jürg,ST=Zürich":                "CN=Jürg,ST=Zürich",
 		"SERIALNUMBER=1234,O=Example":      "SERIALNUMBER=1234,O=Example",
 		"CN=alice+SERIALNUMBER=7,O=A":      "CN=alice+SERIALNUMBER=7,O=A",
-		"OU=Devices,OU=Messaging,O=A,C=A1": "OU=Devices,OU=Messaging,O=A,C=A1",
+		"OU=Devices,OU=Messaging,O=A,C=CH": "OU=Devices,OU=Messaging,O=A,C=CH",
 	} {
 		name, err := certificate.ParseName(text)
 		if err != nil {
@@ -105,7 +110,7 @@ func TestParseName(t *testing.T) {
 
 func TestParseNameRefuses(t *testing.T) {
 	for _, text := range []string{"alice", "=alice", "CN=", "CN= ", "XX=a", "CN=a,", "CN=a,,O=b", `CN=a\`, `CN=a\g`, `CN=a\C`, "CN=#0500",
-		"CN=a;O=b", `CN="a"`, "C=CHE", "CN=\xff", `CN=\FF`, "DC=ü", "9.9.9=a", "1.a=b", "CN=a\x00b", "CN=a+"} {
+		"CN=a;O=b", `CN="a"`, "C=CHE", "C=1!", "C=é", "CN=\xff", `CN=\FF`, "DC=ü", "9.9.9=a", "1.a=b", "CN=a\x00b", "CN=a+"} {
 		if name, err := certificate.ParseName(text); err == nil {
 			t.Errorf("ParseName(%q) = %v, want an error", text, name)
 		}
@@ -144,6 +149,8 @@ func TestParsePEM(t *testing.T) {
 		"nothing":     "",
 		"DER":         string(leaf.Raw),
 		"private key": block("CERTIFICATE", leaf.Raw) + block("PRIVATE KEY", []byte{1}),
+		"cut short":   block("CERTIFICATE", leaf.Raw) + block("CERTIFICATE", root.Certificate.Raw)[:200],
+		"key damaged": block("CERTIFICATE", leaf.Raw) + "-----BEGIN PRIVATE KEY-----\n*\n-----END PRIVATE KEY-----\n",
 		"damaged":     block("CERTIFICATE", leaf.Raw[:40]),
 	} {
 		if _, err := certificate.ParsePEM([]byte(text)); !errors.Is(err, certificate.ErrMalformed) {

@@ -69,6 +69,10 @@ func Register(e Experiment) error {
 	switch {
 	case e.ID == 0 || int(e.ID) <= len(table):
 		return fmt.Errorf("cipher suite %d is one of RFC 9420", uint16(e.ID))
+	case e.ID&0x0F0F == 0x0A0A && e.ID>>12 == e.ID>>4&0xF && e.ID < 0xF000:
+		return fmt.Errorf("cipher suite 0x%04X is a GREASE value (RFC 9420, Section 13.5), and stands for none", uint16(e.ID))
+	case isNumber(e.Name):
+		return fmt.Errorf("cipher suite %d is called %q, which reads as the number of one", uint16(e.ID), e.Name)
 	case strings.TrimSpace(e.Name) == "":
 		return fmt.Errorf("cipher suite %d has no name", uint16(e.ID))
 	case !okKEM:
@@ -98,6 +102,11 @@ func Register(e Experiment) error {
 	next[suite.ID] = suite
 	experimental.Store(&next)
 	return nil
+}
+
+func isNumber(name string) bool {
+	_, err := parseNumber(name)
+	return err == nil
 }
 
 func unknownPart[T any](what, name string, known map[string]T) error {

@@ -44,6 +44,8 @@ func TestRegisterRefuses(t *testing.T) {
 	for want, change := range map[string]func(*ciphersuite.Experiment){
 		"one of RFC 9420":                  func(e *ciphersuite.Experiment) { e.ID = 7 },
 		"suite 0 is one of RFC 9420":       func(e *ciphersuite.Experiment) { e.ID = 0 },
+		"reads as the number of one":       func(e *ciphersuite.Experiment) { e.Name = "0x2" },
+		"is a GREASE value":                func(e *ciphersuite.Experiment) { e.ID, e.Name = 0x1A1A, "GREASED" },
 		"has no name":                      func(e *ciphersuite.Experiment) { e.Name = " " },
 		"number or the name is taken":      func(e *ciphersuite.Experiment) { e.Name = "TEST_THIRD" },
 		"taken by 61602, TEST_OTHER":       func(e *ciphersuite.Experiment) { e.ID = 0xF0A3 },

@@ -117,7 +117,7 @@ type Rule struct {
 	Lenient Severity `json:"lenient"`
 }
 
-// Rules returns all rules, in the order in which Validate looks at them.
+// Rules returns all rules, in the order of the fields that they are about.
 func Rules() []Rule {
 	out := make([]Rule, len(rules))
 	for i, r := range rules {
@@ -126,8 +126,7 @@ func Rules() []Rule {
 	return out
 }
 
-// The rules that can be decided without a group, in the order in which they
-// are looked at.
+// The rules that can be decided without a group, by what they are about.
 var (
 	versionUnsupported = newRule("version-unsupported", vital, "RFC 9420, Section 10",
 		"the protocol version is not mls10")
