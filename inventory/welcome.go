@@ -1,12 +1,14 @@
 package inventory
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -19,6 +21,9 @@ var ErrNotOurs = errors.New("the Welcome is for none of the key packages in the 
 // WelcomeRequest asks to open a Welcome.
 type WelcomeRequest struct {
 	Welcome *keypackage.Welcome
+	// Identity chooses among several key packages that the Welcome is for; it may be
+	// empty.
+	Identity string
 	// PSK and RatchetTree are as in welcome.Options.
 	PSK         func(welcome.PSKID) ([]byte, bool)
 	RatchetTree []byte
@@ -45,53 +50,84 @@ func (o *OpenedWelcome) Clear() {
 	}
 }
 
-// OpenWelcome opens a Welcome with the key package that it is for. The key package is
-// reserved before its private keys are unsealed, for this Welcome and until r.Until;
-// where the Welcome does not open, the reservation ends and nothing has changed. What
-// follows is Confirm, or Release.
+// OpenWelcome opens a Welcome with the key package that it is for, and reserves the key
+// package for this Welcome until r.Until. Nothing is written before the Welcome has
+// opened: one that does not changes nothing, whoever sent it. Of two that open at once with
+// one key package, one is returned. What follows is Confirm, or Release.
 //
 // A Welcome may be opened again while its reservation lasts, and after it: a caller
-// that was killed loses nothing. The error is ErrNotOurs, store.ErrReserved,
-// store.ErrConsumed, or that of welcome.Open.
+// that was killed loses nothing. Where a Welcome is for several key packages of the
+// store, those are passed over that are consumed or reserved for another. The error is
+// ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrExpired, or that of
+// welcome.Open.
 func (inv *Inventory) OpenWelcome(ctx context.Context, r WelcomeRequest) (*OpenedWelcome, error) {
-	ref, err := inv.addressee(ctx, r.Welcome)
+	record, err := inv.addressee(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	before, err := inv.Store.KeyPackage(ctx, ref)
+	opened, err := inv.openWith(ctx, &record, r)
 	if err != nil {
 		return nil, err
 	}
-	digest := welcomeDigest(r.Welcome)
-	record, err := inv.Store.Reserve(ctx, ref, digest, r.Until, r.Now)
+	opened.Record, err = inv.Store.Reserve(ctx, record.Ref, WelcomeDigest(r.Welcome), r.Until, r.Now)
 	if err != nil {
+		opened.Clear()
 		return nil, fmt.Errorf("reserve the key package of the Welcome: %w", err)
-	}
-	opened, err := inv.openReserved(ctx, &record, r)
-	if err != nil {
-		// A reservation that was there before is somebody's who has opened it.
-		if before.State != store.Reserved {
-			err = errors.Join(err, inv.Store.Release(context.WithoutCancel(ctx), ref))
-		}
-		return nil, err
 	}
 	return opened, nil
 }
 
-// addressee returns the first ref of a Welcome that the store has.
-func (inv *Inventory) addressee(ctx context.Context, w *keypackage.Welcome) (keypackage.Ref, error) {
-	for _, s := range w.Secrets {
-		switch refs, err := inv.Store.FindRefs(ctx, s.NewMember, s.NewMember, 1); {
+// addressee returns the first key package of the store that a Welcome is for and that
+// may be opened with it; where there is none, the error says what the first is.
+func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.KeyPackage, error) {
+	suite, ok := ciphersuite.Lookup(r.Welcome.CipherSuite)
+	if !ok {
+		return store.KeyPackage{}, fmt.Errorf("%w: its cipher suite %v is not known", ErrNotOurs, r.Welcome.CipherSuite)
+	}
+	digest := WelcomeDigest(r.Welcome)
+	seen := make(map[string]bool)
+	var refused error
+	for _, s := range r.Welcome.Secrets {
+		if len(s.NewMember) != suite.Nh || seen[string(s.NewMember)] {
+			continue // no ref of the suite, or one that was looked for already
+		}
+		seen[string(s.NewMember)] = true
+		record, err := inv.Store.KeyPackage(ctx, s.NewMember)
+		switch {
+		case errors.Is(err, store.ErrNotFound) || err == nil && r.Identity != "" && record.Identity != r.Identity:
+			continue
 		case err != nil:
-			return nil, fmt.Errorf("find the key package of the Welcome: %w", err)
-		case len(refs) == 1:
-			return refs[0], nil
+			return record, fmt.Errorf("find the key package of the Welcome: %w", err)
+		}
+		fault := openable(&record, digest, r.Now)
+		if fault == nil {
+			return record, nil
+		}
+		if refused == nil {
+			refused = fmt.Errorf("key package %v: %w", keypackage.Ref(record.Ref), fault)
 		}
 	}
-	return nil, ErrNotOurs
+	if refused == nil {
+		refused = ErrNotOurs
+	}
+	return store.KeyPackage{}, refused
 }
 
-func (inv *Inventory) openReserved(ctx context.Context, record *store.KeyPackage, r WelcomeRequest) (*OpenedWelcome, error) {
+// openable says what keeps a key package from being opened with the Welcome that has
+// the digest. Reserve decides; this only chooses.
+func openable(record *store.KeyPackage, digest []byte, now time.Time) error {
+	switch {
+	case record.State == store.Consumed:
+		return store.ErrConsumed
+	case record.State == store.Expired:
+		return store.ErrExpired
+	case record.State == store.Reserved && !bytes.Equal(record.WelcomeDigest, digest) && now.Before(record.ReservedUntil):
+		return fmt.Errorf("%w until %s", store.ErrReserved, record.ReservedUntil.Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r WelcomeRequest) (*OpenedWelcome, error) {
 	kp, err := Public(record)
 	if err != nil {
 		return nil, err
@@ -105,34 +141,31 @@ func (inv *Inventory) openReserved(ctx context.Context, record *store.KeyPackage
 		keys.Clear()
 		return nil, fmt.Errorf("open the Welcome for key package %v: %w", keypackage.Ref(record.Ref), err)
 	}
-	return &OpenedWelcome{Opened: opened, Record: *record, Keys: keys}, nil
+	return &OpenedWelcome{Opened: opened, Keys: keys}, nil
 }
 
-// Confirm ends the life of a key package that was opened: its private keys are
-// erased, and no Welcome opens with it again. One of last resort is only counted.
-// The error is store.ErrNotFound or store.ErrState.
-func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, now time.Time) error {
-	record, err := inv.Store.KeyPackage(ctx, ref)
-	if err != nil {
-		return fmt.Errorf("confirm key package %v: %w", ref, err)
-	}
-	if err := inv.Store.Consume(ctx, ref, record.WelcomeDigest, now); err != nil {
+// Confirm ends the life of a key package that was opened with the Welcome of this
+// digest: its private keys are erased, and no Welcome opens with it again. One of last
+// resort is only counted. The error is store.ErrNotFound, or store.ErrState where it is
+// not reserved for that Welcome.
+func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
+	if err := inv.Store.Consume(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	return nil
 }
 
-// Release gives a key package back that was opened and is not used after all. The
-// error is store.ErrNotFound or store.ErrState.
-func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref) error {
-	if err := inv.Store.Release(ctx, ref); err != nil {
+// Release gives a key package back that was opened with the Welcome of this digest and
+// is not used after all. Its errors are those of Confirm.
+func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []byte) error {
+	if err := inv.Store.Release(ctx, ref, digest); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil
 }
 
-// welcomeDigest names a Welcome: SHA-256 over the bare Welcome.
-func welcomeDigest(w *keypackage.Welcome) []byte {
+// WelcomeDigest names a Welcome: SHA-256 over the bare Welcome.
+func WelcomeDigest(w *keypackage.Welcome) []byte {
 	digest := sha256.Sum256(w.Bytes())
 	return digest[:]
 }

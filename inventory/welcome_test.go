@@ -16,7 +16,12 @@ import (
 // makeOne generates a key package of an identity.
 func makeOne(t *testing.T, f *fixture, id ciphersuite.ID, lastResort bool) *keypackage.KeyPackage {
 	t.Helper()
-	r := request(f.identity(t, "alice of suite "+id.String(), id), 1)
+	return makeOneAs(t, f, "alice of suite "+id.String(), id, lastResort)
+}
+
+func makeOneAs(t *testing.T, f *fixture, name string, id ciphersuite.ID, lastResort bool) *keypackage.KeyPackage {
+	t.Helper()
+	r := request(f.identity(t, name, id), 1)
 	r.LastResort = lastResort
 	var kp *keypackage.KeyPackage
 	_, err := f.inventory().Generate(t.Context(), r, func(batch []store.KeyPackage) (err error) {
@@ -73,7 +78,7 @@ func TestAWelcomeIsOpenedOnce(t *testing.T) {
 		}
 
 		ref := keypackage.Ref(opened.Record.Ref)
-		if err := f.inventory().Confirm(t.Context(), ref, now); err != nil {
+		if err := f.inventory().Confirm(t.Context(), ref, inventory.WelcomeDigest(w), now); err != nil {
 			t.Fatalf("Confirm() err = %v, want nil", err)
 		}
 		if record := wantState(t, f, kp, store.Consumed); len(record.Sealed) != 0 {
@@ -87,7 +92,7 @@ func TestAWelcomeIsOpenedOnce(t *testing.T) {
 		if _, err := f.inventory().PrivateKeys(t.Context(), ref); !errors.Is(err, store.ErrConsumed) {
 			t.Errorf("PrivateKeys() after Confirm() err = %v, want ErrConsumed", err)
 		}
-		if err := f.inventory().Confirm(t.Context(), ref, now); !errors.Is(err, store.ErrState) {
+		if err := f.inventory().Confirm(t.Context(), ref, inventory.WelcomeDigest(w), now); !errors.Is(err, store.ErrState) {
 			t.Errorf("Confirm() again err = %v, want ErrState", err)
 		}
 	}
@@ -117,16 +122,24 @@ func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) {
 	if _, err := f.inventory().OpenWelcome(t.Context(), ask(good)); err != nil {
 		t.Fatalf("OpenWelcome() err = %v, want nil", err)
 	}
-	// A forged one does not end the reservation of the good one.
-	if _, err := f.inventory().OpenWelcome(t.Context(), ask(forged)); !errors.Is(err, store.ErrReserved) {
-		t.Errorf("OpenWelcome() of a forged one err = %v, want ErrReserved", err)
+	// A forged one does not end the reservation of the good one, nor take its place
+	// once its time has come.
+	for _, at := range []time.Time{now, now.Add(time.Hour)} {
+		late := ask(forged)
+		late.Now, late.Until = at, at.Add(time.Minute)
+		if _, err := f.inventory().OpenWelcome(t.Context(), late); !errors.Is(err, store.ErrReserved) && !errors.Is(err, welcome.ErrForged) {
+			t.Errorf("OpenWelcome() of a forged one err = %v, want ErrReserved or ErrForged", err)
+		}
+		if record := wantState(t, f, kp, store.Reserved); string(record.WelcomeDigest) != string(inventory.WelcomeDigest(good)) {
+			t.Error("a forged Welcome took the reservation")
+		}
 	}
 	wantState(t, f, kp, store.Reserved)
 	ref, err := kp.Ref()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.inventory().Release(t.Context(), ref); err != nil {
+	if err := f.inventory().Release(t.Context(), ref, inventory.WelcomeDigest(good)); err != nil {
 		t.Errorf("Release() err = %v, want nil", err)
 	}
 	wantState(t, f, kp, store.Available)
@@ -136,15 +149,44 @@ func TestALastResortIsOpenedMoreThanOnce(t *testing.T) {
 	f := newFixture(t)
 	kp := makeOne(t, f, 2, true)
 	for range 2 {
-		opened, err := f.inventory().OpenWelcome(t.Context(), ask(welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)))
+		w := welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)
+		opened, err := f.inventory().OpenWelcome(t.Context(), ask(w))
 		if err != nil {
 			t.Fatalf("OpenWelcome() err = %v, want nil", err)
 		}
-		if err := f.inventory().Confirm(t.Context(), keypackage.Ref(opened.Record.Ref), now); err != nil {
+		if err := f.inventory().Confirm(t.Context(), keypackage.Ref(opened.Record.Ref), inventory.WelcomeDigest(w), now); err != nil {
 			t.Fatalf("Confirm() err = %v, want nil", err)
 		}
 	}
 	if record := wantState(t, f, kp, store.Available); record.Opened != 2 || len(record.Sealed) == 0 {
 		t.Errorf("a last resort is %+v, want it opened twice, with its keys", record)
+	}
+}
+
+// A Welcome may add several clients that one store looks after.
+func TestAWelcomeForTwoOfOurs(t *testing.T) {
+	f := newFixture(t)
+	alice, bob := makeOne(t, f, 2, false), makeOneAs(t, f, "bob", 2, false)
+	w := welcometest.NewGroup(t, suite(t, 2)).Welcome(alice, bob)
+	only := ask(w)
+	only.Identity = "bob"
+	opened, err := f.inventory().OpenWelcome(t.Context(), only)
+	if err != nil || opened.Record.Identity != "bob" {
+		t.Fatalf("OpenWelcome() for bob = %+v, %v", opened, err)
+	}
+	opened, err = f.inventory().OpenWelcome(t.Context(), ask(w))
+	if err != nil || opened.Record.Identity == "bob" {
+		t.Fatalf("OpenWelcome() = %+v, %v, want the first", opened, err)
+	}
+	if err := f.inventory().Confirm(t.Context(), keypackage.Ref(opened.Record.Ref), inventory.WelcomeDigest(w), now); err != nil {
+		t.Fatal(err)
+	}
+	opened, err = f.inventory().OpenWelcome(t.Context(), ask(w))
+	if err != nil || opened.Record.Identity != "bob" {
+		t.Errorf("OpenWelcome() after the first was consumed = %+v, %v, want bob's", opened, err)
+	}
+	only.Identity = "carol"
+	if _, err := f.inventory().OpenWelcome(t.Context(), only); !errors.Is(err, inventory.ErrNotOurs) {
+		t.Errorf("OpenWelcome() for carol err = %v, want ErrNotOurs", err)
 	}
 }

@@ -166,7 +166,8 @@ type Store interface {
 	// all or none. One that becomes published gets the time at, unless it has been
 	// published before. The error is ErrNotFound for an unknown ref, ErrState for
 	// a key package in another state: of two callers that move the same one out of
-	// a state, one wins.
+	// a state, one wins. What is moved from Pending to Published and was reserved
+	// meanwhile, or consumed, counts as moved: it was published, and fast.
 	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
 	// Reserve reserves a key package until a time for the Welcome with this digest,
 	// and returns it as it is then. One that is reserved already is reserved anew for
@@ -174,8 +175,9 @@ type Store interface {
 	// ErrNotFound, ErrReserved, ErrConsumed or ErrExpired.
 	Reserve(ctx context.Context, ref, digest []byte, until, now time.Time) (KeyPackage, error)
 	// Release ends a reservation: the key package is in the state again that it was
-	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved.
-	Release(ctx context.Context, ref []byte) error
+	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved for
+	// the Welcome with this digest.
+	Release(ctx context.Context, ref, digest []byte) error
 	// Consume ends a reservation for good: the key package becomes Consumed and its
 	// sealed keys are erased, in one transaction. One of last resort is counted as
 	// opened instead, and is in the state again that it was reserved from. The error is

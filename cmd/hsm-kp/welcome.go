@@ -13,6 +13,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
@@ -30,14 +31,14 @@ func welcomeCommand(u *ui) *cli.Command {
 			welcomeEndCommand(u, "confirm", "erase the private keys of a key package whose Welcome was opened",
 				`The member exists: its key package must never open another Welcome. One of last
 resort is only counted, and stays.`,
-				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref) error {
-					return inv.Confirm(ctx, ref, time.Now())
+				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref, digest []byte) error {
+					return inv.Confirm(ctx, ref, digest, time.Now())
 				}),
 			welcomeEndCommand(u, "release", "give back a key package whose Welcome is not used after all",
 				`The key package is in the state again in which it was before the Welcome was opened.
 Whoever has the secrets of the Welcome keeps them.`,
-				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref) error {
-					return inv.Release(ctx, ref)
+				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref, digest []byte) error {
+					return inv.Release(ctx, ref, digest)
 				}),
 		},
 		Action: func(c *cli.Context) error {
@@ -57,7 +58,8 @@ func welcomeOpenCommand(u *ui) *cli.Command {
 		Description: `Takes a Welcome as an MLSMessage or bare, raw, in hexadecimal or in base64, and finds
 the key package that it is for. The key package is reserved while somebody makes a
 member of what is printed; then "hsm-kp welcome confirm REF" erases its private keys, or
-"hsm-kp welcome release REF" gives it back. The reservation ends by itself after
+"hsm-kp welcome release REF" gives it back; with --welcome DIGEST they do so only if nobody
+else has taken it since. The reservation ends by itself after
 welcome.reservation of the config; until then no other Welcome opens with the key package, and
 the same one opens again. --consume does both steps at once.
 
@@ -75,6 +77,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "psk", Usage: "an external pre-shared key: `ID=FILE`, the id in hexadecimal; may be repeated"},
 			&cli.StringFlag{Name: "ratchet-tree", Usage: "the group's ratchet tree from `FILE`, raw, where the Welcome does not carry it"},
+			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "open it as `NAME`, where it is for several identities"},
 			&cli.BoolFlag{Name: "consume", Usage: "erase the private keys once all is printed"},
 			jsonFlag,
 		},
@@ -93,13 +96,16 @@ Examples:
 }
 
 // welcomeEndCommand makes a command that ends a reservation.
-func welcomeEndCommand(u *ui, name, usage, description string, end func(context.Context, *inventory.Inventory, keypackage.Ref) error) *cli.Command {
+func welcomeEndCommand(u *ui, name, usage, description string, end func(context.Context, *inventory.Inventory, keypackage.Ref, []byte) error) *cli.Command {
 	return &cli.Command{
 		Name:        name,
 		Usage:       usage,
 		ArgsUsage:   "REF",
 		Description: description + "\n\nExamples:\n   hsm-kp welcome " + name + " 3f9a61c2",
-		Flags:       []cli.Flag{jsonFlag},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "welcome", Usage: "only if it is reserved for the Welcome with this `DIGEST`, or its first digits"},
+			jsonFlag,
+		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, "REF"); err != nil {
 				return err
@@ -114,11 +120,17 @@ func welcomeEndCommand(u *ui, name, usage, description string, end func(context.
 			if err != nil {
 				return err
 			}
-			if err := end(c.Context, inv, ref); err != nil {
-				return err
-			}
 			record, err := e.store.KeyPackage(c.Context, ref)
 			if err != nil {
+				return err
+			}
+			if want := strings.ToLower(c.String("welcome")); !strings.HasPrefix(hex.EncodeToString(record.WelcomeDigest), want) {
+				return fmt.Errorf("%s: key package %v: %w: it is not reserved for the Welcome %s", name, ref, store.ErrState, want)
+			}
+			if err := end(c.Context, inv, ref, record.WelcomeDigest); err != nil {
+				return err
+			}
+			if record, err = e.store.KeyPackage(c.Context, ref); err != nil {
 				return err
 			}
 			if c.Bool("json") {
@@ -139,7 +151,7 @@ func (e *env) openWelcome(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	request := inventory.WelcomeRequest{Welcome: w, PSK: psk, Now: time.Now()}
+	request := inventory.WelcomeRequest{Welcome: w, Identity: c.String("identity"), PSK: psk, Now: time.Now()}
 	request.Until = request.Now.Add(time.Duration(e.config.Welcome.Reservation))
 	if path := c.String("ratchet-tree"); path != "" {
 		if request.RatchetTree, err = readInput(e.ui, path, maxWelcomeBytes); err != nil {
@@ -169,7 +181,7 @@ func (e *env) openWelcome(c *cli.Context) error {
 	case err != nil:
 		return err
 	case c.Bool("consume"):
-		return inv.Confirm(context.WithoutCancel(c.Context), ref, time.Now())
+		return inv.Confirm(context.WithoutCancel(c.Context), ref, opened.Record.WelcomeDigest, time.Now())
 	}
 	e.ui.notef("reserved until %s: `hsm-kp welcome confirm %.16v` or `hsm-kp welcome release %.16v`",
 		opened.Record.ReservedUntil.Format(time.RFC3339), ref, ref)
@@ -188,6 +200,7 @@ type welcomeJSON struct {
 	EncryptionKey      string `json:"encryption_private_key,omitempty"`
 	EpochAuthenticator string `json:"epoch_authenticator"`
 	SignatureVerified  bool   `json:"signature_verified"`
+	WelcomeDigest      string `json:"welcome_digest"` // SHA-256 of the bare Welcome
 	GroupInfo          string `json:"group_info"`
 }
 
@@ -203,6 +216,7 @@ func (e *env) welcomeOf(o *inventory.OpenedWelcome) welcomeJSON {
 		PathSecret:         hex.EncodeToString(o.PathSecret),
 		EpochAuthenticator: hex.EncodeToString(o.EpochAuthenticator),
 		SignatureVerified:  o.SignatureVerified,
+		WelcomeDigest:      hex.EncodeToString(o.Record.WelcomeDigest),
 		GroupInfo:          hex.EncodeToString(o.GroupInfo.Bytes()),
 	}
 	if e.config.Unwrap.Allow {
@@ -228,6 +242,7 @@ func (w *welcomeJSON) print(u *ui) {
 	}
 	u.printf("epoch_authenticator     %s\n", w.EpochAuthenticator)
 	u.printf("signature_verified      %v\n", w.SignatureVerified)
+	u.printf("welcome_digest          %s\n", w.WelcomeDigest)
 	u.printf("group_info              %s\n", w.GroupInfo)
 }
 
@@ -238,20 +253,31 @@ func readWelcome(u *ui, name string) (*keypackage.Welcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	w, err := decodeWelcome(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return w, nil
+}
+
+// decodeWelcome takes what begins with no zero byte, and is no text, for raw: the number
+// of an experimental cipher suite may begin so. A bare Welcome of suite 1 begins like an
+// MLSMessage.
+func decodeWelcome(data []byte) (*keypackage.Welcome, error) {
 	raw, _, err := decodeText(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", name, errNotWelcome, err)
+		raw = data
 	}
 	message, messageErr := keypackage.ParseMessage(raw)
-	if messageErr == nil {
-		if message.WireFormat != keypackage.WireFormatWelcome {
-			return nil, fmt.Errorf("%s: %w: it is an MLSMessage that holds %v", name, errNotWelcome, message.WireFormat)
-		}
+	if messageErr == nil && message.WireFormat == keypackage.WireFormatWelcome {
 		raw = message.Body
 	}
 	w, err := keypackage.ParseWelcome(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", name, errNotWelcome, err)
+	switch {
+	case err != nil && messageErr == nil && message.WireFormat != keypackage.WireFormatWelcome:
+		return nil, fmt.Errorf("%w: it is an MLSMessage that holds %v", errNotWelcome, message.WireFormat)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNotWelcome, err)
 	}
 	return w, nil
 }

@@ -182,6 +182,11 @@ func move(ctx context.Context, tx *sql.Tx, ref []byte, from []store.State, to st
 	if err := tx.QueryRowContext(ctx, "SELECT state FROM key_packages WHERE ref = ?", ref).Scan(&state); err != nil {
 		return err
 	}
+	if to == store.Published && slices.Contains(from, store.Pending) && (state == store.Reserved || state == store.Consumed) {
+		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
+			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE ref = ?`, published, string(store.Pending), string(to), ref)
+		return err
+	}
 	if !slices.Contains(from, state) {
 		return fmt.Errorf("%w: it is %s", store.ErrState, state)
 	}

@@ -39,8 +39,8 @@ func (s *Store) Reserve(ctx context.Context, ref, digest []byte, until, now time
 }
 
 // Release implements store.Store.
-func (s *Store) Release(ctx context.Context, ref []byte) error {
-	return s.endReservation(ctx, ref, nil, `UPDATE key_packages SET state = reserved_from, reserved_from = NULL, reserved_until = NULL,
+func (s *Store) Release(ctx context.Context, ref, digest []byte) error {
+	return s.endReservation(ctx, ref, digest, `UPDATE key_packages SET state = reserved_from, reserved_from = NULL, reserved_until = NULL,
 		welcome_digest = NULL WHERE ref = @ref`)
 }
 
@@ -56,8 +56,8 @@ func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) e
 		sql.Named("consumed", string(store.Consumed)), sql.Named("at", seconds(at)))
 }
 
-// endReservation runs an update on a key package that is reserved: for the Welcome
-// with the digest, where there is one.
+// endReservation runs an update on a key package that is reserved for the Welcome with
+// the digest.
 func (s *Store) endReservation(ctx context.Context, ref, digest []byte, update string, args ...any) error {
 	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		was, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
@@ -66,7 +66,7 @@ func (s *Store) endReservation(ctx context.Context, ref, digest []byte, update s
 			return fmt.Errorf("key package %x: %w", ref, err)
 		case was.State != store.Reserved:
 			return fmt.Errorf("key package %x: %w: it is %s", ref, store.ErrState, was.State)
-		case digest != nil && !bytes.Equal(was.WelcomeDigest, digest):
+		case !bytes.Equal(was.WelcomeDigest, digest):
 			return fmt.Errorf("key package %x: %w: it is reserved for another Welcome", ref, store.ErrState)
 		}
 		_, err = tx.ExecContext(ctx, update, append(args, sql.Named("ref", ref))...)

@@ -42,6 +42,7 @@ func Run(t *testing.T, open Open) {
 		"publishing is done once":        publishingOnce,
 		"reserving":                      reserving,
 		"consuming":                      consuming,
+		"publishing what is reserved":    publishingWhatIsReserved,
 		"a last resort is not consumed":  lastResort,
 		"reserving is done once":         reservingOnce,
 		"sweeping":                       sweeping,
@@ -412,8 +413,8 @@ func reserving(t *testing.T, f *fixture) {
 	check(t, "Move", f.Move(t.Context(), [][]byte{ref(1)}, []store.State{store.Available}, store.Published, made), nil)
 	_, err := f.Reserve(t.Context(), ref(9), []byte("w1"), made.Add(time.Minute), made)
 	check(t, "Reserve of an unknown one", err, store.ErrNotFound)
-	check(t, "Release of an unknown one", f.Release(t.Context(), ref(9)), store.ErrNotFound)
-	check(t, "Release of one that is not reserved", f.Release(t.Context(), ref(0)), store.ErrState)
+	check(t, "Release of an unknown one", f.Release(t.Context(), ref(9), []byte("w1")), store.ErrNotFound)
+	check(t, "Release of one that is not reserved", f.Release(t.Context(), ref(0), []byte("w1")), store.ErrState)
 	for i, from := range []store.State{store.Available, store.Published} {
 		r := ref(uint64(i))
 		got, err := f.Reserve(t.Context(), r, []byte("w1"), made.Add(time.Minute), made)
@@ -428,11 +429,35 @@ func reserving(t *testing.T, f *fixture) {
 		_, err = f.Reserve(t.Context(), r, []byte("w2"), made.Add(time.Hour), made.Add(2*time.Minute))
 		check(t, "Reserve once its time has come", err, nil)
 		check(t, "Move out of a reservation", f.Move(t.Context(), [][]byte{r}, []store.State{store.Available, store.Published}, store.Published, made), store.ErrState)
-		check(t, "Release", f.Release(t.Context(), r), nil)
+		check(t, "Release for the Welcome before", f.Release(t.Context(), r, []byte("w1")), store.ErrState)
+		check(t, "Release", f.Release(t.Context(), r, []byte("w2")), nil)
 		k := state(t, f, r, from, true)
 		if k.WelcomeDigest != nil || !k.ReservedUntil.IsZero() {
 			t.Errorf("after Release() it is %+v, want nothing of a reservation", k)
 		}
+	}
+}
+
+// A Welcome may come between the file and its record.
+func publishingWhatIsReserved(t *testing.T, f *fixture) {
+	furnish(t, f)
+	b := batch(0, 3)
+	for i := range b {
+		b[i].State = store.Pending
+	}
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	for _, r := range []uint64{0, 1} {
+		_, err := f.Reserve(t.Context(), ref(r), []byte("w"), made.Add(time.Hour), made)
+		check(t, "Reserve", err, nil)
+	}
+	check(t, "Consume", f.Consume(t.Context(), ref(1), []byte("w"), made), nil)
+	check(t, "Move", f.Move(t.Context(), [][]byte{ref(0), ref(1), ref(2)}, []store.State{store.Pending}, store.Published, made), nil)
+	state(t, f, ref(0), store.Reserved, true)
+	state(t, f, ref(1), store.Consumed, false)
+	state(t, f, ref(2), store.Published, true)
+	check(t, "Release", f.Release(t.Context(), ref(0), []byte("w")), nil)
+	if k := state(t, f, ref(0), store.Published, true); !k.PublishedAt.Equal(made) {
+		t.Errorf("published at %v, want %v", k.PublishedAt, made)
 	}
 }
 
@@ -449,7 +474,7 @@ func consuming(t *testing.T, f *fixture) {
 		t.Errorf("after Consume() it is %+v, want the time and the Welcome", k)
 	}
 	check(t, "Consume again", f.Consume(t.Context(), ref(0), []byte("w1"), made), store.ErrState)
-	check(t, "Release of a consumed one", f.Release(t.Context(), ref(0)), store.ErrState)
+	check(t, "Release of a consumed one", f.Release(t.Context(), ref(0), []byte("w1")), store.ErrState)
 	_, err = f.Reserve(t.Context(), ref(0), []byte("w1"), made, made)
 	check(t, "Reserve of a consumed one", err, store.ErrConsumed)
 	state(t, f, ref(1), store.Available, true)
