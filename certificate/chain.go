@@ -46,6 +46,7 @@ func Parse(der [][]byte) (Chain, error) {
 // above all: it has no place in such a file. The error wraps ErrMalformed.
 func ParsePEM(text []byte) (Chain, error) {
 	var der [][]byte
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	begun := bytes.Count(text, []byte("-----BEGIN "))
 	for {
 		var block *pem.Block

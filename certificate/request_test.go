@@ -141,7 +141,7 @@ func TestParsePEM(t *testing.T) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
 	}
 	text := "subject: alice\n" + block("CERTIFICATE", leaf.Raw) + "\nissuer: root\n" + block("CERTIFICATE", root.Certificate.Raw)
-	chain, err := certificate.ParsePEM([]byte(text))
+	chain, err := certificate.ParsePEM([]byte("\ufeff" + text))
 	if err != nil || len(chain) != 2 || !bytes.Equal(chain.DER()[0], leaf.Raw) || !bytes.Equal(chain.DER()[1], root.Certificate.Raw) {
 		t.Errorf("ParsePEM() = %v, %v, want both certificates in order", chain, err)
 	}

@@ -191,7 +191,7 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		Identity:      r.Identity.Name,
 		Suite:         uint16(r.Identity.Suite.ID),
 		State:         state,
-		LastResort:    r.LastResort,
+		LastResort:    template.Unsigned().LastResort(), // asked for, or by its number in the policy
 		Custody:       CustodyWrapped,
 		WrappingKeyID: key.ID,
 		CreatedAt:     r.Now.UTC().Truncate(time.Second),

@@ -136,17 +136,24 @@ func refRange(prefix string) (lo, hi []byte, err error) {
 	return lo, append(hi, bytes.Repeat([]byte{0xFF}, maxRefBytes-len(hi))...), nil
 }
 
+// ErrSuiteUnknown reports a key package of a cipher suite that is neither in RFC 9420
+// nor registered.
+var ErrSuiteUnknown = errors.New("it is not known")
+
 // ErrMixedUp reports a record whose key package is not the one that its ref, or
 // its private keys, are of.
 var ErrMixedUp = errors.New("record was changed outside of hsm-kp: its parts are not of one key package")
 
 // Public returns the key package of a record. Its ref is computed anew: what
 // leaves the program is what the ref names. The error wraps ErrMixedUp where it
-// is not.
+// is not, or ErrSuiteUnknown.
 func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 	kp, err := keypackage.Parse(record.Public)
 	if err != nil {
 		return nil, fmt.Errorf("read stored key package %x: %w: %w", record.Ref, ErrMixedUp, err)
+	}
+	if _, ok := ciphersuite.Lookup(kp.CipherSuite); !ok {
+		return nil, fmt.Errorf("read stored key package %x: cipher suite %v: %w", record.Ref, kp.CipherSuite, ErrSuiteUnknown)
 	}
 	ref, err := kp.Ref()
 	if err != nil || !bytes.Equal(ref, record.Ref) || record.Suite != uint16(kp.CipherSuite) {

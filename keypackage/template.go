@@ -44,8 +44,7 @@ func (t *Template) check() error {
 		t.checkCapabilities(),
 		t.checkCredential(),
 		t.checkLifetime(),
-		checkExtensions("leaf_node.extensions", t.LeafExtensions, ExtensionType.allowedInLeafNode),
-		checkExtensions("extensions", t.Extensions, ExtensionType.allowedInKeyPackage),
+		CheckExtensions(t.LeafExtensions, t.Extensions),
 		t.checkSize(),
 	)
 }
@@ -97,6 +96,16 @@ func (t *Template) checkSize() error {
 		return fmt.Errorf("template has %d bytes, more than a vector can hold", size)
 	}
 	return nil
+}
+
+// CheckExtensions reports what RFC 9420 forbids in the extensions of a leaf node and of
+// a key package: types that may not stand there (Section 17.3), or stand twice (Section
+// 13.4).
+func CheckExtensions(leaf, outer []Extension) error {
+	return errors.Join(
+		checkExtensions("leaf_node.extensions", leaf, ExtensionType.allowedInLeafNode),
+		checkExtensions("extensions", outer, ExtensionType.allowedInKeyPackage),
+	)
 }
 
 func checkExtensions(where string, extensions []Extension, allowed func(ExtensionType) bool) error {

@@ -3,9 +3,9 @@
 //
 // A profile is a list of rules: findings of keypackage.Validate that the
 // implementation acts on, and rules of its own. What it says was seen with the
-// version that it names. tests/interop holds each rule of a profile that is Tried
-// against the implementation itself, in both directions: what the profile lets pass
-// is added, what it refuses is refused.
+// version that it names. tests/interop puts variants of a key package to each
+// implementation whose profile is Tried: what the profile lets pass is added, what it
+// refuses is refused. Where a variant breaks two rules, that does not say which counted.
 package profile
 
 import (

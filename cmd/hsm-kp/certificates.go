@@ -25,7 +25,7 @@ func certificatesOf(chain certificate.Chain) []certificateJSON {
 	out := make([]certificateJSON, len(chain))
 	for i, c := range chain {
 		out[i] = certificateJSON{
-			Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: c.SerialNumber.Text(16), Key: certificate.KeyName(c),
+			Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: fmt.Sprintf("%x", c.SerialNumber.Bytes()), Key: certificate.KeyName(c),
 			NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), DNSNames: c.DNSNames, Emails: c.EmailAddresses,
 		}
 		for _, u := range c.URIs {

@@ -138,10 +138,6 @@ func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, 
 // errNoIdentity reports a name that no identity has.
 var errNoIdentity = errors.New("there is no such identity")
 
-// errSuiteUnknown reports a suite that is neither in RFC 9420 nor enabled in the
-// config.
-var errSuiteUnknown = errors.New("it is not known")
-
 // openIdentity loads an identity and opens it.
 func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
 	record, err := e.identityRecord(ctx, name)
@@ -156,7 +152,7 @@ func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity
 func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity.Identity, error) {
 	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
 	if !ok {
-		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", record.Name, ciphersuite.ID(record.Suite), errSuiteUnknown)
+		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", record.Name, ciphersuite.ID(record.Suite), inventory.ErrSuiteUnknown)
 	}
 	credential, err := keypackage.ParseCredential(record.Credential)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 )
@@ -91,6 +92,15 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	out, err := openOutFolder(c.String("out"))
 	if err != nil {
 		return err
+	}
+	for _, ref := range refs { // what cannot be written is not moved
+		record, err := e.store.KeyPackage(c.Context, ref)
+		if err == nil {
+			_, err = inventory.Public(&record)
+		}
+		if err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
 	}
 	if err := e.store.Move(c.Context, refs, from, store.Pending, time.Now()); err != nil {
 		return fmt.Errorf("export: %w", err)

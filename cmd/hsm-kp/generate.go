@@ -121,7 +121,10 @@ func generatePolicy(c *cli.Context, cfg *config.Config) (identity.Policy, error)
 
 // parseExtension reads TYPE=HEX, where TYPE is decimal or hexadecimal after 0x.
 func parseExtension(text string) (keypackage.Extension, error) {
-	number, digits, _ := strings.Cut(text, "=")
+	number, digits, ok := strings.Cut(text, "=")
+	if !ok {
+		return keypackage.Extension{}, fmt.Errorf("%q is not TYPE=HEX; one without data ends in =", text)
+	}
 	t, err := parseCodePoint(number)
 	if err != nil {
 		return keypackage.Extension{}, err
@@ -157,6 +160,11 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	id, err := e.openIdentity(c.Context, c.String("identity"))
 	if err != nil {
 		return err
+	}
+	if id.Credential.Type == keypackage.CredentialX509 {
+		if policy.Roots, err = loadRoots(e.config.X509.Roots); err != nil {
+			return err
+		}
 	}
 	inv, err := e.inventory(c.Context)
 	if err != nil {
@@ -201,6 +209,9 @@ func (e *env) warn(id *identity.Identity, p identity.Policy, lastResort bool, pe
 	}
 	if end := time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(); end.Before(now.Add(p.Lifetime).Truncate(time.Second)) {
 		e.ui.warnf("the certificates of %q end at %s, and so do the key packages: %s", id.Name, end.Format(time.RFC3339), daysLeft(end, now))
+	}
+	if begin := time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(); begin.After(now.Add(-p.Backdate)) {
+		e.ui.warnf("the certificates of %q began at %s, and so do the key packages: peers whose clocks are behind may refuse them", id.Name, begin.Format(time.RFC3339))
 	}
 	kp := template.Unsigned()
 	findings := keypackage.ValidateUnsigned(kp, keypackage.Policy{Now: uint64(now.Unix())})

@@ -89,7 +89,7 @@ var hints = []struct {
 	{as[*identity.ChainError], "the file must have the identity's certificate first, then its issuer's, and so on; x509.roots in the config names the roots"},
 	{as[*identity.MissingError], "see key_packages.required_capabilities and capabilities in the config"},
 	{is(certificate.ErrKey), "make the identity with suite 1, 2, 3, 5 or 7"},
-	{is(errSuiteUnknown), "an experimental cipher suite is described under experimental in the config, and enabled there"},
+	{is(inventory.ErrSuiteUnknown), "an experimental cipher suite is described under experimental in the config, and enabled there"},
 	{is(inventory.ErrNoWrappingKey), "`hsm-kp init` makes one in the token"},
 	{is(errUnwrapRefused), "set it to true in the config if an MLS library outside is to hold the private keys"},
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},

@@ -34,7 +34,7 @@ func TestExitStatuses(t *testing.T) {
 		exitDone: {nil},
 		exitFailed: {
 			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
-			errNotKeyPackage, errSuiteUnknown, errNoSuite,
+			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -91,6 +92,9 @@ Examples:
 			suite, err := e.suite(c.String("suite"))
 			if err != nil {
 				return err
+			}
+			if c.Bool("x509") && suite.Signature == ciphersuite.ED448 {
+				return usagef("identity create: --x509: %v, and %v has Ed448 keys", certificate.ErrKey, suite.ID)
 			}
 			record, err := e.createIdentity(c.Context, newIdentity{
 				name: name, suite: suite, credential: c.String("credential"),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -59,6 +60,7 @@ Examples:
 			_, notAfter := chain.Validity()
 			u.printf("identity %q has %s now; the chain ends at %s, %s\n", record.Name, plural(len(chain), "certificate"),
 				notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
+			u.printf("%s, serial %x, issued by %s\n", printable(orNone(chain[0].Subject.String())), chain[0].SerialNumber.Bytes(), printable(orNone(chain[0].Issuer.String())))
 			return nil
 		},
 	}
@@ -85,10 +87,20 @@ func (e *env) importChain(ctx context.Context, name string, chain certificate.Ch
 	}
 	if roots == nil {
 		e.ui.warnf("the config names no x509.roots: nobody vouched for the end of the chain")
+		if end := chain[len(chain)-1]; !bytes.Equal(end.RawIssuer, end.RawSubject) {
+			e.ui.warnf("the chain ends with the certificate of %q, and peers must have that of its issuer, %q", end.Subject, end.Issuer)
+		}
 	}
 	inv, err := e.inventory(ctx)
 	if err != nil {
 		return record, err
+	}
+	counts, err := e.store.Count(ctx, name)
+	if err != nil {
+		return record, err
+	}
+	if n := counts[store.Available] + counts[store.Pending]; n > 0 {
+		e.ui.warnf("%s of %q that nobody has yet keep the credential that it had", plural(n, "key package"), name)
 	}
 	was := record.Stamp
 	record.Credential = keypackage.X509Credential(chain.DER()).Bytes()

@@ -31,9 +31,7 @@ Examples:
 			if err := wantArgs(c, "FILE"); err != nil {
 				return err
 			}
-			if err := knowSuites(c); err != nil {
-				return err
-			}
+			knowSuites(c, u)
 			kp, err := readKeyPackage(u, c.Args().First())
 			if err != nil {
 				return err

@@ -46,13 +46,15 @@ func registerSuites(cfg *config.Config) error {
 }
 
 // knowSuites makes the experimental suites of the config known to a command that
-// needs no config: where the command line or the environment names one.
-func knowSuites(c *cli.Context) error {
+// needs no config: where the command line or the environment names one. One that cannot
+// be read is a warning.
+func knowSuites(c *cli.Context, u *ui) {
 	if !c.IsSet("config") || c.String("config") == "" {
-		return nil
+		return
 	}
-	_, err := loadConfig(c.String("config"))
-	return err
+	if _, err := loadConfig(c.String("config")); err != nil {
+		u.warnf("no experimental cipher suites are known: %v", err)
+	}
 }
 
 // policyOf turns the config into what the identity called name works with. An
@@ -76,22 +78,29 @@ func policyOf(cfg *config.Config, name string) (identity.Policy, error) {
 	}
 	supported, err := supportedOf(where, capabilities)
 	p.Supported = supported
-	if own.ApplicationID != "" {
+	if own.ApplicationID != "" { // in place of one for all
+		p.LeafExtensions = slices.DeleteFunc(p.LeafExtensions, func(e keypackage.Extension) bool {
+			return e.Type == keypackage.ExtensionApplicationID
+		})
 		p.LeafExtensions = append(p.LeafExtensions, keypackage.ApplicationID([]byte(own.ApplicationID)))
 	}
 	if kp.GREASE {
 		p.GREASE = rand.Reader
 	}
-	roots, rootsErr := loadRoots(cfg.X509.Roots)
-	p.Roots = roots
-	return p, errors.Join(append(faults, err, rootsErr)...)
+	return p, errors.Join(append(faults, err)...)
 }
 
 // checkPolicies reports all faults of the config that policyOf finds, for every
 // identity that it names.
 func checkPolicies(cfg *config.Config) error {
-	_, err := policyOf(cfg, "")
+	p, err := policyOf(cfg, "")
 	faults := []error{err}
+	if err := keypackage.CheckExtensions(p.LeafExtensions, p.Extensions); err != nil {
+		faults = append(faults, usagef("key_packages: %v", err))
+	}
+	if _, err := loadRoots(cfg.X509.Roots); err != nil {
+		faults = append(faults, err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Identities)) {
 		own := cfg.Identities[name]
 		if err := identity.CheckName(name); err != nil {
@@ -103,6 +112,11 @@ func checkPolicies(cfg *config.Config) error {
 		}
 		if _, err := certificate.ParseName(own.Subject); err != nil {
 			faults = append(faults, usagef("identities.%q.subject: %v", name, err))
+		}
+		if r := (certificate.Request{DNSNames: own.DNSNames, Emails: own.Emails, URIs: own.URIs}); len(own.DNSNames)+len(own.Emails)+len(own.URIs) > 0 {
+			if err := r.Check(); err != nil {
+				faults = append(faults, usagef("identities.%q: %v", name, err))
+			}
 		}
 	}
 	if _, err := lookupPeers(cfg.KeyPackages.Peers); err != nil {

@@ -62,16 +62,16 @@ Examples:
 			if err := wantSomeArgs(c, "FILE"); err != nil {
 				return err
 			}
-			if err := knowSuites(c); err != nil {
-				return err
-			}
+			knowSuites(c, u)
 			policy, err := verifyPolicy(c)
 			if err != nil {
 				return err
 			}
-			peers, err := parsePeers(c.String("for"))
-			if err != nil {
-				return usagef("verify: --for %v", err)
+			var peers []*profile.Profile
+			if c.IsSet("for") { // an empty one is a variable that was not set
+				if peers, err = parsePeers(c.String("for")); err != nil {
+					return usagef("verify: --for %v", err)
+				}
 			}
 			v := verifier{ui: u, peers: peers, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: policy}
 			return v.files(c.Args().Slice())
@@ -153,18 +153,15 @@ func requiredFlags(c *cli.Context) (config.Required, error) {
 
 // parsePeers reads names of profiles with commas between them.
 func parsePeers(text string) ([]*profile.Profile, error) {
-	switch text {
-	case "":
-		return nil, nil
-	case "all":
-		return profile.All(), nil
-	}
 	return lookupPeers(strings.Split(text, ","))
 }
 
 func lookupPeers(names []string) ([]*profile.Profile, error) {
 	var peers []*profile.Profile
 	for _, name := range names {
+		if strings.TrimSpace(name) == "all" {
+			return profile.All(), nil
+		}
 		p, ok := profile.Lookup(strings.TrimSpace(name))
 		if !ok {
 			return nil, fmt.Errorf("names %q, which is none of %s", name, strings.Join(profile.Names(), ", "))
