@@ -39,13 +39,14 @@ Examples:
 					if err := wantArgs(c); err != nil {
 						return err
 					}
-					cfg, err := loadConfig(c.String("config"))
+					cfg, err := config.Load(c.String("config"))
 					if err != nil {
 						return err
 					}
+					suitesErr := registerSuites(cfg)
 					policyErr := checkPolicies(cfg)
 					_, tokenErr := tokenConfig(cfg)
-					if err := errors.Join(policyErr, tokenErr); err != nil {
+					if err := errors.Join(suitesErr, policyErr, tokenErr); err != nil {
 						return fmt.Errorf("config %s: %w", c.String("config"), err)
 					}
 					u.printf("%s: ok\n", c.String("config"))
