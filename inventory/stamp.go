@@ -2,9 +2,11 @@ package inventory
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/wire"
@@ -55,16 +57,27 @@ func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) err
 //	opaque key_id<V>
 //	opaque token_serial<V>
 //	uint8  weak_key
+//	select (cipher_suite) {         // of an experimental suite, what its number meant
+//	    case experimental:
+//	        uint16 kem; uint16 kdf; uint16 aead; uint16 signature_scheme;
+//	}
 func identityRecord(id *store.Identity) []byte {
 	b := wire.AppendVector(nil, []byte(id.Name))
 	b = append(b, byte(id.Suite>>8), byte(id.Suite))
 	for _, v := range [][]byte{id.Credential, id.SignatureKey, id.KeyID, []byte(id.TokenSerial)} {
 		b = wire.AppendVector(b, v)
 	}
+	weak := byte(0)
 	if id.WeakKey {
-		return append(b, 1)
+		weak = 1
 	}
-	return append(b, 0)
+	b = append(b, weak)
+	if s, ok := ciphersuite.Lookup(ciphersuite.ID(id.Suite)); ok && s.Experimental {
+		for _, part := range []uint16{s.KEM, s.KDF, s.AEAD, uint16(s.Signature)} {
+			b = binary.BigEndian.AppendUint16(b, part)
+		}
+	}
+	return b
 }
 
 // ErrNoWrappingKey reports a store that has no wrapping key yet.

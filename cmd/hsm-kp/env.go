@@ -162,7 +162,11 @@ func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity
 	if err != nil {
 		return nil, err
 	}
-	if err := inv.CheckIdentity(ctx, record); err != nil {
+	err = inv.CheckIdentity(ctx, record)
+	if errors.Is(err, vault.ErrStamp) && suite.Experimental {
+		err = fmt.Errorf("%w, or cipher suite 0x%04X was described otherwise in the config when the identity was made", err, record.Suite)
+	}
+	if err != nil {
 		return nil, err
 	}
 	key, err := findKey(ctx, e.token, token.KeyQuery{ID: record.KeyID}, record.WeakKey)
