@@ -75,6 +75,18 @@ func pskSecret(suite *ciphersuite.Suite, ids []PSKID, find func(PSKID) ([]byte, 
 	if len(ids) > maxPSKs {
 		return nil, fmt.Errorf("%w: it has %d pre-shared keys", ErrForged, len(ids))
 	}
+	// RFC 9420, Section 12.4.3.1: a PSK of a group that is reinitialized or branched is
+	// the only one of its kind.
+	const reinit, branch = 2, 3
+	successors := 0
+	for _, id := range ids {
+		if id.Type == PSKResumption && (id.Usage == reinit || id.Usage == branch) {
+			successors++
+		}
+	}
+	if successors > 1 {
+		return nil, fmt.Errorf("%w: it has %d pre-shared keys of groups that it succeeds", ErrForged, successors)
+	}
 	keys := make([][]byte, len(ids))
 	var missing []PSKID
 	for i, id := range ids {

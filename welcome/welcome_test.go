@@ -120,8 +120,14 @@ func TestForged(t *testing.T) {
 		"another version":        {group: func(g *welcometest.Group) { g.Info.GroupContext.Version = 2 }, want: welcome.ErrForged},
 		"malformed secrets":      {group: func(g *welcometest.Group) { g.Path = []byte{2} }, want: welcome.ErrForged},
 		"unknown type of PSK":    {group: func(g *welcometest.Group) { g.PSKs = []byte{3, 0} }, want: welcome.ErrForged},
-		"tag of another epoch":   {group: func(g *welcometest.Group) { g.Spoil = func(i *keypackage.GroupInfo) { i.ConfirmationTag[0] ^= 1 } }, want: welcome.ErrConfirmation},
-		"no tag":                 {group: func(g *welcometest.Group) { g.Spoil = func(i *keypackage.GroupInfo) { i.ConfirmationTag = nil } }, want: welcome.ErrConfirmation},
+		"successor of two groups": {group: func(g *welcometest.Group) {
+			one := append([]byte{2, 2, 1, 'g'}, make([]byte, 8)...) // resumption, reinit, group, epoch
+			one = append(one, 1, 'n')
+			two := append([]byte{2, 3}, one[2:]...) // branch
+			g.PSKs = append(one, two...)
+		}, want: welcome.ErrForged},
+		"tag of another epoch": {group: func(g *welcometest.Group) { g.Spoil = func(i *keypackage.GroupInfo) { i.ConfirmationTag[0] ^= 1 } }, want: welcome.ErrConfirmation},
+		"no tag":               {group: func(g *welcometest.Group) { g.Spoil = func(i *keypackage.GroupInfo) { i.ConfirmationTag = nil } }, want: welcome.ErrConfirmation},
 		"another transcript": {group: func(g *welcometest.Group) {
 			g.Spoil = func(i *keypackage.GroupInfo) { i.GroupContext.ConfirmedTranscriptHash[0] ^= 1 }
 		}, want: welcome.ErrConfirmation},
