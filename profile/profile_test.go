@@ -1,17 +1,13 @@
 package profile_test
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 	"github.com/hsm-kp/hsm-kp/profile"
 )
 
@@ -21,33 +17,9 @@ const now = 1_800_000_000
 func plain(t *testing.T) *keypackage.KeyPackage {
 	t.Helper()
 	suite, _ := ciphersuite.Lookup(2)
-	var signer crypto.Signer
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := keypackage.NewBuilder(keypackage.Template{
-		Suite:        suite,
-		Credential:   keypackage.BasicCredential([]byte("alice")),
-		Capabilities: keypackage.DefaultCapabilities(suite),
-		Lifetime:     keypackage.Lifetime{NotBefore: now - 3600, NotAfter: now + 84*24*60*60},
-	}, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var public [2][]byte
-	for i := range public {
-		key, err := hpke.GenerateKeyPair(suite, rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public[i] = key.PublicKey()
-	}
-	v, err := b.Build(rand.Reader, public[0], public[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v.KeyPackage()
+	lifetime := keypackage.Lifetime{NotBefore: now - 3600, NotAfter: now + 84*24*60*60}
+	kp, _ := keypackagetest.Build(t, keypackagetest.Template(suite, "alice", lifetime), keypackagetest.NewSigner(t, suite))
+	return kp
 }
 
 // refused returns who refuses kp, and for what: "openmls:lifetime-expired".

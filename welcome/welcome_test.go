@@ -10,6 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 	"github.com/hsm-kp/hsm-kp/welcome"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 	"github.com/hsm-kp/hsm-kp/wire"
@@ -32,7 +33,7 @@ func suite(tb testing.TB) *ciphersuite.Suite {
 
 func newClient(tb testing.TB) client {
 	tb.Helper()
-	kp, init := welcometest.KeyPackage(tb, suite(tb), welcometest.NewSigner(tb, suite(tb)))
+	kp, init := welcometest.KeyPackage(tb, suite(tb), keypackagetest.NewSigner(tb, suite(tb)))
 	return client{kp, init}
 }
 
@@ -69,7 +70,7 @@ func TestOpen(t *testing.T) {
 
 func TestEverySuite(t *testing.T) {
 	for _, s := range ciphersuite.All() {
-		kp, init := welcometest.KeyPackage(t, s, welcometest.NewSigner(t, s))
+		kp, init := welcometest.KeyPackage(t, s, keypackagetest.NewSigner(t, s))
 		opened, err := welcome.Open(welcometest.NewGroup(t, s).Welcome(kp), kp, init, welcome.Options{})
 		if err != nil || !opened.SignatureVerified || len(opened.EpochAuthenticator) != s.Nh {
 			t.Errorf("%v: Open() = %+v, %v, want the epoch", s.ID, opened, err)
@@ -132,7 +133,7 @@ func TestForged(t *testing.T) {
 			g.Spoil = func(i *keypackage.GroupInfo) { i.GroupContext.ConfirmedTranscriptHash[0] ^= 1 }
 		}, want: welcome.ErrConfirmation},
 		"another epoch":           {group: func(g *welcometest.Group) { g.Spoil = func(i *keypackage.GroupInfo) { i.GroupContext.Epoch++ } }, want: welcome.ErrConfirmation},
-		"signature of a stranger": {group: func(g *welcometest.Group) { g.Signer = welcometest.NewSigner(t, g.Suite) }, want: welcome.ErrSignature},
+		"signature of a stranger": {group: func(g *welcometest.Group) { g.Signer = keypackagetest.NewSigner(t, g.Suite) }, want: welcome.ErrSignature},
 		"signer who is not there": {group: func(g *welcometest.Group) { g.Info.Signer = 9 }, want: welcome.ErrSignature},
 		"signer far away":         {group: func(g *welcometest.Group) { g.Info.Signer = 1<<32 - 1 }, want: welcome.ErrSignature},
 		"psk secret of others":    {group: func(g *welcometest.Group) { g.PSKSecret = bytes.Repeat([]byte{1}, 32) }, want: welcome.ErrForged},

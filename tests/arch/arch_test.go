@@ -33,7 +33,8 @@ var arrows = map[string][]string{
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault", "welcome"},
 	"config":                      {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
-	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage"},
+	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
+	"keypackage/keypackagetest":   {"ciphersuite", "hpke", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 )
 
 // variant is a key package that differs from a plain one in one thing, properly
@@ -141,28 +141,8 @@ func (v variant) make(t *testing.T, signer crypto.Signer) []byte {
 	t.Helper()
 	suite, _ := ciphersuite.Lookup(variantSuite)
 	now := uint64(time.Now().Unix())
-	builder, err := keypackage.NewBuilder(keypackage.Template{
-		Suite:        suite,
-		Credential:   keypackage.BasicCredential([]byte("00000000-0000-4000-8000-000000000077:1@hsm.example")),
-		Capabilities: keypackage.DefaultCapabilities(suite),
-		Lifetime:     keypackage.Lifetime{NotBefore: now - 3600, NotAfter: now + 84*24*60*60},
-	}, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var public [2][]byte
-	for i := range public {
-		key, err := hpke.GenerateKeyPair(suite, rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public[i] = key.PublicKey()
-	}
-	built, err := builder.Build(rand.Reader, public[0], public[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	kp := built.KeyPackage()
+	kp, _ := keypackagetest.Build(t, keypackagetest.Template(suite, "00000000-0000-4000-8000-000000000077:1@hsm.example",
+		keypackage.Lifetime{NotBefore: now - 3600, NotAfter: now + 84*24*60*60}), signer)
 	if v.change != nil {
 		v.change(kp)
 		kp.LeafNode.Signature = signed(t, signer, "LeafNodeTBS", kp.LeafNode.Bytes(), kp.LeafNode.Signature)

@@ -7,18 +7,14 @@ package welcometest
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"testing"
 
-	"github.com/cloudflare/circl/sign/ed448"
-
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -43,7 +39,7 @@ type Group struct {
 func NewGroup(tb testing.TB, suite *ciphersuite.Suite) *Group {
 	tb.Helper()
 	g := &Group{
-		tb: tb, Suite: suite, Signer: NewSigner(tb, suite), Path: []byte{0},
+		tb: tb, Suite: suite, Signer: keypackagetest.NewSigner(tb, suite), Path: []byte{0},
 		Joiner: random(tb, suite.Nh), PSKSecret: make([]byte, suite.Nh),
 	}
 	founder, _ := KeyPackage(tb, suite, g.Signer)
@@ -67,51 +63,11 @@ func random(tb testing.TB, n int) []byte {
 	return b
 }
 
-// NewSigner makes a signature key of the suite, in software.
-func NewSigner(tb testing.TB, suite *ciphersuite.Suite) crypto.Signer {
-	tb.Helper()
-	var key crypto.Signer
-	var err error
-	switch suite.Signature {
-	case ciphersuite.ED25519:
-		_, key, err = ed25519.GenerateKey(rand.Reader)
-	case ciphersuite.ED448:
-		_, key, err = ed448.GenerateKey(rand.Reader)
-	case ciphersuite.ECDSA_SECP384R1_SHA384:
-		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case ciphersuite.ECDSA_SECP521R1_SHA512:
-		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	default:
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return key
-}
-
-// KeyPackage makes a key package, with the private key of its init_key. It is valid
-// for all time.
+// KeyPackage makes a key package that is valid for all time, with the private key of
+// its init_key.
 func KeyPackage(tb testing.TB, suite *ciphersuite.Suite, signer crypto.Signer) (*keypackage.KeyPackage, *hpke.SecretKey) {
 	tb.Helper()
-	b, err := keypackage.NewBuilder(keypackage.Template{
-		Suite: suite, Credential: keypackage.BasicCredential([]byte("member")), Capabilities: keypackage.DefaultCapabilities(suite),
-		Lifetime: keypackage.Lifetime{NotAfter: 1<<64 - 1},
-	}, signer)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var keys [2]*hpke.SecretKey
-	for i := range keys {
-		if keys[i], err = hpke.GenerateKeyPair(suite, rand.Reader); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	v, err := b.Build(rand.Reader, keys[0].PublicKey(), keys[1].PublicKey())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return v.KeyPackage(), keys[0]
+	return keypackagetest.Build(tb, keypackagetest.Template(suite, "member", keypackage.Lifetime{NotAfter: 1<<64 - 1}), signer)
 }
 
 // Welcome makes the Welcome that adds the clients of some key packages.
