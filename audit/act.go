@@ -1,0 +1,59 @@
+package audit
+
+// Act is what was done with a key. Its value is a lower-case word. A trail may
+// hold acts that are not among Acts: a newer program wrote them.
+type Act string
+
+// The acts.
+const (
+	// Created: an identity or a wrapping key was made in the token.
+	Created Act = "created"
+	// Imported: a certificate for an identity's key was taken in.
+	Imported Act = "imported"
+	// Generated: a key package was made and signed.
+	Generated Act = "generated"
+	// Exported: a key package was written to a folder.
+	Exported Act = "exported"
+	// Claimed: a key package was handed out.
+	Claimed Act = "claimed"
+	// Reserved: a key package was set aside for one Welcome.
+	Reserved Act = "reserved"
+	// Unwrapped: sealed private keys were opened with a wrapping key.
+	Unwrapped Act = "unwrapped"
+	// Decrypted: a key in the token decrypted something for a caller.
+	Decrypted Act = "decrypted"
+	// Opened: a Welcome was opened with a key package.
+	Opened Act = "opened"
+	// Released: a reservation was given up.
+	Released Act = "released"
+	// Consumed: a key package was used up by a Welcome.
+	Consumed Act = "consumed"
+	// LeafErased: the private key of a leaf, which outlives its key package's
+	// init key, was erased.
+	LeafErased Act = "leaf-erased"
+	// Expired: the lifetime of a key package was over, and no Welcome came.
+	Expired Act = "expired"
+	// Erased: sealed private keys were erased from the store.
+	Erased Act = "erased"
+	// Rotated: a new key took the place of an old one.
+	Rotated Act = "rotated"
+	// Rewrapped: private keys were sealed anew, with another wrapping key.
+	Rewrapped Act = "rewrapped"
+	// Retired: a key is not used for anything new.
+	Retired Act = "retired"
+	// Destroyed: a key was destroyed in the token.
+	Destroyed Act = "destroyed"
+	// Refused: something was asked for and not done.
+	Refused Act = "refused"
+	// Repaired: the store was brought in line with the token.
+	Repaired Act = "repaired"
+	// Checkpointed: a checkpoint of the trail was signed.
+	Checkpointed Act = "checkpointed"
+)
+
+// Acts are all acts, in the order of a life.
+var Acts = []Act{
+	Created, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
+	Decrypted, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
+	Rewrapped, Retired, Destroyed, Refused, Repaired, Checkpointed,
+}
