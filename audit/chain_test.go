@@ -31,7 +31,7 @@ func TestRootsAreFrozen(t *testing.T) {
 	for n, want := range map[int]string{
 		0:  "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
 		1:  "ORLYA6gqNV1qg2FLrqTWqpr1jHIjujVREFteMiw7Hdo=",
-		13: "SwkJdLaRhPYyHh7kyL9D31AVrNM9vfRrLUac9u3TO50=",
+		13: root13,
 	} {
 		wantEqual(t, "root", all.checkpoint(n).Root, want)
 	}
