@@ -123,32 +123,14 @@ func probeRandom(s *session) error {
 }
 
 func probeGenerateAES(s *session) error {
-	_, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	_, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
 	return err
-}
-
-// generateSessionAES generates an AES-256 key that goes with the session and may
-// do what uses say.
-func (s *session) generateSessionAES(uses ...uint) (pkcs11.ObjectHandle, error) {
-	template := []*pkcs11.Attribute{
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-		attr(pkcs11.CKA_VALUE_LEN, 32),
-		attr(pkcs11.CKA_TOKEN, false),
-		attr(pkcs11.CKA_PRIVATE, true),
-		attr(pkcs11.CKA_SENSITIVE, true),
-		attr(pkcs11.CKA_EXTRACTABLE, false),
-	}
-	for _, use := range uses {
-		template = append(template, attr(use, true))
-	}
-	return s.generateKey(template)
 }
 
 // probeSeal seals and opens, and sees that the nonce matters and that other
 // additional data is refused, the way that Open tells from a broken token.
 func probeSeal(s *session) error {
-	key, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	key, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
 	if err != nil {
 		return err
 	}

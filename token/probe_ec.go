@@ -167,7 +167,7 @@ func (s *session) checkAgreement(private pkcs11.ObjectHandle, a agreement) error
 // probeWrap wraps a key pair's private half, unwraps it as one that cannot be
 // wrapped again, and uses it.
 func (s *session) probeWrap(c Curve, mech uint) error {
-	wrapping, err := s.generateSessionAES(pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
+	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
 		return err
 	}
