@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -46,6 +47,7 @@ func (c Curve) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 type curveParams struct {
 	name      string
 	nist      elliptic.Curve // nil for Edwards curves
+	exchange  ecdh.Curve     // the same for ECDH; nil for Edwards curves
 	keyType   uint           // CKA_KEY_TYPE
 	generate  uint           // mechanism of C_GenerateKeyPair
 	ecParams  []string       // CKA_EC_PARAMS in DER: first the one to set, then others that mean the same
@@ -61,9 +63,9 @@ func (c Curve) params() *curveParams {
 }
 
 var curves = [...]curveParams{
-	nistCurve(elliptic.P256(), "\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"),
-	nistCurve(elliptic.P384(), "\x06\x05\x2b\x81\x04\x00\x22"),
-	nistCurve(elliptic.P521(), "\x06\x05\x2b\x81\x04\x00\x23"),
+	nistCurve(elliptic.P256(), ecdh.P256(), "\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"),
+	nistCurve(elliptic.P384(), ecdh.P384(), "\x06\x05\x2b\x81\x04\x00\x22"),
+	nistCurve(elliptic.P521(), ecdh.P521(), "\x06\x05\x2b\x81\x04\x00\x23"),
 	{
 		name: "Ed25519", keyType: ckkECEdwards, generate: ckmECEdwardsKeyPairGen, point: 32, signature: 64,
 		ecParams: []string{"\x06\x03\x2b\x65\x70", "\x13\x0cedwards25519", "\x06\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01"},
@@ -74,10 +76,10 @@ var curves = [...]curveParams{
 	},
 }
 
-func nistCurve(c elliptic.Curve, oid string) curveParams {
+func nistCurve(c elliptic.Curve, exchange ecdh.Curve, oid string) curveParams {
 	size := (c.Params().BitSize + 7) / 8
 	return curveParams{
-		name: c.Params().Name, nist: c, keyType: pkcs11.CKK_EC, generate: pkcs11.CKM_EC_KEY_PAIR_GEN,
+		name: c.Params().Name, nist: c, exchange: exchange, keyType: pkcs11.CKK_EC, generate: pkcs11.CKM_EC_KEY_PAIR_GEN,
 		ecParams: []string{oid}, point: 1 + 2*size, signature: 2 * size,
 	}
 }
@@ -98,16 +100,25 @@ func curveOf(keyType uint, ecParams []byte) Curve {
 	return 0
 }
 
-// parsePoint decodes CKA_EC_POINT: the standard wants it in a DER OCTET STRING,
-// some tokens give it bare. The exact length tells which it is.
+// rawPoint returns the point in CKA_EC_POINT, p.point bytes: the standard wants it
+// in a DER OCTET STRING, some tokens give it bare. The exact length tells which.
+func (p *curveParams) rawPoint(b []byte) ([]byte, error) {
+	if len(b) == p.point {
+		return b, nil
+	}
+	var inner []byte
+	rest, err := asn1.Unmarshal(b, &inner)
+	if err != nil || len(rest) != 0 || len(inner) != p.point {
+		return nil, fmt.Errorf("CKA_EC_POINT of %d bytes is no point on %s", len(b), p.name)
+	}
+	return inner, nil
+}
+
+// parsePoint decodes CKA_EC_POINT of a signature key.
 func (p *curveParams) parsePoint(b []byte) (crypto.PublicKey, error) {
-	if len(b) != p.point {
-		var inner []byte
-		rest, err := asn1.Unmarshal(b, &inner)
-		if err != nil || len(rest) != 0 || len(inner) != p.point {
-			return nil, fmt.Errorf("CKA_EC_POINT of %d bytes is no point on %s", len(b), p.name)
-		}
-		b = inner
+	b, err := p.rawPoint(b)
+	if err != nil {
+		return nil, err
 	}
 	switch p.name {
 	case "Ed25519":

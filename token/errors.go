@@ -35,6 +35,8 @@ var (
 	// ErrDecrypt: the ciphertext, its additional data or the key is not the right
 	// one. It is a fault of the data, not of the device.
 	ErrDecrypt = errors.New("ciphertext does not open")
+	// ErrKeyMismatch: a private key is not the one of the public key beside it.
+	ErrKeyMismatch = errors.New("private key does not fit the public key")
 	// ErrUnsupported: the key is of a kind that this package does not use.
 	ErrUnsupported = errors.New("unsupported key")
 )
@@ -105,6 +107,8 @@ const (
 	CKR_SESSION_CLOSED               RV = pkcs11.CKR_SESSION_CLOSED
 	CKR_SESSION_COUNT                RV = pkcs11.CKR_SESSION_COUNT
 	CKR_SESSION_HANDLE_INVALID       RV = pkcs11.CKR_SESSION_HANDLE_INVALID
+	CKR_WRAPPED_KEY_INVALID          RV = pkcs11.CKR_WRAPPED_KEY_INVALID
+	CKR_WRAPPED_KEY_LEN_RANGE        RV = pkcs11.CKR_WRAPPED_KEY_LEN_RANGE
 	CKR_TOKEN_NOT_PRESENT            RV = pkcs11.CKR_TOKEN_NOT_PRESENT
 	CKR_TOKEN_NOT_RECOGNIZED         RV = pkcs11.CKR_TOKEN_NOT_RECOGNIZED
 	CKR_USER_ALREADY_LOGGED_IN       RV = pkcs11.CKR_USER_ALREADY_LOGGED_IN

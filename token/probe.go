@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -45,10 +46,38 @@ func (r Report) fault(name string) string {
 	return "not tried"
 }
 
-// sealProbe and signProbe name the results that the Report is asked for.
+// CustodyFault says why the token cannot keep private keys for HPKE on the curve
+// wrapped under one of its own, nothing where it can: it has to derive, and to wrap
+// and unwrap by at least one mechanism.
+func (r Report) CustodyFault(c Curve) string {
+	if fault := r.fault(deriveProbe(c)); fault != "" {
+		return fault
+	}
+	var faults []string
+	for _, m := range keyWraps {
+		fault := r.fault(wrapProbe(c, m))
+		if fault == "" {
+			return ""
+		}
+		faults = append(faults, fmt.Sprintf("%v: %s", m, fault))
+	}
+	return strings.Join(faults, "; ")
+}
+
+// These name the results that the Report is asked for.
 const sealProbe = "seal AES-256-GCM"
 
 func signProbe(c Curve) string { return "sign " + c.String() }
+
+func deriveProbe(c Curve) string { return "derive " + c.String() }
+
+func wrapProbe(c Curve, m KeyWrap) string {
+	name := "AES-KWP"
+	if m == KeyWrapPad {
+		name = "AES-KW-PAD"
+	}
+	return fmt.Sprintf("wrap %v by %s", c, name)
+}
 
 // probe is one trial. It has a session of its own, whose keys go with it.
 type probe struct {
@@ -101,11 +130,11 @@ func probes() []probe {
 		all = append(all, probe{signProbe(c), name, func(s *session) error { return s.probeSign(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
-		all = append(all, probe{fmt.Sprintf("derive %v", c), "CKM_ECDH1_DERIVE", func(s *session) error { return s.probeDerive(c) }})
+		all = append(all, probe{deriveProbe(c), "CKM_ECDH1_DERIVE", func(s *session) error { return s.probeDerive(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
-		for _, w := range keyWraps {
-			all = append(all, probe{fmt.Sprintf("wrap %v by %s", c, w.name), w.constant, func(s *session) error { return s.probeWrap(c, w.mechanism) }})
+		for _, m := range keyWraps {
+			all = append(all, probe{wrapProbe(c, m), m.String(), func(s *session) error { return s.probeWrap(c, m) }})
 		}
 	}
 	return all
@@ -123,32 +152,14 @@ func probeRandom(s *session) error {
 }
 
 func probeGenerateAES(s *session) error {
-	_, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	_, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
 	return err
-}
-
-// generateSessionAES generates an AES-256 key that goes with the session and may
-// do what uses say.
-func (s *session) generateSessionAES(uses ...uint) (pkcs11.ObjectHandle, error) {
-	template := []*pkcs11.Attribute{
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-		attr(pkcs11.CKA_VALUE_LEN, 32),
-		attr(pkcs11.CKA_TOKEN, false),
-		attr(pkcs11.CKA_PRIVATE, true),
-		attr(pkcs11.CKA_SENSITIVE, true),
-		attr(pkcs11.CKA_EXTRACTABLE, false),
-	}
-	for _, use := range uses {
-		template = append(template, attr(use, true))
-	}
-	return s.generateKey(template)
 }
 
 // probeSeal seals and opens, and sees that the nonce matters and that other
 // additional data is refused, the way that Open tells from a broken token.
 func probeSeal(s *session) error {
-	key, err := s.generateSessionAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	key, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
 	if err != nil {
 		return err
 	}

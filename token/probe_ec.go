@@ -1,16 +1,15 @@
 package token
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 
 	"github.com/cloudflare/circl/sign/ed448"
 	"github.com/miekg/pkcs11"
@@ -73,126 +72,52 @@ func verifies(key crypto.PublicKey, input, sig []byte) bool {
 	return false
 }
 
-// keyWraps are the mechanisms that may wrap an EC private key. What 0x210A does
-// differs between vendors, so wrapping and unwrapping is all that is asked.
-var keyWraps = []struct {
-	name, constant string
-	mechanism      uint
-}{
-	{"AES-KW-PAD", "CKM_AES_KEY_WRAP_PAD", ckmAESKeyWrapPad},
-	{"AES-KWP", "CKM_AES_KEY_WRAP_KWP", ckmAESKeyWrapKWP},
-}
-
-// agreement is a key pair of the token for ECDH, and what it has to agree on with
-// a throw-away key in software.
-type agreement struct {
-	private pkcs11.ObjectHandle
-	peer    []byte // uncompressed point
-	want    []byte
-}
-
-func (s *session) newAgreement(c Curve) (a agreement, err error) {
-	var verify pkcs11.ObjectHandle
-	verify, a.private, err = s.generateOn(c, templates{
-		public: []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)},
-		private: []*pkcs11.Attribute{
-			attr(pkcs11.CKA_TOKEN, false),
-			attr(pkcs11.CKA_PRIVATE, true),
-			attr(pkcs11.CKA_SENSITIVE, true),
-			attr(pkcs11.CKA_EXTRACTABLE, true), // or it could not be wrapped
-			attr(pkcs11.CKA_DERIVE, true),
-		},
-	})
-	if err != nil {
-		return a, err
-	}
-	info, err := s.describe(a.private, verify)
-	if err != nil {
-		return a, err
-	}
-	signing, ok := info.Public.(*ecdsa.PublicKey)
-	if !ok {
-		return a, fmt.Errorf("generated a key on %v", info.Curve)
-	}
-	public, err := signing.ECDH()
-	if err != nil {
-		return a, err
-	}
-	a.peer, a.want, err = agree(public)
-	return a, err
-}
-
-// agree makes a throw-away key and returns its public point and the shared secret.
-func agree(public *ecdh.PublicKey) (peer, secret []byte, err error) {
-	key, err := public.Curve().GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	secret, err = key.ECDH(public)
-	return key.PublicKey().Bytes(), secret, err
-}
-
+// probeDerive agrees on a secret with a key in software.
 func (s *session) probeDerive(c Curve) error {
-	a, err := s.newAgreement(c)
-	if err != nil {
-		return err
-	}
-	return s.checkAgreement(a.private, a)
+	return s.withAgreementKey(c, func(public *ecdh.PublicKey, private pkcs11.ObjectHandle) error {
+		return s.fits(private, public)
+	})
 }
 
-// checkAgreement derives in the token and compares.
-func (s *session) checkAgreement(private pkcs11.ObjectHandle, a agreement) error {
-	params := pkcs11.NewECDH1DeriveParams(pkcs11.CKD_NULL, nil, a.peer)
-	secret, err := s.api.DeriveKey(s.handle, mechanism(pkcs11.CKM_ECDH1_DERIVE, params), private, []*pkcs11.Attribute{
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET),
-		attr(pkcs11.CKA_TOKEN, false),
-		attr(pkcs11.CKA_SENSITIVE, false),
-		attr(pkcs11.CKA_EXTRACTABLE, true),
-		attr(pkcs11.CKA_VALUE_LEN, len(a.want)),
-	})
-	if err != nil {
-		return callError("C_DeriveKey", err)
-	}
-	value, err := s.attribute(secret, pkcs11.CKA_VALUE)
+// probeWrap wraps a key pair's private half, unwraps it as one that cannot be
+// wrapped again, uses it, and sees that a damaged one is refused.
+func (s *session) probeWrap(c Curve, m KeyWrap) error {
+	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(value, a.want) {
-		return errors.New("derives another secret")
+	public, wrapped, err := s.generateWrapped(m, wrapping, c)
+	if err != nil {
+		return err
+	}
+	check := func(private pkcs11.ObjectHandle) error {
+		return errors.Join(s.requireKept(private), s.fits(private, public))
+	}
+	if err := s.withUnwrapped(m, wrapping, wrapped, unwrapTemplate(public, false), check); err != nil {
+		return err
+	}
+	wrapped[len(wrapped)/2] ^= 1
+	err = s.withUnwrapped(m, wrapping, wrapped, unwrapTemplate(public, false), check)
+	if err == nil {
+		return errors.New("takes a damaged wrapped key")
+	}
+	if !errors.Is(err, ErrDecrypt) {
+		return fmt.Errorf("damaged wrapped key: %w", err)
 	}
 	return nil
 }
 
-// probeWrap wraps a key pair's private half, unwraps it as one that cannot be
-// wrapped again, and uses it.
-func (s *session) probeWrap(c Curve, mech uint) error {
-	wrapping, err := s.generateSessionAES(pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP)
-	if err != nil {
+// requireKept fails where a key is not what its template made it: sensitive and not
+// extractable.
+func (s *session) requireKept(private pkcs11.ObjectHandle) error {
+	sensitive, errSensitive := s.flag(private, pkcs11.CKA_SENSITIVE)
+	extractable, errExtractable := s.flag(private, pkcs11.CKA_EXTRACTABLE)
+	if err := errors.Join(errSensitive, errExtractable); err != nil {
 		return err
 	}
-	a, err := s.newAgreement(c)
-	if err != nil {
-		return err
+	faults := Broken(AttributeRule{"CKA_SENSITIVE", sensitive, true, true}, AttributeRule{"CKA_EXTRACTABLE", extractable, false, true})
+	if len(faults) > 0 {
+		return fmt.Errorf("unwrapped key: %s", strings.Join(faults, ", "))
 	}
-	wrapped, err := s.api.WrapKey(s.handle, mechanism(mech, nil), wrapping, a.private)
-	if err != nil {
-		return callError("C_WrapKey", err)
-	}
-	if len(wrapped) == 0 {
-		return errors.New("wrapped key is empty")
-	}
-	private, err := s.api.UnwrapKey(s.handle, mechanism(mech, nil), wrapping, wrapped, []*pkcs11.Attribute{
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_EC),
-		attr(pkcs11.CKA_TOKEN, false),
-		attr(pkcs11.CKA_PRIVATE, true),
-		attr(pkcs11.CKA_SENSITIVE, true),
-		attr(pkcs11.CKA_EXTRACTABLE, false),
-		attr(pkcs11.CKA_DERIVE, true),
-	})
-	if err != nil {
-		return callError("C_UnwrapKey", err)
-	}
-	return s.checkAgreement(private, a)
+	return nil
 }

@@ -17,93 +17,28 @@ const (
 
 // WrappingKey is an AES-256 key in the token that seals by AES-GCM. It may be
 // used by several goroutines at once. Its handle was found once and is kept.
-type WrappingKey struct {
-	token  *Token
-	id     []byte
-	label  string
-	handle pkcs11.ObjectHandle
-}
+type WrappingKey struct{ aesKey }
 
 // GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
 // that is sensitive, not extractable, and able to encrypt and decrypt and nothing
 // else: a key that could also wrap would decrypt what it wrapped. A nil id is 16
 // random bytes; a key of the same id is ErrKeyExists.
 func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string) (*WrappingKey, error) {
-	k := &WrappingKey{token: t, id: idOrRandom(id), label: label}
-	err := t.pool.with(ctx, func(s *session) (err error) {
-		if err := s.requireNew(pkcs11.CKO_SECRET_KEY, k.id); err != nil {
-			return err
-		}
-		k.handle, err = s.generateKey(wrappingKeyTemplate(k.id, label))
-		return err
-	})
-	if err != nil {
+	k := &WrappingKey{aesKey{token: t, id: idOrRandom(id), label: label}}
+	if err := k.generate(ctx, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT); err != nil {
 		return nil, fmt.Errorf("generate wrapping key: %w", err)
 	}
 	return k, nil
 }
 
-func (s *session) generateKey(template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
-	h, err := s.api.GenerateKey(s.handle, mechanism(pkcs11.CKM_AES_KEY_GEN, nil), template)
-	return h, callError("C_GenerateKey", err)
-}
-
-// wrappingKeyTemplate sets every attribute that matters: defaults are the vendor's.
-func wrappingKeyTemplate(id []byte, label string) []*pkcs11.Attribute {
-	return []*pkcs11.Attribute{
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-		attr(pkcs11.CKA_VALUE_LEN, 32),
-		attr(pkcs11.CKA_TOKEN, true),
-		attr(pkcs11.CKA_PRIVATE, true),
-		attr(pkcs11.CKA_SENSITIVE, true),
-		attr(pkcs11.CKA_EXTRACTABLE, false),
-		attr(pkcs11.CKA_ENCRYPT, true),
-		attr(pkcs11.CKA_DECRYPT, true),
-		attr(pkcs11.CKA_WRAP, false),
-		attr(pkcs11.CKA_UNWRAP, false),
-		attr(pkcs11.CKA_SIGN, false),
-		attr(pkcs11.CKA_VERIFY, false),
-		attr(pkcs11.CKA_DERIVE, false),
-		attr(pkcs11.CKA_ID, id),
-		attr(pkcs11.CKA_LABEL, label),
-	}
-}
-
 // FindWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound, more
 // than one ErrAmbiguousKey, another key length ErrUnsupported.
 func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, error) {
-	k := &WrappingKey{token: t, id: bytes.Clone(id)}
-	err := t.pool.with(ctx, k.find)
-	if err != nil {
+	k := &WrappingKey{aesKey{token: t, id: bytes.Clone(id)}}
+	if err := t.pool.with(ctx, k.find); err != nil {
 		return nil, fmt.Errorf("find wrapping key %x: %w", id, err)
 	}
 	return k, nil
-}
-
-func (k *WrappingKey) find(s *session) (err error) {
-	if len(k.id) == 0 {
-		return errors.New("no id given")
-	}
-	k.handle, err = s.findOne(
-		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-		attr(pkcs11.CKA_TOKEN, true),
-		attr(pkcs11.CKA_ID, k.id),
-	)
-	if err != nil {
-		return err
-	}
-	length, known, err := s.number(k.handle, pkcs11.CKA_VALUE_LEN)
-	if err != nil {
-		return err
-	}
-	if known && length != 32 {
-		return fmt.Errorf("%w: AES key of %d bytes, want 32", ErrUnsupported, length)
-	}
-	label, err := s.attribute(k.handle, pkcs11.CKA_LABEL)
-	k.label = string(label)
-	return err
 }
 
 // DestroyWrappingKey destroys the key in the token (C_DestroyObject): nothing that
@@ -114,21 +49,6 @@ func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 		return fmt.Errorf("destroy wrapping key %x: %w", k.id, err)
 	}
 	return nil
-}
-
-// ID returns a copy of CKA_ID.
-func (k *WrappingKey) ID() []byte { return bytes.Clone(k.id) }
-
-// Label returns CKA_LABEL.
-func (k *WrappingKey) Label() string { return k.label }
-
-// Attributes reads the key's attributes from the token.
-func (k *WrappingKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := k.token.attributesOf(ctx, k.handle)
-	if err != nil {
-		return KeyAttributes{}, fmt.Errorf("read attributes of wrapping key %x: %w", k.id, err)
-	}
-	return a, nil
 }
 
 // Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the

@@ -1,0 +1,280 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+)
+
+// KeyWrap is a mechanism of C_WrapKey and C_UnwrapKey. What it makes of a key is
+// to be kept with it: tokens do not agree on what KeyWrapPad is.
+type KeyWrap uint
+
+// The mechanisms that wrap an EC private key, which is in PKCS#8 beneath. Both
+// have no parameter.
+const (
+	// KeyWrapKWP is AES Key Wrap with Padding (RFC 5649), of PKCS#11 3.0.
+	KeyWrapKWP KeyWrap = ckmAESKeyWrapKWP
+	// KeyWrapPad is RFC 5649 on some tokens; on others PKCS#7 padding and RFC 3394.
+	KeyWrapPad KeyWrap = ckmAESKeyWrapPad
+)
+
+// keyWraps are all, the better first.
+var keyWraps = []KeyWrap{KeyWrapKWP, KeyWrapPad}
+
+// String returns the name of the constant in PKCS#11, such as
+// "CKM_AES_KEY_WRAP_KWP".
+func (m KeyWrap) String() string {
+	switch m {
+	case KeyWrapKWP:
+		return "CKM_AES_KEY_WRAP_KWP"
+	case KeyWrapPad:
+		return "CKM_AES_KEY_WRAP_PAD"
+	}
+	return fmt.Sprintf("CKM_0x%08X", uint(m))
+}
+
+func (m KeyWrap) check() error {
+	if !slices.Contains(keyWraps, m) {
+		return fmt.Errorf("%w: wrapped by %v", ErrUnsupported, m)
+	}
+	return nil
+}
+
+// KeyWrappingKey is an AES-256 key in the token that wraps private keys for ECDH,
+// which are nowhere else than in the token and in what it wraps. It may be used by
+// several goroutines at once. Its handle was found once and is kept.
+type KeyWrappingKey struct{ aesKey }
+
+// GenerateKeyWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
+// that is sensitive, not extractable, and able to wrap and unwrap and nothing else:
+// one that could also decrypt would open what it wrapped. A nil id is 16 random
+// bytes; a key of the same id is ErrKeyExists.
+func (t *Token) GenerateKeyWrappingKey(ctx context.Context, id []byte, label string) (*KeyWrappingKey, error) {
+	k := &KeyWrappingKey{aesKey{token: t, id: idOrRandom(id), label: label}}
+	if err := k.generate(ctx, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP); err != nil {
+		return nil, fmt.Errorf("generate key-wrapping key: %w", err)
+	}
+	return k, nil
+}
+
+// FindKeyWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound,
+// more than one ErrAmbiguousKey. Another key length is ErrUnsupported, and so is a
+// key that may encrypt or decrypt: whoever may use it could open what it wraps.
+func (t *Token) FindKeyWrappingKey(ctx context.Context, id []byte) (*KeyWrappingKey, error) {
+	k := &KeyWrappingKey{aesKey{token: t, id: bytes.Clone(id)}}
+	if err := t.pool.with(ctx, k.find); err != nil {
+		return nil, fmt.Errorf("find key-wrapping key %x: %w", id, err)
+	}
+	return k, nil
+}
+
+func (k *KeyWrappingKey) find(s *session) error {
+	if err := k.aesKey.find(s); err != nil {
+		return err
+	}
+	encrypt, errEncrypt := s.flag(k.handle, pkcs11.CKA_ENCRYPT)
+	decrypt, errDecrypt := s.flag(k.handle, pkcs11.CKA_DECRYPT)
+	if err := errors.Join(errEncrypt, errDecrypt); err != nil {
+		return err
+	}
+	faults := Broken(AttributeRule{"CKA_ENCRYPT", encrypt, false, false}, AttributeRule{"CKA_DECRYPT", decrypt, false, false})
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %s, and so it does not only wrap", ErrUnsupported, faults[0])
+	}
+	return nil
+}
+
+// DestroyKeyWrappingKey destroys the key in the token (C_DestroyObject): nothing
+// that it wrapped can be used any more. It cannot be undone.
+func (t *Token) DestroyKeyWrappingKey(ctx context.Context, k *KeyWrappingKey) error {
+	err := t.pool.with(ctx, func(s *session) error { return s.destroy(k.handle) })
+	if err != nil {
+		return fmt.Errorf("destroy key-wrapping key %x: %w", k.id, err)
+	}
+	return nil
+}
+
+// GenerateWrapped generates an EC key pair on c, which is P-256, P-384 or P-521, as
+// session objects (C_GenerateKeyPair), wraps the private half (C_WrapKey), destroys
+// both objects, and returns the public key and the wrapped private key. How long
+// that is depends on the token: some 80 to 160 bytes. There is no public key in it
+// that could be relied on: keep it beside, and see Fits.
+//
+// Errors: ErrUnsupported for a curve or mechanism that is none of those above, else
+// the token's.
+func (k *KeyWrappingKey) GenerateWrapped(ctx context.Context, m KeyWrap, c Curve) (public *ecdh.PublicKey, wrapped []byte, err error) {
+	err = errors.Join(m.check(), requireAgreement(c))
+	if err == nil {
+		err = k.token.pool.with(ctx, func(s *session) error {
+			public, wrapped, err = s.generateWrapped(m, k.handle, c)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("generate %v key wrapped under %x: %w", c, k.id, err)
+	}
+	return public, wrapped, nil
+}
+
+// requireAgreement fails with ErrUnsupported where there is no ECDH on the curve.
+func requireAgreement(c Curve) error {
+	if p := c.params(); p == nil || p.exchange == nil {
+		return fmt.Errorf("%w: ECDH on %v", ErrUnsupported, c)
+	}
+	return nil
+}
+
+func (s *session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Curve) (public *ecdh.PublicKey, wrapped []byte, err error) {
+	err = s.withAgreementKey(c, func(p *ecdh.PublicKey, private pkcs11.ObjectHandle) error {
+		public = p
+		wrapped, err = s.wrap(m, wrapping, private)
+		return err
+	})
+	return public, wrapped, err
+}
+
+func (s *session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+	wrapped, err := s.api.WrapKey(s.handle, mechanism(uint(m), nil), wrapping, key)
+	if err != nil {
+		return nil, callError("C_WrapKey", err)
+	}
+	if len(wrapped) == 0 {
+		return nil, errors.New("wrapped key is empty")
+	}
+	return wrapped, nil
+}
+
+// Unwrap unwraps a private key (C_UnwrapKey) as a session object that is sensitive,
+// not extractable, and able to derive and nothing else, calls f with a key exchanger
+// over it, and destroys the object, also when f panics. public is the key's public
+// half, which is believed: see Fits.
+//
+// The exchanger derives by CKM_ECDH1_DERIVE, refuses peers on another curve, and is
+// good for the time of the call of f; afterwards it returns errors. Who calls it
+// clears the secrets that it returns. One session, and with it one of the operations
+// that may run at once, is held throughout, because session objects go with theirs: f
+// that asks the same Token for another operation may wait for ever.
+//
+// Errors: ErrDecrypt where the wrapped key is at fault, because it is damaged or was
+// wrapped under another key; ErrUnsupported for a mechanism or curve that is not
+// used here; f's; else the token's, also where f did not pass on one of the exchanger.
+func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, f func(ecdh.KeyExchanger) error) error {
+	return k.use(ctx, m, public, wrapped, false, func(s *session, private pkcs11.ObjectHandle) error {
+		x := &exchanger{public: public, session: s, private: private}
+		defer x.release() // also when f panics
+		if err := f(x); err != nil {
+			return err
+		}
+		return x.release()
+	})
+}
+
+// Fits unwraps a private key as Unwrap does and agrees on a secret with a throw-away
+// key in software: ErrKeyMismatch says that public is not its public key. Other
+// errors are those of Unwrap.
+func (k *KeyWrappingKey) Fits(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte) error {
+	return k.use(ctx, m, public, wrapped, false, func(s *session, private pkcs11.ObjectHandle) error {
+		return s.fits(private, public)
+	})
+}
+
+// Rewrap wraps a wrapped private key under another key of the same Token. It does
+// not leave the token: it is unwrapped as a session object that is sensitive but
+// extractable, wrapped, and destroyed. wrapped stays good under k. Errors are those
+// of Unwrap.
+func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, to *KeyWrappingKey, toM KeyWrap) (rewrapped []byte, err error) {
+	if to.token != k.token {
+		return nil, fmt.Errorf("rewrap key under %x: %w: key of another token", to.id, ErrUnsupported)
+	}
+	if err := toM.check(); err != nil {
+		return nil, fmt.Errorf("rewrap key under %x: %w", to.id, err)
+	}
+	err = k.use(ctx, m, public, wrapped, true, func(s *session, private pkcs11.ObjectHandle) error {
+		rewrapped, err = s.wrap(toM, to.handle, private)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rewrapped, nil
+}
+
+// use calls f with the unwrapped private key.
+func (k *KeyWrappingKey) use(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, extractable bool, f func(*session, pkcs11.ObjectHandle) error) error {
+	_, err := curveOfECDH(public)
+	if err = errors.Join(m.check(), err); err == nil {
+		err = k.token.pool.with(ctx, func(s *session) error {
+			return s.withUnwrapped(m, k.handle, wrapped, unwrapTemplate(public, extractable), func(private pkcs11.ObjectHandle) error {
+				return f(s, private)
+			})
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("use key wrapped under %x: %w", k.id, err)
+	}
+	return nil
+}
+
+// unwrapTemplate is that of C_UnwrapKey. The standard has the curve come out of the
+// wrapped key and wants no CKA_EC_PARAMS here (PKCS#11, EC private key objects). NSS
+// wants the public point too, as CKA_NSS_DB, which other tokens refuse: a quirk of
+// one vendor, for which public is given and which would go here.
+func unwrapTemplate(_ *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
+	return agreementTemplate(extractable)
+}
+
+// withUnwrapped calls f with an unwrapped key, and destroys that, also when f panics.
+func (s *session) withUnwrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute, f func(pkcs11.ObjectHandle) error) (err error) {
+	key, err := s.unwrap(m, wrapping, wrapped, template)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.destroy(key)) }()
+	return f(key)
+}
+
+func (s *session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	if len(wrapped) == 0 { // miekg/pkcs11 takes the address of the first byte
+		return 0, fmt.Errorf("%w: wrapped key is empty", ErrDecrypt)
+	}
+	key, err := s.api.UnwrapKey(s.handle, mechanism(uint(m), nil), wrapping, wrapped, template)
+	if err = callError("C_UnwrapKey", err); failedWith(err, badWrappedKey...) {
+		return 0, fmt.Errorf("%w: %w", ErrDecrypt, err)
+	}
+	return key, err
+}
+
+// badWrappedKey is what tokens say of a wrapped key that is damaged or was wrapped
+// under another key.
+var badWrappedKey = append([]RV{CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE}, badCiphertext...)
+
+// ProbeKeyWrap finds the mechanism by which the token keeps private keys on c, the
+// better one first, by generating, wrapping, unwrapping and using one with session
+// objects: nothing is left in the token. The error says for each mechanism what
+// failed, and wraps ErrUnsupported for a curve other than P-256, P-384 and P-521.
+func (t *Token) ProbeKeyWrap(ctx context.Context, c Curve) (KeyWrap, error) {
+	if err := requireAgreement(c); err != nil {
+		return 0, fmt.Errorf("probe key wrap: %w", err)
+	}
+	var faults error
+	for _, m := range keyWraps {
+		err := t.probe(ctx, probe{try: func(s *session) error { return s.probeWrap(c, m) }})
+		if err == nil {
+			return m, nil
+		}
+		if errors.Is(err, ErrClosed) || ctx.Err() != nil {
+			return 0, fmt.Errorf("probe key wrap: %w", err)
+		}
+		if err = fmt.Errorf("%v: %w", m, err); faults != nil {
+			err = fmt.Errorf("%w; %w", faults, err)
+		}
+		faults = err
+	}
+	return 0, fmt.Errorf("probe key wrap on %v: %w", c, faults)
+}

@@ -1,0 +1,102 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// ObjectClass is what an object is (CKA_CLASS; PKCS#11, Section 4.2).
+type ObjectClass uint
+
+// String returns the name of the constant in PKCS#11, such as "CKO_PRIVATE_KEY".
+func (c ObjectClass) String() string {
+	if name, ok := objectClasses[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("CKO_0x%08X", uint(c))
+}
+
+// MarshalText returns the name; JSON uses it.
+func (c ObjectClass) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// Classes of objects.
+const (
+	ClassData        ObjectClass = pkcs11.CKO_DATA
+	ClassCertificate ObjectClass = pkcs11.CKO_CERTIFICATE
+	ClassPublicKey   ObjectClass = pkcs11.CKO_PUBLIC_KEY
+	ClassPrivateKey  ObjectClass = pkcs11.CKO_PRIVATE_KEY
+	ClassSecretKey   ObjectClass = pkcs11.CKO_SECRET_KEY
+)
+
+var objectClasses = map[ObjectClass]string{
+	ClassData:        "CKO_DATA",
+	ClassCertificate: "CKO_CERTIFICATE",
+	ClassPublicKey:   "CKO_PUBLIC_KEY",
+	ClassPrivateKey:  "CKO_PRIVATE_KEY",
+	ClassSecretKey:   "CKO_SECRET_KEY",
+}
+
+// ObjectInfo describes an object of any kind, whoever made it.
+type ObjectInfo struct {
+	Class      ObjectClass   `json:"class"`
+	KeyType    *uint         `json:"key_type,omitempty"` // CKA_KEY_TYPE; nil: it is no key
+	ID         []byte        `json:"id,omitempty"`       // CKA_ID
+	Label      string        `json:"label,omitempty"`    // CKA_LABEL
+	Attributes KeyAttributes `json:"attributes"`         // nil where the object has none
+}
+
+// Objects describes every object that the sessions of this login see: those of the
+// token, and the session objects of this process while they last. One that goes while
+// it is described is left out. Many objects take long.
+func (t *Token) Objects(ctx context.Context) (infos []ObjectInfo, err error) {
+	err = t.pool.with(ctx, func(s *session) error {
+		infos, err = s.objects()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list objects: %w", err)
+	}
+	return infos, nil
+}
+
+func (s *session) objects() ([]ObjectInfo, error) {
+	// Without the login public objects would still be there, and pass for all.
+	if err := s.requireLogin(); err != nil {
+		return nil, err
+	}
+	found, err := s.find()
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]ObjectInfo, 0, len(found))
+	for _, o := range found {
+		info, err := s.describeObject(o)
+		if errors.Is(err, CKR_OBJECT_HANDLE_INVALID) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
+func (s *session) describeObject(o pkcs11.ObjectHandle) (info ObjectInfo, err error) {
+	class, _, errClass := s.number(o, pkcs11.CKA_CLASS)
+	keyType, isKey, errType := s.number(o, pkcs11.CKA_KEY_TYPE)
+	id, errID := s.attribute(o, pkcs11.CKA_ID)
+	label, errLabel := s.attribute(o, pkcs11.CKA_LABEL)
+	if err := errors.Join(errClass, errType, errID, errLabel); err != nil {
+		return ObjectInfo{}, err
+	}
+	info = ObjectInfo{Class: ObjectClass(class), ID: id, Label: string(label)}
+	if isKey {
+		info.KeyType = &keyType
+	}
+	info.Attributes, err = s.keyAttributes(o)
+	return info, err
+}
