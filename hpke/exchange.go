@@ -25,8 +25,8 @@ type ExchangeKey struct {
 var _ PrivateKey = (*ExchangeKey)(nil)
 
 // NewExchangeKey makes a private key of the suite that agrees on secrets through kx;
-// Open clears each secret that kx returns. It fails where the curve of kx is not that of the suite's KEM: X448 and the hybrid
-// KEMs have none that fits.
+// Open clears each secret that kx returns. It fails where the curve of kx is not that
+// of the suite's KEM: X448 and the hybrid KEMs have none that fits.
 func NewExchangeKey(s *ciphersuite.Suite, kx ecdh.KeyExchanger) (*ExchangeKey, error) {
 	k, err := stdlib.NewDHKEMPrivateKey(kx)
 	if err != nil {
