@@ -1,6 +1,8 @@
 package token_test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
 	"fmt"
 	"testing"
 
@@ -58,6 +60,46 @@ func BenchmarkSeal(b *testing.B) {
 			parallel(b, sessions, func() {
 				if _, err := k.Seal(b.Context(), [token.NonceSize]byte{}, plaintext, aad); err != nil {
 					b.Errorf("Seal() err = %v, want nil", err)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkTokenCustody(b *testing.B) {
+	for _, c := range []token.Curve{token.P256, token.P384, token.P521} {
+		for _, sessions := range []int{1, 4} {
+			b.Run(fmt.Sprintf("%v/%d", c, sessions), func(b *testing.B) { benchmarkTokenCustody(b, c, sessions) })
+		}
+	}
+}
+
+func benchmarkTokenCustody(b *testing.B, c token.Curve, sessions int) {
+	tok := openSessions(b, sessions)
+	k := keyWrappingKey(b, tok)
+	m, err := tok.ProbeKeyWrap(b.Context(), c)
+	if err != nil {
+		b.Fatalf("ProbeKeyWrap() err = %v, want nil", err)
+	}
+	w := generateWrapped(b, k, m, c)
+	peer, err := w.public.Curve().GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, op := range []struct {
+		name string
+		do   func() error
+	}{
+		{"generate+wrap", func() error { _, _, err := k.GenerateWrapped(b.Context(), m, c); return err }},
+		{"unwrap", func() error { return w.unwrap(b.Context(), k, nothing) }},
+		{"unwrap+derive", func() error {
+			return w.unwrap(b.Context(), k, func(x ecdh.KeyExchanger) error { _, err := x.ECDH(peer.PublicKey()); return err })
+		}},
+	} {
+		b.Run(op.name, func(b *testing.B) {
+			parallel(b, sessions, func() {
+				if err := op.do(); err != nil {
+					b.Errorf("%s err = %v, want nil", op.name, err)
 				}
 			})
 		})
