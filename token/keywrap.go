@@ -20,7 +20,7 @@ type KeyWrap uint
 const (
 	// KeyWrapKWP is AES Key Wrap with Padding (RFC 5649), of PKCS#11 3.0.
 	KeyWrapKWP KeyWrap = ckmAESKeyWrapKWP
-	// KeyWrapPad is RFC 5649 on some tokens; on others PKCS#7 padding and RFC 3394.
+	// KeyWrapPad is RFC 5649 too on some tokens, and something of their own on others.
 	KeyWrapPad KeyWrap = ckmAESKeyWrapPad
 )
 
