@@ -24,7 +24,9 @@ type Config struct {
 	Experimental Experimental
 	X509         X509
 	Identities   map[string]Identity
+	WrappingKeys WrappingKeys
 	Welcome      Welcome
+	Audit        Audit
 	Unwrap       Unwrap
 }
 
@@ -61,6 +63,8 @@ type KeyPackages struct {
 	Lifetime     Duration
 	Backdate     Duration
 	Grace        Duration
+	Custody      string // Wrapped or InToken
+	LastResort   LastResort
 	Capabilities Capabilities
 	GREASE       bool
 	Required     Required
@@ -68,6 +72,29 @@ type KeyPackages struct {
 	LeafExtensions []Extension
 	Extensions     []Extension
 	Peers          []string // names of profiles; empty: all
+}
+
+// The custodies of private keys.
+const (
+	Wrapped = "wrapped"
+	InToken = "token"
+)
+
+// LastResort says when a key package of last resort is to be replaced.
+type LastResort struct {
+	MaxAge Duration
+}
+
+// WrappingKeys says when wrapping keys are to be replaced.
+type WrappingKeys struct {
+	MaxAge    Duration // 0: never
+	MaxUses   uint64
+	Automatic bool // hsm-kp does it by itself
+}
+
+// Audit says how the trail is signed.
+type Audit struct {
+	Origin string // of checkpoints; empty: made of the token's serial number
 }
 
 // Capabilities are what clients support beyond the defaults.
@@ -119,6 +146,7 @@ type Identity struct {
 	Emails        []string
 	URIs          []string
 	ApplicationID string
+	Custody       string        // in place of KeyPackages.Custody; or empty
 	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
 }
 
@@ -142,9 +170,32 @@ func Default() *Config {
 			Lifetime: Duration(84 * 24 * time.Hour),
 			Backdate: Duration(time.Hour),
 			Grace:    Duration(7 * 24 * time.Hour),
+			Custody:  Wrapped,
+			LastResort: LastResort{
+				MaxAge: Duration(28 * 24 * time.Hour),
+			},
 		},
-		Welcome: Welcome{Reservation: Duration(15 * time.Minute)},
+		WrappingKeys: WrappingKeys{MaxAge: Duration(90 * 24 * time.Hour), MaxUses: 1 << 30, Automatic: true},
+		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
 	}
+}
+
+// CustodyOf returns the custody of the private keys of an identity's key packages.
+func (c *Config) CustodyOf(identity string) string {
+	if own := c.Identities[identity].Custody; own != "" {
+		return own
+	}
+	return c.KeyPackages.Custody
+}
+
+// InToken reports whether the private keys of any identity are kept in the token.
+func (c *Config) InToken() bool {
+	for name := range c.Identities {
+		if c.CustodyOf(name) == InToken {
+			return true
+		}
+	}
+	return c.KeyPackages.Custody == InToken
 }
 
 // maxBytes bounds a config file.

@@ -73,6 +73,8 @@ key_packages:
   lifetime: 1d12h
   backdate: 90m
   grace: 2d
+  custody: token
+  last_resort: {max_age: 3d}
   capabilities: {cipher_suites: [1, MLS_256_DHKEMP521_AES256GCM_SHA512_P521], extensions: [0x000A, 10], proposals: [9]}
   grease: true
   required_capabilities: {extensions: [6], proposals: [8], credentials: [2]}
@@ -92,8 +94,11 @@ identities:
     emails: [a@a.example]
     uris: [spiffe://a.example]
     application_id: seven
+    custody: wrapped
     capabilities: {cipher_suites: [2], extensions: [7], proposals: [10]}
   8:
+wrapping_keys: {max_age: 4d, max_uses: 1000, automatic: false}
+audit: {origin: hsm.example/mls}
 welcome:
   reservation: 30s
 unwrap:
@@ -116,6 +121,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		Store: Store{URL: "sqlite:other.db", Batch: 250},
 		KeyPackages: KeyPackages{
 			Suite: "1", Lifetime: Duration(36 * time.Hour), Backdate: Duration(90 * time.Minute), Grace: Duration(48 * time.Hour),
+			Custody: InToken, LastResort: LastResort{MaxAge: Duration(72 * time.Hour)},
 			Capabilities: Capabilities{
 				CipherSuites: []string{"1", "MLS_256_DHKEMP521_AES256GCM_SHA512_P521"},
 				Extensions:   []uint16{10, 10}, Proposals: []uint16{9},
@@ -131,13 +137,15 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		Identities: map[string]Identity{
 			"relay.7": {
 				Subject: "CN=relay", DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, URIs: []string{"spiffe://a.example"},
-				ApplicationID: "seven",
-				Capabilities:  &Capabilities{CipherSuites: []string{"2"}, Extensions: []uint16{7}, Proposals: []uint16{10}},
+				ApplicationID: "seven", Custody: Wrapped,
+				Capabilities: &Capabilities{CipherSuites: []string{"2"}, Extensions: []uint16{7}, Proposals: []uint16{10}},
 			},
 			"8": {},
 		},
-		Welcome: Welcome{Reservation: Duration(30 * time.Second)},
-		Unwrap:  Unwrap{Allow: true},
+		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},
+		Audit:        Audit{Origin: "hsm.example/mls"},
+		Welcome:      Welcome{Reservation: Duration(30 * time.Second)},
+		Unwrap:       Unwrap{Allow: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("decode() = %+v, want %+v", got, want)
@@ -260,6 +268,11 @@ func TestFaults(t *testing.T) {
 		{small + "store: {url: ''}", "line 2: store.url must be sqlite:PATH"},
 		{small + "key_packages: {suite: ''}", "line 2: key_packages.suite is empty"},
 		{small + "key_packages: {lifetime: 0s}", "line 2: key_packages.lifetime must be longer than nothing"},
+		{small + "key_packages: {custody: hsm}", "line 2: key_packages.custody must be wrapped or token"},
+		{small + "identities: {a: {custody: hsm}}", "line 2: identities.a.custody must be wrapped or token"},
+		{small + "key_packages: {last_resort: {max_age: 0s}}", "line 2: key_packages.last_resort.max_age must be longer than nothing"},
+		{small + "wrapping_keys: {max_uses: 0}", "line 2: wrapping_keys.max_uses must be from 1 to 2147483648"},
+		{small + "audit: {origin: a b}", "line 2: audit.origin must have neither spaces nor +"},
 		{small + "welcome: {reservation: 0s}", "line 2: welcome.reservation must be longer than nothing"},
 		{small + "unwrap: {allow: 'yes'}", "line 2: unwrap.allow must be true or false"},
 		{small + "? [a]\n: b\n", "line 2: a key that is not known"},

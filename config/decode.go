@@ -42,10 +42,14 @@ func (c *Config) fields() keys {
 			"batch": number(&c.Store.Batch, 1, 10000),
 		}),
 		"key_packages": group(keys{
-			"suite":        text(&c.KeyPackages.Suite),
-			"lifetime":     duration(&c.KeyPackages.Lifetime),
-			"backdate":     duration(&c.KeyPackages.Backdate),
-			"grace":        duration(&c.KeyPackages.Grace),
+			"suite":    text(&c.KeyPackages.Suite),
+			"lifetime": duration(&c.KeyPackages.Lifetime),
+			"backdate": duration(&c.KeyPackages.Backdate),
+			"grace":    duration(&c.KeyPackages.Grace),
+			"custody":  text(&c.KeyPackages.Custody),
+			"last_resort": group(keys{
+				"max_age": duration(&c.KeyPackages.LastResort.MaxAge),
+			}),
 			"capabilities": group(c.KeyPackages.Capabilities.fields()),
 			"grease":       truth(&c.KeyPackages.GREASE),
 			"required_capabilities": group(keys{
@@ -66,6 +70,14 @@ func (c *Config) fields() keys {
 			"subject": text(&c.X509.Subject),
 		}),
 		"identities": named(&c.Identities, (*Identity).fields),
+		"wrapping_keys": group(keys{
+			"max_age":   duration(&c.WrappingKeys.MaxAge),
+			"max_uses":  number(&c.WrappingKeys.MaxUses, 1, 1<<31),
+			"automatic": truth(&c.WrappingKeys.Automatic),
+		}),
+		"audit": group(keys{
+			"origin": text(&c.Audit.Origin),
+		}),
 		"welcome": group(keys{
 			"reservation": duration(&c.Welcome.Reservation),
 		}),
@@ -90,6 +102,7 @@ func (i *Identity) fields() keys {
 		"emails":         list(&i.Emails, text),
 		"uris":           list(&i.URIs, text),
 		"application_id": text(&i.ApplicationID),
+		"custody":        text(&i.Custody),
 		"capabilities": func(d *decoder, path string, n *yaml.Node) {
 			i.Capabilities = new(Capabilities)
 			group(i.Capabilities.fields())(d, path, n)

@@ -50,8 +50,27 @@ func (c *Config) validate(d *decoder) {
 	c.Token.validate(d)
 	c.Store.validate(d)
 	c.KeyPackages.validate(d)
+	c.validateCustody(d)
+	if strings.ContainsAny(c.Audit.Origin, " \t\n+") {
+		d.contentFault("audit.origin", "must have neither spaces nor +")
+	}
 	if c.Welcome.Reservation <= 0 {
 		d.contentFault("welcome.reservation", "must be longer than nothing")
+	}
+}
+
+func (c *Config) validateCustody(d *decoder) {
+	custodies := []string{Wrapped, InToken}
+	if !slices.Contains(custodies, c.KeyPackages.Custody) {
+		d.contentFault("key_packages.custody", "must be wrapped or token")
+	}
+	for name, i := range c.Identities {
+		if i.Custody != "" && !slices.Contains(custodies, i.Custody) {
+			d.contentFault("identities."+name+".custody", "must be wrapped or token")
+		}
+	}
+	if c.KeyPackages.LastResort.MaxAge <= 0 {
+		d.contentFault("key_packages.last_resort.max_age", "must be longer than nothing")
 	}
 }
 

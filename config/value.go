@@ -42,7 +42,7 @@ func truth(to *bool) field {
 }
 
 // number takes a whole number from low to high.
-func number[T int | uint | uint16](to *T, low, high int64) field {
+func number[T int | uint | uint16 | uint64](to *T, low, high int64) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		v, ok := whole(n)
 		switch {

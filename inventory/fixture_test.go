@@ -50,10 +50,8 @@ func newBareFixture(tb testing.TB) *fixture {
 	f := &fixture{token: softhsmtest.Open(tb), path: filepath.Join(tb.TempDir(), "store.db")}
 	f.store = openStore(tb, f.path)
 	f.config = inventory.Config{
-		Store: f.store,
-		OpenVault: func(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
-			return vault.Open(ctx, f.token, id)
-		},
+		Store:   f.store,
+		Ring:    ring{f.token},
 		Rand:    rand.Reader,
 		Workers: 4,
 		Batch:   5,
@@ -75,16 +73,43 @@ func openStore(tb testing.TB, path string) *sqlite.Store {
 	return s
 }
 
+// ring is a token with its wrapping keys.
+type ring struct{ token *token.Token }
+
+func (r ring) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
+	if p == store.Wrap {
+		return vault.OpenToken(ctx, r.token, id)
+	}
+	return vault.Open(ctx, r.token, id)
+}
+
+func (r ring) Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error) {
+	if p == store.Wrap {
+		return vault.CreateTokenKey(ctx, r.token, id, label)
+	}
+	return vault.CreateKey(ctx, r.token, rand.Reader, id, label)
+}
+
+func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
+	_, err := r.token.DestroyByID(ctx, id, token.ClassSecretKey, token.ClassPrivateKey, token.ClassPublicKey)
+	return err
+}
+
+func (r ring) Serial() string { return r.token.Info().Serial }
+
+// addWrappingKey makes a wrapping key the current one to seal with.
 func (f *fixture) addWrappingKey(tb testing.TB) vault.KeyID {
 	tb.Helper()
-	id, stamp, err := vault.CreateKey(tb.Context(), f.token, rand.Reader, "test")
+	return f.addWrappingKeyTo(tb, store.Seal)
+}
+
+func (f *fixture) addWrappingKeyTo(tb testing.TB, p store.Purpose) vault.KeyID {
+	tb.Helper()
+	key, err := f.inventory().CreateWrappingKey(tb.Context(), p, true, now)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := f.store.AddWrappingKey(tb.Context(), store.WrappingKey{ID: id, Stamp: stamp, CreatedAt: now}); err != nil {
-		tb.Fatal(err)
-	}
-	return id
+	return key.ID
 }
 
 func (f *fixture) inventory() *inventory.Inventory { return inventory.New(f.config) }
@@ -101,7 +126,7 @@ func (f *fixture) again(tb testing.TB) *inventory.Inventory {
 // identity makes an identity whose key is in the token.
 func (f *fixture) identity(tb testing.TB, name string, id ciphersuite.ID) *identity.Identity {
 	tb.Helper()
-	key, err := signer.Generate(tb.Context(), f.token, suite(tb, id).Signature, name)
+	key, err := signer.Generate(tb.Context(), f.token, suite(tb, id).Signature, nil, name)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -188,7 +213,7 @@ func checkUnsealable(tb testing.TB, inv *inventory.Inventory, record *store.KeyP
 	if err != nil {
 		tb.Fatalf("Parse() err = %v, want nil", err)
 	}
-	keys, err := inv.PrivateKeys(tb.Context(), record.Ref)
+	keys, err := inv.PrivateKeys(tb.Context(), record.Ref, now)
 	if err != nil {
 		tb.Fatalf("PrivateKeys() err = %v, want nil", err)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -44,6 +43,11 @@ type Request struct {
 	// between leaves key packages that are known to be in doubt and can be
 	// written again, and never one that is handed out twice.
 	Pending bool
+	// Custody is where the private keys are kept: vault.CustodyWrapped, also where it is
+	// empty, or vault.CustodyToken.
+	Custody string
+	// Version is that of the identity; 0 is the first.
+	Version uint64
 	// Now is the time that lifetimes are counted from.
 	Now time.Time
 }
@@ -156,7 +160,7 @@ func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, st
 type line struct {
 	inv     *Inventory
 	builder *keypackage.Builder
-	vault   *vault.Vault
+	vault   vault.Custodian
 	record  store.KeyPackage // what all of them have in common
 	request Request
 }
@@ -172,14 +176,7 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
 	}
-	key, err := inv.currentKey(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses {
-		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
-	}
-	v, err := inv.vault(ctx, key.ID)
+	v, err := inv.custodianFor(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +189,9 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		Suite:         uint16(r.Identity.Suite.ID),
 		State:         state,
 		LastResort:    template.Unsigned().LastResort(), // asked for, or by its number in the policy
-		Custody:       CustodyWrapped,
-		WrappingKeyID: key.ID,
+		Custody:       v.Custody(),
+		WrappingKeyID: v.KeyID(),
+		Version:       max(r.Version, 1),
 		CreatedAt:     r.Now.UTC().Truncate(time.Second),
 		NotBefore:     time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(),
 		NotAfter:      time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(),
@@ -201,38 +199,52 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	return &line{inv: inv, builder: builder, vault: v, record: record, request: r}, nil
 }
 
+// custodianFor returns the one that keeps the private keys of what r asks for. What
+// the token cannot keep is vault.ErrCustody, with the reason.
+func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custodian, error) {
+	purpose := store.Seal
+	if r.Custody == vault.CustodyToken {
+		purpose = store.Wrap
+		if err := vault.Keepable(r.Identity.Suite); err != nil {
+			return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
+		}
+	}
+	key, err := inv.currentKey(ctx, purpose)
+	if err != nil {
+		return nil, err
+	}
+	// Key wrapping has no nonces to run out of.
+	if purpose == store.Seal && (key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses) {
+		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
+	}
+	v, err := inv.custodian(ctx, key.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Serves(ctx, r.Identity.Suite); err != nil {
+		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
+	}
+	return v, nil
+}
+
 // make makes one key package: two key pairs, two signatures made and
 // verified, the private keys sealed.
 func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
-	keys, err := newPrivateKeys(l)
+	suite := l.request.Identity.Suite
+	keys, err := l.vault.Generate(ctx, l.inv.Rand, suite)
 	if err != nil {
 		return store.KeyPackage{}, err
 	}
 	defer keys.Clear()
-	kp, err := l.builder.Build(l.inv.Rand, keys.Init.PublicKey(), keys.Encryption.PublicKey())
+	kp, err := l.builder.Build(l.inv.Rand, keys.InitKey(), keys.EncryptionKey())
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("build key package: %w", err)
 	}
-	sealed, err := l.vault.Seal(ctx, l.inv.Rand, kp.Ref(), l.request.Identity.Suite, keys)
+	sealed, err := keys.Seal(ctx, l.inv.Rand, kp.Ref())
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}
 	record := l.record
 	record.Ref, record.Public, record.Sealed = kp.Ref(), kp.Bytes(), sealed
 	return record, nil
-}
-
-// newPrivateKeys makes the two HPKE key pairs of a key package.
-func newPrivateKeys(l *line) (vault.PrivateKeys, error) {
-	suite := l.request.Identity.Suite
-	initKey, err := hpke.GenerateKeyPair(suite, l.inv.Rand)
-	if err != nil {
-		return vault.PrivateKeys{}, fmt.Errorf("generate init key: %w", err)
-	}
-	encryptionKey, err := hpke.GenerateKeyPair(suite, l.inv.Rand)
-	if err != nil {
-		initKey.Clear()
-		return vault.PrivateKeys{}, fmt.Errorf("generate encryption key: %w", err)
-	}
-	return vault.PrivateKeys{Init: initKey, Encryption: encryptionKey}, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 const (
@@ -71,7 +72,7 @@ func checkRecord(t *testing.T, record *store.KeyPackage, name string, s *ciphers
 		t.Errorf("Ref() = %v, %v, want the record's %x", ref, err, record.Ref)
 	}
 	want := store.KeyPackage{
-		Ref: record.Ref, Identity: name, Suite: uint16(s.ID), State: store.Available, Custody: inventory.CustodyWrapped,
+		Ref: record.Ref, Identity: name, Suite: uint16(s.ID), State: store.Available, Version: 1, Custody: vault.CustodyWrapped,
 		WrappingKeyID: record.WrappingKeyID, Sealed: record.Sealed, Public: record.Public,
 		CreatedAt: now.UTC(), NotBefore: now.Add(-time.Hour).UTC(), NotAfter: now.Add(84 * 24 * time.Hour).UTC(),
 	}
@@ -475,7 +476,7 @@ func TestEveryUseOfTheWrappingKeyIsCounted(t *testing.T) {
 			t.Fatalf("Generate() err = %v, want nil", err)
 		}
 	}
-	key, err := f.store.CurrentWrappingKey(t.Context())
+	key, err := f.store.CurrentWrappingKey(t.Context(), store.Seal)
 	if err != nil || key.Uses != 13 {
 		t.Errorf("Uses = %d, %v, want 13", key.Uses, err)
 	}

@@ -18,16 +18,16 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/welcome"
 )
-
-// CustodyWrapped is the custody of private keys that were generated in
-// software and sealed under a wrapping key of the token.
-const CustodyWrapped = "wrapped"
 
 // ErrAmbiguousRef reports a prefix that more than one KeyPackageRef begins
 // with.
@@ -36,12 +36,26 @@ var ErrAmbiguousRef = errors.New("more than one key package begins so")
 // ErrRef reports text that is no KeyPackageRef and no prefix of one.
 var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")
 
-// Config is what an Inventory works with. All fields are required.
+// Ring is the token as the keeper of keys that others depend on.
+type Ring interface {
+	// Open finds a wrapping key in the token.
+	Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error)
+	// Create makes a wrapping key in the token, tries it out and returns its stamp. A key
+	// that fails is not left behind.
+	Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error)
+	// Destroy destroys a key in the token. One that is not there is destroyed.
+	Destroy(ctx context.Context, o store.Object, id []byte) error
+	// Serial returns the serial number of the token.
+	Serial() string
+}
+
+// Config is what an Inventory works with. All fields are required, but Ring for what
+// needs no token.
 type Config struct {
 	// Store keeps the records.
 	Store store.Store
-	// OpenVault finds the wrapping key with the given id in the token.
-	OpenVault func(context.Context, vault.KeyID) (*vault.Vault, error)
+	// Ring has the wrapping keys.
+	Ring Ring
 	// Rand is the source of private keys and nonces, read by all workers at once.
 	Rand io.Reader
 	// Workers is how many key packages are in the making at once: the number
@@ -58,27 +72,30 @@ type Inventory struct {
 	Config
 
 	mu     sync.Mutex
-	vaults map[string]*vault.Vault
+	vaults map[string]vault.Custodian
 }
 
 // New returns an inventory over c.
 func New(c Config) *Inventory {
-	return &Inventory{Config: c, vaults: make(map[string]*vault.Vault)}
+	return &Inventory{Config: c, vaults: make(map[string]vault.Custodian)}
 }
 
-// vault returns the vault of one wrapping key, found in the token and recognized
-// once.
-func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
+// custodian returns that of one wrapping key, found in the token and recognized once.
+func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Custodian, error) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	if v, ok := inv.vaults[string(id)]; ok {
 		return v, nil
 	}
-	v, err := inv.OpenVault(ctx, id)
+	record, err := inv.wrappingKey(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	v, err := inv.Ring.Open(ctx, id, record.Purpose)
 	if err != nil {
 		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
 	}
-	if err := inv.recognize(ctx, v); err != nil {
+	if err := v.Recognize(ctx, record.Stamp); err != nil {
 		return nil, fmt.Errorf("recognize wrapping key %v: %w", id, err)
 	}
 	inv.vaults[string(id)] = v
@@ -142,7 +159,7 @@ var ErrSuiteUnknown = errors.New("it is not known")
 
 // ErrMixedUp reports a record whose key package is not the one that its ref, or
 // its private keys, are of.
-var ErrMixedUp = errors.New("record was changed outside of hsm-kp: its parts are not of one key package")
+var ErrMixedUp = vault.ErrMixedUp
 
 // Public returns the key package of a record. Its ref is computed anew: what
 // leaves the program is what the ref names. The error wraps ErrMixedUp where it
@@ -162,11 +179,15 @@ func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 	return kp, nil
 }
 
-// PrivateKeys unseals the private keys of the key package ref. The caller
-// clears them. The error is store.ErrNotFound where there is no such key
-// package, store.ErrConsumed or store.ErrExpired where they are erased, and wraps ErrMixedUp where the keys
-// do not fit the public part.
-func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vault.PrivateKeys, error) {
+// ErrNothingToShow reports private keys that are in the token and nowhere else.
+var ErrNothingToShow = errors.New("its private keys never leave the token: there is nothing to show")
+
+// PrivateKeys unseals the private keys of the key package ref, which are shown to
+// somebody: that is in the trail first. The caller clears them. The error is
+// store.ErrNotFound where there is no such key package, store.ErrConsumed or
+// store.ErrErased where they are erased, ErrNothingToShow where they are in the token, and
+// wraps ErrMixedUp where the keys do not fit the public part.
+func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now time.Time) (vault.PrivateKeys, error) {
 	record, err := inv.Store.KeyPackage(ctx, ref)
 	if err != nil {
 		return vault.PrivateKeys{}, fmt.Errorf("load key package %v: %w", ref, err)
@@ -175,33 +196,91 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref) (vaul
 	if err != nil {
 		return vault.PrivateKeys{}, err
 	}
-	return inv.unseal(ctx, &record, kp)
-}
-
-// unseal unseals the private keys of a record, whose key package is kp.
-func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.PrivateKeys, error) {
-	ref := keypackage.Ref(record.Ref)
-	if record.State == store.Consumed {
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, store.ErrConsumed)
-	}
-	if record.State == store.Expired {
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, store.ErrExpired)
-	}
-	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
-	if !ok {
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: unknown cipher suite %v", ref, kp.CipherSuite)
-	}
-	v, err := inv.vault(ctx, record.WrappingKeyID)
+	keys, err := inv.keys(ctx, &record, kp)
 	if err != nil {
+		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
+	}
+	secret, ok := keys.Secret()
+	if !ok {
+		err := fmt.Errorf("unwrap key package %v: %w", ref, ErrNothingToShow)
+		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
+	}
+	if err := inv.Store.Record(ctx, entryOf(&record, audit.Unwrapped, now)); err != nil {
+		secret.Clear()
 		return vault.PrivateKeys{}, err
 	}
-	keys, err := v.Unseal(ctx, ref, suite, record.Sealed)
-	if err != nil {
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+	return secret, nil
+}
+
+// binding is what the private keys of a key package are bound to.
+func binding(record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Binding, error) {
+	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
+	if !ok {
+		return vault.Binding{}, fmt.Errorf("key package %x: cipher suite %v: %w", record.Ref, kp.CipherSuite, ErrSuiteUnknown)
 	}
-	if !bytes.Equal(keys.Init.PublicKey(), kp.InitKey) || !bytes.Equal(keys.Encryption.PublicKey(), kp.LeafNode.EncryptionKey) {
-		keys.Clear()
-		return vault.PrivateKeys{}, fmt.Errorf("unseal key package %v: %w", ref, ErrMixedUp)
+	return vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey}, nil
+}
+
+// keys returns the private keys of a record, whose key package is kp.
+func (inv *Inventory) keys(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
+	ref := keypackage.Ref(record.Ref)
+	if err := erased(record); err != nil {
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+	}
+	b, err := binding(record, kp)
+	if err != nil {
+		return vault.Keys{}, err
+	}
+	v, err := inv.custodian(ctx, record.WrappingKeyID)
+	if err != nil {
+		return vault.Keys{}, err
+	}
+	keys, err := v.Keys(ctx, b, record.Sealed)
+	if err != nil {
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
 	}
 	return keys, nil
+}
+
+// erased says why a record has no private keys any more.
+func erased(record *store.KeyPackage) error {
+	switch record.State {
+	case store.Consumed:
+		return store.ErrConsumed
+	case store.Erased:
+		return store.ErrErased
+	}
+	return nil
+}
+
+// entryOf is an entry of the trail about a key package.
+func entryOf(record *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
+	return audit.Entry{Time: at, Act: act, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID}
+}
+
+// refuse puts into the trail what was asked of a key package and not done, and returns
+// why.
+func (inv *Inventory) refuse(ctx context.Context, record *store.KeyPackage, at time.Time, what string, why error) error {
+	e := entryOf(record, audit.Refused, at)
+	e.Detail = what + ": " + reason(why)
+	return errors.Join(why, inv.Store.Record(ctx, e))
+}
+
+// reason names an error in the trail: the kind of it, and nothing that came from
+// outside.
+func reason(err error) string {
+	for _, r := range []struct {
+		err  error
+		text string
+	}{
+		{store.ErrConsumed, "consumed"}, {store.ErrErased, "erased"}, {store.ErrReserved, "reserved for another Welcome"},
+		{ErrNothingToShow, "in the token"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
+		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
+		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"}, {hpke.ErrOpen, "ciphertext does not open"},
+	} {
+		if errors.Is(err, r.err) {
+			return r.text
+		}
+	}
+	return "failed"
 }

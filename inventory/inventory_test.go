@@ -143,7 +143,7 @@ func TestResolveFindsWhatWasGenerated(t *testing.T) {
 func TestPrivateKeysOfAnUnknownRef(t *testing.T) {
 	f := newFixture(t)
 	for _, ref := range [][]byte{nil, {}, make([]byte, 32), make([]byte, 1000)} {
-		if _, err := f.inventory().PrivateKeys(t.Context(), ref); !errors.Is(err, store.ErrNotFound) {
+		if _, err := f.inventory().PrivateKeys(t.Context(), ref, now); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("PrivateKeys(%x) err = %v, want %v", ref, err, store.ErrNotFound)
 		}
 	}
@@ -171,14 +171,14 @@ func TestPrivateKeysOfARecordThatWasChanged(t *testing.T) {
 		changed := made[0]
 		change(&changed)
 		f.config.Store = oneRecord{f.store, changed}
-		if _, err := f.inventory().PrivateKeys(t.Context(), changed.Ref); !errors.Is(err, vault.ErrSealed) && !errors.Is(err, inventory.ErrMixedUp) {
+		if _, err := f.inventory().PrivateKeys(t.Context(), changed.Ref, now); !errors.Is(err, vault.ErrSealed) && !errors.Is(err, inventory.ErrMixedUp) {
 			t.Errorf("%s: PrivateKeys() err = %v, want %v or %v", name, err, vault.ErrSealed, inventory.ErrMixedUp)
 		}
 	}
 	unknown := made[0]
 	unknown.Suite = 0x0F00
 	f.config.Store = oneRecord{f.store, unknown}
-	if _, err := f.inventory().PrivateKeys(t.Context(), unknown.Ref); err == nil {
+	if _, err := f.inventory().PrivateKeys(t.Context(), unknown.Ref, now); err == nil {
 		t.Error("PrivateKeys() of an unknown suite err = nil, want one")
 	}
 }
@@ -193,17 +193,26 @@ func (s oneRecord) KeyPackage(context.Context, []byte) (store.KeyPackage, error)
 	return s.record, nil
 }
 
+// firstFails fails to open the first time.
+type firstFails struct {
+	inventory.Ring
+	err    error
+	opened atomic.Int64
+}
+
+func (r *firstFails) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
+	if r.opened.Add(1) == 1 {
+		return nil, r.err
+	}
+	return r.Ring.Open(ctx, id, p)
+}
+
 // The token is asked for a wrapping key once, and again where that failed.
 func TestAWrappingKeyIsOpenedOnce(t *testing.T) {
 	f := newFixture(t)
-	open, gone := f.config.OpenVault, errors.New("the token is away")
-	var opened atomic.Int64
-	f.config.OpenVault = func(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
-		if opened.Add(1) == 1 {
-			return nil, gone
-		}
-		return open(ctx, id)
-	}
+	gone := errors.New("the token is away")
+	opening := &firstFails{Ring: f.config.Ring, err: gone}
+	f.config.Ring = opening
 	inv, id := f.inventory(), f.identity(t, "alice", suite1)
 	var s shown
 	if n, err := inv.Generate(t.Context(), request(id, 8), s.take); n != 0 || !errors.Is(err, gone) {
@@ -215,7 +224,7 @@ func TestAWrappingKeyIsOpenedOnce(t *testing.T) {
 	var users sync.WaitGroup
 	for _, ref := range s.refs {
 		users.Go(func() {
-			keys, err := inv.PrivateKeys(t.Context(), ref)
+			keys, err := inv.PrivateKeys(t.Context(), ref, now)
 			if err != nil {
 				t.Errorf("PrivateKeys() err = %v, want nil", err)
 				return
@@ -224,7 +233,7 @@ func TestAWrappingKeyIsOpenedOnce(t *testing.T) {
 		})
 	}
 	users.Wait()
-	if opened.Load() != 2 {
-		t.Errorf("the wrapping key was opened %d times, want twice: once in vain", opened.Load())
+	if opening.opened.Load() != 2 {
+		t.Errorf("the wrapping key was opened %d times, want twice: once in vain", opening.opened.Load())
 	}
 }

@@ -19,7 +19,7 @@ const kindIdentity = "identity"
 // key: the stamp goes into the record. Whoever can write to the store, and not
 // to the token, can then neither make an identity nor change what one signs.
 func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) error {
-	key, err := inv.currentKey(ctx)
+	key, err := inv.currentKey(ctx, store.Seal)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,21 @@ func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) err
 		return err
 	}
 	id.Stamp, err = v.Stamp(ctx, inv.Rand, kindIdentity, identityRecord(id))
+	id.StampKey = key.ID
 	return err
+}
+
+// vault returns the wrapping key that seals and stamps.
+func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
+	c, err := inv.custodian(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := c.(*vault.Vault)
+	if !ok {
+		return nil, fmt.Errorf("wrapping key %v: %w: it makes no stamps", id, vault.ErrStamp)
+	}
+	return v, nil
 }
 
 // CheckIdentity reports whether the record is one that StampIdentity stamped.
@@ -61,6 +75,10 @@ func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) err
 //	    case experimental:
 //	        uint16 kem; uint16 kdf; uint16 aead; uint16 signature_scheme;
 //	}
+//	select (version) {              // of all but the first
+//	    case 2 and more:
+//	        uint64 version;
+//	}
 func identityRecord(id *store.Identity) []byte {
 	b := wire.AppendVector(nil, []byte(id.Name))
 	b = append(b, byte(id.Suite>>8), byte(id.Suite))
@@ -77,17 +95,20 @@ func identityRecord(id *store.Identity) []byte {
 			b = binary.BigEndian.AppendUint16(b, part)
 		}
 	}
+	if id.Version > 1 {
+		b = binary.BigEndian.AppendUint64(b, id.Version)
+	}
 	return b
 }
 
 // ErrNoWrappingKey reports a store that has no wrapping key yet.
 var ErrNoWrappingKey = errors.New("the store has no wrapping key")
 
-// currentKey returns the wrapping key that new key packages are sealed with.
-func (inv *Inventory) currentKey(ctx context.Context) (store.WrappingKey, error) {
-	key, err := inv.Store.CurrentWrappingKey(ctx)
+// currentKey returns the wrapping key of a purpose that new key packages get.
+func (inv *Inventory) currentKey(ctx context.Context, p store.Purpose) (store.WrappingKey, error) {
+	key, err := inv.Store.CurrentWrappingKey(ctx, p)
 	if errors.Is(err, store.ErrNotFound) {
-		return key, fmt.Errorf("%w: %w", ErrNoWrappingKey, err)
+		return key, fmt.Errorf("%w to %s private keys: %w", ErrNoWrappingKey, p, err)
 	}
 	if err != nil {
 		return key, fmt.Errorf("find the current wrapping key: %w", err)
@@ -95,17 +116,21 @@ func (inv *Inventory) currentKey(ctx context.Context) (store.WrappingKey, error)
 	return key, nil
 }
 
-// recognize checks that a wrapping key is the one that the store knows, and not
-// another that somebody put under the same CKA_ID.
-func (inv *Inventory) recognize(ctx context.Context, v *vault.Vault) error {
+// wrappingKey returns the record of a wrapping key. One that is destroyed is
+// store.ErrWrappingKey.
+func (inv *Inventory) wrappingKey(ctx context.Context, id vault.KeyID) (store.WrappingKey, error) {
 	keys, err := inv.Store.WrappingKeys(ctx)
 	if err != nil {
-		return err
+		return store.WrappingKey{}, err
 	}
 	for _, k := range keys {
-		if string(k.ID) == string(v.KeyID()) {
-			return v.Recognize(ctx, k.Stamp)
+		switch {
+		case string(k.ID) != string(id):
+		case !k.DestroyedAt.IsZero():
+			return k, fmt.Errorf("wrapping key %v: %w", id, store.ErrWrappingKey)
+		default:
+			return k, nil
 		}
 	}
-	return fmt.Errorf("the store does not know it: %w", store.ErrNotFound)
+	return store.WrappingKey{}, fmt.Errorf("wrapping key %v: the store does not know it: %w", id, store.ErrNotFound)
 }

@@ -27,6 +27,9 @@ type WelcomeRequest struct {
 	// PSK and RatchetTree are as in welcome.Options.
 	PSK         func(welcome.PSKID) ([]byte, bool)
 	RatchetTree []byte
+	// KeepLeaf keeps the private key of the leaf, sealed by itself, once the key package
+	// is consumed: see Decrypt. Keys in the token are kept in any case.
+	KeepLeaf bool
 	// Now is the time, Until the end of the reservation.
 	Now, Until time.Time
 }
@@ -39,7 +42,9 @@ type OpenedWelcome struct {
 	Record store.KeyPackage
 	// Keys are its private keys. The init key was for this Welcome and for no other;
 	// the encryption key is the new member's leaf, and outlives it.
-	Keys vault.PrivateKeys
+	Keys vault.Keys
+
+	binding vault.Binding
 }
 
 // Clear overwrites the secrets.
@@ -58,7 +63,7 @@ func (o *OpenedWelcome) Clear() {
 // A Welcome may be opened again while its reservation lasts, and after it: a caller
 // that was killed loses nothing. Where a Welcome is for several key packages of the
 // store, those are passed over that are consumed or reserved for another. The error is
-// ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrExpired, or that of
+// ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrErased, or that of
 // welcome.Open.
 func (inv *Inventory) OpenWelcome(ctx context.Context, r WelcomeRequest) (*OpenedWelcome, error) {
 	record, err := inv.addressee(ctx, r)
@@ -67,14 +72,33 @@ func (inv *Inventory) OpenWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 	}
 	opened, err := inv.openWith(ctx, &record, r)
 	if err != nil {
-		return nil, err
+		return nil, inv.refuse(ctx, &record, r.Now, "open a Welcome", err)
 	}
-	opened.Record, err = inv.Store.Reserve(ctx, record.Ref, WelcomeDigest(r.Welcome), r.Until, r.Now)
+	leaf, err := inv.leafToKeep(ctx, opened, r)
+	if err == nil {
+		opened.Record, err = inv.Store.Reserve(ctx, store.Reservation{
+			Ref: record.Ref, Digest: WelcomeDigest(r.Welcome), Leaf: leaf, Until: r.Until, Now: r.Now,
+		})
+	}
 	if err != nil {
 		opened.Clear()
 		return nil, fmt.Errorf("reserve the key package of the Welcome: %w", err)
 	}
 	return opened, nil
+}
+
+// leafToKeep returns the private key of the leaf in the form in which it is kept, or
+// nothing where it is not. One of last resort keeps both its keys.
+func (inv *Inventory) leafToKeep(ctx context.Context, o *OpenedWelcome, r WelcomeRequest) ([]byte, error) {
+	record := &o.Record
+	if record.LastResort || !r.KeepLeaf && record.Custody != vault.CustodyToken {
+		return nil, nil
+	}
+	v, err := inv.custodian(ctx, record.WrappingKeyID)
+	if err != nil {
+		return nil, err
+	}
+	return v.KeepLeaf(ctx, inv.Rand, o.binding, record.Sealed, o.Keys)
 }
 
 // addressee returns the first key package of the store that a Welcome is for and that
@@ -105,6 +129,7 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 		}
 		if refused == nil {
 			refused = fmt.Errorf("key package %v: %w", keypackage.Ref(record.Ref), fault)
+			refused = inv.refuse(ctx, &record, r.Now, "open a Welcome", refused)
 		}
 	}
 	if refused == nil {
@@ -117,10 +142,8 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 // the digest. Reserve decides; this only chooses.
 func openable(record *store.KeyPackage, digest []byte, now time.Time) error {
 	switch {
-	case record.State == store.Consumed:
-		return store.ErrConsumed
-	case record.State == store.Expired:
-		return store.ErrExpired
+	case erased(record) != nil:
+		return erased(record)
 	case record.State == store.Reserved && !bytes.Equal(record.WelcomeDigest, digest) && now.Before(record.ReservedUntil):
 		return fmt.Errorf("%w until %s", store.ErrReserved, record.ReservedUntil.Format(time.RFC3339))
 	}
@@ -132,7 +155,11 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 	if err != nil {
 		return nil, err
 	}
-	keys, err := inv.unseal(ctx, record, kp)
+	keys, err := inv.keys(ctx, record, kp)
+	if err != nil {
+		return nil, err
+	}
+	b, err := binding(record, kp)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +168,7 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 		keys.Clear()
 		return nil, fmt.Errorf("open the Welcome for key package %v: %w", keypackage.Ref(record.Ref), err)
 	}
-	return &OpenedWelcome{Opened: opened, Keys: keys}, nil
+	return &OpenedWelcome{Opened: opened, Record: *record, Keys: keys, binding: b}, nil
 }
 
 // Confirm ends the life of a key package that was opened with the Welcome of this
@@ -157,8 +184,8 @@ func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []
 
 // Release gives a key package back that was opened with the Welcome of this digest and
 // is not used after all. Its errors are those of Confirm.
-func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []byte) error {
-	if err := inv.Store.Release(ctx, ref, digest); err != nil {
+func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
+	if err := inv.Store.Release(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil

@@ -89,7 +89,7 @@ func TestAWelcomeIsOpenedOnce(t *testing.T) {
 				t.Errorf("OpenWelcome() after Confirm() err = %v, want ErrConsumed", err)
 			}
 		}
-		if _, err := f.inventory().PrivateKeys(t.Context(), ref); !errors.Is(err, store.ErrConsumed) {
+		if _, err := f.inventory().PrivateKeys(t.Context(), ref, now); !errors.Is(err, store.ErrConsumed) {
 			t.Errorf("PrivateKeys() after Confirm() err = %v, want ErrConsumed", err)
 		}
 		if err := f.inventory().Confirm(t.Context(), ref, inventory.WelcomeDigest(w), now); !errors.Is(err, store.ErrState) {
@@ -139,7 +139,7 @@ func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.inventory().Release(t.Context(), ref, inventory.WelcomeDigest(good)); err != nil {
+	if err := f.inventory().Release(t.Context(), ref, inventory.WelcomeDigest(good), now); err != nil {
 		t.Errorf("Release() err = %v, want nil", err)
 	}
 	wantState(t, f, kp, store.Available)

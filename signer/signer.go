@@ -43,15 +43,15 @@ type Key struct {
 
 var _ crypto.Signer = (*Key)(nil)
 
-// Generate generates a key in the token under a random CKA_ID. Before it returns,
+// Generate generates a key in the token under that CKA_ID; nil is 16 random bytes. Before it returns,
 // the key has the attributes that were asked for and has signed once, and the
 // signature was verified in software; a key that fails is destroyed.
-func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureScheme, label string) (*Key, error) {
+func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureScheme, id []byte, label string) (*Key, error) {
 	curve, ok := Curve(scheme)
 	if !ok {
 		return nil, fmt.Errorf("generate signature key: %w: %v", ErrScheme, scheme)
 	}
-	signing, err := t.GenerateKeyPair(ctx, token.KeyPairSpec{Curve: curve, Label: label})
+	signing, err := t.GenerateKeyPair(ctx, token.KeyPairSpec{Curve: curve, ID: id, Label: label})
 	if err != nil {
 		return nil, fmt.Errorf("generate signature key: %w", err)
 	}

@@ -25,7 +25,7 @@ func TestGeneratedKeySignsAndIsFoundAgain(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	for _, scheme := range schemes {
 		t.Run(scheme.String(), func(t *testing.T) {
-			made, err := signer.Generate(t.Context(), tok, scheme, "key of "+scheme.String())
+			made, err := signer.Generate(t.Context(), tok, scheme, nil, "key of "+scheme.String())
 			if err != nil {
 				t.Fatalf("Generate() err = %v, want nil", err)
 			}
@@ -57,7 +57,7 @@ func TestGeneratedKeySignsAndIsFoundAgain(t *testing.T) {
 func TestGenerateRefusesUnknownSchemes(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	for _, scheme := range []ciphersuite.SignatureScheme{0, 0x0804} {
-		if _, err := signer.Generate(t.Context(), tok, scheme, "key"); !errors.Is(err, signer.ErrScheme) {
+		if _, err := signer.Generate(t.Context(), tok, scheme, nil, "key"); !errors.Is(err, signer.ErrScheme) {
 			t.Errorf("Generate(%v) err = %v, want ErrScheme", scheme, err)
 		}
 	}
@@ -65,7 +65,7 @@ func TestGenerateRefusesUnknownSchemes(t *testing.T) {
 
 func TestDescriptionOfGeneratedKeyHasNoWeakness(t *testing.T) {
 	tok := softhsmtest.Open(t)
-	k, err := signer.Generate(t.Context(), tok, ciphersuite.ED25519, "alice")
+	k, err := signer.Generate(t.Context(), tok, ciphersuite.ED25519, nil, "alice")
 	if err != nil {
 		t.Fatalf("Generate() err = %v, want nil", err)
 	}
@@ -90,7 +90,7 @@ func TestListLeavesOutKeysThatAreNotForMLSHere(t *testing.T) {
 	if _, err := tok.GenerateKeyPair(t.Context(), token.KeyPairSpec{Curve: token.Ed448}); err != nil {
 		t.Fatalf("GenerateKeyPair() err = %v, want nil", err)
 	}
-	made, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, "bob")
+	made, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, nil, "bob")
 	if err != nil {
 		t.Fatalf("Generate() err = %v, want nil", err)
 	}
@@ -107,7 +107,7 @@ func TestListLeavesOutKeysThatAreNotForMLSHere(t *testing.T) {
 
 func TestDeletedKeyIsNotFound(t *testing.T) {
 	tok := softhsmtest.Open(t)
-	k, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, "carol")
+	k, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, nil, "carol")
 	if err != nil {
 		t.Fatalf("Generate() err = %v, want nil", err)
 	}
@@ -123,7 +123,7 @@ func TestGenerateStopsBeforeAnythingIsMadeWhenCancelled(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := signer.Generate(ctx, tok, ciphersuite.ED25519, "dave"); !errors.Is(err, context.Canceled) {
+	if _, err := signer.Generate(ctx, tok, ciphersuite.ED25519, nil, "dave"); !errors.Is(err, context.Canceled) {
 		t.Errorf("Generate() err = %v, want context.Canceled", err)
 	}
 	list, err := signer.List(t.Context(), tok)
@@ -134,7 +134,7 @@ func TestGenerateStopsBeforeAnythingIsMadeWhenCancelled(t *testing.T) {
 
 func TestSignerRefusesDigestOfAnotherLength(t *testing.T) {
 	tok := softhsmtest.Open(t)
-	k, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, "eve")
+	k, err := signer.Generate(t.Context(), tok, ciphersuite.ECDSA_SECP256R1_SHA256, nil, "eve")
 	if err != nil {
 		t.Fatalf("Generate() err = %v, want nil", err)
 	}

@@ -100,3 +100,31 @@ func (s *session) describeObject(o pkcs11.ObjectHandle) (info ObjectInfo, err er
 	info.Attributes, err = s.keyAttributes(o)
 	return info, err
 }
+
+// DestroyByID destroys the objects of the token that have this CKA_ID and are of one of
+// the classes (C_DestroyObject), in the order of the classes, also where only one half of
+// a key pair is left. It returns how many there were.
+func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectClass) (n int, err error) {
+	if len(id) == 0 {
+		return 0, errors.New("destroy objects: no id given")
+	}
+	err = t.pool.with(ctx, func(s *session) error {
+		for _, class := range classes {
+			found, err := s.find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+			if err != nil {
+				return err
+			}
+			for _, o := range found {
+				if err := s.destroy(o); err != nil {
+					return err
+				}
+				n++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("destroy objects %x: %w", id, err)
+	}
+	return n, nil
+}

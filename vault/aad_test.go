@@ -41,7 +41,7 @@ func TestSealedFormIsFrozen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plaintext, err := gcm.Open(nil, blob.Nonce[:], blob.Ciphertext, blob.additionalData(ref))
+	plaintext, err := gcm.Open(nil, blob.Nonce[:], blob.Ciphertext, blob.boundData(sealLabel, ref))
 	if err != nil {
 		t.Fatalf("the frozen blob does not open: %v", err)
 	}

@@ -19,6 +19,9 @@ const (
 // wrapping key might ever seal begins so.
 const sealLabel = "hsm-kp sealed private keys"
 
+// leafLabel stands there for the private key of a leaf alone.
+const leafLabel = "hsm-kp sealed leaf key"
+
 // Blob is the sealed form of the private keys of one key package. Its bytes, in
 // the presentation language of RFC 9420, Section 2.1:
 //
@@ -78,10 +81,10 @@ func (b *Blob) appendHeader(out []byte) []byte {
 	return wire.AppendVector(out, b.KeyID)
 }
 
-// additionalData binds the blob to what it is for.
-func (b *Blob) additionalData(ref []byte) []byte {
-	out := make([]byte, 0, len(sealLabel)+len(b.KeyID)+len(ref)+16)
-	out = wire.AppendVector(out, []byte(sealLabel))
+// boundData is the additional data that binds the blob to what it is for.
+func (b *Blob) boundData(label string, ref []byte) []byte {
+	out := make([]byte, 0, len(label)+len(b.KeyID)+len(ref)+16)
+	out = wire.AppendVector(out, []byte(label))
 	out = b.appendHeader(out)
 	return wire.AppendVector(out, ref)
 }

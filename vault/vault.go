@@ -1,9 +1,11 @@
-// Package vault is the custody of the HPKE private keys of key packages: both
-// are sealed together by a wrapping key that lives in the token, before
-// anything of them reaches a disk, and come back only through the token.
+// Package vault is the custody of the HPKE private keys of key packages, under a
+// wrapping key that lives in the token. There are two: a Vault seals keys that were
+// made in software, before anything of them reaches a disk, and they come back only
+// through the token; a TokenVault has the token make, wrap, unwrap and use them, and
+// never sees them. Custodian is what the two have in common.
 //
-// A sealed blob is bound to its KeyPackageRef, its cipher suite and its wrapping
-// key: moved to another record it does not open.
+// What is kept is bound to its key package: moved to another record it does not open,
+// or is found not to fit.
 package vault
 
 import (
@@ -25,6 +27,9 @@ var (
 	// ErrSealed reports a blob that does not open: it is damaged, or was sealed
 	// for another key package, suite or wrapping key.
 	ErrSealed = errors.New("sealed private keys do not open")
+	// ErrMixedUp reports private keys that are not those of the key package whose
+	// record they are in.
+	ErrMixedUp = errors.New("record was changed outside of hsm-kp: its parts are not of one key package")
 	// ErrWeakKey reports a wrapping key whose attributes let it, or what it
 	// sealed, leave the token.
 	ErrWeakKey = errors.New("wrapping key has unsafe attributes")
@@ -53,26 +58,35 @@ func (k PrivateKeys) areOf(s *ciphersuite.Suite) bool {
 	return k.Init != nil && k.Encryption != nil && k.Init.Suite().ID == s.ID && k.Encryption.Suite().ID == s.ID
 }
 
-// Vault seals and unseals with one wrapping key. It is safe for concurrent use.
+// Vault seals and unseals with one wrapping key (AES-GCM in the token). It is safe for concurrent use.
 type Vault struct {
 	key *token.WrappingKey
 	id  KeyID
 }
 
+// NewKeyID returns the id of a wrapping key that is to be made: 16 bytes of rand.
+func NewKeyID(rand io.Reader) (KeyID, error) {
+	id := make(KeyID, 16)
+	if _, err := io.ReadFull(rand, id); err != nil {
+		return nil, fmt.Errorf("choose a wrapping key's id: %w", err)
+	}
+	return id, nil
+}
+
 // CreateKey generates a wrapping key in the token, an AES-256 key that can
-// neither leave it nor wrap others, tries it out (see Prove), and returns its id
-// and its stamp. A key that fails is destroyed again.
-func CreateKey(ctx context.Context, t *token.Token, rand io.Reader, label string) (KeyID, []byte, error) {
-	key, err := t.GenerateWrappingKey(ctx, nil, label)
+// neither leave it nor wrap others, tries it out (see Prove), and returns its
+// stamp. A key that fails is destroyed again.
+func CreateKey(ctx context.Context, t *token.Token, rand io.Reader, id KeyID, label string) ([]byte, error) {
+	key, err := t.GenerateWrappingKey(ctx, id, label)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	stamp, err := prove(ctx, t, rand, key.ID())
 	if err != nil {
 		// Also where ctx is done: the key must not stay behind.
-		return nil, nil, errors.Join(err, t.DestroyWrappingKey(context.WithoutCancel(ctx), key))
+		return nil, errors.Join(err, t.DestroyWrappingKey(context.WithoutCancel(ctx), key))
 	}
-	return key.ID(), stamp, nil
+	return stamp, nil
 }
 
 func prove(ctx context.Context, t *token.Token, rand io.Reader, id KeyID) ([]byte, error) {
@@ -81,16 +95,6 @@ func prove(ctx context.Context, t *token.Token, rand io.Reader, id KeyID) ([]byt
 		return nil, err
 	}
 	return v.Prove(ctx, rand)
-}
-
-// DestroyKey destroys a wrapping key in the token: nothing that it sealed opens
-// any more.
-func DestroyKey(ctx context.Context, t *token.Token, id KeyID) error {
-	key, err := t.FindWrappingKey(ctx, id)
-	if err != nil {
-		return err
-	}
-	return t.DestroyWrappingKey(ctx, key)
 }
 
 // Open finds the wrapping key with the given id, once, and checks its
@@ -135,7 +139,7 @@ func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphers
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.additionalData(ref))
+	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.boundData(sealLabel, ref))
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
@@ -146,19 +150,9 @@ func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphers
 // wrapping key. The caller clears the keys. The error wraps ErrSealed where the
 // blob is at fault, and is the token's otherwise.
 func (v *Vault) Unseal(ctx context.Context, ref []byte, s *ciphersuite.Suite, sealed []byte) (PrivateKeys, error) {
-	blob, err := ParseBlob(sealed)
+	plaintext, err := v.unseal(ctx, sealLabel, ref, s, sealed)
 	if err != nil {
 		return PrivateKeys{}, err
-	}
-	if blob.Suite != s.ID || string(blob.KeyID) != string(v.id) {
-		return PrivateKeys{}, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, s.ID, v.id)
-	}
-	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.additionalData(ref))
-	if errors.Is(err, token.ErrDecrypt) {
-		return PrivateKeys{}, fmt.Errorf("%w: %w", ErrSealed, err)
-	}
-	if err != nil {
-		return PrivateKeys{}, fmt.Errorf("unseal private keys: %w", err)
 	}
 	defer clear(plaintext)
 	return decodePrivateKeys(s, plaintext)

@@ -16,3 +16,16 @@ func weaknesses(a token.KeyAttributes) []string {
 		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
 	)...)
 }
+
+// wrappingWeaknesses are those of a key that wraps.
+func wrappingWeaknesses(a token.KeyAttributes) []string {
+	return token.Broken(append(a.Custody(),
+		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, Want: true, MustBeTold: true},
+		// A key that decrypts too takes out what it wrapped.
+		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt},
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign},
+		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
+	)...)
+}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -192,20 +191,17 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 		return fail(err)
 	}
 	undo = append(undo, b.store.Close)
-	var stamp []byte
-	if b.vaultID, stamp, err = vault.CreateKey(ctx, b.token, rand.Reader, "hsm-kp bench"); err != nil {
+	key, err := inventoryOver(b.config, b.store, b.token).CreateWrappingKey(ctx, store.Seal, true, time.Now())
+	if err != nil {
 		return fail(err)
 	}
+	b.vaultID = key.ID
 	if b.sealing, err = b.token.FindWrappingKey(ctx, b.vaultID); err != nil {
 		return fail(err)
 	}
 	undo = append(undo, func() error {
 		return b.token.DestroyWrappingKey(context.WithoutCancel(ctx), b.sealing)
 	})
-	err = b.store.AddWrappingKey(ctx, store.WrappingKey{ID: b.vaultID, Label: "hsm-kp bench", TokenSerial: b.token.Info().Serial, Stamp: stamp, CreatedAt: time.Now()})
-	if err != nil {
-		return fail(err)
-	}
 	return cleanup, nil
 }
 
@@ -243,7 +239,7 @@ func (b *bench) suite(ctx context.Context, s *ciphersuite.Suite) (result benchSu
 
 // identity makes a temporary signature key and an identity for it.
 func (b *bench) identity(ctx context.Context, s *ciphersuite.Suite) (*identity.Identity, *signer.Key, error) {
-	key, err := signer.Generate(ctx, b.token, s.Signature, "hsm-kp bench")
+	key, err := signer.Generate(ctx, b.token, s.Signature, nil, "hsm-kp bench")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -301,7 +297,7 @@ func (b *bench) coldStarts(ctx context.Context) ([]float64, error) {
 		return nil, err
 	}
 	s, _ := ciphersuite.Lookup(ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
-	key, err := signer.Generate(ctx, b.token, s.Signature, "hsm-kp bench")
+	key, err := signer.Generate(ctx, b.token, s.Signature, nil, "hsm-kp bench")
 	if err != nil {
 		return nil, err
 	}

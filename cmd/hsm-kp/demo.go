@@ -171,7 +171,7 @@ func (e *env) roundTrip(ctx context.Context) (keypackage.Ref, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	keys, err := inv.PrivateKeys(ctx, record.Ref)
+	keys, err := inv.PrivateKeys(ctx, record.Ref, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 func doctorCommand(u *ui) *cli.Command {
@@ -22,8 +23,8 @@ func doctorCommand(u *ui) *cli.Command {
 		Usage:    "say what token this is, try each mechanism, name the suites it can serve",
 		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
 token may list what it cannot do. A suite needs "sign" with its curve, "generate
-AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that stay
-in the token, which this version does not offer yet: a "no" there costs nothing.
+AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that never
+leave the token (custody token): a "no" there costs nothing with custody wrapped.
 The exit status is 3 when the token cannot be opened, 1 when it can serve no suite.
 
 Examples:
@@ -71,6 +72,9 @@ type suiteDiagnosis struct {
 	Number uint16 `json:"number"`
 	Served bool   `json:"served"`
 	Reason string `json:"reason,omitempty"` // why not
+	// Custody token: whether the private keys can be made and used in the token.
+	InToken       bool   `json:"custody_token"`
+	InTokenReason string `json:"custody_token_reason,omitempty"` // why not
 }
 
 func diagnose(ctx context.Context, cfg *config.Config) (*diagnosis, error) {
@@ -103,6 +107,15 @@ func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
 		d.Reason = "the token cannot seal private keys: " + report.SealFault()
 	default:
 		d.Served = true
+	}
+	err := vault.Keepable(s)
+	switch {
+	case err != nil:
+		d.InTokenReason = err.Error()
+	case report.CustodyFault(curve) != "":
+		d.InTokenReason = report.CustodyFault(curve)
+	default:
+		d.InToken = true
 	}
 	return d
 }
@@ -142,8 +155,11 @@ func (d *diagnosis) print(u *ui) {
 	u.printf("\ncipher suites\n")
 	for _, s := range d.Suites {
 		result := "served"
-		if !s.Served {
+		switch {
+		case !s.Served:
 			result = "no: " + s.Reason
+		case s.InToken:
+			result = "served, custody token too"
 		}
 		u.printf("  %d  %-51s  %s\n", s.Number, s.Suite, result)
 	}

@@ -115,11 +115,11 @@ func (e *env) inventory(ctx context.Context) (*inventory.Inventory, error) {
 
 func inventoryOver(cfg *config.Config, s store.Store, t *token.Token) *inventory.Inventory {
 	return inventory.New(inventory.Config{
-		Store:     s,
-		OpenVault: func(ctx context.Context, id vault.KeyID) (*vault.Vault, error) { return vault.Open(ctx, t, id) },
-		Rand:      rand.Reader,
-		Workers:   workers(t),
-		Batch:     cfg.Store.Batch,
+		Store:   s,
+		Ring:    ring{t},
+		Rand:    rand.Reader,
+		Workers: workers(t),
+		Batch:   cfg.Store.Batch,
 	})
 }
 
@@ -137,15 +137,6 @@ func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, 
 
 // errNoIdentity reports a name that no identity has.
 var errNoIdentity = errors.New("there is no such identity")
-
-// openIdentity loads an identity and opens it.
-func (e *env) openIdentity(ctx context.Context, name string) (*identity.Identity, error) {
-	record, err := e.identityRecord(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return e.openRecord(ctx, &record)
-}
 
 // openRecord finds the key of an identity's record in the token by CKA_ID. A record
 // that was changed, or a key that was swapped, is refused.

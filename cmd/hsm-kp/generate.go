@@ -37,13 +37,16 @@ What MLS implementations would refuse to add is told beforehand, by the rules of
 Examples:
    hsm-kp generate --identity alice --count 1000
    hsm-kp generate --identity alice --count 50 --out spool/
-   hsm-kp generate --identity alice --count 1 --last-resort
+   hsm-kp generate --identity alice --last-resort --if-due
+   hsm-kp generate --identity alice --count 10 --custody token
    hsm-kp generate --identity alice --count 10 --json | jq -r .key_package_ref`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "sign as `NAME`"},
 			&cli.Uint64Flag{Name: "count", Aliases: []string{"n"}, Usage: "make `N` key packages", Value: 1},
 			&cli.StringFlag{Name: "lifetime", Usage: "valid for `DURATION` from now, as 84d or 36h (default: the config's)"},
 			&cli.BoolFlag{Name: "last-resort", Usage: "mark them as key packages of last resort"},
+			&cli.BoolFlag{Name: "if-due", Usage: "with --last-resort: only where the one before was used or is old, and retire it"},
+			&cli.StringFlag{Name: "custody", Usage: "keep the private keys `WHERE`: wrapped or token", DefaultText: "the config's"},
 			&cli.StringFlag{Name: "application-id", Usage: "put `TEXT` into the leaf nodes as application_id", DefaultText: "the config's"},
 			&cli.StringSliceFlag{Name: "extension", Usage: "add an extension to the key packages: `TYPE=HEX`, as 0xF001=00ff; may be repeated"},
 			&cli.StringSliceFlag{Name: "leaf-extension", Usage: "add an extension to the leaf nodes: `TYPE=HEX`; may be repeated"},
@@ -63,6 +66,9 @@ Examples:
 			}
 			if c.IsSet("out") && c.String("out") == "" {
 				return usagef("generate: --out names no folder")
+			}
+			if c.Bool("if-due") && (!c.Bool("last-resort") || c.Uint64("count") != 1) {
+				return usagef("generate: --if-due is for one key package of last resort")
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -150,39 +156,134 @@ func parseCodePoint(text string) (uint16, error) {
 }
 
 func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.Profile) error {
+	record, err := e.identityRecord(c.Context, c.String("identity"))
+	if err == nil {
+		err = requireSigning(&record)
+	}
+	if err != nil {
+		return err
+	}
+	custody, err := custodyOf(c, e.config)
+	if err != nil {
+		return err
+	}
+	old, due, err := e.lastResorts(c, &record)
+	if err != nil {
+		return err
+	}
+	if !due {
+		e.ui.notef("the key package of last resort of %q is fresh: nothing to do", record.Name)
+		return nil
+	}
+	if err := e.tidy(c.Context); err != nil {
+		return err
+	}
+	_, err = e.makeKeyPackages(c, production{
+		record: &record, policy: policy, peers: peers, custody: custody, count: c.Uint64("count"), lastResort: c.Bool("last-resort"),
+	})
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	now := time.Now()
+	if err := e.store.Retire(c.Context, old, now.Add(time.Duration(e.config.KeyPackages.Grace)), now); err != nil {
+		return err
+	}
+	e.ui.notef("retired %s of last resort", plural(uint64(len(old)), "key package"))
+	return nil
+}
+
+// lastResorts returns the key packages of last resort that a new one takes the place of,
+// and whether it is due: where none of them is fresh. Without --if-due it takes the place
+// of none.
+func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte, due bool, err error) {
+	if !c.Bool("if-due") {
+		return nil, true, nil
+	}
+	now, due := time.Now(), true
+	for k, err := range e.store.KeyPackages(c.Context, store.Filter{Identity: record.Name, LastResort: true}) {
+		if err != nil {
+			return nil, false, err
+		}
+		if !store.Allowed(k.State, store.Retire, store.Retired) && k.State != store.Reserved {
+			continue
+		}
+		old = append(old, k.Ref)
+		used := k.State == store.Reserved || k.Opened > 0
+		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || now.After(k.NotAfter)
+		if !used && !aged && k.Version == record.Version {
+			due = false
+		}
+	}
+	return old, due, nil
+}
+
+// production is what key packages are made of.
+type production struct {
+	record     *store.Identity
+	policy     identity.Policy
+	peers      []*profile.Profile
+	custody    string
+	count      uint64
+	lastResort bool
+	mute       bool // nothing on standard output
+}
+
+// makeKeyPackages makes key packages, and returns how many are stored.
+func (e *env) makeKeyPackages(c *cli.Context, p production) (uint64, error) {
 	var out *outFolder
 	if dir := c.String("out"); dir != "" {
 		var err error
 		if out, err = openOutFolder(dir); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	id, err := e.openIdentity(c.Context, c.String("identity"))
+	id, err := e.openRecord(c.Context, p.record)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if policy.Roots, err = loadRoots(e.config.X509.Roots); err != nil {
-			return err
+		if p.policy.Roots, err = loadRoots(e.config.X509.Roots); err != nil {
+			return 0, err
 		}
+	}
+	if err := e.rotateWhenDue(c.Context); err != nil {
+		return 0, err
 	}
 	inv, err := e.inventory(c.Context)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := e.warn(id, policy, c.Bool("last-resort"), peers); err != nil {
-		return err
+	if err := e.warn(id, p.policy, p.lastResort, p.peers); err != nil {
+		return 0, err
 	}
-	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), count: c.Uint64("count"), start: time.Now()}
+	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), mute: p.mute, count: p.count, start: time.Now()}
 	stored, err := inv.Generate(c.Context, inventory.Request{
 		Identity:   id,
-		Policy:     policy,
-		Count:      g.count,
-		LastResort: c.Bool("last-resort"),
+		Version:    p.record.Version,
+		Policy:     p.policy,
+		Count:      p.count,
+		LastResort: p.lastResort,
 		Pending:    out != nil,
+		Custody:    p.custody,
 		Now:        g.start,
 	}, g.show)
-	return g.finish(context.Cause(c.Context), id, stored, err)
+	return stored, g.finish(context.Cause(c.Context), id, stored, err)
+}
+
+// generateVersion makes key packages of a version of an identity that does not sign
+// yet.
+func (e *env) generateVersion(c *cli.Context, version *store.Identity, n uint64, lastResort bool) (uint64, error) {
+	policy, err := policyOf(e.config, version.Name)
+	if err != nil {
+		return 0, err
+	}
+	peers, err := peersOf(c, e.config)
+	if err != nil {
+		return 0, err
+	}
+	return e.makeKeyPackages(c, production{
+		record: version, policy: policy, peers: peers, custody: e.config.CustodyOf(version.Name), count: n, lastResort: lastResort, mute: true,
+	})
 }
 
 // days shows seconds in days and hours.
@@ -274,6 +375,7 @@ type generation struct {
 	ctx   context.Context // of what must be done to the end
 	out   *outFolder
 	json  bool
+	mute  bool
 	count uint64
 	shown uint64
 	start time.Time
@@ -316,7 +418,7 @@ func (g *generation) publish(batch []store.KeyPackage) ([]string, error) {
 }
 
 func (g *generation) print(batch []store.KeyPackage, files []string) error {
-	if !g.json {
+	if !g.json || g.mute {
 		return nil
 	}
 	for i := range batch {
@@ -343,7 +445,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	case err != nil && (stored > 0 || errors.Is(err, inventory.ErrInterrupted)):
 		g.ui.notef("%s stored", done)
 	case err != nil: // nothing was begun
-	case g.json:
+	case g.json, g.mute:
 	default:
 		g.ui.printf("generated %s, %.0f a second\n", done, float64(stored)/elapsed.Seconds())
 		if g.out != nil {

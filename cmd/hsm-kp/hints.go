@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
@@ -38,11 +39,11 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &usage), errors.As(err, &configError):
 		return exitUsage
-	case isAny(err, vault.ErrSealed, vault.ErrStamp): // a fault of the data, not of the token that says so
+	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
 		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
+		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
 		as[*signer.WeakKeyError](err):
 		return exitToken
 	}
@@ -104,7 +105,18 @@ var hints = []struct {
 	{is(store.ErrExists), "choose another name"},
 	{is(inventory.ErrNotOurs), "the key package that it is for was made elsewhere, or another store has it"},
 	{is(store.ErrReserved), "`hsm-kp welcome confirm` or `hsm-kp welcome release` ends the reservation, and time does"},
-	{is(store.ErrExpired), "it was past key_packages.grace of the config when it was swept"},
+	{is(store.ErrErased), "it expired, was retired or its wrapping key was destroyed: `hsm-kp audit show REF` tells"},
+	{is(inventory.ErrNoLeaf), "it was handed over when the Welcome was opened, or erased by `hsm-kp welcome confirm --leaf`"},
+	{is(inventory.ErrNothingToShow), "`hsm-kp welcome open` and `hsm-kp decrypt` use them where they are"},
+	{is(vault.ErrCustody), "`hsm-kp doctor` shows what the token can; key_packages.custody: wrapped serves every suite"},
+	{is(errRetired), "`hsm-kp identity rotate` begins it anew"},
+	{is(errNoChain), "`hsm-kp identity csr --next` makes the request for one; give the chain with --chain FILE"},
+	{is(errNoneLeft), "`hsm-kp generate` makes more"},
+	{is(audit.ErrTampered), "somebody wrote to the store: compare with a backup, and with checkpoints that were kept elsewhere"},
+	{is(errForeignCheckpoint), "give the verifier key that was noted when the audit key was made, with --key"},
+	{is(errNoSuchWrappingKey), "`hsm-kp wrap-key list` shows them"},
+	{is(store.ErrWrappingKey), "`hsm-kp wrap-key list` shows when; what was under it cannot be had back"},
+	{is(store.ErrInUse), "`hsm-kp wrap-key rewrap` puts private keys under the current wrapping key; --shred erases them, and --force destroys a signature key all the same"},
 	{is(store.ErrConsumed), "a key package is used once: ask to be added again, with another"},
 	{as[*welcome.MissingPSKError], "give it with --psk ID=FILE"},
 	{is(welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature), "nothing was used up; ask for the Welcome again, and compare pre-shared keys where there are any"},

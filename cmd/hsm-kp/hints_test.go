@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
@@ -38,12 +39,15 @@ func TestExitStatuses(t *testing.T) {
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
-			inventory.ErrMixedUp, inventory.ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrExpired, errNotWelcome,
+			inventory.ErrMixedUp, inventory.ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
 			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
 			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource,
-			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt,
+			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch,
+			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
+			inventory.ErrNothingToShow, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, vault.ErrMixedUp,
+			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
@@ -52,7 +56,7 @@ func TestExitStatuses(t *testing.T) {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
 			token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists, token.ErrUnsupported, softhsm.ErrNotInstalled,
-			token.ErrClosed, vault.ErrWeakKey, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
+			token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
 			softhsm.ErrInUse, signer.ErrScheme, fmt.Errorf("%w: %w", token.ErrPINSource, &token.FileModeError{}),
 		},
 	} {

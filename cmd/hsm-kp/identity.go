@@ -15,27 +15,32 @@ import (
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 func identityCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "identity",
 		Category: categoryMake,
-		Usage:    "create, list and show the identities that sign key packages",
+		Usage:    "the identities that sign key packages: create, certify, rotate, retire",
 		Subcommands: []*cli.Command{
 			identityCreateCommand(u),
 			identityListCommand(u),
 			identityShowCommand(u),
 			identityCSRCommand(u),
 			identityImportCertCommand(u),
+			identityRotateCommand(u),
+			identityRetireCommand(u),
+			identityDestroyKeyCommand(u),
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("identity: there is no %q; it has create, list, show, csr and import-cert", c.Args().First())
+				return usagef("identity: there is no %q; it has create, list, show, csr, import-cert, rotate, retire and destroy-key", c.Args().First())
 			}
 			return cli.ShowSubcommandHelp(c)
 		},
@@ -132,8 +137,7 @@ type newIdentity struct {
 	allowWeak  bool
 }
 
-// createIdentity makes the key and the record. Where the record cannot be
-// stored, the key that was made for it goes again.
+// createIdentity makes the key and the record.
 func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity, error) {
 	switch _, err := e.store.Identity(ctx, n.name); {
 	case err == nil:
@@ -145,7 +149,7 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 	if err != nil {
 		return store.Identity{}, err
 	}
-	key, made, err := e.signatureKey(ctx, t, n)
+	inv, err := e.inventory(ctx)
 	if err != nil {
 		return store.Identity{}, err
 	}
@@ -154,27 +158,51 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 		credential = keypackage.BasicCredential([]byte(cmp.Or(n.credential, n.name)))
 	}
 	record := store.Identity{
-		Name:         n.name,
-		Suite:        uint16(n.suite.ID),
-		Credential:   credential.Bytes(),
-		SignatureKey: key.PublicKey(),
-		KeyID:        key.ID(),
-		KeyLabel:     key.Label(),
-		TokenSerial:  t.Info().Serial,
-		WeakKey:      n.allowWeak,
-		CreatedAt:    time.Now().UTC().Truncate(time.Second),
+		Name: n.name, Version: 1, State: store.Current, Suite: uint16(n.suite.ID), Credential: credential.Bytes(), WeakKey: n.allowWeak,
 	}
-	err = inventoryOver(e.config, e.store, t).StampIdentity(ctx, &record)
+	if len(n.query.ID) > 0 || n.query.Label != "" {
+		key, err := e.existingKey(ctx, t, n)
+		if err == nil {
+			err = e.record(ctx, inv, &record, key, e.store.AddIdentity)
+		}
+		return record, err
+	}
+	return record, e.withNewKey(ctx, inv, &record, e.store.AddIdentity)
+}
+
+// withNewKey makes a signature key for a version of an identity and records it by add.
+// Where it cannot be recorded, the key goes again.
+func (e *env) withNewKey(ctx context.Context, inv *inventory.Inventory, record *store.Identity, add func(context.Context, store.Identity) error) error {
+	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
+	if !ok {
+		return fmt.Errorf("identity %q: cipher suite %v: %w", record.Name, ciphersuite.ID(record.Suite), inventory.ErrSuiteUnknown)
+	}
+	id, err := vault.NewKeyID(inv.Rand)
+	if err != nil {
+		return err
+	}
+	intent := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: e.token.Info().Serial, CreatedAt: time.Now()}
+	return inv.Make(ctx, intent, func(ctx context.Context) error {
+		key, err := signer.Generate(ctx, e.token, suite.Signature, id, "hsm-kp identity "+record.Name)
+		if err != nil {
+			return fmt.Errorf("generate signature key of %q: %w", record.Name, err)
+		}
+		return e.record(ctx, inv, record, key, add)
+	})
+}
+
+// record records a version of an identity that signs with key.
+func (e *env) record(ctx context.Context, inv *inventory.Inventory, record *store.Identity, key *signer.Key, add func(context.Context, store.Identity) error) error {
+	record.SignatureKey, record.KeyID, record.KeyLabel = key.PublicKey(), key.ID(), key.Label()
+	record.TokenSerial, record.CreatedAt = e.token.Info().Serial, time.Now().UTC().Truncate(time.Second)
+	err := inv.StampIdentity(ctx, record)
 	if err == nil {
-		err = e.store.AddIdentity(ctx, record)
+		err = add(ctx, *record)
 	}
 	if err != nil {
-		if made {
-			err = errors.Join(err, key.Delete(context.WithoutCancel(ctx)))
-		}
-		return store.Identity{}, fmt.Errorf("create identity %q: %w", n.name, err)
+		return fmt.Errorf("record identity %q: %w", record.Name, err)
 	}
-	return record, nil
+	return nil
 }
 
 // warnSharedKey warns of identities that have the same key: a group takes a
@@ -189,24 +217,16 @@ func (e *env) warnSharedKey(ctx context.Context, keyID []byte, serial string) er
 	return err
 }
 
-// signatureKey finds the key that was asked for, or generates one and reports
-// so.
-func (e *env) signatureKey(ctx context.Context, t *token.Token, n newIdentity) (*signer.Key, bool, error) {
-	if len(n.query.ID) == 0 && n.query.Label == "" {
-		key, err := signer.Generate(ctx, t, n.suite.Signature, "hsm-kp identity "+n.name)
-		if err != nil {
-			return nil, false, fmt.Errorf("generate signature key of %q: %w", n.name, err)
-		}
-		return key, true, nil
-	}
+// existingKey finds the key that was asked for.
+func (e *env) existingKey(ctx context.Context, t *token.Token, n newIdentity) (*signer.Key, error) {
 	key, err := findKey(ctx, t, n.query, n.allowWeak)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if key.Scheme() != n.suite.Signature {
-		return nil, false, usagef("identity create: a key of %v cannot sign for %v", key.Scheme(), n.suite.ID)
+		return nil, usagef("identity create: a key of %v cannot sign for %v", key.Scheme(), n.suite.ID)
 	}
-	return key, false, e.warnSharedKey(ctx, key.ID(), t.Info().Serial)
+	return key, e.warnSharedKey(ctx, key.ID(), t.Info().Serial)
 }
 
 func identityListCommand(u *ui) *cli.Command {
@@ -288,8 +308,15 @@ func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error 
 	if err != nil {
 		return err
 	}
+	versions, err := e.store.Versions(ctx, name)
+	if err != nil {
+		return err
+	}
 	if asJSON {
 		out := identityOf(&record)
+		for i := range versions {
+			out.Versions = append(out.Versions, versionOf(&versions[i]))
+		}
 		out.KeyPackages = counts
 		return e.ui.json(out)
 	}
@@ -308,6 +335,12 @@ func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error 
 	e.ui.printf("signature key  %x\n", record.SignatureKey)
 	e.ui.printf("key in token   CKA_ID %x, CKA_LABEL %q, token serial %s\n", record.KeyID, record.KeyLabel, record.TokenSerial)
 	e.ui.printf("created        %s\n", record.CreatedAt.UTC().Format(time.RFC3339))
+	if !record.RetiredAt.IsZero() {
+		e.ui.printf("retired        %s\n", record.RetiredAt.Format(time.RFC3339))
+	}
+	for i := range versions {
+		printVersion(e.ui, &versions[i])
+	}
 	e.ui.printf("key packages  ")
 	for _, s := range stateNames() {
 		e.ui.printf(" %d %s", counts[store.State(s)], s)
@@ -329,6 +362,8 @@ type identityJSON struct {
 	Certificates []certificateJSON      `json:"certificates,omitempty"`
 	ValidUntil   *time.Time             `json:"valid_until,omitempty"` // of the chain
 	DaysLeft     *int                   `json:"days_left,omitempty"`   // whole days, negative once it is over
+	RetiredAt    *time.Time             `json:"retired_at,omitempty"`
+	Versions     []versionJSON          `json:"versions,omitempty"`
 	KeyPackages  map[store.State]uint64 `json:"key_packages,omitempty"`
 }
 
@@ -341,6 +376,7 @@ func identityOf(r *store.Identity) identityJSON {
 		KeyLabel:     r.KeyLabel,
 		TokenSerial:  r.TokenSerial,
 		CreatedAt:    r.CreatedAt.UTC(),
+		RetiredAt:    optionalTime(r.RetiredAt),
 	}
 	if c, err := keypackage.ParseCredential(r.Credential); err == nil {
 		out.Credential = &c

@@ -32,6 +32,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "dns", Usage: "ask for the DNS name `NAME`; may be repeated"},
 			&cli.StringSliceFlag{Name: "email", Usage: "ask for the e-mail `ADDRESS`; may be repeated"},
 			&cli.StringSliceFlag{Name: "uri", Usage: "ask for the `URI`; may be repeated"},
+			&cli.BoolFlag{Name: "next", Usage: "for the identity's next signature key, which is made where there is none yet: see identity rotate"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
 			jsonFlag,
 		},
@@ -49,7 +50,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			id, err := e.openIdentity(c.Context, name)
+			id, err := e.openToCertify(c.Context, name, c.Bool("next"))
 			if err != nil {
 				return err
 			}

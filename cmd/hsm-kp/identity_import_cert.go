@@ -107,7 +107,7 @@ func (e *env) importChain(ctx context.Context, name string, chain certificate.Ch
 	if err := inv.StampIdentity(ctx, &record); err != nil {
 		return record, err
 	}
-	if err := e.store.ChangeIdentity(ctx, record, was); err != nil {
+	if err := e.store.ChangeIdentity(ctx, record, was, time.Now()); err != nil {
 		return record, fmt.Errorf("keep the certificates of %q: %w", name, err)
 	}
 	return record, nil

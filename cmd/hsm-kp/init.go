@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // Names of what `init --softhsm DIR` puts into DIR.
@@ -152,44 +150,52 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 		return fmt.Errorf("open store %s: %w", i.env.storePath, err)
 	}
 	i.did(errors.Is(statErr, os.ErrNotExist), "store %s", i.env.storePath)
-	return i.wrappingKey(ctx)
+	return i.wrappingKeys(ctx)
 }
 
-// wrappingKey makes the wrapping key where the store knows none; one that it
-// knows must be in the token, and be the same.
-func (i *initializer) wrappingKey(ctx context.Context) error {
-	t := i.env.token
-	current, err := i.env.store.CurrentWrappingKey(ctx)
-	switch {
-	case err == nil:
-		if err := recognize(ctx, t, &current); err != nil {
+// wrappingKeys makes the wrapping keys that the config's custody asks for, where the
+// store knows none; one that it knows must be in the token, and be the same.
+func (i *initializer) wrappingKeys(ctx context.Context) error {
+	purposes := []store.Purpose{store.Seal}
+	if i.env.config.InToken() {
+		purposes = append(purposes, store.Wrap)
+	}
+	for _, p := range purposes {
+		if err := i.wrappingKey(ctx, p); err != nil {
 			return err
 		}
-		i.did(false, "wrapping key %x in token %q", current.ID, t.Info().Label)
+	}
+	return nil
+}
+
+func (i *initializer) wrappingKey(ctx context.Context, p store.Purpose) error {
+	label := i.env.token.Info().Label
+	current, err := i.env.store.CurrentWrappingKey(ctx, p)
+	switch {
+	case err == nil:
+		if err := recognize(ctx, i.env.token, &current); err != nil {
+			return err
+		}
+		i.did(false, "wrapping key %x, to %s, in token %q", current.ID, p, label)
 		return nil
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	const label = "hsm-kp wrapping key"
-	id, stamp, err := vault.CreateKey(ctx, t, rand.Reader, label)
+	inv, err := i.env.inventory(ctx)
 	if err != nil {
-		return fmt.Errorf("generate wrapping key: %w", err)
+		return err
 	}
-	// From here on the key and its record come together, whatever ctx says.
-	uncut := context.WithoutCancel(ctx)
-	err = i.env.store.AddWrappingKey(uncut, store.WrappingKey{
-		ID: id, Label: label, TokenSerial: t.Info().Serial, Stamp: stamp, CreatedAt: time.Now(),
-	})
+	key, err := inv.CreateWrappingKey(ctx, p, true, time.Now())
 	if err != nil {
-		return fmt.Errorf("record wrapping key %v: %w", id, errors.Join(err, vault.DestroyKey(uncut, t, id)))
+		return err
 	}
-	i.did(true, "wrapping key %v in token %q", id, t.Info().Label)
+	i.did(true, "wrapping key %x, to %s, in token %q", key.ID, p, label)
 	return nil
 }
 
 // recognize checks that a wrapping key of the store is in the token.
 func recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) error {
-	v, err := vault.Open(ctx, t, key.ID)
+	v, err := ring{t}.Open(ctx, key.ID, key.Purpose)
 	if err == nil {
 		err = v.Recognize(ctx, key.Stamp)
 	}

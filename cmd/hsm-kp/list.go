@@ -141,6 +141,11 @@ type recordJSON struct {
 	ConsumedAt    string    `json:"consumed_at,omitempty"`
 	WelcomeDigest string    `json:"welcome_digest,omitempty"` // SHA-256 of the bare Welcome
 	Opened        uint64    `json:"opened,omitempty"`         // of one of last resort: how often
+	Version       uint64    `json:"identity_version"`
+	LeafKept      bool      `json:"leaf_key_kept,omitempty"`
+	ClaimedAt     string    `json:"claimed_at,omitempty"`
+	RetiredUntil  string    `json:"retired_until,omitempty"`
+	ErasedAt      string    `json:"erased_at,omitempty"`
 	Bytes         int       `json:"bytes"`
 }
 
@@ -158,9 +163,12 @@ func recordOf(r *store.KeyPackage) recordJSON {
 		NotAfter:      r.NotAfter.UTC(),
 		WelcomeDigest: fmt.Sprintf("%x", r.WelcomeDigest),
 		Opened:        r.Opened,
+		Version:       r.Version,
+		LeafKept:      len(r.Leaf) > 0,
 		Bytes:         len(r.Public),
 	}
-	for to, at := range map[*string]time.Time{&out.PublishedAt: r.PublishedAt, &out.ReservedUntil: r.ReservedUntil, &out.ConsumedAt: r.ConsumedAt} {
+	for to, at := range map[*string]time.Time{&out.PublishedAt: r.PublishedAt, &out.ReservedUntil: r.ReservedUntil, &out.ConsumedAt: r.ConsumedAt,
+		&out.ClaimedAt: r.ClaimedAt, &out.RetiredUntil: r.RetiredUntil, &out.ErasedAt: r.ErasedAt} {
 		if !at.IsZero() {
 			*to = at.UTC().Format(time.RFC3339)
 		}

@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	"github.com/hsm-kp/hsm-kp/store"
 )
 
 func main() {
@@ -44,7 +46,7 @@ func execute(ctx context.Context, args []string, u *ui) error {
 	if err != nil {
 		return err
 	}
-	if err := app.RunContext(ctx, args); err != nil {
+	if err := app.RunContext(store.WithActor(ctx, actor()), args); err != nil {
 		return err
 	}
 	return u.flush()

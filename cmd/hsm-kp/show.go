@@ -65,8 +65,15 @@ func (e *env) show(c *cli.Context) error {
 		e.ui.printf("reserved until   %s, for the Welcome %x\n", record.ReservedUntil.UTC().Format(time.RFC3339), record.WelcomeDigest)
 	case record.State == store.Consumed:
 		e.ui.printf("consumed         %s, by the Welcome %x\n", record.ConsumedAt.UTC().Format(time.RFC3339), record.WelcomeDigest)
+	case record.State == store.Retired:
+		e.ui.printf("retired until    %s\n", record.RetiredUntil.UTC().Format(time.RFC3339))
+	case record.State == store.Erased && !record.ErasedAt.IsZero():
+		e.ui.printf("erased           %s\n", record.ErasedAt.UTC().Format(time.RFC3339))
 	case record.Opened > 0:
 		e.ui.printf("opened           by %s, the last being %x\n", plural(record.Opened, "Welcome"), record.WelcomeDigest)
+	}
+	if len(record.Leaf) > 0 {
+		e.ui.printf("leaf key         kept until \"hsm-kp welcome confirm --leaf\"\n")
 	}
 	e.ui.printf("custody          %s, wrapping key %x\n", record.Custody, record.WrappingKeyID)
 	e.ui.printf("key package\n")

@@ -1,46 +1,68 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/store"
 )
+
+// unfinishedAfter is how old an intent must be for another process to believe that its
+// own is dead: no call of a token takes so long.
+const unfinishedAfter = 10 * time.Minute
 
 func sweepCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "sweep",
 		Category: categoryKeep,
-		Usage:    "erase what has expired, and end reservations whose time has come",
+		Usage:    "erase what has expired, end stale reservations, repair what a crash left",
 		Description: `A key package that nobody used keeps its private keys for key_packages.grace of the config
-after it expired: a Welcome may be on its way. Then sweep erases them for good. Reservations
-of "hsm-kp welcome open" that nobody confirmed or released end by themselves; sweep puts their
-key packages back into the state in which they were.
+after it expired, and a retired one until the end of its own grace: a Welcome may be on its
+way. Then sweep erases them for good. Reservations of "hsm-kp welcome open" that nobody
+confirmed or released end by themselves; sweep puts their key packages back into the state in
+which they were. Where a crash left a key in the token that nothing is recorded of, or cut its
+destruction short, sweep destroys it. Wrapping keys that others took the place of are destroyed
+once nothing depends on them, where wrapping_keys.automatic of the config says so.
 
-It needs no token, may run beside everything else, also from cron, and does nothing where
-there is nothing to do.
+It opens the token only where there is something to do in it, may run beside everything else,
+also from cron, and does nothing where there is nothing to do. Commands that take long sweep
+first.
 
 Examples:
    hsm-kp sweep
-   hsm-kp sweep --json | jq .expired`,
-		Flags: []cli.Flag{jsonFlag},
+   hsm-kp sweep --unfinished 0s
+   hsm-kp sweep --json | jq .erased`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "unfinished", Usage: "repair what was begun longer than `DURATION` ago; 0s where no other hsm-kp runs", Value: "10m"},
+			jsonFlag,
+		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c); err != nil {
 				return err
+			}
+			age, err := config.ParseDuration(c.String("unfinished"))
+			if err != nil {
+				return usagef("sweep: --unfinished %v", err)
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
 				return err
 			}
 			defer e.close()
-			now := time.Now()
-			swept, err := e.store.Sweep(c.Context, now, now.Add(-time.Duration(e.config.KeyPackages.Grace)))
+			swept, err := e.sweep(c.Context, time.Duration(age), true)
 			if err != nil {
 				return err
 			}
 			if c.Bool("json") {
-				return u.json(sweptJSON(swept))
+				return u.json(swept)
 			}
-			u.printf("erased %s, ended %s\n", plural(swept.Expired, "expired key package"), plural(swept.Released, "reservation"))
+			u.printf("%s expired, erased %s, ended %s\n", plural(swept.Expired, "key package"), plural(swept.Erased, "key package"), plural(swept.Released, "reservation"))
+			if swept.Repaired+swept.Destroyed > 0 {
+				u.printf("repaired %s, destroyed %s\n", pluralOf(swept.Repaired, "unfinished act", "unfinished acts"), plural(swept.Destroyed, "unused wrapping key"))
+			}
 			return nil
 		},
 	}
@@ -48,6 +70,80 @@ Examples:
 
 // sweptJSON is what `sweep --json` prints.
 type sweptJSON struct {
-	Released uint64 `json:"reservations_ended"`
-	Expired  uint64 `json:"expired"`
+	Released  uint64 `json:"reservations_ended"`
+	Expired   uint64 `json:"expired"`
+	Erased    uint64 `json:"erased"`
+	Repaired  uint64 `json:"repaired"`
+	Destroyed uint64 `json:"wrapping_keys_destroyed"`
+}
+
+// sweep does what the time has come for. It opens the token where there is something to
+// do in it.
+func (e *env) sweep(ctx context.Context, age time.Duration, destroy bool) (sweptJSON, error) {
+	now := time.Now()
+	swept, err := e.store.Sweep(ctx, now, time.Duration(e.config.KeyPackages.Grace))
+	out := sweptJSON{Released: swept.Released, Expired: swept.Expired, Erased: swept.Erased}
+	if err != nil {
+		return out, err
+	}
+	intents, err := e.store.Intents(ctx)
+	if err != nil {
+		return out, err
+	}
+	if due := dueIntents(intents, now.Add(-age)); due > 0 {
+		inv, err := e.inventory(ctx)
+		if err != nil {
+			return out, err
+		}
+		if out.Repaired, err = inv.Repair(ctx, now, age); err != nil {
+			return out, err
+		}
+		if left := uint64(due) - out.Repaired; left > 0 {
+			e.ui.warnf("%s in another token than the config's", pluralOf(left, "unfinished act is", "unfinished acts are"))
+		}
+	}
+	if destroy {
+		out.Destroyed, err = e.destroyUnused(ctx, now)
+	}
+	return out, err
+}
+
+func dueIntents(intents []store.Intent, before time.Time) int {
+	n := 0
+	for _, i := range intents {
+		if !i.CreatedAt.After(before) {
+			n++
+		}
+	}
+	return n
+}
+
+// destroyUnused destroys wrapping keys that nothing depends on any more, or says that
+// there are some.
+func (e *env) destroyUnused(ctx context.Context, now time.Time) (uint64, error) {
+	unused, err := e.records().UnusedWrappingKeys(ctx)
+	if err != nil || len(unused) == 0 {
+		return 0, err
+	}
+	if !e.config.WrappingKeys.Automatic {
+		for _, k := range unused {
+			e.ui.warnf("nothing is under wrapping key %x any more: `hsm-kp wrap-key destroy %.16x`", k.ID, k.ID)
+		}
+		return 0, nil
+	}
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return 0, err
+	}
+	destroyed, err := inv.DestroyUnused(ctx, now)
+	return uint64(len(destroyed)), err
+}
+
+// tidy sweeps at the start of a command that takes long.
+func (e *env) tidy(ctx context.Context) error {
+	swept, err := e.sweep(ctx, unfinishedAfter, false)
+	if err == nil && swept.Repaired > 0 {
+		e.ui.notef("repaired %s of an earlier run", pluralOf(swept.Repaired, "unfinished act", "unfinished acts"))
+	}
+	return err
 }

@@ -128,6 +128,14 @@ func plural[N int | uint64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// pluralOf is plural for a noun that takes no s.
+func pluralOf(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // printable keeps control characters, which may come from a file's name or from
 // an argument, away from the terminal.
 func printable(text string) string {

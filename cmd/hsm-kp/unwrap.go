@@ -3,8 +3,11 @@ package main
 import (
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/audit"
 )
 
 // errUnwrapRefused reports that the config does not let private keys out.
@@ -34,11 +37,22 @@ Examples:
 			}
 			defer e.close()
 			if !e.config.Unwrap.Allow {
-				return errUnwrapRefused
+				return e.refuseUnwrap(c)
 			}
 			return e.unwrap(c)
 		},
 	}
+}
+
+// refuseUnwrap puts into the trail what was asked for and is not allowed.
+func (e *env) refuseUnwrap(c *cli.Context) error {
+	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	if err != nil {
+		return errUnwrapRefused // of nothing that there is
+	}
+	return errors.Join(errUnwrapRefused, e.store.Record(c.Context, audit.Entry{
+		Time: time.Now(), Act: audit.Refused, Ref: ref, Detail: "unwrap: not allowed by the config",
+	}))
 }
 
 // unwrappedJSON is the JSON form of unwrap.
@@ -59,7 +73,7 @@ func (e *env) unwrap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	keys, err := inv.PrivateKeys(c.Context, record.Ref)
+	keys, err := inv.PrivateKeys(c.Context, record.Ref, time.Now())
 	if err != nil {
 		return err
 	}

@@ -30,15 +30,17 @@ func welcomeCommand(u *ui) *cli.Command {
 			welcomeOpenCommand(u),
 			welcomeEndCommand(u, "confirm", "erase the private keys of a key package whose Welcome was opened",
 				`The member exists: its key package must never open another Welcome. One of last
-resort is only counted, and stays.`,
+resort is only counted, and stays. What is erased is the private init key, and that of the leaf
+where "hsm-kp welcome open" handed it over; otherwise that one is kept for "hsm-kp decrypt",
+until --leaf says that the member has another leaf, or is in the group no more.`,
 				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref, digest []byte) error {
 					return inv.Confirm(ctx, ref, digest, time.Now())
-				}),
+				}, &cli.BoolFlag{Name: "leaf", Usage: "erase the private key of the leaf, which was kept: the member has another leaf by now"}),
 			welcomeEndCommand(u, "release", "give back a key package whose Welcome is not used after all",
 				`The key package is in the state again in which it was before the Welcome was opened.
 Whoever has the secrets of the Welcome keeps them.`,
 				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref, digest []byte) error {
-					return inv.Release(ctx, ref, digest)
+					return inv.Release(ctx, ref, digest, time.Now())
 				}),
 		},
 		Action: func(c *cli.Context) error {
@@ -96,16 +98,16 @@ Examples:
 }
 
 // welcomeEndCommand makes a command that ends a reservation.
-func welcomeEndCommand(u *ui, name, usage, description string, end func(context.Context, *inventory.Inventory, keypackage.Ref, []byte) error) *cli.Command {
+func welcomeEndCommand(u *ui, name, usage, description string, end func(context.Context, *inventory.Inventory, keypackage.Ref, []byte) error, more ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name:        name,
 		Usage:       usage,
 		ArgsUsage:   "REF",
 		Description: description + "\n\nExamples:\n   hsm-kp welcome " + name + " 3f9a61c2",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "welcome", Usage: "only if it is reserved for the Welcome with this `DIGEST`, or its first digits"},
 			jsonFlag,
-		},
+		}, more...),
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, "REF"); err != nil {
 				return err
@@ -119,6 +121,9 @@ func welcomeEndCommand(u *ui, name, usage, description string, end func(context.
 			ref, err := inv.Resolve(c.Context, c.Args().First())
 			if err != nil {
 				return err
+			}
+			if c.Bool("leaf") {
+				return e.confirmLeaf(c.Context, ref, c.Bool("json"))
 			}
 			record, err := e.store.KeyPackage(c.Context, ref)
 			if err != nil {
@@ -151,7 +156,7 @@ func (e *env) openWelcome(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	request := inventory.WelcomeRequest{Welcome: w, Identity: c.String("identity"), PSK: psk, Now: time.Now()}
+	request := inventory.WelcomeRequest{Welcome: w, Identity: c.String("identity"), PSK: psk, Now: time.Now(), KeepLeaf: !e.config.Unwrap.Allow}
 	request.Until = request.Now.Add(time.Duration(e.config.Welcome.Reservation))
 	if path := c.String("ratchet-tree"); path != "" {
 		if request.RatchetTree, err = readInput(e.ui, path, maxWelcomeBytes); err != nil {
@@ -219,8 +224,8 @@ func (e *env) welcomeOf(o *inventory.OpenedWelcome) welcomeJSON {
 		WelcomeDigest:      hex.EncodeToString(o.Record.WelcomeDigest),
 		GroupInfo:          hex.EncodeToString(o.GroupInfo.Bytes()),
 	}
-	if e.config.Unwrap.Allow {
-		key := o.Keys.Encryption.Bytes()
+	if secret, ok := o.Keys.Secret(); ok && e.config.Unwrap.Allow {
+		key := secret.Encryption.Bytes()
 		out.EncryptionKey = hex.EncodeToString(key)
 		clear(key)
 	}

@@ -9,41 +9,50 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
 const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite, state, last_resort, custody,
-	wrapping_key, sealed, public, created_at, not_before, not_after, published_at)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	wrapping_key, sealed, public, created_at, not_before, not_after, published_at, version)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
-	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened
+	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
+	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from
 	FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key`
 
-// row is a key package with its rowid, which pages follow.
+// row is a key package with its rowid, which pages follow, and the state that it was
+// reserved from.
 type row struct {
-	id int64
+	id           int64
+	reservedFrom store.State
 	store.KeyPackage
 }
 
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published, reserved, consumed sql.NullInt64
+	var published, reserved, consumed, claimed, retired, erased sql.NullInt64
+	var from sql.NullString
 	err := s.Scan(&r.id, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
-		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened)
+		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
-	for to, from := range map[*time.Time]sql.NullInt64{&r.PublishedAt: published, &r.ReservedUntil: reserved, &r.ConsumedAt: consumed} {
-		if from.Valid {
-			*to = date(from.Int64)
-		}
-	}
+	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
+	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
+	r.reservedFrom = store.State(from.String)
 	return r, translate(err)
+}
+
+// entryOf is an entry of the trail about a key package.
+func entryOf(k *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
+	return audit.Entry{Time: at, Act: act, Identity: k.Identity, Ref: k.Ref, KeyID: k.WrappingKeyID}
 }
 
 // AddKeyPackages implements store.Store.
 func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		n := numbers{ctx: ctx, tx: tx, identities: map[string]int64{}, wrappingKeys: map[string]int64{}}
 		uses := map[int64]int64{}
 		insert := tx.StmtContext(ctx, s.insert)
@@ -67,33 +76,46 @@ func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) er
 // numbers finds the rows that key packages of a batch refer to, each once.
 type numbers struct {
 	ctx          context.Context
-	tx           *sql.Tx
+	tx           *transaction
 	identities   map[string]int64
 	wrappingKeys map[string]int64
 }
 
 // insert inserts one key package and returns the row of its wrapping key.
 func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
-	identity, err := n.find(n.identities, k.Identity, "SELECT id FROM identities WHERE name = ?", k.Identity)
+	identity, err := n.find(n.identities, k.Identity, store.ErrState, "SELECT id, retired_at IS NOT NULL FROM identities WHERE name = ?", k.Identity)
 	if err != nil {
 		return 0, fmt.Errorf("identity %q: %w", k.Identity, err)
 	}
-	key, err := n.find(n.wrappingKeys, string(k.WrappingKeyID), "SELECT id FROM wrapping_keys WHERE key_id = ?", k.WrappingKeyID)
+	key, err := n.find(n.wrappingKeys, string(k.WrappingKeyID), store.ErrWrappingKey, "SELECT id, condemned FROM wrapping_keys WHERE key_id = ?", k.WrappingKeyID)
 	if err != nil {
 		return 0, fmt.Errorf("wrapping key %x: %w", k.WrappingKeyID, err)
 	}
-	_, err = stmt.ExecContext(n.ctx, blob(k.Ref), identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
-		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt))
-	return key, err
+	result, err := stmt.ExecContext(n.ctx, blob(k.Ref), identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), max(k.Version, 1))
+	if err != nil {
+		return 0, err
+	}
+	row, err := result.LastInsertId()
+	if err != nil {
+		return 0, err
+	}
+	return key, n.tx.record(n.ctx, row, entryOf(k, audit.Generated, k.CreatedAt))
 }
 
-func (n *numbers) find(known map[string]int64, name, query string, arg any) (int64, error) {
+// find returns the row that a query finds. The query says whether it is out of use,
+// which is the error ended.
+func (n *numbers) find(known map[string]int64, name string, ended error, query string, arg any) (int64, error) {
 	if id, ok := known[name]; ok {
 		return id, nil
 	}
 	var id int64
-	if err := n.tx.QueryRowContext(n.ctx, query, arg).Scan(&id); err != nil {
+	var over bool
+	if err := n.tx.QueryRowContext(n.ctx, query, arg).Scan(&id, &over); err != nil {
 		return 0, translate(err)
+	}
+	if over {
+		return 0, ended
 	}
 	known[name] = id
 	return id, nil
@@ -138,7 +160,13 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 // first of each state, and of these the page.
 func condition(f store.Filter) (text string, args []any) {
 	switch {
-	case f == store.Filter{}:
+	case len(f.WrappingKeyID) > 0:
+		return "k.id > @after AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)",
+			[]any{sql.Named("key", f.WrappingKeyID)}
+	case f.LastResort:
+		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity)",
+			[]any{sql.Named("identity", f.Identity)}
+	case f.Identity == "" && f.State == "":
 		return "k.id > @after", nil
 	case f.Identity == "":
 		return "k.id > @after AND k.state = @state", []any{sql.Named("state", string(f.State))}
@@ -166,33 +194,83 @@ func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byt
 
 // Move implements store.Store.
 func (s *Store) Move(ctx context.Context, refs [][]byte, from []store.State, to store.State, at time.Time) error {
-	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, ref := range refs {
-			if err := move(ctx, tx, ref, from, to, published); err != nil {
-				return fmt.Errorf("key package %x: %w", ref, translate(err))
+			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
+			if err == nil {
+				err = move(ctx, tx, &r, from, to, at)
+			}
+			if err != nil {
+				return fmt.Errorf("key package %x: %w", ref, err)
 			}
 		}
 		return nil
 	})
 }
 
-func move(ctx context.Context, tx *sql.Tx, ref []byte, from []store.State, to store.State, published sql.NullInt64) error {
-	var state store.State
-	if err := tx.QueryRowContext(ctx, "SELECT state FROM key_packages WHERE ref = ?", ref).Scan(&state); err != nil {
-		return err
+// overtaken are the states that a key package may have reached while its file was
+// written: it was published, and fast.
+var overtaken = []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired, store.Erased}
+
+func move(ctx context.Context, tx *transaction, r *row, from []store.State, to store.State, at time.Time) error {
+	step := store.Write
+	if to == store.Published {
+		step = store.Publish
 	}
-	if to == store.Published && slices.Contains(from, store.Pending) && (state == store.Reserved || state == store.Consumed) {
+	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
+	switch {
+	case step == store.Publish && slices.Contains(from, store.Pending) && slices.Contains(overtaken, r.State):
 		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
-			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE ref = ?`, published, string(store.Pending), string(to), ref)
-		return err
+			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE id = ?`, published, string(store.Pending), string(to), r.id)
+		if err != nil {
+			return err
+		}
+	case !slices.Contains(from, r.State) || !store.Allowed(r.State, step, to):
+		return fmt.Errorf("%w: it is %s", store.ErrState, r.State)
+	default:
+		_, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE id = ?", string(to), published, r.id)
+		if err != nil {
+			return err
+		}
 	}
-	if !slices.Contains(from, state) {
-		return fmt.Errorf("%w: it is %s", store.ErrState, state)
+	if step != store.Publish {
+		return nil
 	}
-	_, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE ref = ?",
-		string(to), published, ref)
-	return err
+	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Exported, at))
+}
+
+// Claim implements store.Store.
+func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
+	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+` WHERE k.identity = (SELECT id FROM identities WHERE name = ?) AND k.state = ?
+			AND NOT k.last_resort AND k.not_before <= ? AND k.not_after > ? ORDER BY k.id LIMIT ?`,
+			identity, string(store.Available), seconds(at), seconds(at), n)
+		if err != nil {
+			return err
+		}
+		claimed = nil
+		for i := range rows {
+			r := &rows[i]
+			if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, claimed_at = ? WHERE id = ?", string(store.Claimed), seconds(at), r.id); err != nil {
+				return err
+			}
+			if err := tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Claimed, at)); err != nil {
+				return err
+			}
+			r.State, r.ClaimedAt = store.Claimed, date(seconds(at))
+			claimed = append(claimed, r.KeyPackage)
+		}
+		return nil
+	})
+	return claimed, err
+}
+
+// Stock implements store.Store.
+func (s *Store) Stock(ctx context.Context, name string) ([]store.Stock, error) {
+	return query(ctx, s.db, func(s scanner) (line store.Stock, err error) {
+		return line, translate(s.Scan(&line.Version, &line.State, &line.LastResort, &line.Count))
+	}, `SELECT version, state, last_resort, count(*) FROM key_packages WHERE identity = (SELECT id FROM identities WHERE name = ?)
+		GROUP BY version, state, last_resort ORDER BY version, state, last_resort`, name)
 }
 
 // Count implements store.Store.

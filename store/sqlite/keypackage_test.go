@@ -32,6 +32,45 @@ func TestListingOfAnIdentityUsesTheIndex(t *testing.T) {
 	}
 }
 
+// A sweep that has nothing to do reads nothing.
+func TestASweepUsesItsIndexes(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	scan := func(s scanner) (detail string, err error) {
+		return detail, s.Scan(new(int), new(int), new(int), &detail)
+	}
+	plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+sweepable, sql.Named("now", 0), sql.Named("before", 0), sql.Named("batch", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(plan, "\n")
+	for _, index := range []string{"reservations_ending", "lifetimes_ending", "retirements_ending"} {
+		if !strings.Contains(all, index) {
+			t.Errorf("plan =\n%s\nwant it to use %s", all, index)
+		}
+	}
+	if strings.Contains(all, "SCAN k") {
+		t.Errorf("plan =\n%s\nwant no scan of key_packages", all)
+	}
+}
+
+// What depends on a wrapping key is found without reading the rest.
+func TestDependentsAreFoundByIndex(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	scan := func(s scanner) (detail string, err error) {
+		return detail, s.Scan(new(int), new(int), new(int), &detail)
+	}
+	text, args := condition(store.Filter{WrappingKeyID: []byte("k1")})
+	for _, q := range []string{countDependents, selectKeyPackage + " WHERE " + text} {
+		plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+q, append(args, sql.Named("after", 0), sql.Named("page", page))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all := strings.Join(plan, "\n"); !strings.Contains(all, "key_packages_under") || strings.Contains(all, "SCAN k") {
+			t.Errorf("plan of %s =\n%s\nwant it to use key_packages_under", q, all)
+		}
+	}
+}
+
 // A batch whose context ends while it waits or runs leaves nothing behind, and
 // its error says why.
 func TestContextThatEndsInABatch(t *testing.T) {
@@ -39,7 +78,7 @@ func TestContextThatEndsInABatch(t *testing.T) {
 	s, other := open(t, path), open(t, path)
 	furnish(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := s.write(ctx, func(inside context.Context, tx *sql.Tx) error {
+	err := s.write(ctx, func(inside context.Context, tx *transaction) error {
 		cancel()
 		if inside.Err() != nil {
 			t.Errorf("the context inside a transaction ended, want it not to")
@@ -58,7 +97,7 @@ func TestContextThatEndsInABatch(t *testing.T) {
 	if err := other.AddKeyPackages(t.Context(), rows(0, 1)); err != nil {
 		t.Errorf("AddKeyPackages() afterwards err = %v, want nil", err)
 	}
-	key, err := s.CurrentWrappingKey(t.Context())
+	key, err := s.CurrentWrappingKey(t.Context(), store.Seal)
 	if err != nil || key.Uses != 1 {
 		t.Errorf("Uses = %d (%v), want 1", key.Uses, err)
 	}

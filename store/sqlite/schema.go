@@ -72,6 +72,85 @@ var migrations = []string{
 	ALTER TABLE key_packages ADD COLUMN reserved_until INTEGER;
 	ALTER TABLE key_packages ADD COLUMN consumed_at INTEGER;
 	ALTER TABLE key_packages ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;`,
+
+	// Rotation, and the trail. What was expired before had been erased. A stamp has the
+	// id of its wrapping key, 16 bytes, after five others (see vault.Blob).
+	//
+	// The current version of an identity is in identities, the others beside it.
+	`ALTER TABLE identities ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+	ALTER TABLE identities ADD COLUMN stamp_key BLOB NOT NULL DEFAULT x'';
+	ALTER TABLE identities ADD COLUMN retired_at INTEGER;
+	ALTER TABLE identities ADD COLUMN destroyed_at INTEGER;
+	UPDATE identities SET stamp_key = substr(stamp, 6, 16) WHERE length(stamp) > 21;
+	CREATE TABLE identity_versions (
+		id            INTEGER PRIMARY KEY,
+		identity      INTEGER NOT NULL REFERENCES identities (id),
+		version       INTEGER NOT NULL,
+		state         TEXT    NOT NULL,
+		cipher_suite  INTEGER NOT NULL,
+		credential    BLOB    NOT NULL,
+		signature_key BLOB    NOT NULL,
+		key_id        BLOB    NOT NULL,
+		key_label     TEXT    NOT NULL,
+		token_serial  TEXT    NOT NULL,
+		weak_key      INTEGER NOT NULL,
+		stamp         BLOB    NOT NULL,
+		stamp_key     BLOB    NOT NULL,
+		created_at    INTEGER NOT NULL,
+		retired_at    INTEGER,
+		destroyed_at  INTEGER,
+		UNIQUE (identity, version)
+	) STRICT;
+	CREATE UNIQUE INDEX one_next_version ON identity_versions (identity) WHERE state = 'next';
+
+	ALTER TABLE wrapping_keys ADD COLUMN purpose TEXT NOT NULL DEFAULT 'seal';
+	ALTER TABLE wrapping_keys ADD COLUMN condemned INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE wrapping_keys ADD COLUMN destroyed_at INTEGER;
+	DROP INDEX one_current_wrapping_key;
+	CREATE UNIQUE INDEX one_current_wrapping_key ON wrapping_keys (purpose) WHERE current = 1;
+	CREATE TABLE intents (
+		id           INTEGER PRIMARY KEY,
+		key_id       BLOB    NOT NULL UNIQUE,
+		object       TEXT    NOT NULL,
+		token_serial TEXT    NOT NULL,
+		destroy      INTEGER NOT NULL,
+		stamp        BLOB    NOT NULL,
+		created_at   INTEGER NOT NULL
+	) STRICT;
+
+	ALTER TABLE key_packages ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+	ALTER TABLE key_packages ADD COLUMN leaf BLOB NOT NULL DEFAULT x'';
+	ALTER TABLE key_packages ADD COLUMN claimed_at INTEGER;
+	ALTER TABLE key_packages ADD COLUMN retired_until INTEGER;
+	ALTER TABLE key_packages ADD COLUMN erased_at INTEGER;
+	UPDATE key_packages SET state = 'erased' WHERE state = 'expired';
+	CREATE INDEX key_packages_under ON key_packages (wrapping_key) WHERE sealed <> x'' OR leaf <> x'';
+	CREATE INDEX lifetimes_ending ON key_packages (state, not_after) WHERE consumed_at IS NULL AND erased_at IS NULL;
+	CREATE INDEX last_resorts ON key_packages (identity) WHERE last_resort = 1;
+	CREATE INDEX reservations_ending ON key_packages (reserved_until) WHERE state = 'reserved';
+	CREATE INDEX retirements_ending ON key_packages (retired_until) WHERE state = 'retired';
+
+	CREATE TABLE audit (
+		sequence    INTEGER PRIMARY KEY,
+		key_package INTEGER,
+		entry       BLOB    NOT NULL,
+		hash        BLOB    NOT NULL
+	) STRICT;
+	CREATE INDEX audit_of_key_packages ON audit (key_package) WHERE key_package IS NOT NULL;
+	CREATE TABLE checkpoints (
+		size       INTEGER PRIMARY KEY,
+		note       BLOB    NOT NULL,
+		created_at INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE audit_keys (
+		id           INTEGER PRIMARY KEY,
+		key_id       BLOB    NOT NULL UNIQUE,
+		label        TEXT    NOT NULL,
+		token_serial TEXT    NOT NULL,
+		origin       TEXT    NOT NULL,
+		verifier_key TEXT    NOT NULL,
+		created_at   INTEGER NOT NULL
+	) STRICT;`,
 }
 
 // SchemaError reports a store whose schema is newer than this program.

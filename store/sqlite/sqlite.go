@@ -54,8 +54,9 @@ type Options struct {
 type Store struct {
 	db *sql.DB // reads, any number at once
 	w  *sql.DB // writes, one at a time
-	// insert is prepared once: it runs for every key package.
-	insert *sql.Stmt
+	// These run for every key package, and are prepared once.
+	insert *sql.Stmt // a key package
+	append *sql.Stmt // an entry of the trail
 }
 
 var _ store.Store = (*Store)(nil)
@@ -147,31 +148,43 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	s.insert, err = s.w.PrepareContext(ctx, insertKeyPackage)
+	if s.insert, err = s.w.PrepareContext(ctx, insertKeyPackage); err != nil {
+		return err
+	}
+	s.append, err = s.w.PrepareContext(ctx, insertEntry)
 	return err
 }
 
 // Close implements store.Store.
 func (s *Store) Close() error {
 	var errs []error
-	if s.insert != nil {
-		errs = append(errs, s.insert.Close())
+	for _, prepared := range []*sql.Stmt{s.insert, s.append} {
+		if prepared != nil {
+			errs = append(errs, prepared.Close())
+		}
 	}
 	// The writer last: closing the last connection folds the WAL into the file.
 	return errors.Join(append(errs, s.db.Close(), s.w.Close())...)
 }
 
-// write runs f in a transaction that holds the write lock from its start. Where
-// ctx ends, the transaction is rolled back. The statements of f get a context
-// that does not end: for one that may, the driver starts a goroutine at each
-// statement, which doubles the cost of a row.
-func (s *Store) write(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
+// transaction holds the write lock from its start, and adds to the trail.
+type transaction struct {
+	*sql.Tx
+	store *Store
+	actor string
+	head  *head // of the trail, once it was read
+}
+
+// write runs f in a transaction. Where ctx ends, it is rolled back. The statements of
+// f get a context that does not end: for one that may, the driver starts a goroutine at
+// each statement, which doubles the cost of a row.
+func (s *Store) write(ctx context.Context, f func(context.Context, *transaction) error) error {
 	tx, err := s.w.BeginTx(ctx, nil)
 	if err != nil {
 		return translate(err)
 	}
 	defer tx.Rollback()
-	err = f(context.WithoutCancel(ctx), tx)
+	err = f(context.WithoutCancel(ctx), &transaction{Tx: tx, store: s, actor: store.Actor(ctx)})
 	if err == nil {
 		err = tx.Commit()
 	}
@@ -228,6 +241,13 @@ func blob(b []byte) []byte {
 		return []byte{}
 	}
 	return b
+}
+
+func optionalDate(s sql.NullInt64) time.Time {
+	if !s.Valid {
+		return time.Time{}
+	}
+	return date(s.Int64)
 }
 
 func optionalSeconds(t time.Time) sql.NullInt64 {

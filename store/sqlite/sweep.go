@@ -6,60 +6,147 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-// sweepBatch is how many rows one transaction of a sweep looks at: others write in
+// sweepBatch is how many rows one transaction of a sweep changes: others write in
 // between.
 const sweepBatch = 2000
 
-// Sweep implements store.Store. It goes through the rows once, in their order.
-func (s *Store) Sweep(ctx context.Context, now, expiredBefore time.Time) (store.Swept, error) {
+// sweepable are rows for which the time has come. Each part is found by an index of its
+// own, so that a sweep costs what it does, whatever the store has.
+const sweepable = selectKeyPackage + ` WHERE k.id IN (
+	SELECT id FROM key_packages WHERE state = 'reserved' AND reserved_until <= @now
+	UNION ALL SELECT id FROM key_packages WHERE state IN ('pending', 'available', 'published', 'claimed') AND not_after < @now
+		AND consumed_at IS NULL AND erased_at IS NULL
+	UNION ALL SELECT id FROM key_packages WHERE state = 'expired' AND not_after < @before
+		AND consumed_at IS NULL AND erased_at IS NULL
+	UNION ALL SELECT id FROM key_packages WHERE state = 'retired' AND retired_until <= @now
+	LIMIT @batch)`
+
+// Sweep implements store.Store.
+func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (store.Swept, error) {
 	var swept store.Swept
-	for after, done := int64(0), false; !done; {
-		err := s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-			last, err := sweepPage(ctx, tx, after)
-			if err != nil || last == after {
-				done = err == nil
-				return err
-			}
-			page := []any{sql.Named("after", after), sql.Named("last", last)}
-			released, err := count(tx.ExecContext(ctx, `UPDATE key_packages SET state = reserved_from, reserved_from = NULL,
-				reserved_until = NULL, welcome_digest = NULL
-				WHERE id > @after AND id <= @last AND state = @reserved AND reserved_until <= @now`,
-				append(page, sql.Named("reserved", string(store.Reserved)), sql.Named("now", seconds(now)))...))
-			if err != nil {
-				return err
-			}
-			expired, err := count(tx.ExecContext(ctx, `UPDATE key_packages SET state = @expired, sealed = x''
-				WHERE id > @after AND id <= @last AND state IN (@pending, @available, @published) AND not_after < @before`,
-				append(page, sql.Named("expired", string(store.Expired)), sql.Named("pending", string(store.Pending)),
-					sql.Named("available", string(store.Available)), sql.Named("published", string(store.Published)),
-					sql.Named("before", seconds(expiredBefore)))...))
-			if err != nil {
-				return err
-			}
-			swept.Released += released
-			swept.Expired += expired
-			after = last
-			return nil
+	for {
+		var did store.Swept
+		rows := 0
+		err := s.write(ctx, func(ctx context.Context, tx *transaction) (err error) {
+			did, rows, err = sweepRows(ctx, tx, now, grace)
+			return err
 		})
 		if err != nil {
 			return swept, fmt.Errorf("sweep: %w", err)
 		}
+		swept.Released += did.Released
+		swept.Expired += did.Expired
+		swept.Erased += did.Erased
+		if rows < sweepBatch {
+			return swept, nil
+		}
 	}
-	return swept, nil
 }
 
-// sweepPage returns the last row of the page that begins after a row, or that row
-// where there is none.
-func sweepPage(ctx context.Context, tx *sql.Tx, after int64) (int64, error) {
-	var last sql.NullInt64
-	err := tx.QueryRowContext(ctx, "SELECT max(id) FROM (SELECT id FROM key_packages WHERE id > ? ORDER BY id LIMIT ?)", after, sweepBatch).Scan(&last)
-	if !last.Valid {
-		return after, err
+func sweepRows(ctx context.Context, tx *transaction, now time.Time, grace time.Duration) (did store.Swept, n int, err error) {
+	rows, err := queryTx(ctx, tx, scanKeyPackage, sweepable,
+		sql.Named("now", seconds(now)), sql.Named("before", seconds(now.Add(-grace))), sql.Named("batch", sweepBatch))
+	for i := range rows {
+		if err == nil {
+			err = sweepRow(ctx, tx, &rows[i], now, grace, &did)
+		}
 	}
-	return last.Int64, err
+	return did, len(rows), err
+}
+
+// sweepRow does what the time has come for, in the order of a life.
+func sweepRow(ctx context.Context, tx *transaction, r *row, now time.Time, grace time.Duration, did *store.Swept) error {
+	if r.State == store.Reserved {
+		if err := release(ctx, tx, r, now); err != nil {
+			return err
+		}
+		r.State = r.reservedFrom
+		did.Released++
+	}
+	over := r.State != store.Retired && r.NotAfter.Before(now)
+	if over && r.State != store.Expired {
+		if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ? WHERE id = ?", string(store.Expired), r.id); err != nil {
+			return err
+		}
+		if err := tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Expired, now)); err != nil {
+			return err
+		}
+		did.Expired++
+	}
+	if over && r.NotAfter.Add(grace).Before(now) || r.State == store.Retired && !r.RetiredUntil.After(now) {
+		did.Erased++
+		return erase(ctx, tx, r, now)
+	}
+	return nil
+}
+
+// eraseKeyPackage is the end of a key package that no Welcome was opened with.
+const eraseKeyPackage = `UPDATE key_packages SET state = @erased, sealed = x'', leaf = x'', erased_at = @at,
+	reserved_from = NULL, reserved_until = NULL WHERE id = @id`
+
+func erase(ctx context.Context, tx *transaction, r *row, at time.Time) error {
+	_, err := tx.ExecContext(ctx, eraseKeyPackage, sql.Named("erased", string(store.Erased)), sql.Named("at", seconds(at)), sql.Named("id", r.id))
+	if err != nil {
+		return err
+	}
+	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Erased, at))
+}
+
+// Retire implements store.Store.
+func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		for _, ref := range refs {
+			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
+			if err == nil && !store.Allowed(r.State, store.Retire, retiredState(&r)) {
+				err = fmt.Errorf("%w: it is %s", store.ErrState, r.State)
+			}
+			if err == nil {
+				err = retire(ctx, tx, &r, until, at)
+			}
+			if err != nil {
+				return fmt.Errorf("key package %x: %w", ref, err)
+			}
+		}
+		return nil
+	})
+}
+
+// retireAll retires those that fit a condition and can be retired.
+func retireAll(ctx context.Context, tx *transaction, condition string, until, at time.Time, args ...any) (uint64, error) {
+	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+condition+
+		" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args...)
+	if err != nil {
+		return 0, err
+	}
+	for i := range rows {
+		if err := retire(ctx, tx, &rows[i], until, at); err != nil {
+			return 0, err
+		}
+	}
+	return uint64(len(rows)), nil
+}
+
+// retiredState is what a key package becomes that is retired: one that is reserved
+// stays so until its Welcome is settled.
+func retiredState(r *row) store.State {
+	if r.State == store.Reserved {
+		return store.Reserved
+	}
+	return store.Retired
+}
+
+func retire(ctx context.Context, tx *transaction, r *row, until, at time.Time) error {
+	_, err := tx.ExecContext(ctx, `UPDATE key_packages SET state = ?, retired_until = ?,
+		reserved_from = iif(state = 'reserved', ?, NULL) WHERE id = ?`,
+		string(retiredState(r)), seconds(until), string(store.Retired), r.id)
+	if err != nil {
+		return err
+	}
+	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Retired, at))
 }
 
 // count returns how many rows a statement changed.

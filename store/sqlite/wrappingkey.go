@@ -1,47 +1,227 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
+	"time"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-const wrappingKeyColumns = "key_id, label, token_serial, stamp, current, uses, created_at"
+const selectWrappingKey = `SELECT key_id, purpose, label, token_serial, stamp, current, uses, created_at, destroyed_at, condemned FROM wrapping_keys`
 
 func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 	var k store.WrappingKey
 	var created int64
-	err := row.Scan(&k.ID, &k.Label, &k.TokenSerial, &k.Stamp, &k.Current, &k.Uses, &created)
-	k.CreatedAt = date(created)
+	var destroyed sql.NullInt64
+	err := row.Scan(&k.ID, &k.Purpose, &k.Label, &k.TokenSerial, &k.Stamp, &k.Current, &k.Uses, &created, &destroyed, &k.Condemned)
+	k.CreatedAt, k.DestroyedAt = date(created), optionalDate(destroyed)
 	return k, translate(err)
 }
 
 // AddWrappingKey implements store.Store.
 func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
-	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0 WHERE current = 1"); err != nil {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, purpose, label, token_serial, stamp, current, created_at) VALUES (?, ?, ?, ?, ?, 0, ?)",
+			blob(k.ID), string(k.Purpose), k.Label, k.TokenSerial, blob(k.Stamp), seconds(k.CreatedAt))
+		if err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, label, token_serial, stamp, current, created_at) VALUES (?, ?, ?, ?, 1, ?)",
-			blob(k.ID), k.Label, k.TokenSerial, blob(k.Stamp), seconds(k.CreatedAt))
-		return err
+		if err := tx.made(ctx, k.ID); err != nil {
+			return err
+		}
+		if err := tx.record(ctx, 0, audit.Entry{Time: k.CreatedAt, Act: audit.Created, KeyID: k.ID, Detail: "wrapping key, to " + string(k.Purpose)}); err != nil {
+			return err
+		}
+		if !k.Current {
+			return nil
+		}
+		return makeCurrent(ctx, tx, &k, k.CreatedAt)
 	})
+}
+
+// makeCurrent makes a wrapping key the current one of its purpose. The first one of
+// all takes no other's place.
+func makeCurrent(ctx context.Context, tx *transaction, k *store.WrappingKey, at time.Time) error {
+	before, err := count(tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0 WHERE current = 1 AND purpose = ?", string(k.Purpose)))
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 1 WHERE key_id = ?", blob(k.ID)); err != nil || before == 0 {
+		return err
+	}
+	return tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Rotated, KeyID: k.ID, Detail: "wrapping key, to " + string(k.Purpose)})
+}
+
+// RotateWrappingKey implements store.Store.
+func (s *Store) RotateWrappingKey(ctx context.Context, id []byte, at time.Time) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		k, err := wrappingKey(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case k.Condemned:
+			return fmt.Errorf("wrapping key %x: %w", id, store.ErrWrappingKey)
+		case k.Current:
+			return nil
+		}
+		return makeCurrent(ctx, tx, &k, at)
+	})
+}
+
+func wrappingKey(ctx context.Context, tx *transaction, id []byte) (store.WrappingKey, error) {
+	k, err := scanWrappingKey(tx.QueryRowContext(ctx, selectWrappingKey+" WHERE key_id = ?", blob(id)))
+	if err != nil {
+		return k, fmt.Errorf("wrapping key %x: %w", id, err)
+	}
+	return k, nil
 }
 
 // WrappingKeys implements store.Store.
 func (s *Store) WrappingKeys(ctx context.Context) ([]store.WrappingKey, error) {
-	return query(ctx, s.db, scanWrappingKey, "SELECT "+wrappingKeyColumns+" FROM wrapping_keys ORDER BY id")
+	return query(ctx, s.db, scanWrappingKey, selectWrappingKey+" ORDER BY id")
 }
 
 // CurrentWrappingKey implements store.Store.
-func (s *Store) CurrentWrappingKey(ctx context.Context) (store.WrappingKey, error) {
-	return scanWrappingKey(s.db.QueryRowContext(ctx, "SELECT "+wrappingKeyColumns+" FROM wrapping_keys WHERE current = 1"))
+func (s *Store) CurrentWrappingKey(ctx context.Context, p store.Purpose) (store.WrappingKey, error) {
+	return scanWrappingKey(s.db.QueryRowContext(ctx, selectWrappingKey+" WHERE current = 1 AND purpose = ?", string(p)))
+}
+
+// under is the condition of key packages that have private keys. The index
+// key_packages_under has the same one.
+const under = "(sealed <> x'' OR leaf <> x'')"
+
+const countDependents = `SELECT
+	(SELECT count(*) FROM key_packages WHERE ` + under + ` AND wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)),
+	(SELECT count(*) FROM identities WHERE stamp_key = @key) + (SELECT count(*) FROM identity_versions WHERE stamp_key = @key)`
+
+// Dependents implements store.Store.
+func (s *Store) Dependents(ctx context.Context, id []byte) (d store.Dependents, err error) {
+	err = s.db.QueryRowContext(ctx, countDependents, sql.Named("key", blob(id))).Scan(&d.KeyPackages, &d.Identities)
+	return d, translate(err)
+}
+
+// Rewrap implements store.Store.
+func (s *Store) Rewrap(ctx context.Context, batch []store.Rewrapped, at time.Time) (moved uint64, err error) {
+	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		moved = 0
+		for i := range batch {
+			done, err := rewrap(ctx, tx, &batch[i], at)
+			if err != nil {
+				return fmt.Errorf("key package %x: %w", batch[i].Ref, err)
+			}
+			if done {
+				moved++
+			}
+		}
+		return nil
+	})
+	return moved, err
+}
+
+func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Time) (bool, error) {
+	to, err := wrappingKey(ctx, tx, r.WrappingKeyID)
+	if err == nil && to.Condemned {
+		err = store.ErrWrappingKey
+	}
+	if err != nil {
+		return false, err
+	}
+	was, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", r.Ref))
+	if err != nil {
+		return false, err
+	}
+	if !bytes.Equal(was.Sealed, r.WasSealed) || !bytes.Equal(was.Leaf, r.WasLeaf) || !bytes.Equal(was.WrappingKeyID, r.WasWrappingKeyID) {
+		return false, nil
+	}
+	_, err = tx.ExecContext(ctx, "UPDATE key_packages SET sealed = ?, leaf = ?, wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?) WHERE id = ?",
+		blob(r.Sealed), blob(r.Leaf), blob(r.WrappingKeyID), was.id)
+	if err != nil {
+		return false, err
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET uses = uses + 1 WHERE key_id = ?", blob(r.WrappingKeyID)); err != nil {
+		return false, err
+	}
+	was.WrappingKeyID = r.WrappingKeyID
+	return true, tx.record(ctx, was.id, entryOf(&was.KeyPackage, audit.Rewrapped, at))
+}
+
+// CondemnWrappingKey implements store.Store.
+func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bool) (shredded uint64, err error) {
+	id, at := i.KeyID, i.CreatedAt
+	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		k, err := wrappingKey(ctx, tx, id)
+		switch {
+		case err != nil:
+			return err
+		case !k.DestroyedAt.IsZero():
+			return fmt.Errorf("wrapping key %x: %w", id, store.ErrWrappingKey)
+		case k.Current:
+			return fmt.Errorf("wrapping key %x: %w: it is the current one to %s", id, store.ErrState, k.Purpose)
+		}
+		var d store.Dependents
+		if err := tx.QueryRowContext(ctx, countDependents, sql.Named("key", blob(id))).Scan(&d.KeyPackages, &d.Identities); err != nil {
+			return err
+		}
+		if d.Identities > 0 || d.KeyPackages > 0 && !shred {
+			return fmt.Errorf("wrapping key %x: %w: %d key packages and the stamps of %d identities depend on it", id, store.ErrInUse, d.KeyPackages, d.Identities)
+		}
+		if shredded, err = shredUnder(ctx, tx, id, at); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET condemned = 1 WHERE key_id = ?", blob(id)); err != nil {
+			return err
+		}
+		err = tx.intend(ctx, i)
+		if errors.Is(err, store.ErrExists) && k.Condemned {
+			err = nil // begun before
+		}
+		return err
+	})
+	return shredded, err
+}
+
+// shredUnder erases the private keys that are under a wrapping key.
+func shredUnder(ctx context.Context, tx *transaction, id []byte, at time.Time) (uint64, error) {
+	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+under+" AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?)", blob(id))
+	if err != nil {
+		return 0, err
+	}
+	for i := range rows {
+		r := &rows[i]
+		change, step := "UPDATE key_packages SET leaf = x'' WHERE id = @id", audit.LeafErased
+		if r.State != store.Consumed {
+			change, step = eraseKeyPackage, audit.Erased
+		}
+		if _, err := tx.ExecContext(ctx, change, sql.Named("id", r.id), sql.Named("at", seconds(at)), sql.Named("erased", string(store.Erased))); err != nil {
+			return 0, err
+		}
+		e := entryOf(&r.KeyPackage, step, at)
+		e.Detail = "its wrapping key is destroyed"
+		if err := tx.record(ctx, r.id, e); err != nil {
+			return 0, err
+		}
+	}
+	return uint64(len(rows)), nil
 }
 
 // query returns all rows of a query.
 func query[T any](ctx context.Context, db *sql.DB, scan func(scanner) (T, error), text string, args ...any) ([]T, error) {
 	rows, err := db.QueryContext(ctx, text, args...)
+	return collect(rows, err, scan)
+}
+
+// queryTx is query within a transaction.
+func queryTx[T any](ctx context.Context, tx *transaction, scan func(scanner) (T, error), text string, args ...any) ([]T, error) {
+	rows, err := tx.QueryContext(ctx, text, args...)
+	return collect(rows, err, scan)
+}
+
+func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, translate(err)
 	}

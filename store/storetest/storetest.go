@@ -72,14 +72,14 @@ var made = time.Unix(1_800_000_000, 0).UTC()
 
 func identity(name string) store.Identity {
 	return store.Identity{
-		Name: name, Suite: 2, Credential: []byte{0, 1, 5, 'a', 'l', 'i', 'c', 'e'}, SignatureKey: []byte("public key of " + name),
+		Name: name, Version: 1, State: store.Current, Suite: 2, Credential: []byte{0, 1, 5, 'a', 'l', 'i', 'c', 'e'}, SignatureKey: []byte("public key of " + name),
 		KeyID: []byte("id of " + name), KeyLabel: "label of " + name, TokenSerial: "0123",
-		WeakKey: true, Stamp: []byte("stamp of " + name), CreatedAt: made,
+		WeakKey: true, Stamp: []byte("stamp of " + name), StampKey: []byte("k1"), CreatedAt: made,
 	}
 }
 
 func wrappingKey(id string) store.WrappingKey {
-	return store.WrappingKey{ID: []byte(id), Label: "label of " + id, TokenSerial: "0123", Stamp: []byte("stamp of " + id), CreatedAt: made}
+	return store.WrappingKey{ID: []byte(id), Purpose: store.Seal, Current: true, Label: "label of " + id, TokenSerial: "0123", Stamp: []byte("stamp of " + id), CreatedAt: made}
 }
 
 func ref(n uint64) []byte {
@@ -90,7 +90,7 @@ func ref(n uint64) []byte {
 
 func keyPackage(r []byte) store.KeyPackage {
 	return store.KeyPackage{
-		Ref: r, Identity: "alice", Suite: 2, State: store.Available, Custody: "wrapped", WrappingKeyID: []byte("k1"),
+		Ref: r, Identity: "alice", Version: 1, Suite: 2, State: store.Available, Custody: "wrapped", WrappingKeyID: []byte("k1"),
 		Sealed: []byte("sealed"), Public: []byte("public"), CreatedAt: made, NotBefore: made.Add(-time.Hour), NotAfter: made.Add(84 * 24 * time.Hour),
 	}
 }
@@ -154,10 +154,10 @@ func changingAnIdentity(t *testing.T, f *fixture) {
 	changed := was
 	changed.Credential, changed.Stamp = []byte("another credential"), []byte("another stamp")
 	changed.SignatureKey = []byte("ignored")
-	check(t, "ChangeIdentity of nobody", f.ChangeIdentity(t.Context(), store.Identity{Name: "carol"}, nil), store.ErrNotFound)
-	check(t, "ChangeIdentity of another record", f.ChangeIdentity(t.Context(), changed, []byte("stamp of bob")), store.ErrState)
-	check(t, "ChangeIdentity", f.ChangeIdentity(t.Context(), changed, was.Stamp), nil)
-	check(t, "ChangeIdentity again", f.ChangeIdentity(t.Context(), changed, was.Stamp), store.ErrState)
+	check(t, "ChangeIdentity of nobody", f.ChangeIdentity(t.Context(), store.Identity{Name: "carol"}, nil, made), store.ErrNotFound)
+	check(t, "ChangeIdentity of another record", f.ChangeIdentity(t.Context(), changed, []byte("stamp of bob"), made), store.ErrState)
+	check(t, "ChangeIdentity", f.ChangeIdentity(t.Context(), changed, was.Stamp, made), nil)
+	check(t, "ChangeIdentity again", f.ChangeIdentity(t.Context(), changed, was.Stamp, made), store.ErrState)
 	got, err := f.again().Identity(t.Context(), "alice")
 	check(t, "Identity", err, nil)
 	changed.SignatureKey = was.SignatureKey
@@ -170,13 +170,12 @@ func changingAnIdentity(t *testing.T, f *fixture) {
 }
 
 func wrappingKeys(t *testing.T, f *fixture) {
-	_, err := f.CurrentWrappingKey(t.Context())
+	_, err := f.CurrentWrappingKey(t.Context(), store.Seal)
 	check(t, "CurrentWrappingKey of none", err, store.ErrNotFound)
 	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
-	got, err := f.CurrentWrappingKey(t.Context())
+	got, err := f.CurrentWrappingKey(t.Context(), store.Seal)
 	check(t, "CurrentWrappingKey", err, nil)
 	want := wrappingKey("k1")
-	want.Current = true
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("CurrentWrappingKey() = %+v, want %+v", got, want)
 	}
@@ -187,7 +186,7 @@ func oneIsCurrent(t *testing.T, f *fixture) {
 		check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey(id)), nil)
 	}
 	check(t, "AddWrappingKey again", f.AddWrappingKey(t.Context(), wrappingKey("k1")), store.ErrExists)
-	got, err := f.CurrentWrappingKey(t.Context())
+	got, err := f.CurrentWrappingKey(t.Context(), store.Seal)
 	check(t, "CurrentWrappingKey", err, nil)
 	if string(got.ID) != "k2" {
 		t.Errorf("CurrentWrappingKey() = %s, want k2: a refused one changes nothing", got.ID)
@@ -223,7 +222,7 @@ func allOrNothing(t *testing.T, f *fixture) {
 	if got := all(t, f, store.Filter{}); len(got) != 3 {
 		t.Errorf("%d key packages, want the 3 of the first batch", len(got))
 	}
-	key, err := f.CurrentWrappingKey(t.Context())
+	key, err := f.CurrentWrappingKey(t.Context(), store.Seal)
 	check(t, "CurrentWrappingKey", err, nil)
 	if key.Uses != 3 {
 		t.Errorf("Uses = %d, want 3", key.Uses)
@@ -438,7 +437,7 @@ func severalWriters(t *testing.T, f *fixture) {
 		})
 	}
 	wg.Wait()
-	key, err := f.CurrentWrappingKey(t.Context())
+	key, err := f.CurrentWrappingKey(t.Context(), store.Seal)
 	check(t, "CurrentWrappingKey", err, nil)
 	if got := len(all(t, f, store.Filter{})); got != writers*batches*size || key.Uses != writers*batches*size {
 		t.Errorf("%d key packages and %d uses, want %d of each", got, key.Uses, writers*batches*size)
@@ -481,7 +480,7 @@ func emptyBatch(t *testing.T, f *fixture) {
 // nilBlobs stores key packages without private keys, as those whose keys a
 // device keeps.
 func nilBlobs(t *testing.T, f *fixture) {
-	check(t, "AddIdentity", f.AddIdentity(t.Context(), store.Identity{Name: "alice"}), nil)
+	check(t, "AddIdentity", f.AddIdentity(t.Context(), store.Identity{Name: "alice", CreatedAt: made}), nil)
 	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)
 	k := keyPackage(ref(1))
 	k.Sealed = nil

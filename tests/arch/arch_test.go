@@ -27,10 +27,11 @@ var arrows = map[string][]string{
 	"signer":                      {"ciphersuite", "token"},
 	"vault":                       {"wire", "ciphersuite", "hpke", "token"},
 	"identity":                    {"ciphersuite", "keypackage", "certificate"},
-	"store":                       {},
-	"store/sqlite":                {"store"},
-	"store/storetest":             {"store"},
-	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "store", "vault", "welcome"},
+	"audit":                       {"wire"},
+	"store":                       {"audit"},
+	"store/sqlite":                {"audit", "store"},
+	"store/storetest":             {"audit", "store"},
+	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "audit", "store", "vault", "welcome"},
 	"config":                      {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
@@ -45,6 +46,8 @@ var owners = map[string]string{
 	"github.com/mattn/go-sqlite3":     "store/sqlite",
 	"go.yaml.in/yaml/v4":              "config",
 	"github.com/urfave/cli/v2":        "cmd/hsm-kp",
+	"golang.org/x/mod/sumdb/note":     "audit",
+	"golang.org/x/mod/sumdb/tlog":     "audit",
 }
 
 // imports returns the direct imports of each package of the product.

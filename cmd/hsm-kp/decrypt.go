@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+func decryptCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "decrypt",
+		Category:  categoryKeep,
+		Usage:     "decrypt a path secret with the leaf key of a key package whose Welcome was opened",
+		ArgsUsage: "REF FILE (- is standard input)",
+		Description: `The private key of the leaf outlives the Welcome: the path secret of the next commits is
+encrypted to it (RFC 9420, Section 7.6), until the member's own commit or update replaces the
+leaf. It is kept here where "hsm-kp welcome open" did not hand it over, and always with custody
+token, until "hsm-kp welcome confirm --leaf REF".
+
+FILE has an HPKECiphertext, raw, in hexadecimal or in base64: the one of encrypted_path_secret
+that is for this leaf. --context has the encoded GroupContext that it was encrypted under. What
+is printed is the path secret.
+
+Examples:
+   hsm-kp decrypt 3f9a61c2 --context group-context.bin ciphertext.bin
+   hsm-kp decrypt 3f9a61c2 --context group-context.bin --json - <ciphertext.hex`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "context", Usage: "the encoded GroupContext from `FILE`, raw"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "REF", "FILE"); err != nil {
+				return err
+			}
+			if c.String("context") == "" {
+				return usagef("decrypt: --context FILE is missing")
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.decrypt(c)
+		},
+	}
+}
+
+// errNotCiphertext reports input that is no HPKECiphertext.
+var errNotCiphertext = errors.New("not an HPKECiphertext")
+
+// maxGroupContextBytes bounds a GroupContext.
+const maxGroupContextBytes = 1 << 20
+
+func (e *env) decrypt(c *cli.Context) error {
+	data, err := readInput(e.ui, c.Args().Get(1), maxKeyPackageBytes)
+	if err != nil {
+		return err
+	}
+	ciphertext, err := parseCiphertext(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Args().Get(1), err)
+	}
+	if ciphertext.Context, err = readInput(e.ui, c.String("context"), maxGroupContextBytes); err != nil {
+		return err
+	}
+	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	secret, err := inv.DecryptPathSecret(c.Context, ref, ciphertext, time.Now())
+	if err != nil {
+		return err
+	}
+	defer clear(secret)
+	if c.Bool("json") {
+		return e.ui.json(pathSecretJSON{ref.String(), hex.EncodeToString(secret)})
+	}
+	e.ui.printf("path_secret  %x\n", secret)
+	return nil
+}
+
+// pathSecretJSON is what `decrypt --json` prints.
+type pathSecretJSON struct {
+	Ref        string `json:"key_package_ref"`
+	PathSecret string `json:"path_secret"`
+}
+
+// parseCiphertext reads an HPKECiphertext (RFC 9420, Section 7.6).
+func parseCiphertext(data []byte) (inventory.Ciphertext, error) {
+	raw, _, err := decodeText(data)
+	if err != nil {
+		raw = data
+	}
+	for _, b := range [][]byte{raw, data} {
+		r := wire.NewReader(b)
+		c := inventory.Ciphertext{KEMOutput: r.Vector(), Ciphertext: r.Vector()}
+		if r.Finish() == nil {
+			return c, nil
+		}
+	}
+	return inventory.Ciphertext{}, errNotCiphertext
+}
+
+// confirmLeaf erases the private key of a leaf.
+func (e *env) confirmLeaf(ctx context.Context, ref keypackage.Ref, asJSON bool) error {
+	if err := e.records().ConfirmLeaf(ctx, ref, time.Now()); err != nil {
+		return err
+	}
+	record, err := e.store.KeyPackage(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return e.ui.json(recordOf(&record))
+	}
+	e.ui.printf("the private key of the leaf of %v is erased\n", ref)
+	return nil
+}

@@ -1,0 +1,455 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+func identityRotateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "rotate",
+		Usage:     "give an identity a new signature key, or a new certificate, and replace its key packages",
+		ArgsUsage: "NAME",
+		Description: `Makes the next version of the identity and as many key packages with it as others have
+to be replaced; only then is it the one that signs, and the key packages before are retired:
+they are handed out no more, Welcomes that used them still open for key_packages.grace of the
+config, and then "hsm-kp sweep" erases their private keys. An interrupted rotation is taken up
+where it was.
+
+With a basic credential the next version has a new signature key. With certificates it has
+what --chain FILE certifies: the key that the identity has, or the next one, for which "hsm-kp
+identity csr --next" makes the request. The old signature key stays in the token, because its
+members sign with it in the groups that they are in; "hsm-kp identity destroy-key" ends it.
+
+Examples:
+   hsm-kp identity rotate alice --out spool/
+   hsm-kp identity csr gateway --next >gateway.csr
+   hsm-kp identity rotate gateway --chain gateway-chain.pem`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "chain", Usage: "the new chain of certificates from `FILE`, in PEM"},
+			&cli.Uint64Flag{Name: "count", Aliases: []string{"n"}, Usage: "make `N` key packages", DefaultText: "as many as are pending, available, published or claimed"},
+			outFlag,
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			if c.IsSet("out") && c.String("out") == "" {
+				return usagef("identity rotate: --out names no folder")
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.rotateIdentity(c)
+		},
+	}
+}
+
+// rotatedJSON is what `identity rotate --json` and `identity retire --json` print.
+type rotatedJSON struct {
+	Name         string    `json:"name"`
+	Version      uint64    `json:"version"`
+	Generated    uint64    `json:"generated"`
+	Retired      uint64    `json:"retired"`
+	RetiredUntil time.Time `json:"retired_until"`
+}
+
+func (e *env) rotateIdentity(c *cli.Context) error {
+	ctx, name := c.Context, c.Args().First()
+	if err := e.tidy(ctx); err != nil {
+		return err
+	}
+	next, err := e.nextVersion(c, name)
+	if err != nil {
+		return err
+	}
+	generated, err := e.replace(c, next)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	until := now.Add(time.Duration(e.config.KeyPackages.Grace))
+	retired, err := e.store.SwitchIdentity(ctx, name, next.Version, until, now)
+	if err != nil {
+		return fmt.Errorf("rotate identity %q: %w", name, err)
+	}
+	return e.printRotated(c, rotatedJSON{name, next.Version, generated, retired, until.UTC().Truncate(time.Second)})
+}
+
+func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
+	if c.Bool("json") {
+		return e.ui.json(r)
+	}
+	if c.Command.Name == "rotate" {
+		e.ui.printf("identity %q signs as version %d now, with %s\n", r.Name, r.Version, plural(r.Generated, "new key package"))
+	} else {
+		e.ui.printf("identity %q signs no more\n", r.Name)
+	}
+	e.ui.printf("retired %s, whose Welcomes open until %s\n", plural(r.Retired, "key package"), r.RetiredUntil.Format(time.RFC3339))
+	return nil
+}
+
+// next returns the next version of an identity, where there is one.
+func (e *env) next(ctx context.Context, name string) (*store.Identity, error) {
+	versions, err := e.store.Versions(ctx, name)
+	for i := range versions {
+		if versions[i].State == store.Next {
+			return &versions[i], err
+		}
+	}
+	return nil, err
+}
+
+// nextVersion returns the version that an identity is to have, which it makes where
+// there is none yet.
+func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) {
+	current, err := e.identityRecord(c.Context, name)
+	if err != nil {
+		return nil, err
+	}
+	// What is stamped below must be genuine.
+	if _, err := e.openRecord(c.Context, &current); err != nil {
+		return nil, err
+	}
+	credential, err := keypackage.ParseCredential(current.Credential)
+	if err != nil {
+		return nil, fmt.Errorf("read stored credential of %q: %w", name, err)
+	}
+	next, err := e.next(c.Context, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case credential.Type == keypackage.CredentialX509:
+		return e.nextCertified(c, &current, next)
+	case c.String("chain") != "":
+		return nil, usagef("identity rotate: --chain is for certificates, and %q has a basic credential", name)
+	case next != nil:
+		return next, nil
+	}
+	return e.proposeNewKey(c.Context, &current)
+}
+
+// proposeNewKey makes the next version of an identity with a new signature key.
+func (e *env) proposeNewKey(ctx context.Context, current *store.Identity) (*store.Identity, error) {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := store.Identity{Name: current.Name, Version: current.Version + 1, State: store.Next, Suite: current.Suite, Credential: current.Credential}
+	if credential, err := keypackage.ParseCredential(current.Credential); err == nil && credential.Type == keypackage.CredentialX509 {
+		next.Credential = keypackage.X509Credential(nil).Bytes() // it certifies another key
+	}
+	return &next, e.withNewKey(ctx, inv, &next, e.store.ProposeIdentity)
+}
+
+// openToCertify opens the identity, or its next version, which it makes where there is
+// none.
+func (e *env) openToCertify(ctx context.Context, name string, next bool) (*identity.Identity, error) {
+	current, err := e.identityRecord(ctx, name)
+	if err != nil || !next {
+		if err != nil {
+			return nil, err
+		}
+		return e.openRecord(ctx, &current)
+	}
+	if _, err := e.openRecord(ctx, &current); err != nil {
+		return nil, err
+	}
+	version, err := e.next(ctx, name)
+	if err == nil && version == nil {
+		version, err = e.proposeNewKey(ctx, &current)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.openRecord(ctx, version)
+}
+
+// errNoChain reports a rotation without the certificates for it.
+var errNoChain = errors.New("there is no certificate for the next version")
+
+// nextCertified returns the next version of an identity with certificates: the one that
+// the chain certifies.
+func (e *env) nextCertified(c *cli.Context, current, next *store.Identity) (*store.Identity, error) {
+	path := c.String("chain")
+	if path == "" {
+		if next != nil && certified(next) {
+			return next, nil
+		}
+		return nil, fmt.Errorf("rotate identity %q: %w", current.Name, errNoChain)
+	}
+	text, err := readInput(e.ui, path, maxKeyPackageBytes)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := certificate.ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if next != nil && (next.Version == current.Version || certifies(chain, next)) {
+		return next, e.certify(c.Context, next, chain)
+	}
+	if err := e.checkChain(chain, current); err != nil {
+		return nil, err
+	}
+	if next != nil {
+		return nil, fmt.Errorf("rotate identity %q: %w: the chain certifies the key that it has, and the next one waits for its own", current.Name, store.ErrState)
+	}
+	return e.proposeChain(c.Context, current, chain)
+}
+
+// certified reports whether a version has a chain.
+func certified(id *store.Identity) bool {
+	credential, err := keypackage.ParseCredential(id.Credential)
+	if err != nil {
+		return false
+	}
+	chain, err := credential.Chain()
+	return err == nil && len(chain) > 0
+}
+
+// certifies reports whether a chain is for the key of a version.
+func certifies(chain certificate.Chain, id *store.Identity) bool {
+	return identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: time.Now()}) == nil
+}
+
+// checkChain checks a chain for the key of a version, with all that the config asks for.
+func (e *env) checkChain(chain certificate.Chain, id *store.Identity) error {
+	roots, err := loadRoots(e.config.X509.Roots)
+	if err == nil {
+		err = identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots})
+	}
+	if err != nil {
+		return fmt.Errorf("identity %q: %w", id.Name, err)
+	}
+	return nil
+}
+
+// certify makes a chain the credential of a next version.
+func (e *env) certify(ctx context.Context, next *store.Identity, chain certificate.Chain) error {
+	if err := e.checkChain(chain, next); err != nil {
+		return err
+	}
+	if _, err := e.openRecord(ctx, next); err != nil {
+		return err
+	}
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	was := bytes.Clone(next.Stamp)
+	next.Credential = keypackage.X509Credential(chain.DER()).Bytes()
+	if err := inv.StampIdentity(ctx, next); err != nil {
+		return err
+	}
+	return e.store.ChangeIdentity(ctx, *next, was, time.Now())
+}
+
+// proposeChain makes the next version of an identity with the key that it has.
+func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain certificate.Chain) (*store.Identity, error) {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := *current
+	next.Version, next.State, next.RetiredAt = current.Version+1, store.Next, time.Time{}
+	next.Credential, next.CreatedAt = keypackage.X509Credential(chain.DER()).Bytes(), time.Now().UTC().Truncate(time.Second)
+	if err := inv.StampIdentity(ctx, &next); err != nil {
+		return nil, err
+	}
+	return &next, e.store.ProposeIdentity(ctx, next)
+}
+
+// replace makes the key packages of a next version that it does not have yet, and
+// returns how many.
+func (e *env) replace(c *cli.Context, next *store.Identity) (uint64, error) {
+	stock, err := e.store.Stock(c.Context, next.Name)
+	if err != nil {
+		return 0, err
+	}
+	var total uint64
+	for _, lastResort := range []bool{false, true} {
+		n := wanting(stock, next.Version, lastResort)
+		if c.IsSet("count") && !lastResort {
+			n = c.Uint64("count")
+		}
+		if n == 0 {
+			continue
+		}
+		made, err := e.generateVersion(c, next, n, lastResort)
+		total += made
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// wanting is how many key packages of a kind the versions before have that are or may
+// be used, less those of the next one. One of last resort takes the place of all.
+func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
+	var before, after uint64
+	for _, s := range stock {
+		live := s.State == store.Pending || s.State == store.Available || s.State == store.Published || s.State == store.Claimed
+		switch {
+		case s.LastResort != lastResort || !live:
+		case s.Version < next:
+			before += s.Count
+		default:
+			after += s.Count
+		}
+	}
+	if lastResort {
+		before = min(before, 1)
+	}
+	return before - min(before, after)
+}
+
+func identityRetireCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "retire",
+		Usage:     "end an identity: it signs no more, and its key packages are retired",
+		ArgsUsage: "NAME",
+		Description: `Its key packages are handed out no more; Welcomes that used them still open for
+key_packages.grace of the config, and then "hsm-kp sweep" erases their private keys. The
+signature key stays in the token until "hsm-kp identity destroy-key". "hsm-kp identity rotate"
+begins the identity anew.
+
+Examples:
+   hsm-kp identity retire alice
+   hsm-kp identity retire alice && hsm-kp identity destroy-key alice --force`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			name, now := c.Args().First(), time.Now()
+			record, err := e.identityRecord(c.Context, name)
+			if err != nil {
+				return err
+			}
+			until := now.Add(time.Duration(e.config.KeyPackages.Grace))
+			retired, err := e.store.RetireIdentity(c.Context, name, until, now)
+			if err != nil {
+				return err
+			}
+			return e.printRotated(c, rotatedJSON{name, record.Version, 0, retired, until.UTC().Truncate(time.Second)})
+		},
+	}
+}
+
+func identityDestroyKeyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "destroy-key",
+		Usage:     "destroy an old signature key in the token",
+		ArgsUsage: "NAME",
+		Description: `For the key of a version that signs no more: an old one, or that of a retired identity.
+Members that joined a group with it sign with it there until they have replaced it: make sure
+that they have. It is refused while key packages that it signed may still be used, unless
+--force says so. It cannot be undone.
+
+Examples:
+   hsm-kp identity show alice
+   hsm-kp identity destroy-key alice --version 1`,
+		Flags: []cli.Flag{
+			&cli.Uint64Flag{Name: "version", Usage: "the key of version `N`", DefaultText: "the current one, of a retired identity"},
+			&cli.BoolFlag{Name: "force", Usage: "though key packages that it signed may still be used"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "NAME"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.destroySignatureKey(c)
+		},
+	}
+}
+
+func (e *env) destroySignatureKey(c *cli.Context) error {
+	name := c.Args().First()
+	record, err := e.identityRecord(c.Context, name)
+	if err != nil {
+		return err
+	}
+	number := record.Version
+	if c.IsSet("version") {
+		number = c.Uint64("version")
+	}
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	destroyed, err := inv.DestroySignatureKey(c.Context, name, number, c.Bool("force"), time.Now())
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return e.ui.json(versionOf(&destroyed))
+	}
+	e.ui.printf("destroyed signature key %x of identity %q, version %d\n", destroyed.KeyID, name, number)
+	return nil
+}
+
+// versionJSON is the JSON form of a version of an identity.
+type versionJSON struct {
+	Version     uint64             `json:"version"`
+	State       store.VersionState `json:"state"`
+	KeyID       string             `json:"key_id"`
+	CreatedAt   time.Time          `json:"created_at"`
+	RetiredAt   *time.Time         `json:"retired_at,omitempty"`
+	DestroyedAt *time.Time         `json:"key_destroyed_at,omitempty"`
+}
+
+func versionOf(v *store.Identity) versionJSON {
+	return versionJSON{v.Version, v.State, hex.EncodeToString(v.KeyID), v.CreatedAt, optionalTime(v.RetiredAt), optionalTime(v.DestroyedAt)}
+}
+
+func optionalTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func printVersion(u *ui, v *store.Identity) {
+	u.printf("version %-6d %s, key %x, made %s", v.Version, v.State, v.KeyID, v.CreatedAt.Format(time.RFC3339))
+	if !v.DestroyedAt.IsZero() {
+		u.printf(", destroyed %s", v.DestroyedAt.Format(time.RFC3339))
+	}
+	u.printf("\n")
+}
+
+// errRetired reports an identity that signs no more.
+var errRetired = errors.New("it is retired, and signs no key packages")
+
+// requireSigning refuses a retired identity.
+func requireSigning(record *store.Identity) error {
+	if record.RetiredAt.IsZero() {
+		return nil
+	}
+	return fmt.Errorf("identity %q: %w", record.Name, errRetired)
+}

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+func wrapKeyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "wrap-key",
+		Category: categoryKeep,
+		Usage:    "the keys in the token that private keys are under: list, rotate, destroy",
+		Subcommands: []*cli.Command{
+			wrapKeyListCommand(u), wrapKeyCreateCommand(u), wrapKeyRotateCommand(u), wrapKeyRewrapCommand(u), wrapKeyDestroyCommand(u),
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("wrap-key: there is no %q; it has list, create, rotate, rewrap and destroy", c.Args().First())
+			}
+			return cli.ShowSubcommandHelp(c)
+		},
+	}
+}
+
+// purposeFlag says which of the two kinds of wrapping keys is meant.
+func purposeFlag() *cli.StringFlag {
+	return &cli.StringFlag{Name: "purpose", Usage: "`PURPOSE` of the key: seal, for custody wrapped, or wrap, for custody token", Value: string(store.Seal)}
+}
+
+func purposeOf(c *cli.Context) (store.Purpose, error) {
+	p := store.Purpose(c.String("purpose"))
+	if !slices.Contains(store.Purposes, p) {
+		return p, usagef("%s: --purpose %q is neither seal nor wrap", c.Command.HelpName, p)
+	}
+	return p, nil
+}
+
+// wrappingKeyJSON is the JSON form of a wrapping key.
+type wrappingKeyJSON struct {
+	ID          string        `json:"wrapping_key_id"`
+	Purpose     store.Purpose `json:"purpose"`
+	State       string        `json:"state"`
+	Uses        uint64        `json:"uses"`
+	KeyPackages *uint64       `json:"key_packages,omitempty"` // with private keys under it
+	Identities  *uint64       `json:"identities,omitempty"`   // with stamps of it
+	TokenSerial string        `json:"token_serial"`
+	CreatedAt   time.Time     `json:"created_at"`
+	DestroyedAt *time.Time    `json:"destroyed_at,omitempty"`
+}
+
+func wrappingKeyOf(k *store.WrappingKey) wrappingKeyJSON {
+	out := wrappingKeyJSON{
+		ID: hex.EncodeToString(k.ID), Purpose: k.Purpose, State: "kept", Uses: k.Uses, TokenSerial: k.TokenSerial, CreatedAt: k.CreatedAt.UTC(),
+	}
+	switch {
+	case !k.DestroyedAt.IsZero():
+		out.State, out.DestroyedAt = "destroyed", &k.DestroyedAt
+	case k.Condemned:
+		out.State = "condemned"
+	case k.Current:
+		out.State = "current"
+	}
+	return out
+}
+
+func wrapKeyListCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "list",
+		Usage: "list the wrapping keys, and what is under them",
+		Description: `A key is current when new key packages are put under it, kept while something may be
+under it, condemned when its destruction was begun and not ended ("hsm-kp sweep" ends it), or
+destroyed.
+
+Examples:
+   hsm-kp wrap-key list
+   hsm-kp wrap-key list --json | jq -r 'select(.state == "kept") | .wrapping_key_id'`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.listWrappingKeys(c.Context, c.Bool("json"))
+		},
+	}
+}
+
+func (e *env) listWrappingKeys(ctx context.Context, asJSON bool) error {
+	keys, err := e.store.WrappingKeys(ctx)
+	if err != nil {
+		return err
+	}
+	const row = "%-32s  %-7s  %-9s  %-20s  %10s  %12s\n"
+	if !asJSON && len(keys) > 0 {
+		e.ui.printf(row, "WRAPPING KEY", "PURPOSE", "STATE", "CREATED", "USES", "KEY PACKAGES")
+	}
+	for i := range keys {
+		k := wrappingKeyOf(&keys[i])
+		d, err := e.store.Dependents(ctx, keys[i].ID)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			k.KeyPackages, k.Identities = &d.KeyPackages, &d.Identities
+			if err := e.ui.jsonLine(k); err != nil {
+				return err
+			}
+			continue
+		}
+		e.ui.printf(row, k.ID, k.Purpose, k.State, k.CreatedAt.Format(time.RFC3339), fmt.Sprint(k.Uses), fmt.Sprint(d.KeyPackages))
+	}
+	return nil
+}
+
+func wrapKeyCreateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "create",
+		Usage: "make a wrapping key in the token, to be rotated to later",
+		Description: `The key is an AES-256 key that can never leave the token, and is tried out before it is
+recorded. The first one of its purpose is the current one; any other is not used before
+"hsm-kp wrap-key rotate --to".
+
+Examples:
+   hsm-kp wrap-key create
+   hsm-kp wrap-key create --purpose wrap`,
+		Flags: []cli.Flag{purposeFlag(), jsonFlag},
+		Action: func(c *cli.Context) error {
+			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, p store.Purpose) (store.WrappingKey, error) {
+				return inv.CreateWrappingKey(c.Context, p, false, time.Now())
+			}, "created")
+		},
+	}
+}
+
+func wrapKeyRotateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "rotate",
+		Usage: "make a new wrapping key the current one",
+		Description: `New key packages are put under it from then on; what is under the one before stays there
+until it ends, or until "hsm-kp wrap-key rewrap".
+
+Examples:
+   hsm-kp wrap-key rotate
+   hsm-kp wrap-key rotate --to 5b0c7f0f11b2d64bd94eb9cd27f9a3e1
+   hsm-kp wrap-key rotate && hsm-kp wrap-key rewrap && hsm-kp wrap-key destroy OLD`,
+		Flags: []cli.Flag{
+			purposeFlag(),
+			&cli.StringFlag{Name: "to", Usage: "to the key with this `ID`, or its first digits, made before, instead of a new one"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, p store.Purpose) (store.WrappingKey, error) {
+				if c.String("to") == "" {
+					return inv.RotateWrappingKey(c.Context, p, nil, time.Now())
+				}
+				k, err := e.findWrappingKey(c.Context, c.String("to"))
+				if err != nil {
+					return k, err
+				}
+				return inv.RotateWrappingKey(c.Context, k.Purpose, k.ID, time.Now())
+			}, "current is")
+		},
+	}
+}
+
+// printWrappingKey runs f, which makes or chooses a wrapping key of a purpose, and prints the key.
+func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, store.Purpose) (store.WrappingKey, error), did string) error {
+	if err := wantArgs(c); err != nil {
+		return err
+	}
+	p, err := purposeOf(c)
+	if err != nil {
+		return err
+	}
+	e, err := openEnv(c, u)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	key, err := f(e, inv, p)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return u.json(wrappingKeyOf(&key))
+	}
+	u.printf("%s wrapping key %x, to %s, in token %q\n", did, key.ID, key.Purpose, e.token.Info().Label)
+	return nil
+}
+
+// findWrappingKey returns the one wrapping key whose id begins so.
+func (e *env) findWrappingKey(ctx context.Context, prefix string) (store.WrappingKey, error) {
+	keys, err := e.store.WrappingKeys(ctx)
+	if err != nil {
+		return store.WrappingKey{}, err
+	}
+	var found []store.WrappingKey
+	for _, k := range keys {
+		if prefix != "" && strings.HasPrefix(hex.EncodeToString(k.ID), strings.ToLower(prefix)) {
+			found = append(found, k)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return store.WrappingKey{}, fmt.Errorf("wrapping key %s: %w", prefix, errNoSuchWrappingKey)
+	case len(found) > 1:
+		return store.WrappingKey{}, fmt.Errorf("wrapping key %s: %w", prefix, inventory.ErrAmbiguousRef)
+	}
+	return found[0], nil
+}
+
+func wrapKeyRewrapCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "rewrap",
+		Usage: "put what is under old wrapping keys under the current one",
+		Description: `Private keys that may still be used are unsealed and sealed again, or unwrapped and
+wrapped again within the token, and stamps of identities are made anew. It may be interrupted
+and run again at any time, and beside everything else; what was done is done.
+
+Examples:
+   hsm-kp wrap-key rewrap
+   hsm-kp wrap-key rewrap --from 5b0c7f0f`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "only what is under the key with this `ID`, or its first digits", DefaultText: "all that are not current"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.rewrap(c)
+		},
+	}
+}
+
+// rewrappedJSON is what `wrap-key rewrap --json` prints for each key.
+type rewrappedJSON struct {
+	From        string `json:"from"`
+	KeyPackages uint64 `json:"key_packages"`
+	Identities  uint64 `json:"identities"`
+	Left        uint64 `json:"left"` // do not unseal
+}
+
+func (e *env) rewrap(c *cli.Context) error {
+	keys, err := e.keysToRewrap(c)
+	if err != nil {
+		return err
+	}
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	if err := e.tidy(c.Context); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		d, err := e.store.Dependents(c.Context, k.ID)
+		if err != nil {
+			return err
+		}
+		done, err := inv.Rewrap(c.Context, k.ID, time.Now(), func(r inventory.Rewrapped) {
+			e.ui.progressf("%d of %s under %.16x", r.KeyPackages, plural(d.KeyPackages, "key package"), k.ID)
+		})
+		switch {
+		case err != nil && c.Context.Err() != nil:
+			return fmt.Errorf("%w: %s are under the current wrapping key: %w", errPartial, plural(done.KeyPackages, "key package"), context.Cause(c.Context))
+		case err != nil:
+			return err
+		case c.Bool("json"):
+			err = e.ui.jsonLine(rewrappedJSON{hex.EncodeToString(k.ID), done.KeyPackages, done.Identities, done.Left})
+		default:
+			e.ui.printf("from %x: %s, stamps of %s\n", k.ID, plural(done.KeyPackages, "key package"), pluralOf(done.Identities, "identity", "identities"))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keysToRewrap are the wrapping keys that the command line names, or all that have
+// been used and are not current.
+func (e *env) keysToRewrap(c *cli.Context) ([]store.WrappingKey, error) {
+	if from := c.String("from"); from != "" {
+		k, err := e.findWrappingKey(c.Context, from)
+		return []store.WrappingKey{k}, err
+	}
+	keys, err := e.store.WrappingKeys(c.Context)
+	return slices.DeleteFunc(keys, func(k store.WrappingKey) bool { return k.Current || k.Condemned }), err
+}
+
+func wrapKeyDestroyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "destroy",
+		Usage:     "destroy a wrapping key in the token, and with it all that was ever under it",
+		ArgsUsage: "ID",
+		Description: `What was under the key opens no more: neither here nor in any copy of the store. It is
+refused for a current key, and while private keys are under it that may still be used;
+"hsm-kp wrap-key rewrap" puts them under another. With --shred these are erased, and no others.
+It cannot be undone.
+
+Examples:
+   hsm-kp wrap-key destroy 5b0c7f0f
+   hsm-kp wrap-key destroy --shred 5b0c7f0f`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "shred", Usage: "erase the private keys that are under it"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, "ID"); err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			return e.destroyWrappingKey(c)
+		},
+	}
+}
+
+// destroyedJSON is what `wrap-key destroy --json` prints.
+type destroyedJSON struct {
+	wrappingKeyJSON
+	Shredded uint64 `json:"key_packages_erased"`
+}
+
+func (e *env) destroyWrappingKey(c *cli.Context) error {
+	k, err := e.findWrappingKey(c.Context, c.Args().First())
+	if err != nil {
+		return err
+	}
+	inv, err := e.inventory(c.Context)
+	if err != nil {
+		return err
+	}
+	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now())
+	if err != nil {
+		return err
+	}
+	if k, err = e.findWrappingKey(c.Context, hex.EncodeToString(k.ID)); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return e.ui.json(destroyedJSON{wrappingKeyOf(&k), shredded})
+	}
+	e.ui.printf("destroyed wrapping key %x in token %q; erased the private keys of %s\n", k.ID, e.token.Info().Label, plural(shredded, "key package"))
+	return nil
+}
+
+// rotateWhenDue replaces wrapping keys whose time has come, or says that it has.
+func (e *env) rotateWhenDue(ctx context.Context) error {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	w := &e.config.WrappingKeys
+	due, err := inv.DueWrappingKeys(ctx, inventory.Schedule{MaxAge: time.Duration(w.MaxAge), MaxUses: w.MaxUses}, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, k := range due {
+		if !w.Automatic {
+			e.ui.warnf("wrapping key %x was made on %s and used %d times: it is due for `hsm-kp wrap-key rotate --purpose %s`",
+				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), k.Uses, k.Purpose)
+			continue
+		}
+		next, err := inv.RotateWrappingKey(ctx, k.Purpose, nil, time.Now())
+		if err != nil {
+			return err
+		}
+		e.ui.notef("wrapping key %x is due: new key packages are under %x from now on", k.ID, next.ID)
+	}
+	return nil
+}
+
+// errNoSuchWrappingKey reports an id that no wrapping key begins with.
+var errNoSuchWrappingKey = fmt.Errorf("there is no such wrapping key: %w", store.ErrNotFound)
+
+// custodyOf is the custody that the command line asks for, or the config's.
+func custodyOf(c *cli.Context, cfg *config.Config) (string, error) {
+	custody := cfg.CustodyOf(c.String("identity"))
+	if c.IsSet("custody") {
+		custody = c.String("custody")
+	}
+	if custody != vault.CustodyWrapped && custody != vault.CustodyToken {
+		return "", usagef("%s: --custody %q is neither wrapped nor token", c.Command.HelpName, custody)
+	}
+	return custody, nil
+}

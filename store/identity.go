@@ -1,0 +1,73 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// VersionState says which of the versions of an identity one is.
+type VersionState string
+
+// The states of a version.
+const (
+	Next    VersionState = "next"    // made, and not signing yet
+	Current VersionState = "current" // the one that signs
+	Old     VersionState = "old"     // has signed before
+)
+
+// Identity is a signer of key packages, in one of its versions: each rotation of its
+// signature key makes another.
+type Identity struct {
+	Name         string
+	Version      uint64 // 1 is the first
+	State        VersionState
+	Suite        uint16
+	Credential   []byte // encoded Credential, RFC 9420, Section 5.3
+	SignatureKey []byte // public key, RFC 9420, Section 5.1.1
+	KeyID        []byte // CKA_ID
+	KeyLabel     string // CKA_LABEL
+	TokenSerial  string
+	WeakKey      bool   // the operator allowed a key that could leave its token
+	Stamp        []byte // authenticates all of it but State, KeyLabel and the times
+	StampKey     []byte // CKA_ID of the wrapping key that made the stamp
+	CreatedAt    time.Time
+	RetiredAt    time.Time // zero: not retired
+	DestroyedAt  time.Time // of the signature key; zero: not destroyed
+}
+
+// Identities remembers who signs.
+type Identities interface {
+	// AddIdentity adds an identity in its first version, and settles the intent to make
+	// its key. The error is ErrExists where the name is taken, ErrWrappingKey where the
+	// key of its stamp is destroyed.
+	AddIdentity(ctx context.Context, id Identity) error
+	// Identity returns the current version of the identity called name, or ErrNotFound.
+	Identity(ctx context.Context, name string) (Identity, error)
+	// Identities returns the current version of all, by name.
+	Identities(ctx context.Context) ([]Identity, error)
+	// Versions returns all versions of the identity called name, the oldest first.
+	Versions(ctx context.Context, name string) ([]Identity, error)
+	// ChangeIdentity replaces credential and stamp of a version of an identity by those
+	// of id, provided that its stamp is still was: of two callers that change the same
+	// record, one wins. The error is ErrNotFound, ErrState where the record was changed
+	// meanwhile, or ErrWrappingKey.
+	ChangeIdentity(ctx context.Context, id Identity, was []byte, at time.Time) error
+	// ProposeIdentity adds the next version of an identity, whose number is one more
+	// than the current one's, and settles the intent to make its key. The error is
+	// ErrNotFound, ErrState where that is not its number, ErrExists where there is a
+	// next version already, or ErrWrappingKey.
+	ProposeIdentity(ctx context.Context, id Identity) error
+	// SwitchIdentity makes the next version the current one, and retires the key packages
+	// of the versions before it, whose private keys are erased after until. It returns how
+	// many were retired. The error is ErrNotFound, or ErrState where version is not the
+	// next one.
+	SwitchIdentity(ctx context.Context, name string, version uint64, until, at time.Time) (uint64, error)
+	// RetireIdentity retires an identity with all its key packages, and returns how many
+	// these were. The error is ErrNotFound.
+	RetireIdentity(ctx context.Context, name string, until, at time.Time) (uint64, error)
+	// CondemnSignatureKey records that the signature key of a version is about to be
+	// destroyed in the token, as an intent. The error is ErrNotFound, ErrState where the
+	// version signs, or ErrInUse where key packages that it signed are open, unless force
+	// is set.
+	CondemnSignatureKey(ctx context.Context, name string, version uint64, force bool, i Intent) error
+}

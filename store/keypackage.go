@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// KeyPackage is a key package with its sealed private keys. Times are whole
+// seconds in UTC.
+type KeyPackage struct {
+	Ref           []byte
+	Identity      string
+	Version       uint64 // of the identity that signed it
+	Suite         uint16
+	State         State
+	LastResort    bool
+	Custody       string
+	WrappingKeyID []byte
+	Sealed        []byte // both private keys; empty once erased
+	Leaf          []byte // that of the leaf alone, once a Welcome was opened
+	Public        []byte // bare KeyPackage, RFC 9420, Section 10
+	CreatedAt     time.Time
+	NotBefore     time.Time
+	NotAfter      time.Time
+	PublishedAt   time.Time // zero: not published
+	ClaimedAt     time.Time // zero: not claimed
+
+	// WelcomeDigest is that of the Welcome which reserved or consumed it last.
+	WelcomeDigest []byte
+	ReservedUntil time.Time // of a reserved one
+	ConsumedAt    time.Time // zero: not consumed
+	RetiredUntil  time.Time // of a retired one: the end of its grace
+	ErasedAt      time.Time // zero: not erased
+	// Opened is how many Welcomes a key package of last resort was opened with.
+	Opened uint64
+}
+
+// Reservation asks for a key package to be reserved for a Welcome.
+type Reservation struct {
+	Ref    []byte
+	Digest []byte // of the Welcome
+	// Leaf is the sealed private key of the leaf, to be kept when the key package is
+	// consumed; empty where it is not.
+	Leaf []byte
+	// Until is the end of the reservation, Now the time.
+	Until, Now time.Time
+}
+
+// Swept is what a sweep did.
+type Swept struct {
+	Released uint64 // reservations that had ended
+	Expired  uint64 // key packages whose lifetime was over
+	Erased   uint64 // key packages whose grace was over
+}
+
+// Stock counts key packages of one kind.
+type Stock struct {
+	Version    uint64 // of the identity
+	State      State
+	LastResort bool
+	Count      uint64
+}
+
+// Filter chooses key packages. Zero fields fit all.
+type Filter struct {
+	Identity string
+	State    State
+	// LastResort chooses those of last resort of an identity.
+	LastResort bool
+	// WrappingKeyID chooses those that have private keys under it. It goes with no
+	// other field.
+	WrappingKeyID []byte
+}
+
+// KeyPackages remembers key packages.
+type KeyPackages interface {
+	// AddKeyPackages adds all or none, and counts them as uses of their wrapping
+	// keys, in one transaction that is durable when it returns. The error is
+	// ErrExists for a ref that is there, ErrNotFound for an unknown identity or
+	// wrapping key, ErrWrappingKey for one that is destroyed, ErrState for an identity
+	// that is retired.
+	AddKeyPackages(ctx context.Context, batch []KeyPackage) error
+	// KeyPackage returns the key package with this ref, or ErrNotFound.
+	KeyPackage(ctx context.Context, ref []byte) (KeyPackage, error)
+	// KeyPackages yields those that fit, the oldest first, in constant memory
+	// and without holding writers back. Those that are added while it runs may
+	// or may not be among them.
+	KeyPackages(ctx context.Context, f Filter) iter.Seq2[KeyPackage, error]
+	// FindRefs returns at most limit refs in [lo, hi], compared byte by byte.
+	FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error)
+	// Move moves key packages that are in one of the states from to the state to, which is
+	// Pending or Published, all or none. One that becomes published gets the time at,
+	// unless it has been published before. The error is ErrNotFound for an unknown ref,
+	// ErrState for a key package in another state: of two callers that move the same one
+	// out of a state, one wins. What is moved from Pending to Published and was reserved
+	// meanwhile, or consumed, retired, expired or erased, counts as moved: it was published,
+	// and fast.
+	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
+	// Claim hands out at most n key packages of an identity that are available, valid at
+	// the given time and not of last resort, the oldest first: no other caller gets them.
+	Claim(ctx context.Context, identity string, n int, at time.Time) ([]KeyPackage, error)
+	// Reserve reserves a key package for a Welcome, and returns it as it is then. One that
+	// is reserved already is reserved anew for the same Welcome, or for any where its time
+	// has come. The error is ErrNotFound, ErrReserved, ErrConsumed or ErrErased.
+	Reserve(ctx context.Context, r Reservation) (KeyPackage, error)
+	// Release ends a reservation: the key package is in the state again that it was
+	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved for
+	// the Welcome with this digest.
+	Release(ctx context.Context, ref, digest []byte, at time.Time) error
+	// Consume ends a reservation for good: the key package becomes Consumed and its
+	// sealed keys are erased but for the leaf's, where the reservation brought it, in one
+	// transaction. One of last resort is counted as opened instead, and is in the state
+	// again that it was reserved from. The error is ErrNotFound, or ErrState where it is
+	// not reserved for the Welcome with this digest.
+	Consume(ctx context.Context, ref, digest []byte, at time.Time) error
+	// EraseLeaf erases the private key of the leaf of a consumed key package. Once it is
+	// erased, that is done. The error is ErrNotFound, or ErrState where it is not consumed.
+	EraseLeaf(ctx context.Context, ref []byte, at time.Time) error
+	// Retire retires key packages until a time, all or none. The error is ErrNotFound, or
+	// ErrState for one that cannot be retired any more.
+	Retire(ctx context.Context, refs [][]byte, until, at time.Time) error
+	// Sweep ends reservations whose time has come at now, and expires what is past its
+	// lifetime. What has been so for longer than grace, or is retired and past its time,
+	// becomes Erased: its sealed keys are erased. It does so in many short transactions, and
+	// may be called by several processes at once. It returns what it did, also when it
+	// fails.
+	Sweep(ctx context.Context, now time.Time, grace time.Duration) (Swept, error)
+	// Stock returns how many key packages of an identity there are of each kind.
+	Stock(ctx context.Context, name string) ([]Stock, error)
+	// Count returns how many key packages of an identity, or of all where name
+	// is empty, are in each state.
+	Count(ctx context.Context, name string) (map[State]uint64, error)
+}

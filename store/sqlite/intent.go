@@ -1,0 +1,63 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/audit"
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+const intentColumns = "key_id, object, token_serial, destroy, stamp, created_at"
+
+func scanIntent(s scanner) (i store.Intent, err error) {
+	var created int64
+	err = s.Scan(&i.KeyID, &i.Object, &i.TokenSerial, &i.Destroy, &i.Stamp, &created)
+	i.CreatedAt = date(created)
+	return i, translate(err)
+}
+
+func (tx *transaction) intend(ctx context.Context, i store.Intent) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO intents ("+intentColumns+") VALUES (?, ?, ?, ?, ?, ?)",
+		blob(i.KeyID), string(i.Object), i.TokenSerial, i.Destroy, blob(i.Stamp), seconds(i.CreatedAt))
+	return translate(err)
+}
+
+// made settles the intent to make a key, where there was one.
+func (tx *transaction) made(ctx context.Context, keyID []byte) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM intents WHERE key_id = ? AND destroy = 0", blob(keyID))
+	return err
+}
+
+// Intend implements store.Store.
+func (s *Store) Intend(ctx context.Context, i store.Intent) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) })
+}
+
+// Intents implements store.Store.
+func (s *Store) Intents(ctx context.Context) ([]store.Intent, error) {
+	return query(ctx, s.db, scanIntent, "SELECT "+intentColumns+" FROM intents ORDER BY id")
+}
+
+// Settle implements store.Store.
+func (s *Store) Settle(ctx context.Context, keyID []byte, at time.Time) error {
+	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		i, err := scanIntent(tx.QueryRowContext(ctx, "SELECT "+intentColumns+" FROM intents WHERE key_id = ?", blob(keyID)))
+		if err != nil {
+			return fmt.Errorf("intent for key %x: %w", keyID, err)
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM intents WHERE key_id = ?", blob(keyID)); err != nil {
+			return err
+		}
+		if !i.Destroy {
+			return tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Repaired, KeyID: keyID, Detail: string(i.Object) + " that was begun and not recorded"})
+		}
+		for _, table := range []string{"wrapping_keys", "identities", "identity_versions"} {
+			if _, err := tx.ExecContext(ctx, "UPDATE "+table+" SET destroyed_at = ? WHERE key_id = ? AND token_serial = ?", seconds(at), blob(keyID), i.TokenSerial); err != nil {
+				return err
+			}
+		}
+		return tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Destroyed, KeyID: keyID, Detail: string(i.Object)})
+	})
+}

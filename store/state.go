@@ -1,0 +1,97 @@
+package store
+
+import "slices"
+
+// State is where a key package is in its life.
+type State string
+
+// The states of a key package.
+const (
+	// Pending: made to be written to a folder, and perhaps not written yet. It is
+	// handed out to nobody else: it may be in the folder.
+	Pending State = "pending"
+	// Available: made, and not handed out.
+	Available State = "available"
+	// Published: handed out to a directory. It must not be handed out again.
+	Published State = "published"
+	// Claimed: handed out to one who is about to add its client to a group.
+	Claimed State = "claimed"
+	// Reserved: being opened with a Welcome, for a while. Nobody else opens it then.
+	Reserved State = "reserved"
+	// Consumed: opened with a Welcome, once and for all. Its private init key is
+	// erased; that of its leaf may be kept for a while.
+	Consumed State = "consumed"
+	// Retired: replaced by others. It is not handed out any more, and opens Welcomes
+	// for a time of grace.
+	Retired State = "retired"
+	// Expired: its lifetime is over. It opens Welcomes that are late, for a time of
+	// grace.
+	Expired State = "expired"
+	// Erased: its private keys were erased, and no Welcome was opened with it.
+	Erased State = "erased"
+)
+
+// States are all states, in the order of a life.
+var States = []State{Pending, Available, Published, Claimed, Reserved, Consumed, Retired, Expired, Erased}
+
+// Step is what leads from one state to another.
+type Step string
+
+// The steps of a life.
+const (
+	Write   Step = "write"   // begin to write it to a folder
+	Publish Step = "publish" // it is where others take it from
+	Claim   Step = "claim"   // hand it to one who adds its client
+	Reserve Step = "reserve" // open a Welcome with it
+	Release Step = "release" // give it back, or the reservation's time has come
+	Consume Step = "consume" // the Welcome was the one
+	Retire  Step = "retire"  // others take its place
+	Expire  Step = "expire"  // its lifetime is over
+	Erase   Step = "erase"   // its grace is over, or its wrapping key goes
+)
+
+// Steps are all steps.
+var Steps = []Step{Write, Publish, Claim, Reserve, Release, Consume, Retire, Expire, Erase}
+
+// Transition is a step between two states.
+type Transition struct {
+	From State
+	Step Step
+	To   State
+}
+
+// Transitions are all that there are. A key package is born pending or available. One
+// that is released, and one of last resort that would be consumed, is in the state
+// again that it was reserved from, unless it was retired or expired meanwhile.
+var Transitions = transitions()
+
+func transitions() []Transition {
+	var all []Transition
+	add := func(step Step, to State, from ...State) {
+		for _, f := range from {
+			all = append(all, Transition{f, step, to})
+		}
+	}
+	add(Write, Pending, Pending, Available, Published)
+	add(Publish, Published, Pending, Available, Published)
+	add(Claim, Claimed, Available)
+	add(Reserve, Reserved, Pending, Available, Published, Claimed, Reserved, Retired, Expired)
+	for _, to := range []State{Pending, Available, Published, Claimed, Retired, Expired} {
+		add(Release, to, Reserved)
+		add(Consume, to, Reserved) // of last resort
+	}
+	add(Consume, Consumed, Reserved)
+	add(Retire, Retired, Pending, Available, Published, Claimed)
+	add(Retire, Reserved, Reserved) // what it was reserved from is retired
+	add(Expire, Expired, Pending, Available, Published, Claimed)
+	add(Erase, Erased, Pending, Available, Published, Claimed, Reserved, Retired, Expired)
+	return all
+}
+
+// Allowed reports whether a step leads from one state to another.
+func Allowed(from State, step Step, to State) bool {
+	return slices.Contains(Transitions, Transition{from, step, to})
+}
+
+// Open reports whether a key package in this state still has its private init key.
+func (s State) Open() bool { return s != Consumed && s != Erased }

@@ -1,0 +1,159 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// Vault as a Custodian: private keys in software, sealed in the token.
+
+var _ Custodian = (*Vault)(nil)
+
+// Custody implements Custodian.
+func (v *Vault) Custody() string { return CustodyWrapped }
+
+// Serves implements Custodian: any private key is sealed.
+func (v *Vault) Serves(context.Context, *ciphersuite.Suite) error { return nil }
+
+// sealedLater are key pairs in memory.
+type sealedLater struct {
+	vault *Vault
+	suite *ciphersuite.Suite
+	keys  PrivateKeys
+}
+
+// Generate implements Custodian.
+func (v *Vault) Generate(_ context.Context, rand io.Reader, s *ciphersuite.Suite) (Fresh, error) {
+	initKey, err := hpke.GenerateKeyPair(s, rand)
+	if err != nil {
+		return nil, fmt.Errorf("generate init key: %w", err)
+	}
+	encryptionKey, err := hpke.GenerateKeyPair(s, rand)
+	if err != nil {
+		initKey.Clear()
+		return nil, fmt.Errorf("generate encryption key: %w", err)
+	}
+	return &sealedLater{v, s, PrivateKeys{Init: initKey, Encryption: encryptionKey}}, nil
+}
+
+func (f *sealedLater) InitKey() []byte       { return f.keys.Init.PublicKey() }
+func (f *sealedLater) EncryptionKey() []byte { return f.keys.Encryption.PublicKey() }
+func (f *sealedLater) Clear()                { f.keys.Clear() }
+
+func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, ref []byte) ([]byte, error) {
+	return f.vault.Seal(ctx, rand, ref, f.suite, f.keys)
+}
+
+// Keys implements Custodian. Keys that are not those of the key package are ErrSealed.
+func (v *Vault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
+	k, err := v.Unseal(ctx, b.Ref, b.Suite, sealed)
+	if err != nil {
+		return Keys{}, err
+	}
+	if !bytes.Equal(k.Init.PublicKey(), b.InitKey) || !bytes.Equal(k.Encryption.PublicKey(), b.EncryptionKey) {
+		k.Clear()
+		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, ErrMixedUp)
+	}
+	return Keys{Init: k.Init, Encryption: k.Encryption}, nil
+}
+
+// KeepLeaf implements Custodian. It is a Blob whose plaintext is
+//
+//	opaque encryption_private_key<V> // Nsk bytes
+//
+// and whose additional data begins with the label "hsm-kp sealed leaf key" instead.
+func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byte, k Keys) ([]byte, error) {
+	secret, ok := k.Secret()
+	if !ok {
+		return nil, errors.New("seal leaf key: it is not in memory")
+	}
+	plaintext, err := secret.Encryption.AppendTo(wire.AppendVectorLen(make([]byte, 0, wire.VectorLen(b.Suite.Nsk)+b.Suite.Nsk), b.Suite.Nsk))
+	defer clear(plaintext)
+	if err != nil {
+		return nil, fmt.Errorf("seal leaf key: %w", err)
+	}
+	blob := Blob{Suite: b.Suite.ID, KeyID: v.id}
+	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
+		return nil, fmt.Errorf("seal leaf key: %w", err)
+	}
+	if blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.boundData(leafLabel, b.Ref)); err != nil {
+		return nil, fmt.Errorf("seal leaf key: %w", err)
+	}
+	return blob.Bytes(), nil
+}
+
+// Leaf implements Custodian.
+func (v *Vault) Leaf(ctx context.Context, b Binding, leaf []byte) (Keys, error) {
+	plaintext, err := v.unseal(ctx, leafLabel, b.Ref, b.Suite, leaf)
+	if err != nil {
+		return Keys{}, err
+	}
+	defer clear(plaintext)
+	r := wire.NewReader(plaintext)
+	private := r.Vector()
+	if err := r.Finish(); err != nil {
+		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	key, err := hpke.ParsePrivateKey(b.Suite, private)
+	if err != nil {
+		return Keys{}, fmt.Errorf("%w: leaf key: %w", ErrSealed, err)
+	}
+	if !bytes.Equal(key.PublicKey(), b.EncryptionKey) {
+		key.Clear()
+		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, ErrMixedUp)
+	}
+	return Keys{Encryption: key}, nil
+}
+
+// Rewrap implements Custodian. The private keys are in memory between the two.
+func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
+	other, ok := to.(*Vault)
+	if !ok {
+		return nil, errCustody
+	}
+	if leaf {
+		keys, err := v.Leaf(ctx, b, sealed)
+		if err != nil {
+			return nil, err
+		}
+		defer keys.Clear()
+		return other.KeepLeaf(ctx, rand, b, nil, keys)
+	}
+	keys, err := v.Keys(ctx, b, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.Clear()
+	secret, _ := keys.Secret()
+	return other.Seal(ctx, rand, b.Ref, b.Suite, secret)
+}
+
+// errCustody reports private keys of one custody that are to be kept in another.
+var errCustody = errors.New("rewrap private keys: the other wrapping key is of another custody")
+
+// unseal opens a blob that was sealed under a label for a key package.
+func (v *Vault) unseal(ctx context.Context, label string, ref []byte, s *ciphersuite.Suite, sealed []byte) ([]byte, error) {
+	blob, err := ParseBlob(sealed)
+	if err != nil {
+		return nil, err
+	}
+	if blob.Suite != s.ID || string(blob.KeyID) != string(v.id) {
+		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, s.ID, v.id)
+	}
+	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.boundData(label, ref))
+	if errors.Is(err, token.ErrDecrypt) {
+		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unseal private keys: %w", err)
+	}
+	return plaintext, nil
+}
