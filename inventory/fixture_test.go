@@ -34,6 +34,25 @@ type fixture struct {
 	path   string // of the store
 	store  *sqlite.Store
 	config inventory.Config
+	// custody is that of what makeOne makes.
+	custody string
+}
+
+// inEachCustody runs a test with the private keys sealed, and with them in the token. It
+// is given the suites that the custody serves.
+func inEachCustody(t *testing.T, test func(*testing.T, *fixture, []*ciphersuite.Suite)) {
+	for custody, ids := range map[string][]ciphersuite.ID{vault.CustodyWrapped: {1, 2, 3, 4, 5, 6, 7}, vault.CustodyToken: {2, 5, 7}} {
+		t.Run(custody, func(t *testing.T) {
+			f := newFixture(t)
+			f.addWrappingKeyTo(t, store.Wrap)
+			f.custody = custody
+			var suites []*ciphersuite.Suite
+			for _, id := range ids {
+				suites = append(suites, suite(t, id))
+			}
+			test(t, f, suites)
+		})
+	}
 }
 
 // newFixture has a token and a store with a current wrapping key.

@@ -22,7 +22,7 @@ func makeOne(t *testing.T, f *fixture, id ciphersuite.ID, lastResort bool) *keyp
 func makeOneAs(t *testing.T, f *fixture, name string, id ciphersuite.ID, lastResort bool) *keypackage.KeyPackage {
 	t.Helper()
 	r := request(f.identity(t, name, id), 1)
-	r.LastResort = lastResort
+	r.LastResort, r.Custody = lastResort, f.custody
 	var kp *keypackage.KeyPackage
 	_, err := f.inventory().Generate(t.Context(), r, func(batch []store.KeyPackage) (err error) {
 		kp, err = keypackage.Parse(batch[0].Public)
@@ -51,9 +51,10 @@ func wantState(t *testing.T, f *fixture, kp *keypackage.KeyPackage, want store.S
 	return record
 }
 
-func TestAWelcomeIsOpenedOnce(t *testing.T) {
-	f := newFixture(t)
-	for _, s := range ciphersuite.All() {
+func TestAWelcomeIsOpenedOnce(t *testing.T) { inEachCustody(t, opensOnce) }
+
+func opensOnce(t *testing.T, f *fixture, suites []*ciphersuite.Suite) {
+	for _, s := range suites {
 		kp := makeOne(t, f, s.ID, false)
 		g := welcometest.NewGroup(t, s)
 		w := g.Welcome(kp)
@@ -98,8 +99,9 @@ func TestAWelcomeIsOpenedOnce(t *testing.T) {
 	}
 }
 
-func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) {
-	f := newFixture(t)
+func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) { inEachCustody(t, costsNothing) }
+
+func costsNothing(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	kp := makeOne(t, f, 2, false)
 	g := welcometest.NewGroup(t, suite(t, 2))
 	forged := g.Welcome(kp)
@@ -145,8 +147,9 @@ func TestAWelcomeThatDoesNotOpenCostsNothing(t *testing.T) {
 	wantState(t, f, kp, store.Available)
 }
 
-func TestALastResortIsOpenedMoreThanOnce(t *testing.T) {
-	f := newFixture(t)
+func TestALastResortIsOpenedMoreThanOnce(t *testing.T) { inEachCustody(t, opensMoreThanOnce) }
+
+func opensMoreThanOnce(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	kp := makeOne(t, f, 2, true)
 	for range 2 {
 		w := welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)
@@ -164,8 +167,9 @@ func TestALastResortIsOpenedMoreThanOnce(t *testing.T) {
 }
 
 // A Welcome may add several clients that one store looks after.
-func TestAWelcomeForTwoOfOurs(t *testing.T) {
-	f := newFixture(t)
+func TestAWelcomeForTwoOfOurs(t *testing.T) { inEachCustody(t, forTwoOfOurs) }
+
+func forTwoOfOurs(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	alice, bob := makeOne(t, f, 2, false), makeOneAs(t, f, "bob", 2, false)
 	w := welcometest.NewGroup(t, suite(t, 2)).Welcome(alice, bob)
 	only := ask(w)
