@@ -1,6 +1,7 @@
 package hpke
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -88,6 +89,34 @@ func ParsePrivateKey(s *ciphersuite.Suite, b []byte) (*SecretKey, error) {
 		return nil, fmt.Errorf("parse HPKE private key: %w", err)
 	}
 	return newSecretKey(s, public, private), nil
+}
+
+// ErrKeyMismatch reports a private key that is not the one of its public key.
+var ErrKeyMismatch = errors.New("the private key is not that of the public key")
+
+// NewSecretKey is ParsePrivateKey for a private key whose public key is known already.
+// It believes that the two belong together, and computes nothing: see Check. The lengths
+// are Nsk and Npk. It keeps copies.
+func NewSecretKey(s *ciphersuite.Suite, public, private []byte) (*SecretKey, error) {
+	if len(private) != s.Nsk || len(public) != s.Npk {
+		return nil, fmt.Errorf("parse HPKE private key: it has %d bytes and its public key %d, want %d and %d", len(private), len(public), s.Nsk, s.Npk)
+	}
+	return newSecretKey(s, bytes.Clone(public), bytes.Clone(private)), nil
+}
+
+// Check computes the public key. The error is ErrKeyMismatch where it is another, or
+// ErrCleared.
+func (k *SecretKey) Check() error {
+	return k.secret.use(func(private []byte) error {
+		public, err := libraryOf(k.suite).publicOf(private)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrKeyMismatch, err)
+		}
+		if !bytes.Equal(public, k.public) {
+			return ErrKeyMismatch
+		}
+		return nil
+	})
 }
 
 // Suite returns the suite of the key.

@@ -205,7 +205,13 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now t
 		err := fmt.Errorf("unwrap key package %v: %w", ref, ErrNothingToShow)
 		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
 	}
-	if err := inv.Store.Record(ctx, entryOf(&record, audit.Unwrapped, now)); err != nil {
+	err = keys.Check()
+	if err != nil {
+		err = inv.refuse(ctx, &record, now, "unwrap", err)
+	} else {
+		err = inv.Store.Record(ctx, entryOf(&record, audit.Unwrapped, now))
+	}
+	if err != nil {
 		secret.Clear()
 		return vault.PrivateKeys{}, err
 	}
@@ -281,6 +287,9 @@ func reason(err error) string {
 		if errors.Is(err, r.err) {
 			return r.text
 		}
+	}
+	if _, ok := errors.AsType[*welcome.MissingPSKError](err); ok {
+		return "a pre-shared key is missing"
 	}
 	return "failed"
 }

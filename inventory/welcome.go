@@ -165,6 +165,9 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 	}
 	opened, err := welcome.Open(r.Welcome, kp, keys.Init, welcome.Options{PSK: r.PSK, RatchetTree: r.RatchetTree})
 	if err != nil {
+		if mixedUp := keys.Check(); mixedUp != nil { // it may be the key that is the wrong one
+			err = mixedUp
+		}
 		keys.Clear()
 		return nil, fmt.Errorf("open the Welcome for key package %v: %w", keypackage.Ref(record.Ref), err)
 	}

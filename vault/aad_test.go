@@ -45,10 +45,11 @@ func TestSealedFormIsFrozen(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the frozen blob does not open: %v", err)
 	}
-	keys, err := decodePrivateKeys(s, plaintext)
+	decoded, err := decodeKeys(bindingOf(s), plaintext)
 	if err != nil {
-		t.Fatalf("decodePrivateKeys() err = %v, want nil", err)
+		t.Fatalf("decodeKeys() err = %v, want nil", err)
 	}
+	keys, _ := decoded.Secret()
 	if got := hex.EncodeToString(keys.Init.Bytes()); got != "1111111111111111111111111111111111111111111111111111111111111111" {
 		t.Errorf("init key = %s", got)
 	}
@@ -77,14 +78,19 @@ func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
 			t.Errorf("%v: the plaintext has %d bytes in a buffer of %d: it may have grown", s.ID, len(plaintext), cap(plaintext))
 		}
 		for n := range plaintext {
-			if got, err := decodePrivateKeys(s, plaintext[:n]); !errors.Is(err, ErrSealed) || got != (PrivateKeys{}) {
-				t.Errorf("%v: first %d bytes: decodePrivateKeys() err = %v, want %v and no keys", s.ID, n, err, ErrSealed)
+			if got, err := decodeKeys(bindingOf(s), plaintext[:n]); !errors.Is(err, ErrSealed) || got != (Keys{}) {
+				t.Errorf("%v: first %d bytes: decodeKeys() err = %v, want %v and no keys", s.ID, n, err, ErrSealed)
 			}
 		}
-		if _, err := decodePrivateKeys(s, append(plaintext, 0)); !errors.Is(err, ErrSealed) {
-			t.Errorf("%v: a byte more: decodePrivateKeys() err = %v, want %v", s.ID, err, ErrSealed)
+		if _, err := decodeKeys(bindingOf(s), append(plaintext, 0)); !errors.Is(err, ErrSealed) {
+			t.Errorf("%v: a byte more: decodeKeys() err = %v, want %v", s.ID, err, ErrSealed)
 		}
 	}
+}
+
+// bindingOf is that of a key package whose public keys do not matter.
+func bindingOf(s *ciphersuite.Suite) Binding {
+	return Binding{Suite: s, InitKey: make([]byte, s.Npk), EncryptionKey: make([]byte, s.Npk)}
 }
 
 const frozenBlob = "0101000110000102030405060708090a0b0c0d0e0f404142434445464748494a4b4052c2a8bf32372d9612dcd506278a75024a68d7434da6241e3266565ff48602fcca8928d18efc9bfd7603d6294db32ffdf8e953881311e5c02ba338f62605c80ae2c63112577c4e279a9227b3c02ddda42a0881"

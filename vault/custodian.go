@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -42,7 +43,8 @@ type Custodian interface {
 	Serves(ctx context.Context, s *ciphersuite.Suite) error
 	// Generate makes the two key pairs of a key package.
 	Generate(ctx context.Context, rand io.Reader, s *ciphersuite.Suite) (Fresh, error)
-	// Keys returns the private keys that were kept. The caller clears them.
+	// Keys returns the private keys that were kept. The caller clears them, and calls
+	// Check where they leave the program, or open nothing.
 	Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error)
 	// KeepLeaf returns the private key of the leaf alone in the form in which it is
 	// kept; k is what Keys returned for sealed.
@@ -79,6 +81,19 @@ func (k Keys) Secret() (PrivateKeys, bool) {
 	initKey, _ := k.Init.(*hpke.SecretKey)
 	encryption, ok := k.Encryption.(*hpke.SecretKey)
 	return PrivateKeys{Init: initKey, Encryption: encryption}, ok
+}
+
+// Check computes the public keys of what is in memory, and compares. The error wraps
+// ErrSealed and ErrMixedUp. Keys in the token are compared when they fail.
+func (k Keys) Check() error {
+	for _, key := range []hpke.PrivateKey{k.Init, k.Encryption} {
+		if secret, ok := key.(*hpke.SecretKey); ok {
+			if err := secret.Check(); err != nil {
+				return fmt.Errorf("%w: %w: %w", ErrSealed, ErrMixedUp, err)
+			}
+		}
+	}
+	return nil
 }
 
 // Clear overwrites what is in memory of them.

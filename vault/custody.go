@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,17 +51,33 @@ func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, ref []byte) ([]b
 	return f.vault.Seal(ctx, rand, ref, f.suite, f.keys)
 }
 
-// Keys implements Custodian. Keys that are not those of the key package are ErrSealed.
+// Keys implements Custodian. What opens was sealed for this KeyPackageRef, which is a hash
+// over the public keys: these are believed, and computed anew only by Check.
 func (v *Vault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
-	k, err := v.Unseal(ctx, b.Ref, b.Suite, sealed)
+	plaintext, err := v.unseal(ctx, sealLabel, b.Ref, b.Suite, sealed)
 	if err != nil {
 		return Keys{}, err
 	}
-	if !bytes.Equal(k.Init.PublicKey(), b.InitKey) || !bytes.Equal(k.Encryption.PublicKey(), b.EncryptionKey) {
-		k.Clear()
-		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, ErrMixedUp)
+	defer clear(plaintext)
+	return decodeKeys(b, plaintext)
+}
+
+func decodeKeys(b Binding, plaintext []byte) (Keys, error) {
+	r := wire.NewReader(plaintext)
+	init, encryption := r.Vector(), r.Vector()
+	if err := r.Finish(); err != nil {
+		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	return Keys{Init: k.Init, Encryption: k.Encryption}, nil
+	initKey, err := hpke.NewSecretKey(b.Suite, b.InitKey, init)
+	if err != nil {
+		return Keys{}, fmt.Errorf("%w: init key: %w", ErrSealed, err)
+	}
+	encryptionKey, err := hpke.NewSecretKey(b.Suite, b.EncryptionKey, encryption)
+	if err != nil {
+		initKey.Clear()
+		return Keys{}, fmt.Errorf("%w: encryption key: %w", ErrSealed, err)
+	}
+	return Keys{Init: initKey, Encryption: encryptionKey}, nil
 }
 
 // KeepLeaf implements Custodian. It is a Blob whose plaintext is
@@ -97,18 +112,18 @@ func (v *Vault) Leaf(ctx context.Context, b Binding, leaf []byte) (Keys, error) 
 		return Keys{}, err
 	}
 	defer clear(plaintext)
+	return decodeLeaf(b, plaintext)
+}
+
+func decodeLeaf(b Binding, plaintext []byte) (Keys, error) {
 	r := wire.NewReader(plaintext)
 	private := r.Vector()
 	if err := r.Finish(); err != nil {
 		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	key, err := hpke.ParsePrivateKey(b.Suite, private)
+	key, err := hpke.NewSecretKey(b.Suite, b.EncryptionKey, private)
 	if err != nil {
 		return Keys{}, fmt.Errorf("%w: leaf key: %w", ErrSealed, err)
-	}
-	if !bytes.Equal(key.PublicKey(), b.EncryptionKey) {
-		key.Clear()
-		return Keys{}, fmt.Errorf("%w: %w", ErrSealed, ErrMixedUp)
 	}
 	return Keys{Encryption: key}, nil
 }
@@ -125,6 +140,9 @@ func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []
 			return nil, err
 		}
 		defer keys.Clear()
+		if err := keys.Check(); err != nil {
+			return nil, err
+		}
 		return other.KeepLeaf(ctx, rand, b, nil, keys)
 	}
 	keys, err := v.Keys(ctx, b, sealed)
@@ -132,6 +150,10 @@ func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []
 		return nil, err
 	}
 	defer keys.Clear()
+	// What a faulty token made of them must not take their place.
+	if err := keys.Check(); err != nil {
+		return nil, err
+	}
 	secret, _ := keys.Secret()
 	return other.Seal(ctx, rand, b.Ref, b.Suite, secret)
 }

@@ -59,7 +59,7 @@ func TestAStampIsNoSealedKeysAndTheOtherWayRound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Unseal(t.Context(), ref, s, stamp); !errors.Is(err, vault.ErrSealed) {
+	if _, err := unseal(t.Context(), v, ref, s, stamp); !errors.Is(err, vault.ErrSealed) {
 		t.Errorf("Unseal() of a stamp err = %v, want %v", err, vault.ErrSealed)
 	}
 }

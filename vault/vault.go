@@ -146,18 +146,6 @@ func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphers
 	return blob.Bytes(), nil
 }
 
-// Unseal opens what Seal returned for the same ref and suite under the same
-// wrapping key. The caller clears the keys. The error wraps ErrSealed where the
-// blob is at fault, and is the token's otherwise.
-func (v *Vault) Unseal(ctx context.Context, ref []byte, s *ciphersuite.Suite, sealed []byte) (PrivateKeys, error) {
-	plaintext, err := v.unseal(ctx, sealLabel, ref, s, sealed)
-	if err != nil {
-		return PrivateKeys{}, err
-	}
-	defer clear(plaintext)
-	return decodePrivateKeys(s, plaintext)
-}
-
 // encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact
 // size, so that no copy is left behind by growing it. The caller clears it, after
 // an error too.
@@ -170,22 +158,4 @@ func encodePrivateKeys(s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
 		}
 	}
 	return b, nil
-}
-
-func decodePrivateKeys(s *ciphersuite.Suite, plaintext []byte) (PrivateKeys, error) {
-	r := wire.NewReader(plaintext)
-	initKey, encryptionKey := r.Vector(), r.Vector()
-	if err := r.Finish(); err != nil {
-		return PrivateKeys{}, fmt.Errorf("%w: %w", ErrSealed, err)
-	}
-	var k PrivateKeys
-	var err error
-	if k.Init, err = hpke.ParsePrivateKey(s, initKey); err != nil {
-		return PrivateKeys{}, fmt.Errorf("%w: init key: %w", ErrSealed, err)
-	}
-	if k.Encryption, err = hpke.ParsePrivateKey(s, encryptionKey); err != nil {
-		k.Init.Clear()
-		return PrivateKeys{}, fmt.Errorf("%w: encryption key: %w", ErrSealed, err)
-	}
-	return k, nil
 }
