@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -58,6 +59,51 @@ func TestSealedFormIsFrozen(t *testing.T) {
 	}
 }
 
+// The same of a leaf alone, which opens under its own label only.
+func TestAFrozenLeafOpens(t *testing.T) {
+	s, _ := ciphersuite.Lookup(1)
+	key, ref := make([]byte, 32), make([]byte, 32)
+	for i := range key {
+		key[i], ref[i] = byte(i), byte(0x80+i)
+	}
+	raw, err := hex.DecodeString(frozenLeaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := ParseBlob(raw)
+	if err != nil {
+		t.Fatalf("ParseBlob() err = %v, want nil", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gcm.Open(nil, blob.Nonce[:], blob.Ciphertext, blob.boundData(sealLabel, ref)); err == nil {
+		t.Error("a leaf opens as both private keys")
+	}
+	plaintext, err := gcm.Open(nil, blob.Nonce[:], blob.Ciphertext, blob.boundData(leafLabel, ref))
+	if err != nil {
+		t.Fatalf("the frozen leaf does not open: %v", err)
+	}
+	keys, err := decodeLeaf(bindingOf(s), plaintext)
+	if err != nil {
+		t.Fatalf("decodeLeaf() err = %v, want nil", err)
+	}
+	secret, _ := keys.Secret()
+	if got := hex.EncodeToString(secret.Encryption.Bytes()); got != strings.Repeat("22", 32) {
+		t.Errorf("encryption key = %s", got)
+	}
+	for n := range plaintext {
+		if _, err := decodeLeaf(bindingOf(s), plaintext[:n]); !errors.Is(err, ErrSealed) {
+			t.Errorf("first %d bytes: decodeLeaf() err = %v, want %v", n, err, ErrSealed)
+		}
+	}
+}
+
 // The plaintext is authenticated, so only a bug or a key that is not this
 // package's makes one that does not decode; it must not become half a pair.
 func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
@@ -92,5 +138,7 @@ func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
 func bindingOf(s *ciphersuite.Suite) Binding {
 	return Binding{Suite: s, InitKey: make([]byte, s.Npk), EncryptionKey: make([]byte, s.Npk)}
 }
+
+const frozenLeaf = "0101000110000102030405060708090a0b0c0d0e0f606162636465666768696a6b31caf9b9779962a14d5e34db0950afe3610457ababa64610fb8183a24e5ed0d52a903f22d8f2f488a3b0b958d65bbbd5d125"
 
 const frozenBlob = "0101000110000102030405060708090a0b0c0d0e0f404142434445464748494a4b4052c2a8bf32372d9612dcd506278a75024a68d7434da6241e3266565ff48602fcca8928d18efc9bfd7603d6294db32ffdf8e953881311e5c02ba338f62605c80ae2c63112577c4e279a9227b3c02ddda42a0881"
