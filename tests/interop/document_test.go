@@ -103,8 +103,9 @@ func (r *results) writeGroups(d *document) {
 	d.line("the private keys that came back from `hsm-kp unwrap` joins by it, and follows the founder")
 	d.line("to the next epoch by a commit that is encrypted to its leaf. *yes*: both have the same")
 	d.line("epoch authenticator, and each read a message of the other. In the last column `hsm-kp")
-	d.line("welcome open` opens the Welcome, with the same epoch authenticator. A letter is a fault")
-	d.line("of a library: see the list at the end.")
+	d.line("welcome open` opens the Welcome, with the same epoch authenticator: with its private keys")
+	d.line("sealed, and in suites 2, 5 and 7 also with private keys that never leave the token. A")
+	d.line("letter is a fault of a library: see the list at the end.")
 	d.line("")
 	for _, suite := range ciphersuite.All() {
 		serving := r.serving(uint16(suite.ID))

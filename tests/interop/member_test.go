@@ -27,6 +27,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -46,6 +47,7 @@ func newMembers(t *testing.T) *members {
 	t.Helper()
 	m := &members{t: t, program: program.Install(t), imported: make(map[uint16][]byte), keys: make(map[uint16]*signer.Key)}
 	enableExperiments(t, m.program)
+	m.program.Run("wrap-key", "create", "--purpose", "wrap")
 	suites := ciphersuite.All()
 	for _, s := range suites {
 		number := fmt.Sprint(uint16(s.ID))
@@ -110,10 +112,28 @@ func (m *members) sign(suite uint16, content []byte) ([]byte, error) {
 	return key.Scheme().SignWithLabel(rand.Reader, key, bare, body)
 }
 
-// open has a peer add a key package, and opens its Welcome with hsm-kp, which must see
-// the same epoch. The key package is consumed.
+// open has a peer add a key package in each custody that the suite has, and opens its
+// Welcome with hsm-kp, which must see the same epoch. The key package is consumed.
 func (m *members) open(founder *peer, suite uint16) error {
-	added, err := founder.call(request{Op: "add", Suite: suite, KeyPackage: m.generate(suite, true).message})
+	custodies := []string{vault.CustodyWrapped}
+	if s, ok := ciphersuite.Lookup(ciphersuite.ID(suite)); ok && vault.Keepable(s) == nil {
+		custodies = append(custodies, vault.CustodyToken)
+	}
+	var faults []error
+	for _, custody := range custodies {
+		if err := m.openIn(custody, founder, suite); err != nil {
+			faults = append(faults, fmt.Errorf("custody %s: %w", custody, err))
+		}
+	}
+	if len(faults) > 0 && len(faults) < len(custodies) {
+		faults = append(faults, errors.New("the custodies differ"))
+	}
+	return errors.Join(faults...)
+}
+
+func (m *members) openIn(custody string, founder *peer, suite uint16) error {
+	ref := m.program.Generate(inToken(suite), "1", "--custody", custody)[0]
+	added, err := founder.call(request{Op: "add", Suite: suite, KeyPackage: append([]byte{0, 1, 0, 5}, m.program.Public(ref)...)})
 	if err != nil {
 		return fmt.Errorf("add: %w", err)
 	}
