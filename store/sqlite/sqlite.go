@@ -173,6 +173,8 @@ type transaction struct {
 	store *Store
 	actor string
 	head  *head // of the trail, once it was read
+	// append is the store's, once it was used.
+	append *sql.Stmt
 }
 
 // write runs f in a transaction. Where ctx ends, it is rolled back. The statements of

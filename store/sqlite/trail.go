@@ -38,7 +38,10 @@ func (tx *transaction) record(ctx context.Context, keyPackage int64, e audit.Ent
 	}
 	entry := e.Bytes()
 	hash := audit.Chain(tx.head.hash, entry)
-	_, err := tx.StmtContext(ctx, tx.store.append).ExecContext(ctx, e.Sequence, sql.NullInt64{Int64: keyPackage, Valid: keyPackage != 0}, entry, hash[:])
+	if tx.append == nil {
+		tx.append = tx.StmtContext(ctx, tx.store.append) // it ends with the transaction
+	}
+	_, err := tx.append.ExecContext(ctx, e.Sequence, sql.NullInt64{Int64: keyPackage, Valid: keyPackage != 0}, entry, hash[:])
 	if err != nil {
 		return fmt.Errorf("add to the audit trail: %w", err)
 	}
