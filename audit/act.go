@@ -6,21 +6,22 @@ type Act string
 
 // The acts.
 const (
-	// Created: an identity or a wrapping key was made in the token.
+	// Created: a key was made in the token: a signature key, a wrapping key, or the audit
+	// key.
 	Created Act = "created"
 	// Imported: a certificate for an identity's key was taken in.
 	Imported Act = "imported"
 	// Generated: a key package was made and signed.
 	Generated Act = "generated"
-	// Exported: a key package was written to a folder.
+	// Exported: a key package was written to where others take it from.
 	Exported Act = "exported"
 	// Claimed: a key package was handed out.
 	Claimed Act = "claimed"
 	// Reserved: a key package was set aside for one Welcome.
 	Reserved Act = "reserved"
-	// Unwrapped: sealed private keys were opened with a wrapping key.
+	// Unwrapped: private keys were shown to a caller.
 	Unwrapped Act = "unwrapped"
-	// Decrypted: a key in the token decrypted something for a caller.
+	// Decrypted: a path secret was decrypted with the key of a leaf.
 	Decrypted Act = "decrypted"
 	// Opened: a Welcome was opened with a key package.
 	Opened Act = "opened"
@@ -35,9 +36,9 @@ const (
 	Expired Act = "expired"
 	// Erased: sealed private keys were erased from the store.
 	Erased Act = "erased"
-	// Rotated: a new key took the place of an old one.
+	// Rotated: a key took the place of another.
 	Rotated Act = "rotated"
-	// Rewrapped: private keys were sealed anew, with another wrapping key.
+	// Rewrapped: private keys, or a stamp, are under another wrapping key.
 	Rewrapped Act = "rewrapped"
 	// Retired: a key is not used for anything new.
 	Retired Act = "retired"
@@ -45,15 +46,13 @@ const (
 	Destroyed Act = "destroyed"
 	// Refused: something was asked for and not done.
 	Refused Act = "refused"
-	// Repaired: the store was brought in line with the token.
+	// Repaired: what a crash had left in the token was destroyed.
 	Repaired Act = "repaired"
-	// Checkpointed: a checkpoint of the trail was signed.
-	Checkpointed Act = "checkpointed"
 )
 
 // Acts are all acts, in the order of a life.
 var Acts = []Act{
 	Created, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
 	Decrypted, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
-	Rewrapped, Retired, Destroyed, Refused, Repaired, Checkpointed,
+	Rewrapped, Retired, Destroyed, Refused, Repaired,
 }

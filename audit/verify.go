@@ -13,6 +13,10 @@ import (
 // changed, removed, added or moved, or the end was cut off.
 var ErrTampered = errors.New("audit trail was changed outside of hsm-kp")
 
+// ClockSlack is how much earlier than the entry before one may be. An entry has the time
+// at which its act began, and processes that write to one trail wait for each other.
+const ClockSlack = time.Minute
+
 // Stored is an entry as a store holds it.
 type Stored struct {
 	Bytes []byte // of Entry.Bytes
@@ -27,7 +31,7 @@ type Result struct {
 	Root        Hash   // of the Tree over all
 	Checkpoints int    // how many of them hold
 	Unattested  uint64 // entries after the largest checkpoint that holds: nobody vouches for them
-	Backwards   uint64 // entries that are earlier than the one before: a clock was set back
+	Backwards   uint64 // entries that are more than ClockSlack earlier than the one before: a clock was set back
 }
 
 // Verify reads a trail from its beginning and reports the first thing that is
@@ -98,7 +102,7 @@ func (v *verification) add(stored Stored) error {
 	if stored.Hash != Chain(v.result.Head, stored.Bytes) {
 		return fmt.Errorf("%w: its hash does not fit it and the entry before", ErrTampered)
 	}
-	if e.Time.Before(v.last) {
+	if e.Time.Before(v.last.Add(-ClockSlack)) {
 		v.result.Backwards++
 	}
 	v.last = e.Time

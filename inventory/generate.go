@@ -163,6 +163,7 @@ type line struct {
 	vault   vault.Custodian
 	record  store.KeyPackage // what all of them have in common
 	request Request
+	start   time.Time // on this machine's clock, when it was Request.Now
 }
 
 // newLine prepares for r: everything that can be refused is refused here,
@@ -192,11 +193,10 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		Custody:       v.Custody(),
 		WrappingKeyID: v.KeyID(),
 		Version:       max(r.Version, 1),
-		CreatedAt:     r.Now.UTC().Truncate(time.Second),
 		NotBefore:     time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(),
 		NotAfter:      time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(),
 	}
-	return &line{inv: inv, builder: builder, vault: v, record: record, request: r}, nil
+	return &line{inv: inv, builder: builder, vault: v, record: record, request: r, start: time.Now()}, nil
 }
 
 // custodianFor returns the one that keeps the private keys of what r asks for. What
@@ -245,6 +245,7 @@ func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}
 	record := l.record
+	record.CreatedAt = l.request.Now.Add(time.Since(l.start)).UTC().Truncate(time.Second)
 	record.Ref, record.Public, record.Sealed = kp.Ref(), kp.Bytes(), sealed
 	return record, nil
 }

@@ -74,7 +74,10 @@ func checkRecord(t *testing.T, record *store.KeyPackage, name string, s *ciphers
 	want := store.KeyPackage{
 		Ref: record.Ref, Identity: name, Suite: uint16(s.ID), State: store.Available, Version: 1, Custody: vault.CustodyWrapped,
 		WrappingKeyID: record.WrappingKeyID, Sealed: record.Sealed, Public: record.Public,
-		CreatedAt: now.UTC(), NotBefore: now.Add(-time.Hour).UTC(), NotAfter: now.Add(84 * 24 * time.Hour).UTC(),
+		CreatedAt: record.CreatedAt, NotBefore: now.Add(-time.Hour).UTC(), NotAfter: now.Add(84 * 24 * time.Hour).UTC(),
+	}
+	if made := record.CreatedAt.Sub(now); made < 0 || made > time.Minute {
+		t.Errorf("it was made at %v, want %v and how long it took", record.CreatedAt, now)
 	}
 	if fmt.Sprint(*record) != fmt.Sprint(want) {
 		t.Errorf("record = %+v, want %+v", *record, want)

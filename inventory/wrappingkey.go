@@ -219,7 +219,7 @@ func (inv *Inventory) Rewrap(ctx context.Context, from vault.KeyID, now time.Tim
 	if err != nil {
 		return Rewrapped{}, err
 	}
-	r := &rewrapping{inv: inv, now: now, progress: progress, faults: make(map[string]error)}
+	r := &rewrapping{inv: inv, now: now, start: time.Now(), progress: progress, faults: make(map[string]error)}
 	to, err := inv.currentKey(ctx, record.Purpose)
 	if err == nil && string(to.ID) == string(from) {
 		err = fmt.Errorf("rewrap: wrapping key %v: %w: it is the current one", from, store.ErrState)
@@ -292,6 +292,7 @@ type rewrapping struct {
 	inv      *Inventory
 	from, to vault.Custodian
 	now      time.Time
+	start    time.Time // on this machine's clock, when it was now
 	progress func(Rewrapped)
 	done     Rewrapped
 
@@ -342,7 +343,7 @@ func (r *rewrapping) move(ctx context.Context, batch []store.KeyPackage) error {
 			whole = append(whole, *m)
 		}
 	}
-	n, err := r.inv.Store.Rewrap(ctx, whole, r.now)
+	n, err := r.inv.Store.Rewrap(ctx, whole, r.now.Add(time.Since(r.start)))
 	r.done.KeyPackages += n
 	if err == nil && r.progress != nil {
 		r.progress(r.done)
