@@ -11,6 +11,8 @@ const (
 	Created Act = "created"
 	// Imported: a certificate for an identity's key was taken in.
 	Imported Act = "imported"
+	// Requested: a certification request was signed with an identity's key.
+	Requested Act = "requested"
 	// Generated: a key package was made and signed.
 	Generated Act = "generated"
 	// Exported: a key package was written to where others take it from.
@@ -52,7 +54,7 @@ const (
 
 // Acts are all acts, in the order of a life.
 var Acts = []Act{
-	Created, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
+	Created, Requested, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
 	Decrypted, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
 	Rewrapped, Retired, Destroyed, Refused, Repaired,
 }

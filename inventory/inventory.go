@@ -23,6 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -272,6 +273,19 @@ func (inv *Inventory) refuse(ctx context.Context, record *store.KeyPackage, at t
 	return errors.Join(why, inv.Store.Record(ctx, e))
 }
 
+// RefuseKey puts into the trail what was asked of a key in the token and not done, and
+// returns why. A fault of the token or of the store is no refusal.
+func (inv *Inventory) RefuseKey(ctx context.Context, identity string, keyID []byte, at time.Time, what string, why error) error {
+	said := reason(why)
+	if said == failed {
+		return why
+	}
+	return errors.Join(why, inv.Store.Record(ctx, audit.Entry{Time: at, Act: audit.Refused, Identity: identity, KeyID: keyID, Detail: what + ": " + said}))
+}
+
+// failed is the reason of what has no other.
+const failed = "failed"
+
 // reason names an error in the trail: the kind of it, and nothing that came from
 // outside.
 func reason(err error) string {
@@ -282,7 +296,10 @@ func reason(err error) string {
 		{store.ErrConsumed, "consumed"}, {store.ErrErased, "erased"}, {store.ErrReserved, "reserved for another Welcome"},
 		{ErrNothingToShow, "in the token"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
 		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
-		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"}, {hpke.ErrOpen, "ciphertext does not open"},
+		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"},
+		{vault.ErrStamp, "record was changed"}, {identity.ErrKeyMismatch, "another key stands in its place"},
+		{store.ErrInUse, "in use"}, {store.ErrState, "not in the state for that"}, {store.ErrWrappingKey, "destroyed"},
+		{hpke.ErrOpen, "ciphertext does not open"},
 	} {
 		if errors.Is(err, r.err) {
 			return r.text
@@ -291,5 +308,5 @@ func reason(err error) string {
 	if _, ok := errors.AsType[*welcome.MissingPSKError](err); ok {
 		return "a pre-shared key is missing"
 	}
-	return "failed"
+	return failed
 }

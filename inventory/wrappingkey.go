@@ -412,7 +412,7 @@ func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 	}
 	shredded, err := inv.Store.CondemnWrappingKey(ctx, i, shred)
 	if err != nil {
-		return 0, fmt.Errorf("destroy: %w", err)
+		return 0, inv.RefuseKey(ctx, "", id, now, "destroy", fmt.Errorf("destroy: %w", err))
 	}
 	err = inv.settle(context.WithoutCancel(ctx), i, now)
 	inv.forget(id)
@@ -491,7 +491,7 @@ func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, numb
 		return v, err
 	}
 	if err := inv.Store.CondemnSignatureKey(ctx, name, number, force, i); err != nil {
-		return v, fmt.Errorf("destroy: %w", err)
+		return v, inv.RefuseKey(ctx, name, v.KeyID, now, "destroy", fmt.Errorf("destroy: %w", err))
 	}
 	if err := inv.settle(context.WithoutCancel(ctx), i, now); err != nil {
 		return v, err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -154,6 +155,9 @@ func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity
 		return nil, err
 	}
 	err = inv.CheckIdentity(ctx, record)
+	if errors.Is(err, vault.ErrStamp) {
+		err = inv.RefuseKey(ctx, record.Name, record.KeyID, time.Now(), "sign", err)
+	}
 	if errors.Is(err, vault.ErrStamp) && suite.Experimental {
 		err = fmt.Errorf("%w, or cipher suite 0x%04X was described otherwise in the config when the identity was made", err, record.Suite)
 	}
@@ -164,7 +168,11 @@ func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity
 	if err != nil {
 		return nil, fmt.Errorf("find signature key of %q: %w", record.Name, err)
 	}
-	return identity.New(record.Name, suite, credential, record.SignatureKey, key)
+	id, err := identity.New(record.Name, suite, credential, record.SignatureKey, key)
+	if err != nil {
+		return nil, inv.RefuseKey(ctx, record.Name, record.KeyID, time.Now(), "sign", err)
+	}
+	return id, nil
 }
 
 // suite returns the suite that the command line names, or the config's.

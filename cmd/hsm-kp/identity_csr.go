@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto"
 	"encoding/pem"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/signer"
 )
 
 func identityCSRCommand(u *ui) *cli.Command {
@@ -58,9 +62,23 @@ Examples:
 			if err != nil {
 				return fmt.Errorf("identity %q: %w", name, err)
 			}
+			err = e.store.Record(c.Context, audit.Entry{
+				Time: time.Now(), Act: audit.Requested, Identity: name, KeyID: keyIDOf(id.Signer), Detail: fmt.Sprintf("certificate for %.200s", request.Subject.String()),
+			})
+			if err != nil {
+				return err
+			}
 			return writeRequest(u, c, request, der)
 		},
 	}
+}
+
+// keyIDOf returns the CKA_ID of a signer in the token.
+func keyIDOf(s crypto.Signer) []byte {
+	if key, ok := s.(*signer.Key); ok {
+		return key.ID()
+	}
+	return nil
 }
 
 // certificateRequest puts together what to ask for: each part from the command
