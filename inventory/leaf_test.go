@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -127,4 +128,60 @@ func TestTokenCustodyIsRefusedAtOnce(t *testing.T) {
 			t.Errorf("Generate() in suite %v = %d, %v, want 0 and %v", id, n, err, vault.ErrCustody)
 		}
 	}
+}
+
+// rewrapsOnce puts everything under a new wrapping key when a key package is about to be
+// reserved for the first time.
+type rewrapsOnce struct {
+	store.Store
+	rewrap func()
+}
+
+func (s *rewrapsOnce) Reserve(ctx context.Context, r store.Reservation) (store.KeyPackage, error) {
+	if s.rewrap != nil {
+		rewrap := s.rewrap
+		s.rewrap = nil
+		rewrap()
+	}
+	return s.Store.Reserve(ctx, r)
+}
+
+// A leaf that was sealed under a wrapping key which its key package left meanwhile would
+// be lost.
+func TestALeafIsKeptUnderTheKeyOfItsKeyPackage(t *testing.T) {
+	inEachCustody(t, func(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
+		kp := makeOne(t, f, 2, false)
+		ref, err := kp.Ref()
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, err := f.store.CurrentWrappingKey(t.Context(), f.purpose())
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := f.config
+		config.Store = &rewrapsOnce{Store: f.store, rewrap: func() {
+			other := f.again(t)
+			if _, err := other.RotateWrappingKey(t.Context(), f.purpose(), nil, now); err != nil {
+				t.Error(err)
+			}
+			if done, err := other.Rewrap(t.Context(), old.ID, now, nil); err != nil || done.KeyPackages != 1 {
+				t.Errorf("Rewrap() = %+v, %v, want 1", done, err)
+			}
+			if _, err := other.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil {
+				t.Error(err)
+			}
+		}}
+		r := ask(welcometest.NewGroup(t, suite(t, 2)).Welcome(kp))
+		r.KeepLeaf = true
+		opened, err := inventory.New(config).OpenWelcome(t.Context(), r)
+		if err != nil {
+			t.Fatalf("OpenWelcome() err = %v, want nil", err)
+		}
+		opened.Clear()
+		if err := f.inventory().Confirm(t.Context(), ref, inventory.WelcomeDigest(r.Welcome), now); err != nil {
+			t.Fatal(err)
+		}
+		decrypts(t, f, ref, pathSecret(t, suite(t, 2), kp, "UpdatePathNode"))
+	})
 }

@@ -66,18 +66,31 @@ func (o *OpenedWelcome) Clear() {
 // ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrErased, or that of
 // welcome.Open.
 func (inv *Inventory) OpenWelcome(ctx context.Context, r WelcomeRequest) (*OpenedWelcome, error) {
+	for {
+		opened, err := inv.openWelcome(ctx, r)
+		if !errors.Is(err, store.ErrRewrapped) {
+			return opened, err
+		}
+		// Rewrapped between reading and reserving, which happens once a rotation.
+	}
+}
+
+func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*OpenedWelcome, error) {
 	record, err := inv.addressee(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	opened, err := inv.openWith(ctx, &record, r)
 	if err != nil {
+		if now, gone := inv.Store.KeyPackage(ctx, record.Ref); gone == nil && !bytes.Equal(now.WrappingKeyID, record.WrappingKeyID) {
+			return nil, store.ErrRewrapped // what was read may be under a key that is destroyed by now
+		}
 		return nil, inv.refuse(ctx, &record, r.Now, "open a Welcome", err)
 	}
 	leaf, err := inv.leafToKeep(ctx, opened, r)
 	if err == nil {
 		opened.Record, err = inv.Store.Reserve(ctx, store.Reservation{
-			Ref: record.Ref, Digest: WelcomeDigest(r.Welcome), Leaf: leaf, Until: r.Until, Now: r.Now,
+			Ref: record.Ref, Digest: WelcomeDigest(r.Welcome), Leaf: leaf, LeafUnder: record.WrappingKeyID, Until: r.Until, Now: r.Now,
 		})
 	}
 	if err != nil {

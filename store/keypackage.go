@@ -41,8 +41,8 @@ type Reservation struct {
 	Ref    []byte
 	Digest []byte // of the Welcome
 	// Leaf is the sealed private key of the leaf, to be kept when the key package is
-	// consumed; empty where it is not.
-	Leaf []byte
+	// consumed; empty where it is not. LeafUnder is the wrapping key that it is under.
+	Leaf, LeafUnder []byte
 	// Until is the end of the reservation, Now the time.
 	Until, Now time.Time
 }
@@ -102,7 +102,8 @@ type KeyPackages interface {
 	Claim(ctx context.Context, identity string, n int, at time.Time) ([]KeyPackage, error)
 	// Reserve reserves a key package for a Welcome, and returns it as it is then. One that
 	// is reserved already is reserved anew for the same Welcome, or for any where its time
-	// has come. The error is ErrNotFound, ErrReserved, ErrConsumed or ErrErased.
+	// has come. The error is ErrNotFound, ErrReserved, ErrConsumed, ErrErased, or
+	// ErrRewrapped where the leaf is not under the key package's wrapping key.
 	Reserve(ctx context.Context, r Reservation) (KeyPackage, error)
 	// Release ends a reservation: the key package is in the state again that it was
 	// reserved from. The error is ErrNotFound, or ErrState where it is not reserved for

@@ -35,6 +35,9 @@ var (
 	// ErrWrappingKey reports private keys or a stamp under a wrapping key that is
 	// destroyed, or about to be.
 	ErrWrappingKey = errors.New("the wrapping key is destroyed")
+	// ErrRewrapped reports a leaf under another wrapping key than its key package is
+	// under by now.
+	ErrRewrapped = errors.New("it is under another wrapping key by now")
 	// ErrBusy reports a store that another process has held for too long.
 	ErrBusy = errors.New("the store is held by another process")
 	// ErrFull reports a disk without room.

@@ -19,6 +19,9 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation) (store.KeyPack
 		if err == nil {
 			err = reservable(&was, r.Digest, r.Now)
 		}
+		if err == nil && len(r.Leaf) > 0 && !bytes.Equal(r.LeafUnder, was.WrappingKeyID) {
+			err = store.ErrRewrapped
+		}
 		if err != nil {
 			return fmt.Errorf("key package %x: %w", r.Ref, err)
 		}

@@ -117,17 +117,31 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 
 // retireAll retires those that fit a condition and can be retired.
 func retireAll(ctx context.Context, tx *transaction, condition string, until, at time.Time, args ...any) (uint64, error) {
-	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+condition+
-		" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args...)
-	if err != nil {
-		return 0, err
-	}
-	for i := range rows {
-		if err := retire(ctx, tx, &rows[i], until, at); err != nil {
-			return 0, err
+	return tx.each(ctx, condition+" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args, func(r *row) error {
+		return retire(ctx, tx, r, until, at)
+	})
+}
+
+// each calls f with every key package that fits a condition, and returns how many there
+// were. It reads a page at a time, which f may change.
+func (tx *transaction) each(ctx context.Context, condition string, args []any, f func(*row) error) (n uint64, err error) {
+	text := selectKeyPackage + " WHERE k.id > @after AND " + condition + " ORDER BY k.id LIMIT @page"
+	for after := int64(0); ; {
+		rows, err := queryTx(ctx, tx, scanKeyPackage, text, append(args[:len(args):len(args)], sql.Named("after", after), sql.Named("page", page))...)
+		if err != nil {
+			return n, err
 		}
+		for i := range rows {
+			if err := f(&rows[i]); err != nil {
+				return n, err
+			}
+			n++
+		}
+		if len(rows) < page {
+			return n, nil
+		}
+		after = rows[len(rows)-1].id
 	}
-	return uint64(len(rows)), nil
 }
 
 // retiredState is what a key package becomes that is retired: one that is reserved

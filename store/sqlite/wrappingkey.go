@@ -187,26 +187,19 @@ func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bo
 
 // shredUnder erases the private keys that are under a wrapping key.
 func shredUnder(ctx context.Context, tx *transaction, id []byte, at time.Time) (uint64, error) {
-	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+under+" AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?)", blob(id))
-	if err != nil {
-		return 0, err
-	}
-	for i := range rows {
-		r := &rows[i]
+	condition := under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)"
+	return tx.each(ctx, condition, []any{sql.Named("key", blob(id))}, func(r *row) error {
 		change, step := "UPDATE key_packages SET leaf = x'' WHERE id = @id", audit.LeafErased
 		if r.State != store.Consumed {
 			change, step = eraseKeyPackage, audit.Erased
 		}
 		if _, err := tx.ExecContext(ctx, change, sql.Named("id", r.id), sql.Named("at", seconds(at)), sql.Named("erased", string(store.Erased))); err != nil {
-			return 0, err
+			return err
 		}
 		e := entryOf(&r.KeyPackage, step, at)
 		e.Detail = "its wrapping key is destroyed"
-		if err := tx.record(ctx, r.id, e); err != nil {
-			return 0, err
-		}
-	}
-	return uint64(len(rows)), nil
+		return tx.record(ctx, r.id, e)
+	})
 }
 
 // query returns all rows of a query.
