@@ -21,6 +21,9 @@ var (
 	ErrUninitialized = errors.New("token is not initialized")
 	// ErrPIN: the token refused the PIN, or it is known beforehand that it would.
 	ErrPIN = errors.New("PIN refused")
+	// ErrPINAtRisk: the PIN was not sent, because the token says that a wrong one was sent
+	// to it before.
+	ErrPINAtRisk = errors.New("the PIN was not sent, so that the token does not lock")
 	// ErrPINSource: no PIN came from where it was to be read.
 	ErrPINSource = errors.New("no PIN")
 	// ErrNotFound: the token has no such key. It is returned only from a session

@@ -61,3 +61,15 @@ func (t *Token) Idle() int {
 func (k *SigningKey) DestroyPublicHalf(ctx context.Context) error {
 	return k.token.pool.with(ctx, func(s *session) error { return s.destroy(k.verify) })
 }
+
+// ForgetRefusals makes this process forget the PINs that were refused, as a new one has.
+func ForgetRefusals(tb testing.TB, path string) {
+	tb.Helper()
+	m, err := loadModule(path)
+	if err != nil {
+		tb.Fatalf("loadModule() err = %v, want nil", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.refused)
+}

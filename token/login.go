@@ -59,9 +59,50 @@ func readPIN(ctx context.Context, source PINSource, info Info) (PIN, error) {
 	return pin, nil
 }
 
+// credentials are what a login is made with.
+type credentials struct {
+	pin      PIN
+	refusals Refusals // or nil
+	force    bool
+}
+
+// atRisk says why a PIN is not sent to a token that it might lock.
+func (c credentials) atRisk(info Info) error {
+	switch {
+	case c.force:
+		return nil
+	case info.UserPINFinalTry:
+		return fmt.Errorf("%w: one more wrong PIN locks it", ErrPINAtRisk)
+	case info.UserPINCountLow:
+		return fmt.Errorf("%w: a wrong PIN was sent to it since the last right one", ErrPINAtRisk)
+	}
+	return nil
+}
+
+// refusedBefore reports whether the token is known to refuse the PIN.
+func (c credentials) refusedBefore(info Info) (bool, error) {
+	if c.refusals == nil || c.force {
+		return false, nil
+	}
+	return c.refusals.Refused(info.Serial, c.pin)
+}
+
+// remember notes what the token made of the PIN. Where that fails, the login is not the
+// worse for it, and a refusal says so.
+func (c credentials) remember(info Info, refused bool) error {
+	switch {
+	case c.refusals == nil:
+		return nil
+	case refused:
+		return c.refusals.Remember(info.Serial, c.pin)
+	}
+	return c.refusals.Forget(info.Serial)
+}
+
 // login logs the user in through s, with one C_Login at most. The caller holds
 // m.mu.
-func (m *module) login(s *session, info Info, pin PIN) error {
+func (m *module) login(s *session, info Info, c credentials) error {
+	pin := c.pin
 	if pin.Len() == 0 {
 		return nil
 	}
@@ -77,18 +118,28 @@ func (m *module) login(s *session, info Info, pin PIN) error {
 		l.users++
 		return nil
 	}
-	if refused, ok := m.refused[info.Serial]; ok && refused == digest {
+	before, err := c.refusedBefore(info)
+	if err != nil {
+		return err
+	}
+	refused, ok := m.refused[info.Serial]
+	if before || ok && refused == digest && !c.force {
 		return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}, before: true}
 	}
-	err := callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
+	if err := c.atRisk(info); err != nil {
+		return err
+	}
+	err = callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
 	if failedWith(err, CKR_PIN_INCORRECT) {
 		m.refused[info.Serial] = digest
+		return errors.Join(refuse(err), c.remember(info, true))
 	}
 	if err != nil && !failedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
 		return refuse(err)
 	}
 	delete(m.refused, info.Serial)
 	m.logins[info.Slot] = &login{users: 1, pin: digest}
+	_ = c.remember(info, false) // what is left of it refuses a PIN that was refused, and is told then
 	return nil
 }
 

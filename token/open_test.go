@@ -71,7 +71,15 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 		t.Error("Info.UserPINCountLow = false after a wrong PIN, want true")
 	}
 
-	tok, err := token.Open(t.Context(), cfg)
+	if _, err := token.Open(t.Context(), cfg); !errors.Is(err, token.ErrPINAtRisk) {
+		t.Errorf("Open() of a token at risk err = %v, want %v", err, token.ErrPINAtRisk)
+	}
+	if n := logins.Load(); n != 1 {
+		t.Errorf("a PIN was sent to a token at risk: %d logins, want 1", n)
+	}
+	forced := cfg
+	forced.ForceLogin = true
+	tok, err := token.Open(t.Context(), forced)
 	if err != nil {
 		t.Fatalf("Open() with the right PIN err = %v, want nil", err)
 	}

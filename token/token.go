@@ -27,6 +27,12 @@ type Config struct {
 	// token that needs no login.
 	PIN PINSource
 
+	// Refusals remember refused PINs across processes; nil: within this one only.
+	Refusals Refusals
+	// ForceLogin sends the PIN also where the token says that a wrong one was sent since
+	// the last right one, or that one more locks it.
+	ForceLogin bool
+
 	// Sessions is how many operations may run at once; 0 is DefaultSessions. The
 	// token sees up to twice as many sessions and one more. It is lowered to what
 	// the token allows.
@@ -45,11 +51,12 @@ type Token struct {
 
 // Open finds the token, reads the PIN and logs in. The PIN is tried once: after
 // a refusal (ErrPIN) the same PIN is not sent to that token again by this
-// process, because tokens lock. Another Token on the same token shares its
-// login; its PIN must be the same.
+// process, nor by any other that shares cfg.Refusals, because tokens lock. A token
+// that says that a wrong PIN was sent to it is ErrPINAtRisk, unless cfg.ForceLogin is
+// set. Another Token on the same token shares its login; its PIN must be the same.
 //
 // Errors: ErrModule, ErrNoToken, ErrAmbiguousToken, ErrUninitialized,
-// ErrPINSource, ErrPIN, *Error.
+// ErrPINSource, ErrPIN, ErrPINAtRisk, *Error.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -74,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return m.open(info, sessions, pin)
+	return m.open(info, sessions, credentials{pin, cfg.Refusals, cfg.ForceLogin})
 }
 
 // sessions is how many operations may run at once on the token. crypto11 opens
@@ -98,14 +105,14 @@ func (cfg Config) sessions(info Info) (int, error) {
 
 // open initialises the module where this is its first Token, and logs in.
 // crypto11 is first, because it fails on an initialised module, and last.
-func (m *module) open(chosen Info, sessions int, pin PIN) (*Token, error) {
+func (m *module) open(chosen Info, sessions int, c credentials) (*Token, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ec, err := crypto11.Configure(m.crypto11Config(chosen, sessions))
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", chosen.Label, callError("C_Initialize", err))
 	}
-	t, err := m.logIn(ec, chosen, sessions, pin)
+	t, err := m.logIn(ec, chosen, sessions, c)
 	if err != nil {
 		return nil, errors.Join(err, ec.Close())
 	}
@@ -113,18 +120,18 @@ func (m *module) open(chosen Info, sessions int, pin PIN) (*Token, error) {
 	return t, nil
 }
 
-func (m *module) logIn(ec *crypto11.Context, chosen Info, sessions int, pin PIN) (*Token, error) {
+func (m *module) logIn(ec *crypto11.Context, chosen Info, sessions int, c credentials) (*Token, error) {
 	info, err := m.locate(chosen)
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", chosen.Label, err)
 	}
-	user := pin.Len() > 0 // pin is cleared before the next session opens
+	user := c.pin.Len() > 0 // it is cleared before the next session opens
 	open := func() (*session, error) { return openSession(m.api, info.Slot, user) }
 	first, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", info.Label, err)
 	}
-	if err := m.login(first, info, pin); err != nil {
+	if err := m.login(first, info, c); err != nil {
 		return nil, errors.Join(fmt.Errorf("log in to token %q: %w", info.Label, err), first.close())
 	}
 	t := &Token{module: m, info: info, ec: ec, pool: newPool(sessions, open)}

@@ -24,6 +24,9 @@ var jsonFlag = &cli.BoolFlag{Name: "json", Usage: "print JSON"}
 
 var outFlag = &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write public parts to `DIR`/REF.mls"}
 
+// forceLogin is the option that sends a PIN at the risk of locking the token.
+const forceLogin = "force-login"
+
 // newApp describes the whole command line.
 func newApp(u *ui) *cli.App {
 	app := &cli.App{
@@ -52,6 +55,7 @@ Exit status: 0 done, 1 it failed or a key package is invalid, 2 usage or
 configuration, 3 the token could not be used.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, EnvVars: []string{"HSM_KP_CONFIG"}, Usage: "read the configuration from `FILE`", Value: defaultConfig},
+			&cli.BoolFlag{Name: forceLogin, Usage: "send the PIN though the token says that a wrong one was sent to it before"},
 			&cli.StringFlag{Name: "store", EnvVars: []string{"HSM_KP_STORE"}, Usage: "use the store at `URL` instead of the config's", DefaultText: "the config's"},
 		},
 		Commands: []*cli.Command{

@@ -39,14 +39,16 @@ Examples:
 			if err != nil {
 				return err
 			}
-			d, err := diagnose(c.Context, cfg)
+			path, err := storePath(cfg, c.String("store"))
 			if err != nil {
 				return err
 			}
-			if path, err := storePath(cfg, c.String("store")); err == nil {
-				_, statErr := os.Stat(path)
-				d.Store, d.StoreExists = path, statErr == nil
+			d, err := diagnose(c.Context, cfg, path, c.Bool(forceLogin))
+			if err != nil {
+				return err
 			}
+			_, statErr := os.Stat(path)
+			d.Store, d.StoreExists = path, statErr == nil
 			if c.Bool("json") {
 				err = u.json(d)
 			} else {
@@ -77,8 +79,8 @@ type suiteDiagnosis struct {
 	InTokenReason string `json:"custody_token_reason,omitempty"` // why not
 }
 
-func diagnose(ctx context.Context, cfg *config.Config) (*diagnosis, error) {
-	t, err := openToken(ctx, cfg)
+func diagnose(ctx context.Context, cfg *config.Config, storePath string, force bool) (*diagnosis, error) {
+	t, err := openToken(ctx, cfg, storePath, force)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ type env struct {
 	config     *config.Config
 	configPath string
 	storePath  string
+	forceLogin bool
 	store      *sqlite.Store
 	token      *token.Token
 }
@@ -42,7 +43,11 @@ func openEnv(c *cli.Context, u *ui) (*env, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openEnvWith(c.Context, u, cfg, path, c.String("store"))
+	e, err := openEnvWith(c.Context, u, cfg, path, c.String("store"))
+	if err == nil {
+		e.forceLogin = c.Bool(forceLogin)
+	}
+	return e, err
 }
 
 // openEnvWith opens the store that url names, or the config's where it is
@@ -97,7 +102,7 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	if e.token != nil {
 		return e.token, nil
 	}
-	t, err := openToken(ctx, e.config)
+	t, err := openToken(ctx, e.config, e.storePath, e.forceLogin)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func exitStatus(err error) int {
 	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
-		token.ErrUninitialized, token.ErrPIN, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
+		token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
 		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
 		as[*signer.WeakKeyError](err):
 		return exitToken
@@ -68,7 +68,8 @@ var hints = []struct {
 }{
 	{is(token.CKR_PIN_LOCKED), "the security officer must reset the PIN; further tries will not help"},
 	{is(token.CKR_PIN_EXPIRED), "change the PIN with the token's own tool first"},
-	{is(token.ErrPIN), "it was tried once and will not be tried again by itself: correct what token.pin in the config names before the token locks"},
+	{is(token.ErrPINAtRisk), "make sure that the PIN is the right one, then log in once with --force-login"},
+	{is(token.ErrPIN), "it was tried once and will not be tried again by itself: correct what token.pin in the config names, then log in once with --force-login"},
 	{is(token.ErrPINSource), "see token.pin in the config"},
 	{is(token.ErrModule), "token.module in the config must be the absolute path of the PKCS#11 library of your HSM"},
 	{is(token.ErrAmbiguousToken), "choose one of them by token.serial or token.slot in the config"},

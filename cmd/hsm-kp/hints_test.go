@@ -54,7 +54,7 @@ func TestExitStatuses(t *testing.T) {
 		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
-			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
+			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
 			token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists, token.ErrUnsupported, softhsm.ErrNotInstalled,
 			token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
 			softhsm.ErrInUse, signer.ErrScheme, fmt.Errorf("%w: %w", token.ErrPINSource, &token.FileModeError{}),
@@ -158,7 +158,7 @@ func TestHints(t *testing.T) {
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,
 		usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},
-		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINSource,
+		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
 		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{},
 		&token.Error{Func: "C_Login", RV: token.CKR_PIN_LOCKED},
 	} {

@@ -45,7 +45,7 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			i := &initializer{ui: u}
+			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin)}
 			path := c.String("config")
 			if dir := c.String("softhsm"); dir != "" {
 				var err error
@@ -67,9 +67,10 @@ Examples:
 
 // initializer makes what is missing and remembers what it did.
 type initializer struct {
-	ui    *ui
-	env   *env
-	steps []initStep
+	ui         *ui
+	env        *env
+	forceLogin bool
+	steps      []initStep
 }
 
 // initJSON is the JSON form of init.
@@ -136,7 +137,7 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	if err != nil {
 		return err
 	}
-	i.env = &env{ui: i.ui, config: cfg, configPath: path}
+	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin}
 	defer i.env.close()
 	if i.env.storePath, err = storePath(cfg, url); err != nil {
 		return err

@@ -5,15 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
+// refusedSuffix makes the name of the file that remembers refused PINs, beside the
+// store.
+const refusedSuffix = ".refused-pins"
+
 // openToken logs in to the token that cfg names. Variables that the module
-// reads are set first: a module reads them when it is initialised.
-func openToken(ctx context.Context, cfg *config.Config) (*token.Token, error) {
+// reads are set first: a module reads them when it is initialised. PINs that it refuses are
+// remembered beside the store.
+func openToken(ctx context.Context, cfg *config.Config, storePath string, force bool) (*token.Token, error) {
 	for name, value := range cfg.Token.Environment {
 		if err := os.Setenv(name, value); err != nil {
 			return nil, fmt.Errorf("set %s for the module: %w", name, err)
@@ -22,6 +28,10 @@ func openToken(ctx context.Context, cfg *config.Config) (*token.Token, error) {
 	tc, err := tokenConfig(cfg)
 	if err != nil {
 		return nil, err
+	}
+	tc.ForceLogin = force
+	if _, err := os.Stat(filepath.Dir(storePath)); err == nil {
+		tc.Refusals = token.RefusalFile(storePath + refusedSuffix)
 	}
 	return token.Open(ctx, tc)
 }
