@@ -73,11 +73,11 @@ func prove(ctx context.Context, t *token.Token, signing *token.SigningKey) (*Key
 	if err := k.requireStrong(ctx); err != nil {
 		return nil, err
 	}
-	return k, k.tryOut()
+	return k, k.TryOut()
 }
 
-// tryOut signs something that is nothing in MLS and verifies the signature.
-func (k *Key) tryOut() error {
+// TryOut signs something that is nothing in MLS and verifies the signature.
+func (k *Key) TryOut() error {
 	const label = "hsm-kp key check"
 	sig, err := k.Scheme().SignWithLabel(nil, k, label, k.ID())
 	if err != nil {

@@ -25,11 +25,19 @@ func doctorCommand(u *ui) *cli.Command {
 token may list what it cannot do. A suite needs "sign" with its curve, "generate
 AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that never
 leave the token (custody token): a "no" there costs nothing with custody wrapped.
-The exit status is 3 when the token cannot be opened, 1 when it can serve no suite.
+
+Each key that the store depends on is found in the token, its attributes are read, and it is
+tried: signature keys sign, and are compared with what was recorded; sealing keys seal, open and
+refuse what was bound otherwise; wrapping keys unwrap. --json has the attributes of each, for an
+auditor: what made it, whether it was ever extractable. Nothing is changed.
+
+The exit status is 3 when the token cannot be opened, 1 when it can serve no suite or a key is
+at fault.
 
 Examples:
    hsm-kp doctor
-   hsm-kp doctor --json | jq '.suites[] | select(.served)'`,
+   hsm-kp doctor --json | jq '.suites[] | select(.served)'
+   hsm-kp doctor --json | jq '.keys[] | {object, name, key_id, attributes}' >evidence.json`,
 		Flags: []cli.Flag{jsonFlag},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c); err != nil {
@@ -47,8 +55,6 @@ Examples:
 			if err != nil {
 				return err
 			}
-			_, statErr := os.Stat(path)
-			d.Store, d.StoreExists = path, statErr == nil
 			if c.Bool("json") {
 				err = u.json(d)
 			} else {
@@ -67,6 +73,8 @@ type diagnosis struct {
 	Suites      []suiteDiagnosis    `json:"suites"`
 	Store       string              `json:"store"`
 	StoreExists bool                `json:"store_exists"`
+	Keys        []keyDiagnosis      `json:"keys,omitempty"`    // that the store depends on
+	Unknown     []token.ObjectInfo  `json:"unknown,omitempty"` // labelled as of hsm-kp, and not in the store
 }
 
 type suiteDiagnosis struct {
@@ -89,11 +97,15 @@ func diagnose(ctx context.Context, cfg *config.Config, storePath string, force b
 	if err != nil {
 		return nil, fmt.Errorf("probe token: %w", err)
 	}
-	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results}
+	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results, Store: storePath}
 	for _, s := range ciphersuite.All() {
 		d.Suites = append(d.Suites, diagnoseSuite(s, report))
 	}
-	return d, nil
+	if _, err := os.Stat(storePath); err != nil {
+		return d, nil
+	}
+	d.StoreExists = true
+	return d, d.diagnoseKeys(ctx, t)
 }
 
 // diagnoseSuite says whether a token with this report can serve a suite.
@@ -125,7 +137,15 @@ func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
 // errNoSuite reports a token that can serve nothing.
 var errNoSuite = errors.New("the token can serve no cipher suite")
 
+// errKeyFault reports keys that are not as they should be.
+var errKeyFault = errors.New("keys in the token are at fault")
+
 func (d *diagnosis) verdict() error {
+	for _, k := range d.Keys {
+		if !k.OK {
+			return errKeyFault
+		}
+	}
 	for _, s := range d.Suites {
 		if s.Served {
 			return nil
@@ -165,4 +185,5 @@ func (d *diagnosis) print(u *ui) {
 		}
 		u.printf("  %d  %-51s  %s\n", s.Number, s.Suite, result)
 	}
+	d.printKeys(u)
 }

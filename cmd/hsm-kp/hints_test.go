@@ -47,7 +47,7 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
 			inventory.ErrNothingToShow, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext,
+			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
