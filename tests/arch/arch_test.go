@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"certificate":                 {"ciphersuite"},
 	"keypackage":                  {"wire", "ciphersuite", "hpke", "certificate"},
 	"token":                       {},
+	"token/tokentest":             {"token"},
 	"certificate/certificatetest": {},
 	"softhsm":                     {"token"},
 	"softhsm/softhsmtest":         {"softhsm", "token"},

@@ -1,0 +1,217 @@
+// A PKCS#11 module for tests that stands before a real one: it passes every call on, and
+// counts, delays, fails or spoils those that it is told to. What to do stands in a file
+// that both sides map: see struct control, and tokentest.go, which writes it.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pkcs11go.h"
+
+// The functions that are looked at, in the order of tokentest.go.
+enum {
+	F_Initialize, F_Finalize, F_GetInfo, F_GetSlotList, F_GetTokenInfo, F_GetMechanismInfo, F_OpenSession, F_CloseSession,
+	F_GetSessionInfo, F_Login, F_Logout, F_DestroyObject, F_GetAttributeValue, F_FindObjectsInit, F_FindObjects,
+	F_FindObjectsFinal, F_EncryptInit, F_Encrypt, F_DecryptInit, F_Decrypt, F_SignInit, F_Sign, F_GenerateKey,
+	F_GenerateKeyPair, F_WrapKey, F_UnwrapKey, F_DeriveKey, F_GenerateRandom, F_COUNT,
+};
+
+// Rules are at most so many at once.
+#define RULES 16
+
+struct rule {
+	_Atomic long function; // or -1: every one that takes a session
+	_Atomic long at;       // the call that fails, 1 is the next one; 0: no rule
+	_Atomic long calls;    // how many from then on
+	_Atomic long rv;
+	_Atomic long seen;     // calls since the rule was set
+};
+
+struct control {
+	_Atomic long latency;   // microseconds a call
+	_Atomic long drop;      // close all sessions at the next call
+	_Atomic long down;      // CKR_DEVICE_ERROR while it is set
+	_Atomic long sessions;  // at most so many, 0: as the token has it
+	_Atomic long mechanism; // that the module does not have, 0: none
+	_Atomic long spoil;     // the signature that is spoilt, 1 is the next one; 0: none
+	_Atomic long open;      // sessions that are open
+	_Atomic long calls[F_COUNT];
+	struct rule rules[RULES];
+};
+
+static CK_FUNCTION_LIST list;
+static CK_FUNCTION_LIST_PTR real;
+static struct control *control;
+
+static CK_RV ruled(long f, int session) {
+	for (int i = 0; i < RULES; i++) {
+		struct rule *r = &control->rules[i];
+		long at = atomic_load(&r->at);
+		if (at == 0 || (r->function != f && !(r->function == -1 && session)))
+			continue;
+		long n = atomic_fetch_add(&r->seen, 1) + 1;
+		if (n >= at && n < at + r->calls)
+			return (CK_RV)r->rv;
+	}
+	return CKR_OK;
+}
+
+static void drop_all(void) {
+	CK_SLOT_ID slots[64];
+	CK_ULONG n = 64;
+	if (real->C_GetSlotList(CK_TRUE, slots, &n) != CKR_OK)
+		return;
+	for (CK_ULONG i = 0; i < n; i++)
+		real->C_CloseAllSessions(slots[i]);
+	atomic_store(&control->open, 0);
+}
+
+// enter is called before each call is passed on. What it returns is returned instead.
+static CK_RV enter(long f, int session) {
+	long us = atomic_load(&control->latency);
+	atomic_fetch_add(&control->calls[f], 1);
+	if (us > 0)
+		usleep((useconds_t)us);
+	if (session && atomic_exchange(&control->drop, 0))
+		drop_all();
+	if (session && atomic_load(&control->down))
+		return CKR_DEVICE_ERROR;
+	return ruled(f, session);
+}
+
+static int hidden(CK_MECHANISM_PTR m) {
+	long h = atomic_load(&control->mechanism);
+	return h != 0 && m != NULL && m->mechanism == (CK_MECHANISM_TYPE)h;
+}
+
+#define PASS(name, session, params, args)              \
+	static CK_RV my_##name params {                    \
+		CK_RV rv = enter(F_##name, session);           \
+		return rv != CKR_OK ? rv : real->C_##name args; \
+	}
+
+#define PASS_MECHANISM(name, params, args, m)          \
+	static CK_RV my_##name params {                    \
+		CK_RV rv = enter(F_##name, 1);                 \
+		if (rv == CKR_OK && hidden(m))                 \
+			rv = CKR_MECHANISM_INVALID;                \
+		return rv != CKR_OK ? rv : real->C_##name args; \
+	}
+
+PASS(Initialize, 0, (CK_VOID_PTR a), (a))
+PASS(GetInfo, 0, (CK_INFO_PTR i), (i))
+PASS(GetSlotList, 0, (CK_BBOOL p, CK_SLOT_ID_PTR s, CK_ULONG_PTR n), (p, s, n))
+PASS(GetTokenInfo, 0, (CK_SLOT_ID s, CK_TOKEN_INFO_PTR i), (s, i))
+PASS(GetSessionInfo, 1, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR i), (s, i))
+PASS(Login, 1, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n))
+PASS(Logout, 1, (CK_SESSION_HANDLE s), (s))
+PASS(DestroyObject, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o))
+PASS(GetAttributeValue, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n))
+PASS(FindObjectsInit, 1, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n))
+PASS(FindObjects, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n))
+PASS(FindObjectsFinal, 1, (CK_SESSION_HANDLE s), (s))
+PASS(Encrypt, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m))
+PASS(Decrypt, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m))
+PASS(GenerateRandom, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR b, CK_ULONG n), (s, b, n))
+PASS_MECHANISM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
+PASS_MECHANISM(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
+PASS_MECHANISM(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
+PASS_MECHANISM(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k), m)
+PASS_MECHANISM(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR v, CK_ULONG w, CK_OBJECT_HANDLE_PTR p, CK_OBJECT_HANDLE_PTR q), (s, m, t, n, v, w, p, q), m)
+PASS_MECHANISM(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR b, CK_ULONG_PTR n), (s, m, w, k, b, n), m)
+PASS_MECHANISM(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR b, CK_ULONG n, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR k), (s, m, w, b, n, t, c, k), m)
+PASS_MECHANISM(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR d), (s, m, k, t, c, d), m)
+
+static CK_RV my_Finalize(CK_VOID_PTR a) {
+	CK_RV rv = enter(F_Finalize, 0);
+	if (rv == CKR_OK)
+		rv = real->C_Finalize(a);
+	if (rv == CKR_OK)
+		atomic_store(&control->open, 0);
+	return rv;
+}
+
+static CK_RV my_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR i) {
+	CK_RV rv = enter(F_GetMechanismInfo, 0);
+	long h = atomic_load(&control->mechanism);
+	if (rv == CKR_OK && h != 0 && m == (CK_MECHANISM_TYPE)h)
+		rv = CKR_MECHANISM_INVALID;
+	return rv != CKR_OK ? rv : real->C_GetMechanismInfo(s, m, i);
+}
+
+static CK_RV my_OpenSession(CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h) {
+	CK_RV rv = enter(F_OpenSession, 1);
+	long most = atomic_load(&control->sessions);
+	if (rv == CKR_OK && most > 0 && atomic_load(&control->open) >= most)
+		rv = CKR_SESSION_COUNT;
+	if (rv == CKR_OK)
+		rv = real->C_OpenSession(s, f, a, n, h);
+	if (rv == CKR_OK)
+		atomic_fetch_add(&control->open, 1);
+	return rv;
+}
+
+static CK_RV my_CloseSession(CK_SESSION_HANDLE h) {
+	CK_RV rv = enter(F_CloseSession, 1);
+	if (rv == CKR_OK)
+		rv = real->C_CloseSession(h);
+	if (rv == CKR_OK)
+		atomic_fetch_sub(&control->open, 1);
+	return rv;
+}
+
+// A signature is spoilt in its last byte. One that is only asked for its length is not
+// counted.
+static CK_RV my_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m) {
+	CK_RV rv = enter(F_Sign, 1);
+	if (rv == CKR_OK)
+		rv = real->C_Sign(s, d, n, o, m);
+	if (rv == CKR_OK && o != NULL && *m > 0 && atomic_load(&control->spoil) > 0 && atomic_fetch_sub(&control->spoil, 1) == 1)
+		o[*m - 1] ^= 1;
+	return rv;
+}
+
+// attach maps the control file and loads the real module, whose names stand beside this
+// library's own.
+static int attach(void) {
+	Dl_info self;
+	char name[4096], path[4096] = "";
+	if (dladdr((void *)attach, &self) == 0)
+		return 0;
+	snprintf(name, sizeof name, "%s.control", self.dli_fname);
+	int fd = open(name, O_RDWR);
+	if (fd < 0)
+		return 0;
+	control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (control == MAP_FAILED)
+		return 0;
+	snprintf(name, sizeof name, "%s.real", self.dli_fname);
+	FILE *f = fopen(name, "r");
+	if (f == NULL)
+		return 0;
+	size_t n = fread(path, 1, sizeof path - 1, f);
+	fclose(f);
+	path[n] = 0;
+	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	CK_C_GetFunctionList get = lib == NULL ? NULL : (CK_C_GetFunctionList)dlsym(lib, "C_GetFunctionList");
+	return get != NULL && get(&real) == CKR_OK;
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR out) {
+	if (real == NULL && !attach())
+		return CKR_GENERAL_ERROR;
+	list = *real;
+#define TAKE(name) list.C_##name = my_##name
+	TAKE(Initialize); TAKE(Finalize); TAKE(GetInfo); TAKE(GetSlotList); TAKE(GetTokenInfo); TAKE(GetMechanismInfo);
+	TAKE(OpenSession); TAKE(CloseSession); TAKE(GetSessionInfo); TAKE(Login); TAKE(Logout); TAKE(DestroyObject);
+	TAKE(GetAttributeValue); TAKE(FindObjectsInit); TAKE(FindObjects); TAKE(FindObjectsFinal); TAKE(EncryptInit);
+	TAKE(Encrypt); TAKE(DecryptInit); TAKE(Decrypt); TAKE(SignInit); TAKE(Sign); TAKE(GenerateKey);
+	TAKE(GenerateKeyPair); TAKE(WrapKey); TAKE(UnwrapKey); TAKE(DeriveKey); TAKE(GenerateRandom);
+	*out = &list;
+	return CKR_OK;
+}
