@@ -1,0 +1,447 @@
+// Package lifecycle walks key packages through their states at random, on a real store,
+// and holds what happens against the table of transitions.
+package lifecycle
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/hsm-kp/hsm-kp/audit"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/sqlite"
+)
+
+// begin is when a walk begins.
+var begin = time.Unix(1_800_000_000, 0).UTC()
+
+// Times of a walk.
+const (
+	lifetime    = 10 * time.Hour
+	grace       = 5 * time.Hour
+	reservation = 2 * time.Hour
+)
+
+// known is what the walk knows of a key package.
+type known struct {
+	state, from  store.State // from: what it was reserved from
+	lastResort   bool
+	sealed, leaf bool
+	digest       string
+	until        time.Time // of the reservation
+	retired      time.Time // end of its grace
+	notAfter     time.Time
+	key          int // number of its wrapping key
+	opened       uint64
+}
+
+// walk is one random walk.
+type walk struct {
+	path    string
+	store   *sqlite.Store
+	now     time.Time
+	refs    []string // in the order they were added
+	known   map[string]*known
+	keys    int // wrapping keys made so far; the last one is current
+	gone    map[int]bool
+	covered *coverage
+}
+
+// coverage is what all walks have seen together.
+type coverage struct {
+	states map[store.State]bool
+	steps  map[store.Step]bool
+}
+
+func TestWalkThroughTheStates(t *testing.T) {
+	c := &coverage{states: make(map[store.State]bool), steps: make(map[store.Step]bool)}
+	dir, n := t.TempDir(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		w := newWalk(t, rt, filepath.Join(dir, fmt.Sprintf("store-%d.db", n)), c)
+		defer func() { w.store.Close() }()
+		rt.Repeat(map[string]func(*rapid.T){
+			"":            w.compare,
+			"add":         w.add,
+			"write":       func(t *rapid.T) { w.move(t, store.Write, store.Pending) },
+			"publish":     func(t *rapid.T) { w.move(t, store.Publish, store.Published) },
+			"claim":       w.claim,
+			"reserve":     w.reserve,
+			"release":     func(t *rapid.T) { w.end(t, store.Release) },
+			"consume":     func(t *rapid.T) { w.end(t, store.Consume) },
+			"erase leaf":  w.eraseLeaf,
+			"retire":      w.retire,
+			"sweep":       w.sweep,
+			"rotate":      w.rotate,
+			"rewrap":      w.rewrap,
+			"destroy":     w.destroy,
+			"clock":       w.clock,
+			"open anew":   w.openAnew,
+			"whole trail": w.verifyTrail,
+		})
+		w.verifyTrail(rt)
+	})
+	for _, s := range store.States {
+		if !c.states[s] {
+			t.Errorf("no walk came to the state %s", s)
+		}
+	}
+	for _, s := range store.Steps {
+		if !c.steps[s] {
+			t.Errorf("no walk took the step %s", s)
+		}
+	}
+}
+
+func newWalk(t *testing.T, rt *rapid.T, path string, c *coverage) *walk {
+	w := &walk{path: path, now: begin, known: make(map[string]*known), gone: make(map[int]bool), covered: c}
+	w.open(rt)
+	must(rt, w.store.AddIdentity(t.Context(), store.Identity{Name: "alice", CreatedAt: w.now}))
+	w.rotate(rt)
+	return w
+}
+
+func must(t *rapid.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("err = %v, want nil", err)
+	}
+}
+
+func (w *walk) open(t *rapid.T) {
+	s, err := sqlite.Open(t.Context(), w.path, sqlite.Options{Create: true})
+	must(t, err)
+	w.store = s
+}
+
+func (w *walk) openAnew(t *rapid.T) {
+	must(t, w.store.Close())
+	w.open(t)
+}
+
+func keyID(n int) []byte { return fmt.Appendf(nil, "wrapping key %d", n) }
+
+// pick returns one of the key packages.
+func (w *walk) pick(t *rapid.T) (ref string, k *known) {
+	if len(w.refs) == 0 {
+		t.Skip("none yet")
+	}
+	ref = rapid.SampledFrom(w.refs).Draw(t, "ref")
+	return ref, w.known[ref]
+}
+
+// step notes that a step was taken, which the table must have.
+func (w *walk) step(t *rapid.T, k *known, s store.Step, to store.State) {
+	t.Helper()
+	if !store.Allowed(k.state, s, to) {
+		t.Fatalf("%s leads from %s to %s, which is no transition", s, k.state, to)
+	}
+	w.covered.steps[s] = true
+	k.state = to
+}
+
+// want checks an error.
+func want(t *rapid.T, err, wanted error) {
+	t.Helper()
+	if !errors.Is(err, wanted) {
+		t.Fatalf("err = %v, want %v", err, wanted)
+	}
+}
+
+func (w *walk) add(t *rapid.T) {
+	if len(w.refs) >= 12 {
+		t.Skip("enough")
+	}
+	ref := make([]byte, 32)
+	binary.BigEndian.PutUint64(ref, uint64(len(w.refs)+1))
+	k := &known{
+		state:      rapid.SampledFrom([]store.State{store.Pending, store.Available}).Draw(t, "state"),
+		lastResort: rapid.IntRange(0, 3).Draw(t, "last resort") == 0,
+		sealed:     true, notAfter: w.now.Add(lifetime), key: w.keys,
+	}
+	must(t, w.store.AddKeyPackages(t.Context(), []store.KeyPackage{{
+		Ref: ref, Identity: "alice", Version: 1, Suite: 2, State: k.state, LastResort: k.lastResort, Custody: "wrapped", WrappingKeyID: keyID(k.key),
+		Sealed: []byte("sealed"), Public: []byte("public"), CreatedAt: w.now, NotBefore: w.now.Add(-time.Hour), NotAfter: k.notAfter,
+	}}))
+	w.refs = append(w.refs, string(ref))
+	w.known[string(ref)] = k
+}
+
+// move writes or publishes. What was overtaken while its file was written is published
+// all the same, and stays what it is.
+func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
+	ref, k := w.pick(t)
+	from := []store.State{store.Pending, store.Available, store.Published}
+	err := w.store.Move(t.Context(), [][]byte{[]byte(ref)}, from, to, w.now)
+	overtaken := []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired, store.Erased}
+	switch {
+	case s == store.Publish && slices.Contains(overtaken, k.state):
+		want(t, err, nil)
+		if k.state == store.Reserved && k.from == store.Pending {
+			k.from = store.Published
+		}
+	case !store.Allowed(k.state, s, to):
+		want(t, err, store.ErrState)
+	default:
+		want(t, err, nil)
+		w.step(t, k, s, to)
+	}
+}
+
+func (w *walk) claim(t *rapid.T) {
+	n := rapid.IntRange(1, 3).Draw(t, "n")
+	var wanted []string
+	for _, ref := range w.refs {
+		if k := w.known[ref]; k.state == store.Available && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
+			wanted = append(wanted, ref)
+		}
+	}
+	claimed, err := w.store.Claim(t.Context(), "alice", n, w.now)
+	must(t, err)
+	var got []string
+	for _, k := range claimed {
+		got = append(got, string(k.Ref))
+		w.step(t, w.known[string(k.Ref)], store.Claim, store.Claimed)
+	}
+	if !slices.Equal(got, wanted) {
+		t.Fatalf("Claim() = %x, want %x", got, wanted)
+	}
+}
+
+func (w *walk) reserve(t *rapid.T) {
+	ref, k := w.pick(t)
+	digest := rapid.SampledFrom([]string{"w1", "w2"}).Draw(t, "Welcome")
+	r := store.Reservation{Ref: []byte(ref), Digest: []byte(digest), Until: w.now.Add(reservation), Now: w.now}
+	leaf := !k.lastResort && rapid.Bool().Draw(t, "leaf")
+	if leaf {
+		r.Leaf, r.LeafUnder = []byte("leaf"), keyID(k.key)
+	}
+	_, err := w.store.Reserve(t.Context(), r)
+	switch {
+	case k.state == store.Consumed:
+		want(t, err, store.ErrConsumed)
+	case k.state == store.Erased:
+		want(t, err, store.ErrErased)
+	case k.state == store.Reserved && k.digest != digest && w.now.Before(k.until):
+		want(t, err, store.ErrReserved)
+	default:
+		want(t, err, nil)
+		if k.state != store.Reserved {
+			k.from = k.state
+		}
+		w.step(t, k, store.Reserve, store.Reserved)
+		k.digest, k.until, k.leaf = digest, r.Until, leaf
+	}
+}
+
+// end releases or consumes.
+func (w *walk) end(t *rapid.T, s store.Step) {
+	ref, k := w.pick(t)
+	digest := rapid.SampledFrom([]string{"w1", "w2"}).Draw(t, "Welcome")
+	var err error
+	if s == store.Release {
+		err = w.store.Release(t.Context(), []byte(ref), []byte(digest), w.now)
+	} else {
+		err = w.store.Consume(t.Context(), []byte(ref), []byte(digest), w.now)
+	}
+	switch {
+	case k.state != store.Reserved || k.digest != digest:
+		want(t, err, store.ErrState)
+	case s == store.Release || k.lastResort:
+		want(t, err, nil)
+		if s == store.Consume {
+			k.opened++
+		}
+		w.step(t, k, s, k.from)
+		k.leaf = false
+	default:
+		want(t, err, nil)
+		w.step(t, k, s, store.Consumed)
+		k.sealed = false
+	}
+}
+
+func (w *walk) eraseLeaf(t *rapid.T) {
+	ref, k := w.pick(t)
+	err := w.store.EraseLeaf(t.Context(), []byte(ref), w.now)
+	if k.state != store.Consumed {
+		want(t, err, store.ErrState)
+		return
+	}
+	want(t, err, nil)
+	k.leaf = false
+}
+
+func (w *walk) retire(t *rapid.T) {
+	ref, k := w.pick(t)
+	until := w.now.Add(grace)
+	err := w.store.Retire(t.Context(), [][]byte{[]byte(ref)}, until, w.now)
+	switch {
+	case k.state == store.Reserved:
+		want(t, err, nil)
+		w.step(t, k, store.Retire, store.Reserved)
+		k.from, k.retired = store.Retired, until
+	case store.Allowed(k.state, store.Retire, store.Retired):
+		want(t, err, nil)
+		w.step(t, k, store.Retire, store.Retired)
+		k.retired = until
+	default:
+		want(t, err, store.ErrState)
+	}
+}
+
+// sweep does what the time has come for, step by step.
+func (w *walk) sweep(t *rapid.T) {
+	got, err := w.store.Sweep(t.Context(), w.now, grace)
+	must(t, err)
+	var did store.Swept
+	for _, ref := range w.refs {
+		k := w.known[ref]
+		if k.state == store.Reserved && !k.until.After(w.now) {
+			w.step(t, k, store.Release, k.from)
+			k.leaf = false
+			did.Released++
+		}
+		if k.notAfter.Before(w.now) && store.Allowed(k.state, store.Expire, store.Expired) {
+			w.step(t, k, store.Expire, store.Expired)
+			did.Expired++
+		}
+		over := k.state == store.Expired && k.notAfter.Add(grace).Before(w.now) || k.state == store.Retired && !k.retired.After(w.now)
+		if over {
+			w.step(t, k, store.Erase, store.Erased)
+			k.sealed, k.leaf = false, false
+			did.Erased++
+		}
+	}
+	if got != did {
+		t.Fatalf("Sweep() = %+v, want %+v", got, did)
+	}
+}
+
+func (w *walk) rotate(t *rapid.T) {
+	if w.keys >= 5 {
+		t.Skip("enough")
+	}
+	w.keys++
+	must(t, w.store.AddWrappingKey(t.Context(), store.WrappingKey{ID: keyID(w.keys), Purpose: store.Seal, Current: true, CreatedAt: w.now}))
+}
+
+// rewrap puts one key package under the current wrapping key. One without private keys has
+// nothing to put.
+func (w *walk) rewrap(t *rapid.T) {
+	ref, k := w.pick(t)
+	record, err := w.store.KeyPackage(t.Context(), []byte(ref))
+	must(t, err)
+	if !k.sealed && !k.leaf {
+		t.Skip("nothing to put")
+	}
+	n, err := w.store.Rewrap(t.Context(), []store.Rewrapped{{
+		Ref: record.Ref, WasSealed: record.Sealed, WasLeaf: record.Leaf, Sealed: record.Sealed, Leaf: record.Leaf,
+		WrappingKeyID: keyID(w.keys), WasWrappingKeyID: record.WrappingKeyID,
+	}}, w.now)
+	must(t, err)
+	if n != 1 {
+		t.Fatalf("Rewrap() = %d, want 1", n)
+	}
+	k.key = w.keys
+}
+
+// destroy ends a wrapping key, with or without what is under it.
+func (w *walk) destroy(t *rapid.T) {
+	n := rapid.IntRange(1, w.keys).Draw(t, "key")
+	shred := rapid.Bool().Draw(t, "shred")
+	var under []*known
+	for _, k := range w.known {
+		if k.key == n && (k.sealed || k.leaf) {
+			under = append(under, k)
+		}
+	}
+	got, err := w.store.CondemnWrappingKey(t.Context(), store.Intent{KeyID: keyID(n), Object: store.ObjectSealingKey, Destroy: true, CreatedAt: w.now}, shred)
+	switch {
+	case w.gone[n]:
+		want(t, err, store.ErrWrappingKey)
+		return
+	case n == w.keys:
+		want(t, err, store.ErrState)
+		return
+	case len(under) > 0 && !shred:
+		want(t, err, store.ErrInUse)
+		return
+	}
+	want(t, err, nil)
+	if got != uint64(len(under)) {
+		t.Fatalf("CondemnWrappingKey() erased %d, want %d", got, len(under))
+	}
+	must(t, w.store.Settle(t.Context(), keyID(n), w.now))
+	w.gone[n] = true
+	for _, k := range under {
+		if k.state != store.Consumed {
+			w.step(t, k, store.Erase, store.Erased)
+		}
+		k.sealed, k.leaf = false, false
+	}
+}
+
+func (w *walk) clock(t *rapid.T) {
+	w.now = w.now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "hours")) * time.Hour)
+}
+
+// compare holds the store against what the walk knows.
+func (w *walk) compare(t *rapid.T) {
+	counts := make(map[store.State]uint64)
+	for _, ref := range w.refs {
+		k := w.known[ref]
+		w.covered.states[k.state] = true
+		counts[k.state]++
+		got, err := w.store.KeyPackage(t.Context(), []byte(ref))
+		must(t, err)
+		if got.State != k.state || (len(got.Sealed) > 0) != k.sealed || (len(got.Leaf) > 0) != k.leaf || got.Opened != k.opened || string(got.WrappingKeyID) != string(keyID(k.key)) {
+			t.Fatalf("%x is %s with %d sealed bytes, %d of the leaf, opened %d times, under %s; want %+v", ref, got.State, len(got.Sealed), len(got.Leaf), got.Opened, got.WrappingKeyID, *k)
+		}
+		if !got.State.Open() && len(got.Sealed) > 0 {
+			t.Fatalf("%x is %s and has its sealed keys", ref, got.State)
+		}
+	}
+	got, err := w.store.Count(t.Context(), "alice")
+	must(t, err)
+	maps.DeleteFunc(got, func(_ store.State, n uint64) bool { return n == 0 })
+	if !maps.Equal(got, counts) {
+		t.Fatalf("Count() = %v, want %v", got, counts)
+	}
+}
+
+// lastActs are the acts that a key package in a state was the subject of.
+var lastActs = map[store.State]audit.Act{
+	store.Claimed: audit.Claimed, store.Consumed: audit.Consumed, store.Erased: audit.Erased,
+	store.Expired: audit.Expired, store.Retired: audit.Retired, store.Reserved: audit.Reserved, store.Published: audit.Exported,
+}
+
+// verifyTrail checks that the trail is whole, and has what led to each state.
+func (w *walk) verifyTrail(t *rapid.T) {
+	if _, err := audit.Verify(w.store.Entries(t.Context(), 0), nil); err != nil {
+		t.Fatalf("Verify() err = %v, want nil", err)
+	}
+	for _, ref := range w.refs {
+		acts := make(map[audit.Act]int)
+		for stored, err := range w.store.EntriesOf(t.Context(), []byte(ref)) {
+			must(t, err)
+			e, err := audit.ParseEntry(stored.Bytes)
+			must(t, err)
+			acts[e.Act]++
+		}
+		k := w.known[ref]
+		if act, ok := lastActs[k.state]; ok && acts[act] == 0 {
+			t.Fatalf("%x is %s, and its trail is %v", ref, k.state, acts)
+		}
+		if acts[audit.Generated] != 1 || k.lastResort && acts[audit.Consumed] != int(k.opened) || !k.lastResort && acts[audit.Consumed] > 1 {
+			t.Fatalf("the trail of %x is %v, and it is %+v", ref, acts, *k)
+		}
+	}
+}
