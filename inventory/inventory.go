@@ -277,6 +277,7 @@ func reason(err error) string {
 		{ErrNothingToShow, "in the token"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
 		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
 		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"}, {hpke.ErrOpen, "ciphertext does not open"},
+		{store.ErrState, "not in the state for that"}, {store.ErrWrappingKey, "its wrapping key is destroyed"},
 	} {
 		if errors.Is(err, r.err) {
 			return r.text

@@ -405,7 +405,8 @@ func (e *env) destroySignatureKey(c *cli.Context) error {
 	}
 	destroyed, err := inv.DestroySignatureKey(c.Context, name, number, c.Bool("force"), time.Now())
 	if err != nil {
-		return err
+		err = advise(err, store.ErrState, "`hsm-kp identity show` shows the versions; `hsm-kp identity rotate` makes another one current, `hsm-kp identity retire` ends all")
+		return advise(err, store.ErrInUse, "`hsm-kp sweep` erases what was retired once its grace is over; --force destroys the key all the same, unless another signs with it")
 	}
 	if c.Bool("json") {
 		return e.ui.json(versionOf(&destroyed))

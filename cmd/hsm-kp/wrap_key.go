@@ -361,7 +361,8 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	}
 	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now())
 	if err != nil {
-		return err
+		err = advise(err, store.ErrState, "`hsm-kp wrap-key rotate` makes another key the current one")
+		return advise(err, store.ErrInUse, "`hsm-kp wrap-key rewrap` puts them under the current wrapping key; --shred erases them")
 	}
 	if k, err = e.findWrappingKey(c.Context, hex.EncodeToString(k.ID)); err != nil {
 		return err
