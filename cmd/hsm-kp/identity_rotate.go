@@ -121,8 +121,7 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 	if err != nil {
 		return nil, err
 	}
-	// What is stamped below must be genuine.
-	if _, err := e.openRecord(c.Context, &current); err != nil {
+	if err := e.checkRecord(c.Context, &current); err != nil {
 		return nil, err
 	}
 	credential, err := keypackage.ParseCredential(current.Credential)
@@ -141,6 +140,16 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 		return next, nil
 	}
 	return e.proposeNewKey(c.Context, &current)
+}
+
+// checkRecord checks that a record is genuine which the next version is made from. Its
+// key need not be there any more: that of a retired identity may be destroyed.
+func (e *env) checkRecord(ctx context.Context, record *store.Identity) error {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	return inv.CheckIdentity(ctx, record)
 }
 
 // proposeNewKey makes the next version of an identity with a new signature key.
@@ -166,7 +175,7 @@ func (e *env) openToCertify(ctx context.Context, name string, next bool) (*ident
 		}
 		return e.openRecord(ctx, &current)
 	}
-	if _, err := e.openRecord(ctx, &current); err != nil {
+	if err := e.checkRecord(ctx, &current); err != nil {
 		return nil, err
 	}
 	version, err := e.next(ctx, name)
@@ -261,6 +270,9 @@ func (e *env) certify(ctx context.Context, next *store.Identity, chain certifica
 
 // proposeChain makes the next version of an identity with the key that it has.
 func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain certificate.Chain) (*store.Identity, error) {
+	if _, err := e.openRecord(ctx, current); err != nil {
+		return nil, err
+	}
 	inv, err := e.inventory(ctx)
 	if err != nil {
 		return nil, err
