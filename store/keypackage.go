@@ -78,8 +78,8 @@ type KeyPackages interface {
 	// AddKeyPackages adds all or none, and counts them as uses of their wrapping
 	// keys, in one transaction that is durable when it returns. The error is
 	// ErrExists for a ref that is there, ErrNotFound for an unknown identity or
-	// wrapping key, ErrWrappingKey for one that is destroyed, ErrState for an identity
-	// that is retired.
+	// wrapping key, ErrWrappingKey for one that is destroyed, ErrState for a version of
+	// an identity that is old or retired.
 	AddKeyPackages(ctx context.Context, batch []KeyPackage) error
 	// KeyPackage returns the key package with this ref, or ErrNotFound.
 	KeyPackage(ctx context.Context, ref []byte) (KeyPackage, error)

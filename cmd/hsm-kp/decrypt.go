@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
@@ -33,7 +34,7 @@ Examples:
    hsm-kp decrypt 3f9a61c2 --context group-context.bin ciphertext.bin
    hsm-kp decrypt 3f9a61c2 --context group-context.bin --json - <ciphertext.hex`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "context", Usage: "the encoded GroupContext from `FILE`, raw"},
+			&cli.StringFlag{Name: "context", Usage: "the encoded GroupContext from `FILE`, raw; - is standard input"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -42,6 +43,9 @@ Examples:
 			}
 			if c.String("context") == "" {
 				return usagef("decrypt: --context FILE is missing")
+			}
+			if c.String("context") == "-" && c.Args().Get(1) == "-" {
+				return usagef("decrypt: --context and FILE are both standard input")
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -81,7 +85,7 @@ func (e *env) decrypt(c *cli.Context) error {
 	}
 	secret, err := inv.DecryptPathSecret(c.Context, ref, ciphertext, time.Now())
 	if err != nil {
-		return err
+		return advise(err, store.ErrState, "`hsm-kp welcome open` comes first")
 	}
 	defer clear(secret)
 	if c.Bool("json") {

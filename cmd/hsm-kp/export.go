@@ -103,7 +103,7 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 		}
 	}
 	if err := e.store.Move(c.Context, refs, from, store.Pending, time.Now()); err != nil {
-		return fmt.Errorf("export: %w", err)
+		return advise(fmt.Errorf("export: %w", err), store.ErrState, "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before")
 	}
 	files, err := e.writePending(context.WithoutCancel(c.Context), out, refs)
 	if err != nil {

@@ -53,12 +53,31 @@ func exitStatus(err error) int {
 // hint says what to do about err, in one sentence, or nothing where there is
 // nothing that would surely help.
 func hint(err error) string {
+	if own := (*advised)(nil); errors.As(err, &own) {
+		return own.hint
+	}
 	for _, h := range hints {
 		if h.fits(err) {
 			return h.say
 		}
 	}
 	return ""
+}
+
+// advised is an error with a hint that only its command can give.
+type advised struct {
+	error
+	hint string
+}
+
+func (e *advised) Unwrap() error { return e.error }
+
+// advise gives err a hint where it is target.
+func advise(err, target error, hint string) error {
+	if errors.Is(err, target) {
+		return &advised{err, hint}
+	}
+	return err
 }
 
 // hints are tried in order: the narrow ones come first.
@@ -92,10 +111,10 @@ var hints = []struct {
 	{as[*identity.MissingError], "see key_packages.required_capabilities and capabilities in the config"},
 	{is(certificate.ErrKey), "make the identity with suite 1, 2, 3, 5 or 7"},
 	{is(inventory.ErrSuiteUnknown), "an experimental cipher suite is described under experimental in the config, and enabled there"},
-	{is(inventory.ErrNoWrappingKey), "`hsm-kp init` makes one in the token"},
+	{is(inventory.ErrNoWrappingKey), "`hsm-kp init` makes those that the config's custody needs, `hsm-kp wrap-key create --purpose wrap` one for custody token"},
 	{is(errUnwrapRefused), "set it to true in the config if an MLS library outside is to hold the private keys"},
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},
-	{is(inventory.ErrAmbiguousRef), "give more of its digits"},
+	{is(inventory.ErrAmbiguousRef, errAmbiguousWrappingKey), "give more of its digits"},
 	{is(inventory.ErrRef), "`hsm-kp list` shows them"},
 	{is(errPartial), "run the command again for the rest"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
@@ -117,11 +136,10 @@ var hints = []struct {
 	{is(errForeignCheckpoint), "give the verifier key that was noted when the audit key was made, with --key"},
 	{is(errNoSuchWrappingKey), "`hsm-kp wrap-key list` shows them"},
 	{is(store.ErrWrappingKey), "`hsm-kp wrap-key list` shows when; what was under it cannot be had back"},
-	{is(store.ErrInUse), "`hsm-kp wrap-key rewrap` puts private keys under the current wrapping key; --shred erases them, and --force destroys a signature key all the same"},
 	{is(store.ErrConsumed), "a key package is used once: ask to be added again, with another"},
 	{as[*welcome.MissingPSKError], "give it with --psk ID=FILE"},
 	{is(welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature), "nothing was used up; ask for the Welcome again, and compare pre-shared keys where there are any"},
-	{is(store.ErrState), "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before"},
+	{is(store.ErrState), "`hsm-kp list` shows the states"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},

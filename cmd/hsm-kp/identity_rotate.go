@@ -121,8 +121,7 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 	if err != nil {
 		return nil, err
 	}
-	// What is stamped below must be genuine.
-	if _, err := e.openRecord(c.Context, &current); err != nil {
+	if err := e.checkRecord(c.Context, &current); err != nil {
 		return nil, err
 	}
 	credential, err := keypackage.ParseCredential(current.Credential)
@@ -141,6 +140,16 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 		return next, nil
 	}
 	return e.proposeNewKey(c.Context, &current)
+}
+
+// checkRecord checks that a record is genuine which the next version is made from. Its
+// key need not be there any more: that of a retired identity may be destroyed.
+func (e *env) checkRecord(ctx context.Context, record *store.Identity) error {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	return inv.CheckIdentity(ctx, record)
 }
 
 // proposeNewKey makes the next version of an identity with a new signature key.
@@ -166,7 +175,7 @@ func (e *env) openToCertify(ctx context.Context, name string, next bool) (*ident
 		}
 		return e.openRecord(ctx, &current)
 	}
-	if _, err := e.openRecord(ctx, &current); err != nil {
+	if err := e.checkRecord(ctx, &current); err != nil {
 		return nil, err
 	}
 	version, err := e.next(ctx, name)
@@ -261,6 +270,9 @@ func (e *env) certify(ctx context.Context, next *store.Identity, chain certifica
 
 // proposeChain makes the next version of an identity with the key that it has.
 func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain certificate.Chain) (*store.Identity, error) {
+	if _, err := e.openRecord(ctx, current); err != nil {
+		return nil, err
+	}
 	inv, err := e.inventory(ctx)
 	if err != nil {
 		return nil, err
@@ -405,7 +417,8 @@ func (e *env) destroySignatureKey(c *cli.Context) error {
 	}
 	destroyed, err := inv.DestroySignatureKey(c.Context, name, number, c.Bool("force"), time.Now())
 	if err != nil {
-		return err
+		err = advise(err, store.ErrState, "`hsm-kp identity show` shows the versions; `hsm-kp identity rotate` makes another one current, `hsm-kp identity retire` ends all")
+		return advise(err, store.ErrInUse, "`hsm-kp sweep` erases what was retired once its grace is over; --force destroys the key all the same, unless another signs with it")
 	}
 	if c.Bool("json") {
 		return e.ui.json(versionOf(&destroyed))

@@ -112,6 +112,9 @@ func welcomeEndCommand(u *ui, name, usage, description string, end func(context.
 			if err := wantArgs(c, "REF"); err != nil {
 				return err
 			}
+			if c.Bool("leaf") && c.IsSet("welcome") {
+				return usagef("welcome confirm: --leaf and --welcome do not go together")
+			}
 			e, err := openEnv(c, u)
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -165,12 +166,15 @@ Examples:
 		},
 		Action: func(c *cli.Context) error {
 			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, p store.Purpose) (store.WrappingKey, error) {
-				if c.String("to") == "" {
+				if !c.IsSet("to") {
 					return inv.RotateWrappingKey(c.Context, p, nil, time.Now())
 				}
 				k, err := e.findWrappingKey(c.Context, c.String("to"))
 				if err != nil {
 					return k, err
+				}
+				if c.IsSet("purpose") && k.Purpose != p {
+					return k, usagef("wrap-key rotate: --purpose %s, and the key %x is one to %s", p, k.ID, k.Purpose)
 				}
 				return inv.RotateWrappingKey(c.Context, k.Purpose, k.ID, time.Now())
 			}, "current is")
@@ -182,6 +186,9 @@ Examples:
 func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, store.Purpose) (store.WrappingKey, error), did string) error {
 	if err := wantArgs(c); err != nil {
 		return err
+	}
+	if c.IsSet("to") && c.String("to") == "" {
+		return usagef("wrap-key rotate: --to names no key")
 	}
 	p, err := purposeOf(c)
 	if err != nil {
@@ -215,7 +222,7 @@ func (e *env) findWrappingKey(ctx context.Context, prefix string) (store.Wrappin
 	}
 	var found []store.WrappingKey
 	for _, k := range keys {
-		if prefix != "" && strings.HasPrefix(hex.EncodeToString(k.ID), strings.ToLower(prefix)) {
+		if strings.HasPrefix(hex.EncodeToString(k.ID), strings.ToLower(prefix)) {
 			found = append(found, k)
 		}
 	}
@@ -223,7 +230,7 @@ func (e *env) findWrappingKey(ctx context.Context, prefix string) (store.Wrappin
 	case len(found) == 0:
 		return store.WrappingKey{}, fmt.Errorf("wrapping key %s: %w", prefix, errNoSuchWrappingKey)
 	case len(found) > 1:
-		return store.WrappingKey{}, fmt.Errorf("wrapping key %s: %w", prefix, inventory.ErrAmbiguousRef)
+		return store.WrappingKey{}, fmt.Errorf("wrapping key %s: %w", prefix, errAmbiguousWrappingKey)
 	}
 	return found[0], nil
 }
@@ -246,6 +253,9 @@ Examples:
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c); err != nil {
 				return err
+			}
+			if c.IsSet("from") && c.String("from") == "" {
+				return usagef("wrap-key rewrap: --from names no key")
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -277,28 +287,43 @@ func (e *env) rewrap(c *cli.Context) error {
 	if err := e.tidy(c.Context); err != nil {
 		return err
 	}
+	var faults []error // of private keys that do not unseal: all the others are moved
 	for _, k := range keys {
-		d, err := e.store.Dependents(c.Context, k.ID)
-		if err != nil {
+		done, err := e.rewrapFrom(c.Context, inv, &k)
+		if err != nil && done.Left == 0 {
 			return err
 		}
-		done, err := inv.Rewrap(c.Context, k.ID, time.Now(), func(r inventory.Rewrapped) {
-			e.ui.progressf("%d of %s under %.16x", r.KeyPackages, plural(d.KeyPackages, "key package"), k.ID)
-		})
-		switch {
-		case err != nil && c.Context.Err() != nil:
-			return fmt.Errorf("%w: %s are under the current wrapping key: %w", errPartial, plural(done.KeyPackages, "key package"), context.Cause(c.Context))
-		case err != nil:
-			return err
-		case c.Bool("json"):
-			err = e.ui.jsonLine(rewrappedJSON{hex.EncodeToString(k.ID), done.KeyPackages, done.Identities, done.Left})
-		default:
-			e.ui.printf("from %x: %s, stamps of %s\n", k.ID, plural(done.KeyPackages, "key package"), pluralOf(done.Identities, "identity", "identities"))
-		}
-		if err != nil {
+		faults = append(faults, err)
+		if err := e.printRewrapped(&k, done, c.Bool("json")); err != nil {
 			return err
 		}
 	}
+	return errors.Join(faults...)
+}
+
+func (e *env) rewrapFrom(ctx context.Context, inv *inventory.Inventory, k *store.WrappingKey) (inventory.Rewrapped, error) {
+	d, err := e.store.Dependents(ctx, k.ID)
+	if err != nil {
+		return inventory.Rewrapped{}, err
+	}
+	done, err := inv.Rewrap(ctx, k.ID, time.Now(), func(r inventory.Rewrapped) {
+		e.ui.progressf("%d of %s under %.16x", r.KeyPackages, plural(d.KeyPackages, "key package"), k.ID)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %s put under the current wrapping key: %w", errPartial, plural(done.KeyPackages, "key package"), context.Cause(ctx))
+	}
+	return done, err
+}
+
+func (e *env) printRewrapped(k *store.WrappingKey, r inventory.Rewrapped, asJSON bool) error {
+	if asJSON {
+		return e.ui.jsonLine(rewrappedJSON{hex.EncodeToString(k.ID), r.KeyPackages, r.Identities, r.Left})
+	}
+	left := ""
+	if r.Left > 0 {
+		left = "; " + plural(r.Left, "key package") + " left as before"
+	}
+	e.ui.printf("from %x: %s, stamps of %s%s\n", k.ID, plural(r.KeyPackages, "key package"), pluralOf(r.Identities, "identity", "identities"), left)
 	return nil
 }
 
@@ -334,6 +359,9 @@ Examples:
 			if err := wantArgs(c, "ID"); err != nil {
 				return err
 			}
+			if c.Args().First() == "" {
+				return usagef("wrap-key destroy: ID is empty")
+			}
 			e, err := openEnv(c, u)
 			if err != nil {
 				return err
@@ -361,7 +389,8 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	}
 	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now())
 	if err != nil {
-		return err
+		err = advise(err, store.ErrState, "`hsm-kp wrap-key rotate` makes another key the current one")
+		return advise(err, store.ErrInUse, "`hsm-kp wrap-key rewrap` puts them under the current wrapping key; --shred erases them")
 	}
 	if k, err = e.findWrappingKey(c.Context, hex.EncodeToString(k.ID)); err != nil {
 		return err
@@ -369,7 +398,11 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	if c.Bool("json") {
 		return e.ui.json(destroyedJSON{wrappingKeyOf(&k), shredded})
 	}
-	e.ui.printf("destroyed wrapping key %x in token %q; erased the private keys of %s\n", k.ID, e.token.Info().Label, plural(shredded, "key package"))
+	also := ""
+	if shredded > 0 {
+		also = ", and with it the private keys of " + plural(shredded, "key package")
+	}
+	e.ui.printf("destroyed wrapping key %x in token %q%s\n", k.ID, e.token.Info().Label, also)
 	return nil
 }
 
@@ -386,8 +419,8 @@ func (e *env) rotateWhenDue(ctx context.Context) error {
 	}
 	for _, k := range due {
 		if !w.Automatic {
-			e.ui.warnf("wrapping key %x was made on %s and used %d times: it is due for `hsm-kp wrap-key rotate --purpose %s`",
-				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), k.Uses, k.Purpose)
+			e.ui.warnf("wrapping key %x was made on %s and used %s: it is due for `hsm-kp wrap-key rotate --purpose %s`",
+				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), plural(k.Uses, "time"), k.Purpose)
 			continue
 		}
 		next, err := inv.RotateWrappingKey(ctx, k.Purpose, nil, time.Now())
@@ -401,6 +434,9 @@ func (e *env) rotateWhenDue(ctx context.Context) error {
 
 // errNoSuchWrappingKey reports an id that no wrapping key begins with.
 var errNoSuchWrappingKey = fmt.Errorf("there is no such wrapping key: %w", store.ErrNotFound)
+
+// errAmbiguousWrappingKey reports the first digits of several wrapping keys.
+var errAmbiguousWrappingKey = errors.New("more than one wrapping key begins so")
 
 // custodyOf is the custody that the command line asks for, or the config's.
 func custodyOf(c *cli.Context, cfg *config.Config) (string, error) {

@@ -249,7 +249,7 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 			return err
 		}
 		if open > 0 && !force {
-			return fmt.Errorf("signature key of identity %q, version %d: %w: %d key packages that it signed may still be used", name, number, store.ErrInUse, open)
+			return fmt.Errorf("signature key of identity %q, version %d: %w: key packages that it signed may still be used: %d", name, number, store.ErrInUse, open)
 		}
 		return tx.intend(ctx, i)
 	})

@@ -81,18 +81,23 @@ type numbers struct {
 	wrappingKeys map[string]int64
 }
 
+// signsNoMore finds an identity, and whether a version of it is old or retired: what it
+// signed would be retired by nobody. The next version of a retired one begins it anew.
+const signsNoMore = "SELECT id, iif(version = @version, retired_at IS NOT NULL, version > @version) FROM identities WHERE name = @name"
+
 // insert inserts one key package and returns the row of its wrapping key.
 func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
-	identity, err := n.find(n.identities, k.Identity, store.ErrState, "SELECT id, retired_at IS NOT NULL FROM identities WHERE name = ?", k.Identity)
+	number := max(k.Version, 1)
+	identity, err := n.find(n.identities, fmt.Sprint(number, k.Identity), store.ErrState, signsNoMore, sql.Named("version", number), sql.Named("name", k.Identity))
 	if err != nil {
-		return 0, fmt.Errorf("identity %q: %w", k.Identity, err)
+		return 0, fmt.Errorf("identity %q, version %d: %w", k.Identity, number, err)
 	}
 	key, err := n.find(n.wrappingKeys, string(k.WrappingKeyID), store.ErrWrappingKey, "SELECT id, condemned FROM wrapping_keys WHERE key_id = ?", k.WrappingKeyID)
 	if err != nil {
 		return 0, fmt.Errorf("wrapping key %x: %w", k.WrappingKeyID, err)
 	}
 	result, err := stmt.ExecContext(n.ctx, blob(k.Ref), identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
-		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), max(k.Version, 1))
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), number)
 	if err != nil {
 		return 0, err
 	}
@@ -105,13 +110,13 @@ func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
 
 // find returns the row that a query finds. The query says whether it is out of use,
 // which is the error ended.
-func (n *numbers) find(known map[string]int64, name string, ended error, query string, arg any) (int64, error) {
+func (n *numbers) find(known map[string]int64, name string, ended error, query string, args ...any) (int64, error) {
 	if id, ok := known[name]; ok {
 		return id, nil
 	}
 	var id int64
 	var over bool
-	if err := n.tx.QueryRowContext(n.ctx, query, arg).Scan(&id, &over); err != nil {
+	if err := n.tx.QueryRowContext(n.ctx, query, args...).Scan(&id, &over); err != nil {
 		return 0, translate(err)
 	}
 	if over {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/audit"
@@ -168,7 +169,7 @@ func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bo
 			return err
 		}
 		if d.Identities > 0 || d.KeyPackages > 0 && !shred {
-			return fmt.Errorf("wrapping key %x: %w: %d key packages and the stamps of %d identities depend on it", id, store.ErrInUse, d.KeyPackages, d.Identities)
+			return fmt.Errorf("wrapping key %x: %w: %s", id, store.ErrInUse, dependents(d))
 		}
 		if shredded, err = shredUnder(ctx, tx, id, at); err != nil {
 			return err
@@ -183,6 +184,18 @@ func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bo
 		return err
 	})
 	return shredded, err
+}
+
+// dependents says what depends on a wrapping key.
+func dependents(d store.Dependents) string {
+	var parts []string
+	if d.KeyPackages > 0 {
+		parts = append(parts, fmt.Sprintf("private keys of %d of the key packages", d.KeyPackages))
+	}
+	if d.Identities > 0 {
+		parts = append(parts, fmt.Sprintf("stamps of %d of the identities", d.Identities))
+	}
+	return strings.Join(parts, " and ") + " are under it"
 }
 
 // shredUnder erases the private keys that are under a wrapping key.

@@ -19,9 +19,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
+	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func TestScripts(t *testing.T) {
@@ -35,16 +37,17 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    exits,
-			"holddb":   holdDB,
-			"sql":      runSQL,
-			"flip":     flip,
-			"tinyfs":   tinyFS,
-			"truncate": truncate,
-			"mode":     mode,
-			"lines":    lines,
-			"glob":     glob,
-			"welcome":  welcomeFor(t),
+			"exits":      exits,
+			"holddb":     holdDB,
+			"sql":        runSQL,
+			"flip":       flip,
+			"tinyfs":     tinyFS,
+			"truncate":   truncate,
+			"mode":       mode,
+			"lines":      lines,
+			"glob":       glob,
+			"welcome":    welcomeFor(t),
+			"pathsecret": pathSecret,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "tinyfs" {
@@ -177,6 +180,22 @@ func welcomeFor(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		}
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]), welcometest.Message(g.Welcome(kps...)), 0o644))
 	}
+}
+
+// pathSecret OUT CONTEXT KEYPACKAGE TEXT writes TEXT as a path secret that a member of
+// a group sealed to the leaf of a key package: an HPKECiphertext (RFC 9420, Section 7.6)
+// under the GroupContext that the file CONTEXT has.
+func pathSecret(ts *testscript.TestScript, neg bool, args []string) {
+	m, err := keypackage.ParseMessage([]byte(ts.ReadFile(args[2])))
+	ts.Check(err)
+	suite, ok := ciphersuite.Lookup(m.KeyPackage.CipherSuite)
+	if !ok {
+		ts.Fatalf("unknown suite %v", m.KeyPackage.CipherSuite)
+	}
+	kemOutput, ciphertext, err := hpke.EncryptWithLabel(suite, m.KeyPackage.LeafNode.EncryptionKey, "UpdatePathNode", []byte(ts.ReadFile(args[1])), []byte(args[3]))
+	ts.Check(err)
+	out := wire.AppendVector(wire.AppendVector(nil, kemOutput), ciphertext)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out, 0o644))
 }
 
 // tinyFS DIR KIB mounts a file system of that many KiB at DIR until the script
