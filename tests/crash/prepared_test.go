@@ -86,7 +86,9 @@ func prepare(t *testing.T) *prepared {
 		t.Fatal(err)
 	}
 	p.spare = made.ID
-	p.CheckRest(t)
+	for _, err := range rest(p.Installation, p.welcomeFaults).Faults {
+		t.Fatal(err)
+	}
 	p.keepTokenObject(t)
 	return p
 }
@@ -145,9 +147,9 @@ func (p *prepared) keepTokenObject(t *testing.T) {
 // cuts it to nothing, and writes it when the stream is closed. Killed between the two,
 // it has lost the token. That is SoftHSM's (docs/THREAT-MODEL.md), and not what is
 // tested here.
-func (p *prepared) mendToken(t *testing.T, i *program.Installation) bool {
+func (p *prepared) mendToken(t *testing.T) bool {
 	t.Helper()
-	path := tokenObject(t, i)
+	path := tokenObject(t, p.Installation)
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -161,14 +163,10 @@ func (p *prepared) mendToken(t *testing.T, i *program.Installation) bool {
 	return true
 }
 
-// rest looks at an installation at rest: at what program.Rest looks at, at the files
-// that key packages were written to, and at the Welcomes that there are.
-func rest(i *program.Installation) program.Rest {
-	return i.Rest(
-		func(o *program.Opened) []error { return fileFaults(o, outFolder(i)) },
-		func(o *program.Opened) []error { return welcomeFaults(o, filepath.Join(i.Dir, "welcomes")) },
-		func(o *program.Opened) []error { return intentFaults(o) },
-	)
+// rest looks at an installation at rest: at what program.Rest looks at, and at the files
+// that key packages were written to.
+func rest(i *program.Installation, more ...func(*program.Opened) []error) program.Rest {
+	return i.Rest(append(more, func(o *program.Opened) []error { return fileFaults(o, outFolder(i)) }, intentFaults)...)
 }
 
 // fileFaults looks for files of key packages that were not handed out, and for key
@@ -210,10 +208,11 @@ func fileFaults(o *program.Opened, folder string) (faults []error) {
 	return faults
 }
 
-// welcomeFaults opens each Welcome that is in a folder, and gives its key package back.
+// welcomeFaults opens each Welcome that there is, and gives its key package back
+// where it was not reserved before.
 // Those whose key package is consumed or erased must not open.
-func welcomeFaults(o *program.Opened, folder string) (faults []error) {
-	ctx := context.Background()
+func (p *prepared) welcomeFaults(o *program.Opened) (faults []error) {
+	ctx, folder := context.Background(), filepath.Join(p.Dir, "welcomes")
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return []error{err}
@@ -244,6 +243,8 @@ func welcomeFaults(o *program.Opened, folder string) (faults []error) {
 		}
 		if err == nil {
 			opened.Clear()
+		}
+		if err == nil && record.State != store.Reserved {
 			if err := o.Inventory.Release(ctx, ref, inventory.WelcomeDigest(w), now); err != nil {
 				faults = append(faults, err)
 			}
