@@ -41,12 +41,45 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, cu
 		if key.Stamp, err = inv.Ring.Create(ctx, id, p, key.Label); err != nil {
 			return fmt.Errorf("generate wrapping key: %w", err)
 		}
-		if err := inv.Store.AddWrappingKey(ctx, key); err != nil {
+		stamped, err := inv.takeOver(ctx, &key)
+		if err != nil {
+			return err
+		}
+		if err := inv.Store.AddWrappingKey(ctx, key, stamped...); err != nil {
 			return fmt.Errorf("record wrapping key %v: %w", id, err)
 		}
 		return nil
 	})
 	return key, err
+}
+
+// takeOver stamps the intents of a time when there was nothing to stamp with, by the first
+// key that stamps. Once that is recorded, an intent without a stamp is believed no more.
+func (inv *Inventory) takeOver(ctx context.Context, first *store.WrappingKey) ([]store.Intent, error) {
+	if first.Purpose != store.Seal {
+		return nil, nil
+	}
+	if _, err := inv.currentKey(ctx, store.Seal); !errors.Is(err, ErrNoWrappingKey) {
+		return nil, err
+	}
+	intents, err := inv.Store.Intents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := inv.Ring.Open(ctx, first.ID, first.Purpose)
+	if err != nil {
+		return nil, fmt.Errorf("open wrapping key %x: %w", first.ID, err)
+	}
+	v, ok := c.(*vault.Vault)
+	if !ok {
+		return nil, fmt.Errorf("wrapping key %x: %w: it makes no stamps", first.ID, vault.ErrStamp)
+	}
+	for i := range intents {
+		if intents[i].Stamp, err = v.Stamp(ctx, inv.Rand, kindIntent, intentRecord(&intents[i])); err != nil {
+			return nil, err
+		}
+	}
+	return intents, nil
 }
 
 // Make calls f, which makes an object in the token and records it in the store, between

@@ -61,11 +61,12 @@ func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, e
 }
 
 // attribute reads one attribute, or nil where the object has none or does not
-// show it. One at a time: a refused one fails the whole call.
+// show it. One at a time: a refused one fails the whole call. CKR_ATTRIBUTE_VALUE_INVALID
+// is what SoftHSM says of any attribute of an object that it was killed in the making of.
 func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	a, err := s.api.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{attr(t, nil)})
 	err = callError("C_GetAttributeValue", err)
-	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE) {
+	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID) {
 		return nil, nil
 	}
 	if err != nil {
