@@ -36,6 +36,7 @@ type ledger struct {
 	out     string          // where generate writes
 	printed map[string]bool // refs that were printed, in all rounds
 	files   map[string]bool // refs of files that were found valid
+	token   []byte          // SoftHSM's token.object, whole
 }
 
 func newLedger(t *testing.T) *ledger {
@@ -44,6 +45,10 @@ func newLedger(t *testing.T) *ledger {
 	l.setBatch("10")
 	l.i.Run("identity", "create", "alice", "--suite", "1")
 	l.i.Run("identity", "create", "bob", "--suite", "2")
+	var err error
+	if l.token, err = os.ReadFile(tokenObject(t, l.i)); err != nil {
+		t.Fatal(err)
+	}
 	return l
 }
 
@@ -270,6 +275,7 @@ func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
 		}
 		before, printed := len(stored), len(l.printed)
 		refs, state := l.generate(name, wait, os.Kill, "--out", l.out)
+		mendToken(t, l.i, l.token)
 		if state.Exited() {
 			t.Fatalf("%v, want that it was killed", state)
 		}
@@ -357,6 +363,7 @@ func TestAKilledRunWithoutAFolder(t *testing.T) {
 	l := newLedger(t)
 	for range 6 {
 		l.generate("alice", func() { sleep(300 * time.Millisecond) }, os.Kill)
+		mendToken(t, l.i, l.token)
 		available := l.list("--state", "available")
 		for ref := range l.printed {
 			if !available[ref] {

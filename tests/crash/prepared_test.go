@@ -149,7 +149,12 @@ func (p *prepared) keepTokenObject(t *testing.T) {
 // tested here.
 func (p *prepared) mendToken(t *testing.T) bool {
 	t.Helper()
-	path := tokenObject(t, p.Installation)
+	return mendToken(t, p.Installation, p.tokenObject)
+}
+
+func mendToken(t *testing.T, i *program.Installation, whole []byte) bool {
+	t.Helper()
+	path := tokenObject(t, i)
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +162,7 @@ func (p *prepared) mendToken(t *testing.T) bool {
 	if info.Size() > 0 {
 		return false
 	}
-	if err := os.WriteFile(path, p.tokenObject, 0o600); err != nil {
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return true
