@@ -89,6 +89,13 @@ func VerifierKey(name string, key crypto.PublicKey) (string, error) {
 	return k.String(), nil
 }
 
+// CheckVerifierKey reports whether text is a verifier key that Open takes. The error
+// wraps ErrKey or ErrOrigin.
+func CheckVerifierKey(vkey string) error {
+	_, err := parseNoteKey(vkey)
+	return err
+}
+
 // Open returns the checkpoint of a note, provided that the key of vkey signed it
 // and that its origin is the name in vkey. Signatures of other keys, as those of
 // witnesses, are passed over; there may be up to 100 in all. The error is

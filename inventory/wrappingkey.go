@@ -22,7 +22,7 @@ const WrappingKeyLabel = "hsm-kp wrapping key"
 
 // CreateWrappingKey makes a wrapping key in the token. The first one of its purpose is
 // the current one, and so is any where current is set. A crash in between leaves an
-// intent, which Repair settles.
+// intent, which Repair settles; of the first one that seals it leaves none.
 func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, current bool, now time.Time) (store.WrappingKey, error) {
 	if _, err := inv.Store.CurrentWrappingKey(ctx, p); errors.Is(err, store.ErrNotFound) {
 		current = true
@@ -87,8 +87,13 @@ func (inv *Inventory) takeOver(ctx context.Context, first *store.WrappingKey) ([
 // context of f does not end: the object and its record come together.
 func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.Context) error) error {
 	err := inv.stampIntent(ctx, &i)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = inv.Store.Intend(ctx, i)
+	case errors.Is(err, ErrNoWrappingKey) && i.Object == store.ObjectSealingKey:
+		// The first of all. Nobody would believe an intent without a stamp: what a crash
+		// leaves is a key that nothing is under.
+		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("record the intent to make a %s: %w", i.Object, err)
@@ -115,13 +120,10 @@ func (inv *Inventory) settle(ctx context.Context, i store.Intent, now time.Time)
 // kindIntent is the kind of an intent's stamp.
 const kindIntent = "intent"
 
-// stampIntent authenticates an intent: what it names is destroyed one day. Before there
-// is a key to stamp with, it has no stamp.
+// stampIntent authenticates an intent: what it names is destroyed one day. The error
+// wraps ErrNoWrappingKey where there is no key to stamp with.
 func (inv *Inventory) stampIntent(ctx context.Context, i *store.Intent) error {
 	key, err := inv.currentKey(ctx, store.Seal)
-	if errors.Is(err, ErrNoWrappingKey) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -133,15 +135,9 @@ func (inv *Inventory) stampIntent(ctx context.Context, i *store.Intent) error {
 	return err
 }
 
-// checkIntent reports whether stampIntent stamped an intent. One without a stamp is
-// believed where there is nothing to stamp with.
+// checkIntent reports whether stampIntent stamped an intent. The error wraps
+// vault.ErrStamp where it did not.
 func (inv *Inventory) checkIntent(ctx context.Context, i *store.Intent) error {
-	if len(i.Stamp) == 0 {
-		if _, err := inv.currentKey(ctx, store.Seal); errors.Is(err, ErrNoWrappingKey) {
-			return nil
-		}
-		return vault.ErrStamp
-	}
 	id, err := vault.StampKey(i.Stamp)
 	if err != nil {
 		return err

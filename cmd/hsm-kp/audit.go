@@ -93,12 +93,12 @@ Examples:
 				}
 				entries = e.store.EntriesOf(c.Context, ref)
 			}
-			return e.showEntries(entries, c.Uint64("limit"), c.Bool("json"))
+			return e.showEntries(entries, c.Uint64("from"), c.Uint64("limit"), c.Bool("json"))
 		},
 	}
 }
 
-func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], limit uint64, asJSON bool) error {
+func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], from, limit uint64, asJSON bool) error {
 	n := uint64(0)
 	for stored, err := range entries {
 		if err != nil {
@@ -109,7 +109,10 @@ func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], limit uint64, 
 		}
 		entry, err := audit.ParseEntry(stored.Bytes)
 		if err != nil {
-			return fmt.Errorf("read the audit trail: %w", err)
+			return fmt.Errorf("read the audit trail: %w: %w", audit.ErrTampered, err)
+		}
+		if entry.Sequence < from {
+			continue // of a key package: all of it was asked for
 		}
 		if err := e.showEntry(&entry, stored.Hash, n == 0, asJSON); err != nil {
 			return err
@@ -197,8 +200,12 @@ func (e *env) verifyTrail(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	e.ui.printf("%s in order, as %s; %s since the last\n", pluralOf(result.Entries, "entry", "entries"),
-		pluralOf(uint64(result.Checkpoints), "checkpoint says", "checkpoints say"), pluralOf(result.Unattested, "entry", "entries"))
+	attested := "and no checkpoint yet"
+	if result.Checkpoints > 0 {
+		attested = fmt.Sprintf("as %s; %s since the last",
+			pluralOf(uint64(result.Checkpoints), "checkpoint says", "checkpoints say"), pluralOf(result.Unattested, "entry", "entries"))
+	}
+	e.ui.printf("%s in order, %s\n", pluralOf(result.Entries, "entry", "entries"), attested)
 	e.ui.printf("root  %v\n", result.Root)
 	if result.Backwards > 0 {
 		e.ui.warnf("the clock was set back %s", plural(result.Backwards, "time"))
@@ -213,6 +220,11 @@ var errForeignCheckpoint = errors.New("no key that is believed signed it")
 // line names, once their signatures are verified.
 func (e *env) openCheckpoints(c *cli.Context) ([]audit.Checkpoint, error) {
 	keys := c.StringSlice("key")
+	for _, key := range keys {
+		if err := audit.CheckVerifierKey(key); err != nil {
+			return nil, usagef("audit verify: --key %q: %v", key, err)
+		}
+	}
 	if len(keys) == 0 {
 		known, err := e.store.AuditKeys(c.Context)
 		if err != nil {

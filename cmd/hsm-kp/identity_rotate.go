@@ -49,6 +49,9 @@ Examples:
 			if c.IsSet("out") && c.String("out") == "" {
 				return usagef("identity rotate: --out names no folder")
 			}
+			if c.IsSet("chain") && c.String("chain") == "" {
+				return usagef("identity rotate: --chain names no file")
+			}
 			e, err := openEnv(c, u)
 			if err != nil {
 				return err
@@ -216,7 +219,8 @@ func (e *env) nextCertified(c *cli.Context, current, next *store.Identity) (*sto
 		return nil, err
 	}
 	if next != nil {
-		return nil, fmt.Errorf("rotate identity %q: %w: the chain certifies the key that it has, and the next one waits for its own", current.Name, store.ErrState)
+		err := fmt.Errorf("rotate identity %q: %w: the chain certifies the key that it has, and the next one waits for its own", current.Name, store.ErrState)
+		return nil, advise(err, store.ErrState, "`hsm-kp identity csr --next` makes the request for it; `hsm-kp identity import-cert` takes a chain for the key that it has")
 	}
 	return e.proposeChain(c.Context, current, chain)
 }

@@ -46,12 +46,12 @@ Examples:
 
 // refuseUnwrap puts into the trail what was asked for and is not allowed.
 func (e *env) refuseUnwrap(c *cli.Context) error {
-	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	record, err := e.records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return errUnwrapRefused // of nothing that there is
 	}
 	return errors.Join(errUnwrapRefused, e.store.Record(c.Context, audit.Entry{
-		Time: time.Now(), Act: audit.Refused, Ref: ref, Detail: "unwrap: not allowed by the config",
+		Time: time.Now(), Act: audit.Refused, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID, Detail: "unwrap: not allowed by the config",
 	}))
 }
 

@@ -243,8 +243,13 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 			return fmt.Errorf("signature key of identity %q, version %d: %w: another version or identity signs with it", name, number, store.ErrInUse)
 		}
 		var open uint64
-		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages WHERE identity = (SELECT id FROM identities WHERE name = ?)
-			AND version = ? AND state NOT IN (?, ?)`, name, number, string(store.Consumed), string(store.Erased)).Scan(&open)
+		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM key_packages k JOIN (
+				SELECT id AS identity, version, key_id, token_serial FROM identities
+				UNION ALL SELECT identity, version, key_id, token_serial FROM identity_versions
+			) v ON v.identity = k.identity AND v.version = k.version
+			WHERE v.key_id = @key AND v.token_serial = @serial AND k.state NOT IN (@consumed, @erased)`,
+			sql.Named("key", id.KeyID), sql.Named("serial", id.TokenSerial),
+			sql.Named("consumed", string(store.Consumed)), sql.Named("erased", string(store.Erased))).Scan(&open)
 		if err != nil {
 			return err
 		}
