@@ -76,7 +76,7 @@ func benchmarkOpen(b *testing.B, custody string, s *ciphersuite.Suite) {
 	config.Store = &withoutStore{Store: f.store, record: record, keys: keys}
 	inv, stored := inventory.New(config), f.inventory()
 	g := welcometest.NewGroup(b, s)
-	signed := inventory.WelcomeRequest{Welcome: g.Welcome(kp), Now: now, Until: now.Add(time.Hour)}
+	signed := inventory.WelcomeRequest{Welcome: g.Welcome(kp), Now: now, Until: now.Add(time.Hour), KeepLeaf: true}
 	g.Info.Extensions = nil // the signer's leaf is not at hand
 	ask := signed
 	ask.Welcome = g.Welcome(kp)

@@ -1,7 +1,6 @@
 package inventory_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -9,33 +8,62 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// A process that was killed while it made the first wrapping key has left an intent
-// without a stamp: there was nothing to stamp it with. Once there is a key, what it names
-// must be destroyed all the same; but not what somebody adds without a stamp from then on.
-func TestRepairOfWhatWasBegunBeforeTheFirstKey(t *testing.T) {
+// A process that was killed while it made the first wrapping key has left it in the token,
+// and an intent without a stamp: there was nothing to stamp it with. The next one takes the
+// key up.
+func TestTheFirstWrappingKeyIsTakenUpAfterACrash(t *testing.T) {
 	f := newBareFixture(t)
-	begun := store.Intent{KeyID: []byte("begun"), Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
-	if err := f.store.Intend(t.Context(), begun); err != nil {
+	begun := begin(t, f)
+	if _, err := f.config.Ring.Create(t.Context(), begun, store.Seal, "begun"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.config.Ring.Create(t.Context(), begun.KeyID, store.Seal, "begun"); err != nil {
-		t.Fatal(err)
+	if n, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); n != 0 || err != nil {
+		t.Errorf("Repair() before = %d, %v, want it left alone", n, err)
 	}
 	first := f.addWrappingKey(t)
-	if n, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); n != 1 || err != nil {
-		t.Errorf("Repair() = %d, %v, want 1, nil", n, err)
+	if string(first) != string(begun) {
+		t.Errorf("the first wrapping key is %v, want %v, which was begun", first, begun)
 	}
 	objects, err := f.token.Objects(t.Context())
-	if err != nil || len(objects) != 1 || string(objects[0].ID) != string(first) {
-		t.Errorf("Objects() = %v, %v, want the first key alone", objects, err)
+	if err != nil || len(objects) != 1 {
+		t.Errorf("Objects() = %v, %v, want one key", objects, err)
 	}
+	if intents, err := f.store.Intents(t.Context()); err != nil || len(intents) != 0 {
+		t.Errorf("Intents() = %v, %v, want none", intents, err)
+	}
+	makeMany(t, f, "alice", 2)
+}
 
-	forged := begun
-	forged.KeyID = first
-	if err := f.store.Intend(t.Context(), forged); err != nil {
+func begin(t *testing.T, f *fixture) vault.KeyID {
+	t.Helper()
+	id, err := vault.NewKeyID(f.config.Rand)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); n != 0 || !errors.Is(err, vault.ErrStamp) {
-		t.Errorf("Repair() = %d, %v, want 0, %v", n, err, vault.ErrStamp)
+	i := store.Intent{KeyID: id, Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
+	if err := f.store.Intend(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// One that was killed before the token made anything leaves nothing in the way; nor does
+// one that somebody plants, and what it names is not destroyed.
+func TestAnIntentToMakeTheFirstKeyIsDroppedOnceThereIsOne(t *testing.T) {
+	f := newBareFixture(t)
+	begin(t, f)
+	first := f.addWrappingKey(t)
+	planted := store.Intent{KeyID: first, Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
+	if err := f.store.Intend(t.Context(), planted); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); err != nil {
+		t.Errorf("Repair() err = %v, want nil", err)
+	}
+	if intents, err := f.store.Intents(t.Context()); err != nil || len(intents) != 0 {
+		t.Errorf("Intents() = %v, %v, want none", intents, err)
+	}
+	if _, err := f.config.Ring.Open(t.Context(), first, store.Seal); err != nil {
+		t.Errorf("the first key is gone: %v", err)
 	}
 }

@@ -22,64 +22,71 @@ const WrappingKeyLabel = "hsm-kp wrapping key"
 
 // CreateWrappingKey makes a wrapping key in the token. The first one of its purpose is
 // the current one, and so is any where current is set. A crash in between leaves an
-// intent, which Repair settles; of the first one that seals it leaves none.
+// intent, which Repair settles; that of the first one that seals, the next call takes up.
 func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, current bool, now time.Time) (store.WrappingKey, error) {
-	if _, err := inv.Store.CurrentWrappingKey(ctx, p); errors.Is(err, store.ErrNotFound) {
-		current = true
-	} else if err != nil {
-		return store.WrappingKey{}, err
-	}
-	id, err := vault.NewKeyID(inv.Rand)
-	if err != nil {
+	_, err := inv.Store.CurrentWrappingKey(ctx, p)
+	first := errors.Is(err, store.ErrNotFound)
+	if err != nil && !first {
 		return store.WrappingKey{}, err
 	}
 	key := store.WrappingKey{
-		ID: id, Purpose: p, Label: WrappingKeyLabel, TokenSerial: inv.Ring.Serial(), Current: current,
+		Purpose: p, Label: WrappingKeyLabel, TokenSerial: inv.Ring.Serial(), Current: current || first,
 		CreatedAt: now.UTC().Truncate(time.Second),
 	}
-	err = inv.Make(ctx, store.Intent{KeyID: id, Object: objects[p], TokenSerial: key.TokenSerial, CreatedAt: now}, func(ctx context.Context) (err error) {
-		if key.Stamp, err = inv.Ring.Create(ctx, id, p, key.Label); err != nil {
+	if p == store.Seal && first {
+		done, err := inv.takeUp(ctx, &key)
+		if err != nil || done {
+			return key, err
+		}
+	}
+	if key.ID, err = vault.NewKeyID(inv.Rand); err != nil {
+		return store.WrappingKey{}, err
+	}
+	err = inv.Make(ctx, store.Intent{KeyID: key.ID, Object: objects[p], TokenSerial: key.TokenSerial, CreatedAt: now}, func(ctx context.Context) (err error) {
+		if key.Stamp, err = inv.Ring.Create(ctx, key.ID, p, key.Label); err != nil {
 			return fmt.Errorf("generate wrapping key: %w", err)
 		}
-		stamped, err := inv.takeOver(ctx, &key)
-		if err != nil {
-			return err
-		}
-		if err := inv.Store.AddWrappingKey(ctx, key, stamped...); err != nil {
-			return fmt.Errorf("record wrapping key %v: %w", id, err)
-		}
-		return nil
+		return inv.addWrappingKey(ctx, key)
 	})
 	return key, err
 }
 
-// takeOver stamps the intents of a time when there was nothing to stamp with, by the first
-// key that stamps. Once that is recorded, an intent without a stamp is believed no more.
-func (inv *Inventory) takeOver(ctx context.Context, first *store.WrappingKey) ([]store.Intent, error) {
-	if first.Purpose != store.Seal {
-		return nil, nil
+func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey) error {
+	if err := inv.Store.AddWrappingKey(ctx, key); err != nil {
+		return fmt.Errorf("record wrapping key %x: %w", key.ID, err)
 	}
-	if _, err := inv.currentKey(ctx, store.Seal); !errors.Is(err, ErrNoWrappingKey) {
-		return nil, err
-	}
+	return nil
+}
+
+// takeUp records the first wrapping key that seals where a crash has left it in the token
+// without a record. The intent to make it has no stamp, because there was nothing to stamp
+// it with, and so nothing is destroyed that it names: whoever can write to the store might
+// have planted it. What may be planted is a wrapping key of the token, which serves as well
+// as another.
+func (inv *Inventory) takeUp(ctx context.Context, key *store.WrappingKey) (bool, error) {
 	intents, err := inv.Store.Intents(ctx)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	c, err := inv.Ring.Open(ctx, first.ID, first.Purpose)
-	if err != nil {
-		return nil, fmt.Errorf("open wrapping key %x: %w", first.ID, err)
-	}
-	v, ok := c.(*vault.Vault)
-	if !ok {
-		return nil, fmt.Errorf("wrapping key %x: %w: it makes no stamps", first.ID, vault.ErrStamp)
-	}
-	for i := range intents {
-		if intents[i].Stamp, err = v.Stamp(ctx, inv.Rand, kindIntent, intentRecord(&intents[i])); err != nil {
-			return nil, err
+	for _, i := range intents {
+		if !unstampedFirst(&i, key.TokenSerial) {
+			continue
 		}
+		c, err := inv.Ring.Open(ctx, i.KeyID, store.Seal)
+		if err != nil {
+			continue // it was not made, or is none that serves
+		}
+		v, ok := c.(*vault.Vault)
+		if !ok {
+			continue
+		}
+		key.ID = i.KeyID
+		if key.Stamp, err = v.Prove(ctx, inv.Rand); err != nil {
+			return false, fmt.Errorf("take up wrapping key %x: %w", key.ID, err)
+		}
+		return true, inv.addWrappingKey(ctx, *key)
 	}
-	return intents, nil
+	return false, nil
 }
 
 // Make calls f, which makes an object in the token and records it in the store, between
@@ -87,13 +94,11 @@ func (inv *Inventory) takeOver(ctx context.Context, first *store.WrappingKey) ([
 // context of f does not end: the object and its record come together.
 func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.Context) error) error {
 	err := inv.stampIntent(ctx, &i)
-	switch {
-	case err == nil:
+	if errors.Is(err, ErrNoWrappingKey) && i.Object == store.ObjectSealingKey {
+		err = nil // the first of all: see takeUp
+	}
+	if err == nil {
 		err = inv.Store.Intend(ctx, i)
-	case errors.Is(err, ErrNoWrappingKey) && i.Object == store.ObjectSealingKey:
-		// The first of all. Nobody would believe an intent without a stamp: what a crash
-		// leaves is a key that nothing is under.
-		err = nil
 	}
 	if err != nil {
 		return fmt.Errorf("record the intent to make a %s: %w", i.Object, err)
@@ -165,6 +170,11 @@ func intentRecord(i *store.Intent) []byte {
 	return append(b, 0)
 }
 
+// unstampedFirst reports whether an intent is that of a first wrapping key that seals.
+func unstampedFirst(i *store.Intent, serial string) bool {
+	return len(i.Stamp) == 0 && i.Object == store.ObjectSealingKey && !i.Destroy && i.TokenSerial == serial
+}
+
 // Repair settles the intents that are older than age: what a crash left in the token is
 // destroyed, and what was to be destroyed is. It returns how many there were. Those of
 // another token are left, and so are those that hsm-kp did not record itself: the error
@@ -180,6 +190,12 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 		if i.TokenSerial != inv.Ring.Serial() || i.CreatedAt.After(now.Add(-age)) {
 			continue
 		}
+		if unstampedFirst(&i, i.TokenSerial) {
+			if err := inv.drop(ctx, i, now); err != nil {
+				return repaired, err
+			}
+			continue
+		}
 		if err := inv.checkIntent(ctx, &i); err != nil {
 			faults = append(faults, fmt.Errorf("repair: %s %x: %w", i.Object, i.KeyID, err))
 			continue
@@ -190,6 +206,22 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 		repaired++
 	}
 	return repaired, errors.Join(faults...)
+}
+
+// drop ends an intent to make the first wrapping key, once there is another: what it names
+// is not destroyed, because nothing says who recorded it. Before, it is left for takeUp.
+func (inv *Inventory) drop(ctx context.Context, i store.Intent, now time.Time) error {
+	_, err := inv.currentKey(ctx, store.Seal)
+	if errors.Is(err, ErrNoWrappingKey) {
+		return nil
+	}
+	if err == nil {
+		err = inv.Store.Settle(ctx, i.KeyID, now)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("repair: %w", err)
+	}
+	return nil
 }
 
 // RotateWrappingKey makes a wrapping key the current one of its purpose: the one with

@@ -73,10 +73,9 @@ const (
 // WrappingKeys remembers the keys that private keys are under.
 type WrappingKeys interface {
 	// AddWrappingKey adds a wrapping key, and settles the intent to make it. Where Current
-	// is set it becomes the current one of its purpose. Uses are ignored. The intents get
-	// their stamps, in the same transaction; one that is not there any more is left out.
-	// The error is ErrExists where the id is taken.
-	AddWrappingKey(ctx context.Context, key WrappingKey, stamped ...Intent) error
+	// is set it becomes the current one of its purpose. Uses are ignored. The error is
+	// ErrExists where the id is taken.
+	AddWrappingKey(ctx context.Context, key WrappingKey) error
 	// WrappingKeys returns all, the oldest first, those too that are destroyed.
 	WrappingKeys(ctx context.Context) ([]WrappingKey, error)
 	// CurrentWrappingKey returns the current one of a purpose, or ErrNotFound.

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // unfinishedAfter is how old an intent must be for another process to believe that its
@@ -142,6 +144,10 @@ func (e *env) destroyUnused(ctx context.Context, now time.Time) (uint64, error) 
 // tidy sweeps at the start of a command that takes long.
 func (e *env) tidy(ctx context.Context) error {
 	swept, err := e.sweep(ctx, unfinishedAfter, false)
+	if errors.Is(err, vault.ErrStamp) { // somebody planted it: no reason to stop work
+		e.ui.warnf("%v", err)
+		err = nil
+	}
 	if err == nil && swept.Repaired > 0 {
 		e.ui.notef("repaired %s of an earlier run", pluralOf(swept.Repaired, "unfinished act", "unfinished acts"))
 	}

@@ -25,7 +25,7 @@ func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 }
 
 // AddWrappingKey implements store.Store.
-func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey, stamped ...store.Intent) error {
+func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, purpose, label, token_serial, stamp, current, created_at) VALUES (?, ?, ?, ?, ?, 0, ?)",
 			blob(k.ID), string(k.Purpose), k.Label, k.TokenSerial, blob(k.Stamp), seconds(k.CreatedAt))
@@ -34,11 +34,6 @@ func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey, stamped
 		}
 		if err := tx.made(ctx, k.ID); err != nil {
 			return err
-		}
-		for _, i := range stamped {
-			if _, err := tx.ExecContext(ctx, "UPDATE intents SET stamp = ? WHERE key_id = ?", blob(i.Stamp), blob(i.KeyID)); err != nil {
-				return err
-			}
 		}
 		if err := tx.record(ctx, 0, audit.Entry{Time: k.CreatedAt, Act: audit.Created, KeyID: k.ID, Detail: "wrapping key, to " + string(k.Purpose)}); err != nil {
 			return err
