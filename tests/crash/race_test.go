@@ -116,7 +116,7 @@ func raceInside(t *testing.T, o *program.Opened, kp *keypackage.KeyPackage, welc
 // Four processes have a Welcome each for one key package, or all the same and want to
 // consume it: one ends well.
 func TestFourProcessesAndOneKeyPackage(t *testing.T) {
-	const rounds, racers = 6, 4
+	const rounds, racers = 4, 4
 	p := prepare(t)
 	for name, custody := range identities {
 		for _, same := range []bool{false, true} {
