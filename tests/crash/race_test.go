@@ -111,6 +111,10 @@ func raceInside(t *testing.T, o *program.Opened, kp *keypackage.KeyPackage, welc
 			t.Errorf("number %d: %v, want %v", i, err, store.ErrConsumed)
 		}
 	}
+	faults, halves := o.ObjectFaults()
+	if len(faults) > 0 || halves > 0 {
+		t.Errorf("the token has %d session objects, and %v", halves, faults)
+	}
 }
 
 // Four processes have a Welcome each for one key package, or all the same and want to
