@@ -42,7 +42,7 @@ type ledger struct {
 func newLedger(t *testing.T) *ledger {
 	t.Helper()
 	l := &ledger{t: t, i: program.Install(t), out: filepath.Join(t.TempDir(), "out"), printed: make(map[string]bool), files: make(map[string]bool)}
-	l.setBatch("10")
+	l.i.Edit("batch: 500", "batch: 10") // a round has many commits to be killed in
 	l.i.Run("identity", "create", "alice", "--suite", "1")
 	l.i.Run("identity", "create", "bob", "--suite", "2")
 	var err error
@@ -50,24 +50,6 @@ func newLedger(t *testing.T) *ledger {
 		t.Fatal(err)
 	}
 	return l
-}
-
-// setBatch makes batches smaller than the config does, so that a round has
-// many commits to be killed in.
-func (l *ledger) setBatch(n string) {
-	l.t.Helper()
-	path := filepath.Join(l.i.Dir, "hsm-kp.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	changed := bytes.Replace(text, []byte("batch: 500"), []byte("batch: "+n), 1)
-	if bytes.Equal(changed, text) {
-		l.t.Fatal("the config has no batch: 500")
-	}
-	if err := os.WriteFile(path, changed, 0o644); err != nil {
-		l.t.Fatal(err)
-	}
 }
 
 // generate starts a run that would take minutes, waits, sends it a signal, and

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,9 @@ type killer struct{ library string }
 
 func buildKiller(t *testing.T) killer {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("testdata/killer.c is for Linux")
+	}
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		if os.Getenv("CI") == "true" {

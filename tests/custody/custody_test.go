@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/tests/program"
@@ -26,10 +27,18 @@ func needlesOf(t *testing.T, what, hexKey string) []needle {
 	if err != nil || len(raw) < 32 {
 		t.Fatalf("%s is %q, not a private key", what, hexKey)
 	}
-	std := base64.RawStdEncoding.EncodeToString(raw)
-	// The middle of the base64 text stands for all alignments of its end.
-	return []needle{{what + " raw", raw[:16]}, {what + " raw, second half", raw[16:32]},
-		{what + " in hexadecimal", []byte(hexKey[:32])}, {what + " in base64", []byte(std[:20])}}
+	all := []needle{
+		{what + " raw", raw[:16]}, {what + " raw, second half", raw[16:32]},
+		{what + " in hexadecimal", []byte(hexKey[:32])}, {what + " in capital hexadecimal", []byte(strings.ToUpper(hexKey[:32]))},
+	}
+	// A key in the middle of something is cut into groups of three bytes in one of
+	// three ways.
+	for shift := range 3 {
+		part := raw[shift : shift+15]
+		all = append(all, needle{what + " in base64", []byte(base64.StdEncoding.EncodeToString(part))},
+			needle{what + " in base64 for URLs", []byte(base64.URLEncoding.EncodeToString(part))})
+	}
+	return all
 }
 
 func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
@@ -45,8 +54,8 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 			needles = append(needles, needlesOf(t, "encryption key of "+ref, u.EncryptionKey)...)
 		}
 	}
-	if len(needles) != 7*10*2*4 {
-		t.Fatalf("%d needles, want 560", len(needles))
+	if len(needles) != 7*10*2*10 {
+		t.Fatalf("%d needles, want 1400", len(needles))
 	}
 
 	pin, err := os.ReadFile(filepath.Join(i.Dir, "pin"))
@@ -55,13 +64,20 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 	}
 	pin = bytes.TrimSpace(pin)
 
-	log := i.Log.Bytes()
-	search(t, "the log", log, needles)
-	if bytes.Contains(log, pin) {
+	search(t, "the log", i.Log.Bytes(), needles)
+	if bytes.Contains(i.Log.Bytes(), pin) {
 		t.Error("the log has the PIN")
 	}
-	files := 0
-	for _, dir := range []string{i.Dir, out} {
+	if files := searchFolders(t, needles, pin, i.Dir, out); files < 75 {
+		t.Errorf("searched %d files, want the store, the token and 70 key packages", files)
+	}
+	i.CheckRest(t)
+}
+
+// searchFolders searches all files in folders, and returns how many there are.
+func searchFolders(t *testing.T, needles []needle, pin []byte, folders ...string) (files int) {
+	t.Helper()
+	for _, dir := range folders {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
@@ -81,9 +97,7 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if files < 75 {
-		t.Errorf("searched %d files, want the store, the token and 70 key packages", files)
-	}
+	return files
 }
 
 func search(t *testing.T, where string, data []byte, needles []needle) {
@@ -105,7 +119,12 @@ func TestTheSearchFindsAKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hay := range [][]byte{raw, []byte(u.InitKey), []byte(base64.StdEncoding.EncodeToString(raw))} {
+	hays := [][]byte{raw, []byte(u.InitKey), []byte(strings.ToUpper(u.InitKey))}
+	for shift := range 3 {
+		longer := append(make([]byte, shift), raw...)
+		hays = append(hays, []byte(base64.StdEncoding.EncodeToString(longer)), []byte(base64.URLEncoding.EncodeToString(longer)))
+	}
+	for _, hay := range hays {
 		found := false
 		for _, n := range needlesOf(t, "init key", u.InitKey) {
 			found = found || bytes.Contains(append([]byte("..."), hay...), n.bytes)

@@ -1,0 +1,214 @@
+package crash
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// atOnce calls f n times at once, each with its number, and returns the errors.
+func atOnce(n int, f func(int) error) []error {
+	errs := make([]error, n)
+	begin := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-begin
+			errs[i] = f(i)
+		})
+	}
+	close(begin)
+	wg.Wait()
+	return errs
+}
+
+// wantOne checks that one of many won, and that the others were told why they did not.
+func wantOne(t *testing.T, errs []error, told func(error) bool) (winner int) {
+	t.Helper()
+	winner, winners := -1, 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			winner = i
+			winners++
+		case !told(err):
+			t.Errorf("number %d: %v", i, err)
+		}
+	}
+	if winners != 1 {
+		t.Fatalf("%d of %d won, want one", winners, len(errs))
+	}
+	return winner
+}
+
+// keyPackageOf generates a key package and returns it.
+func (p *prepared) keyPackageOf(t *testing.T, name string) *keypackage.KeyPackage {
+	t.Helper()
+	kp, err := keypackage.Parse(p.Public(p.Generate(name, "1")[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kp
+}
+
+// Sixty-four goroutines have a Welcome each for one key package: one opens it. Once it is
+// confirmed, nobody does, the winner neither.
+func TestSixtyFourGoroutinesAndOneKeyPackage(t *testing.T) {
+	const rounds, racers = 4, 64
+	p := prepare(t)
+	for name, custody := range identities {
+		t.Run(custody, func(t *testing.T) {
+			for range rounds {
+				kp := p.keyPackageOf(t, name)
+				welcomes := make([]*keypackage.Welcome, racers)
+				for i := range welcomes {
+					welcomes[i] = p.group.Welcome(kp)
+				}
+				if err := p.Open(func(o *program.Opened) { raceInside(t, o, kp, welcomes) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	p.CheckRest(t)
+}
+
+func raceInside(t *testing.T, o *program.Opened, kp *keypackage.KeyPackage, welcomes []*keypackage.Welcome) {
+	t.Helper()
+	now := time.Now()
+	open := func(i int) error {
+		opened, err := o.Inventory.OpenWelcome(context.Background(), inventory.WelcomeRequest{Welcome: welcomes[i], Now: now, Until: now.Add(time.Hour)})
+		if err == nil && string(opened.GroupInfo.GroupContext.GroupID) != "group" {
+			err = fmt.Errorf("the group is %q", opened.GroupInfo.GroupContext.GroupID)
+		}
+		opened.Clear()
+		return err
+	}
+	winner := wantOne(t, atOnce(len(welcomes), open), func(err error) bool { return errors.Is(err, store.ErrReserved) })
+	ref, err := kp.Ref()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Many confirm at once, too.
+	wantOne(t, atOnce(8, func(int) error {
+		return o.Inventory.Confirm(context.Background(), ref, inventory.WelcomeDigest(welcomes[winner]), now)
+	}), func(err error) bool { return errors.Is(err, store.ErrState) })
+	for i, err := range atOnce(len(welcomes), open) {
+		if !errors.Is(err, store.ErrConsumed) {
+			t.Errorf("number %d: %v, want %v", i, err, store.ErrConsumed)
+		}
+	}
+	faults, halves := o.ObjectFaults()
+	if len(faults) > 0 || halves > 0 {
+		t.Errorf("the token has %d session objects, and %v", halves, faults)
+	}
+}
+
+// Four processes have a Welcome each for one key package, or all the same and want to
+// consume it: one ends well.
+func TestFourProcessesAndOneKeyPackage(t *testing.T) {
+	const rounds, racers = 4, 4
+	p := prepare(t)
+	for name, custody := range identities {
+		for _, same := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the same Welcome %v", custody, same), func(t *testing.T) {
+				for range rounds {
+					p.raceOutside(t, p.keyPackageOf(t, name), racers, same)
+				}
+			})
+		}
+	}
+	p.CheckRest(t)
+}
+
+func (p *prepared) raceOutside(t *testing.T, kp *keypackage.KeyPackage, racers int, same bool) {
+	t.Helper()
+	dir := t.TempDir()
+	told := []string{"it is reserved for another Welcome"}
+	args := []string{"welcome", "open", "--json"}
+	if same {
+		told = []string{"it was consumed by a Welcome", "not in the state for that"}
+		args = append(args, "--consume")
+	}
+	file := func(i int) string {
+		if same {
+			i = 0
+		}
+		return filepath.Join(dir, fmt.Sprint(i))
+	}
+	for i := range racers {
+		if err := os.WriteFile(file(i), p.group.Welcome(kp).Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(i int) error { return p.afterLogin(append(args, file(i))...) }
+	// Nobody can reserve before all have logged in and opened their Welcome.
+	hold := p.holdStore(t)
+	time.AfterFunc(time.Duration(racers)*stagger+500*time.Millisecond, hold)
+	winner := wantOne(t, atOnce(racers, func(i int) error {
+		time.Sleep(time.Duration(i) * stagger)
+		return run(i)
+	}), func(err error) bool {
+		for _, text := range told {
+			if strings.Contains(err.Error(), text) {
+				return true
+			}
+		}
+		return false
+	})
+	for i := range racers {
+		err := run(i)
+		if wins := !same && i == winner; wins != (err == nil) {
+			t.Errorf("number %d once more: %v; number %d had won", i, err, winner)
+		}
+	}
+}
+
+// stagger is the time between two logins.
+const stagger = 100 * time.Millisecond
+
+// afterLogin runs a command, and runs it again where SoftHSM would not let it in: for a
+// moment of each login, token.object is empty for other processes. SoftHSM 2.6.1 cuts it
+// to nothing and lets go of its lock before what it wrote is flushed. A process that
+// comes then finds no token, or is told CKR_GENERAL_ERROR.
+func (p *prepared) afterLogin(args ...string) error {
+	for try := 1; ; try++ {
+		out, err := p.Command(args...).CombinedOutput()
+		switch exit, failed := errors.AsType[*exec.ExitError](err); {
+		case err == nil:
+			return nil
+		case try < 10 && failed && exit.ExitCode() == 3: // the token
+			time.Sleep(stagger / 2)
+		default:
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+}
+
+// holdStore takes the store's lock for writing, until the function that it returns is
+// called.
+func (p *prepared) holdStore(t *testing.T) (letGo func()) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Dir, "hsm-kp.db")+"?mode=rw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1) // the transaction lives in one connection
+	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() { db.Close() }
+}

@@ -1,0 +1,218 @@
+package crash
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
+)
+
+// act makes a command, of what there is to be done now; nil where there is nothing.
+type act struct {
+	name string
+	args func() []string
+}
+
+// refusals are what a command may say that is not killed: the one before it, which was,
+// had done the work, or something is in the way.
+var refusals = []string{"destroyed", "depend", "is the current one", "consumed", "erased", "not in the state", "it exists already", "no more of its key packages", "still be used"}
+
+// acts are what the installation does all its life.
+func (p *prepared) acts(t *testing.T) []act {
+	identity := func() string { return []string{"alice", "bob"}[rand.N(2)] }
+	created := 0
+	return []act{
+		{"generate", func() []string {
+			return []string{"generate", "-i", identity(), "-n", "7", "--out", outFolder(p.Installation)}
+		}},
+		{"open", func() []string { return p.openOne(t) }},
+		{"open --consume", func() []string {
+			if open := p.openOne(t); open != nil {
+				return append(open, "--consume")
+			}
+			return nil
+		}},
+		{"confirm", func() []string { return p.withOne(t, "reserved", "welcome", "confirm") }},
+		{"release", func() []string { return p.withOne(t, "reserved", "welcome", "release") }},
+		{"claim", func() []string { return []string{"claim", "-i", identity()} }},
+		{"export", func() []string { return p.withOne(t, "available", "export", "--out", outFolder(p.Installation)) }},
+		{"rotate", func() []string {
+			return []string{"wrap-key", "rotate", "--purpose", []string{"seal", "wrap"}[rand.N(2)]}
+		}},
+		{"rewrap", func() []string { return []string{"wrap-key", "rewrap"} }},
+		{"destroy", func() []string { return p.oldKey(t, "wrap-key", "destroy") }},
+		{"shred", func() []string { return p.oldKey(t, "wrap-key", "destroy", "--shred") }},
+		{"identity create", func() []string { created++; return []string{"identity", "create", fmt.Sprint("relay", created/2)} }},
+		{"identity rotate", func() []string {
+			return []string{"identity", "rotate", identity(), "-n", "3", "--out", outFolder(p.Installation)}
+		}},
+		{"identity destroy-key", func() []string { return p.oldVersion(t, identity()) }},
+		{"checkpoint", func() []string { return []string{"audit", "checkpoint"} }},
+		{"sweep", func() []string { return []string{"sweep", "--unfinished", "0s"} }},
+	}
+}
+
+// withOne appends a ref in a state to a command.
+func (p *prepared) withOne(t *testing.T, state string, command ...string) []string {
+	t.Helper()
+	refs := strings.Fields(string(p.Run("list", "--refs", "--state", state)))
+	if len(refs) == 0 {
+		return nil
+	}
+	return append(command, refs[rand.N(len(refs))])
+}
+
+// openOne makes a Welcome for a published key package.
+func (p *prepared) openOne(t *testing.T) []string {
+	t.Helper()
+	found := p.withOne(t, "published")
+	if found == nil {
+		return nil
+	}
+	ref := found[0]
+	data, err := os.ReadFile(filepath.Join(outFolder(p.Installation), ref+".mls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := keypackage.ParseMessage(data)
+	if err != nil || m.KeyPackage == nil || m.KeyPackage.CipherSuite != p.group.Suite.ID {
+		t.Fatalf("ParseMessage(%s) err = %v, want a key package of suite 2", ref, err)
+	}
+	if err := os.WriteFile(welcomeFile(p.Installation, ref), welcometest.Message(p.group.Welcome(m.KeyPackage)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"welcome", "open", welcomeFile(p.Installation, ref)}
+}
+
+// oldKey appends a wrapping key that is not current to a command.
+func (p *prepared) oldKey(t *testing.T, command ...string) []string {
+	t.Helper()
+	var old []string
+	for line := range strings.Lines(string(p.Run("wrap-key", "list", "--json"))) {
+		var k struct {
+			ID    string `json:"wrapping_key_id"`
+			State string `json:"state"`
+		}
+		if err := json.Unmarshal([]byte(line), &k); err != nil {
+			t.Fatal(err)
+		}
+		if k.State == "kept" || k.State == "condemned" {
+			old = append(old, k.ID)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return append(command, old[rand.N(len(old))])
+}
+
+func (p *prepared) oldVersion(t *testing.T, name string) []string {
+	t.Helper()
+	var shown struct {
+		Versions []struct {
+			Version     uint64     `json:"version"`
+			State       string     `json:"state"`
+			DestroyedAt *time.Time `json:"key_destroyed_at"`
+		} `json:"versions"`
+	}
+	if err := json.Unmarshal(p.Run("identity", "show", "--json", name), &shown); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range shown.Versions {
+		if v.State == "old" && v.DestroyedAt == nil {
+			return []string{"identity", "destroy-key", name, "--force", "--version", fmt.Sprint(v.Version)}
+		}
+	}
+	return nil
+}
+
+// killAfter runs a command and kills it after a time, and reports whether that came
+// before its end.
+func killAfter(t *testing.T, cmd *exec.Cmd, after time.Duration) bool {
+	t.Helper()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	err := cmd.Wait()
+	timer.Stop()
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return false
+	case failed && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL:
+		return true
+	case !slices.ContainsFunc(refusals, func(r string) bool { return strings.Contains(out.String(), r) }):
+		t.Errorf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out.String())
+	}
+	return false
+}
+
+// One installation lives through kills at random times. What was handed out keeps its
+// private keys, what was consumed opens nothing, and the token has what the store says.
+func TestKilledAtRandomTimes(t *testing.T) {
+	runs := 300
+	if testing.Short() {
+		runs = 60
+	}
+	p := prepare(t)
+	p.Edit("grace: 7d", "grace: 0s") // sweep erases what is retired: the store stays small
+	acts := p.acts(t)
+	took := make(map[string]time.Duration)
+	var killed, emptied, halves int
+	for run := 0; run < runs; {
+		a := acts[rand.N(len(acts))]
+		args := a.args()
+		if args == nil {
+			continue
+		}
+		after := 10 * time.Second
+		if d, ok := took[a.name]; ok {
+			after = rand.N(d + d/10)
+		}
+		start := time.Now()
+		cut := killAfter(t, p.Command(args...), after)
+		if _, ok := took[a.name]; !ok { // the first of its kind runs to its end
+			took[a.name] = time.Since(start)
+			continue
+		}
+		run++
+		if cut {
+			killed++
+		}
+		if p.mendToken(t) {
+			emptied++
+		}
+		p.Run("sweep", "--unfinished", "0s")
+		if run%5 > 0 && run < runs {
+			continue
+		}
+		p.Run("export", "--pending", "--out", outFolder(p.Installation))
+		r := rest(p.Installation, p.welcomeFaults)
+		halves = r.Halves
+		for _, err := range r.Faults {
+			t.Errorf("after run %d, %s: %v", run, strings.Join(args, " "), err)
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	p.Run("audit", "verify")
+	t.Logf("of %d runs, %d were killed; token.object was empty %d times, %d objects are half made", runs, killed, emptied, halves)
+	if killed < runs/2 {
+		t.Errorf("%d of %d runs were killed, want most: the kills come too late to tell anything", killed, runs)
+	}
+}
