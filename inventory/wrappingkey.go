@@ -459,6 +459,9 @@ func (r *rewrapping) fault() error {
 // with shred, these are erased instead, and it returns of how many key packages.
 func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time) (uint64, error) {
 	record, err := inv.wrappingKey(ctx, id)
+	if err == nil {
+		err = inv.inThisToken(record.TokenSerial)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -478,6 +481,17 @@ func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 	err = inv.settle(context.WithoutCancel(ctx), i, now)
 	inv.forget(id)
 	return shredded, err
+}
+
+// ErrOtherToken reports a key of another token than the one that is open: not to find it
+// here does not mean that it is destroyed.
+var ErrOtherToken = errors.New("it is in another token")
+
+func (inv *Inventory) inThisToken(serial string) error {
+	if serial != inv.Ring.Serial() {
+		return fmt.Errorf("destroy: %w, of serial number %s", ErrOtherToken, serial)
+	}
+	return nil
 }
 
 // forget drops a wrapping key that is gone.
@@ -511,7 +525,7 @@ func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault
 	return destroyed, nil
 }
 
-// UnusedWrappingKeys returns the wrapping keys that have been used, are not current, and
+// UnusedWrappingKeys returns the wrapping keys that others took the place of, and that
 // have no private keys under them any more.
 func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingKey, error) {
 	keys, err := inv.Store.WrappingKeys(ctx)
@@ -520,7 +534,7 @@ func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingK
 	}
 	var unused []store.WrappingKey
 	for _, k := range keys {
-		if k.Current || k.Condemned || k.Uses == 0 {
+		if k.SupersededAt.IsZero() || k.Condemned {
 			continue
 		}
 		d, err := inv.Store.Dependents(ctx, k.ID)
@@ -541,6 +555,9 @@ func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingK
 func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, number uint64, force bool, now time.Time) (store.Identity, error) {
 	v, err := inv.version(ctx, name, number)
 	if err != nil {
+		return v, err
+	}
+	if err := inv.inThisToken(v.TokenSerial); err != nil {
 		return v, err
 	}
 	// The key of a record that was changed is not the identity's to destroy.

@@ -27,8 +27,10 @@ type WrappingKey struct {
 	Current     bool   // new key packages are sealed or wrapped with it
 	Uses        uint64 // how often it has
 	CreatedAt   time.Time
-	DestroyedAt time.Time // zero: not destroyed
-	Condemned   bool      // about to be destroyed, or destroyed
+	// SupersededAt is when another took its place as the current one; zero: none has.
+	SupersededAt time.Time
+	DestroyedAt  time.Time // zero: not destroyed
+	Condemned    bool      // about to be destroyed, or destroyed
 }
 
 // Rewrapped is a key package whose private keys are under another wrapping key now.

@@ -129,6 +129,7 @@ var hints = []struct {
 	{is(inventory.ErrNoLeaf), "it was handed over when the Welcome was opened, or erased by `hsm-kp welcome confirm --leaf`"},
 	{is(inventory.ErrNothingToShow), "`hsm-kp welcome open` and `hsm-kp decrypt` use them where they are"},
 	{is(vault.ErrCustody), "`hsm-kp doctor` shows what the token can; key_packages.custody: wrapped serves every suite"},
+	{is(inventory.ErrOtherToken), "name that token in the config"},
 	{is(errRetired), "`hsm-kp identity rotate` begins it anew"},
 	{is(errNoChain), "`hsm-kp identity csr --next` makes the request for one; give the chain with --chain FILE"},
 	{is(errNoneLeft), "`hsm-kp generate` makes more"},

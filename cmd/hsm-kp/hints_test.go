@@ -46,7 +46,7 @@ func TestExitStatuses(t *testing.T) {
 			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource,
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
-			inventory.ErrNothingToShow, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
+			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
 			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),

@@ -105,6 +105,7 @@ var migrations = []string{
 
 	ALTER TABLE wrapping_keys ADD COLUMN purpose TEXT NOT NULL DEFAULT 'seal';
 	ALTER TABLE wrapping_keys ADD COLUMN condemned INTEGER NOT NULL DEFAULT 0;
+	ALTER TABLE wrapping_keys ADD COLUMN superseded_at INTEGER;
 	ALTER TABLE wrapping_keys ADD COLUMN destroyed_at INTEGER;
 	DROP INDEX one_current_wrapping_key;
 	CREATE UNIQUE INDEX one_current_wrapping_key ON wrapping_keys (purpose) WHERE current = 1;

@@ -13,14 +13,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-const selectWrappingKey = `SELECT key_id, purpose, label, token_serial, stamp, current, uses, created_at, destroyed_at, condemned FROM wrapping_keys`
+const selectWrappingKey = `SELECT key_id, purpose, label, token_serial, stamp, current, uses, created_at, superseded_at, destroyed_at, condemned FROM wrapping_keys`
 
 func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 	var k store.WrappingKey
 	var created int64
-	var destroyed sql.NullInt64
-	err := row.Scan(&k.ID, &k.Purpose, &k.Label, &k.TokenSerial, &k.Stamp, &k.Current, &k.Uses, &created, &destroyed, &k.Condemned)
-	k.CreatedAt, k.DestroyedAt = date(created), optionalDate(destroyed)
+	var superseded, destroyed sql.NullInt64
+	err := row.Scan(&k.ID, &k.Purpose, &k.Label, &k.TokenSerial, &k.Stamp, &k.Current, &k.Uses, &created, &superseded, &destroyed, &k.Condemned)
+	k.CreatedAt, k.SupersededAt, k.DestroyedAt = date(created), optionalDate(superseded), optionalDate(destroyed)
 	return k, translate(err)
 }
 
@@ -48,11 +48,11 @@ func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
 // makeCurrent makes a wrapping key the current one of its purpose. The first one of
 // all takes no other's place.
 func makeCurrent(ctx context.Context, tx *transaction, k *store.WrappingKey, at time.Time) error {
-	before, err := count(tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0 WHERE current = 1 AND purpose = ?", string(k.Purpose)))
+	before, err := count(tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 0, superseded_at = ? WHERE current = 1 AND purpose = ?", seconds(at), string(k.Purpose)))
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 1 WHERE key_id = ?", blob(k.ID)); err != nil || before == 0 {
+	if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET current = 1, superseded_at = NULL WHERE key_id = ?", blob(k.ID)); err != nil || before == 0 {
 		return err
 	}
 	return tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Rotated, KeyID: k.ID, Detail: "wrapping key, to " + string(k.Purpose)})

@@ -14,4 +14,4 @@ CREATE UNIQUE INDEX one_current_wrapping_key ON wrapping_keys (purpose) WHERE cu
 CREATE UNIQUE INDEX one_next_version ON identity_versions (identity) WHERE state = 'next'
 CREATE INDEX reservations_ending ON key_packages (reserved_until) WHERE state = 'reserved'
 CREATE INDEX retirements_ending ON key_packages (retired_until) WHERE state = 'retired'
-CREATE TABLE wrapping_keys ( id INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE, label TEXT NOT NULL, token_serial TEXT NOT NULL, current INTEGER NOT NULL, uses INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL , stamp BLOB NOT NULL DEFAULT x'', purpose TEXT NOT NULL DEFAULT 'seal', condemned INTEGER NOT NULL DEFAULT 0, destroyed_at INTEGER) STRICT
+CREATE TABLE wrapping_keys ( id INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE, label TEXT NOT NULL, token_serial TEXT NOT NULL, current INTEGER NOT NULL, uses INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL , stamp BLOB NOT NULL DEFAULT x'', purpose TEXT NOT NULL DEFAULT 'seal', condemned INTEGER NOT NULL DEFAULT 0, superseded_at INTEGER, destroyed_at INTEGER) STRICT
