@@ -95,7 +95,11 @@ func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 	}
 	if err != nil {
 		opened.Clear()
-		return nil, fmt.Errorf("reserve the key package of the Welcome: %w", err)
+		err = fmt.Errorf("reserve the key package of the Welcome: %w", err)
+		if errors.Is(err, store.ErrRewrapped) {
+			return nil, err
+		}
+		return nil, inv.refuse(ctx, &record, r.Now, "open a Welcome", err)
 	}
 	return opened, nil
 }
@@ -104,11 +108,8 @@ func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 // nothing where it is not. One of last resort keeps both its keys.
 func (inv *Inventory) leafToKeep(ctx context.Context, o *OpenedWelcome, r WelcomeRequest) ([]byte, error) {
 	record := &o.Record
-	if record.LastResort || !r.KeepLeaf && record.Custody != vault.CustodyToken {
-		return nil, nil
-	}
 	v, err := inv.custodian(ctx, record.WrappingKeyID)
-	if err != nil {
+	if err != nil || record.LastResort || !r.KeepLeaf && v.Custody() != vault.CustodyToken {
 		return nil, err
 	}
 	return v.KeepLeaf(ctx, inv.Rand, o.binding, record.Sealed, o.Keys)
@@ -124,6 +125,7 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 	digest := WelcomeDigest(r.Welcome)
 	seen := make(map[string]bool)
 	var refused error
+	var of store.KeyPackage
 	for _, s := range r.Welcome.Secrets {
 		if len(s.NewMember) != suite.Nh || seen[string(s.NewMember)] {
 			continue // no ref of the suite, or one that was looked for already
@@ -142,13 +144,13 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 		}
 		if refused == nil {
 			refused = fmt.Errorf("key package %v: %w", keypackage.Ref(record.Ref), fault)
-			refused = inv.refuse(ctx, &record, r.Now, "open a Welcome", refused)
+			of = record
 		}
 	}
 	if refused == nil {
-		refused = ErrNotOurs
+		return store.KeyPackage{}, ErrNotOurs
 	}
-	return store.KeyPackage{}, refused
+	return store.KeyPackage{}, inv.refuse(ctx, &of, r.Now, "open a Welcome", refused)
 }
 
 // openable says what keeps a key package from being opened with the Welcome that has

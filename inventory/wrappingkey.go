@@ -200,12 +200,28 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 			faults = append(faults, fmt.Errorf("repair: %s %x: %w", i.Object, i.KeyID, err))
 			continue
 		}
-		if err := inv.settle(ctx, i, now); err != nil {
-			return repaired, fmt.Errorf("repair: %w", err)
+		if err := inv.repair(ctx, i, now); err != nil {
+			faults = append(faults, fmt.Errorf("repair: %w", err))
+			continue
 		}
 		repaired++
 	}
 	return repaired, errors.Join(faults...)
+}
+
+// repair settles one intent. A key that was recorded after all is kept: an intent to make it
+// that is still there was brought back by somebody.
+func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time) error {
+	if !i.Destroy {
+		used, err := inv.Store.InUse(ctx, i.KeyID)
+		if err != nil {
+			return err
+		}
+		if used {
+			return fmt.Errorf("%s %x: %w: it was made, and is in use", i.Object, i.KeyID, vault.ErrStamp)
+		}
+	}
+	return inv.settle(ctx, i, now)
 }
 
 // drop ends an intent to make the first wrapping key, once there is another: what it names
@@ -327,7 +343,11 @@ func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Ti
 			if string(v.StampKey) != string(from) {
 				continue
 			}
-			if err := inv.restampOne(ctx, &v, now); err != nil {
+			err := inv.restampOne(ctx, &v, now)
+			if errors.Is(err, store.ErrState) {
+				continue // somebody else was quicker
+			}
+			if err != nil {
 				return n, fmt.Errorf("stamp identity %q anew: %w", v.Name, err)
 			}
 			n++
@@ -386,7 +406,7 @@ func (r *rewrapping) move(ctx context.Context, batch []store.KeyPackage) error {
 	workers.SetLimit(max(r.inv.Workers, 1))
 	for i := range batch {
 		workers.Go(func() (err error) {
-			if moved[i], err = r.rewrap(ctx, &batch[i]); err != nil && errors.Is(err, vault.ErrSealed) {
+			if moved[i], err = r.rewrap(ctx, &batch[i]); errors.Is(err, vault.ErrSealed) || errors.Is(err, ErrMixedUp) || errors.Is(err, ErrSuiteUnknown) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.faults[string(batch[i].Ref)] = err

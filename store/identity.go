@@ -53,7 +53,7 @@ type Identities interface {
 	// meanwhile, or ErrWrappingKey.
 	ChangeIdentity(ctx context.Context, id Identity, was []byte, at time.Time) error
 	// ProposeIdentity adds the next version of an identity, whose number is one more
-	// than the current one's, and settles the intent to make its key. The error is
+	// than that of the last one, and settles the intent to make its key. The error is
 	// ErrNotFound, ErrState where that is not its number, ErrExists where there is a
 	// next version already, or ErrWrappingKey.
 	ProposeIdentity(ctx context.Context, id Identity) error
@@ -66,8 +66,8 @@ type Identities interface {
 	// these were. The error is ErrNotFound.
 	RetireIdentity(ctx context.Context, name string, until, at time.Time) (uint64, error)
 	// CondemnSignatureKey records that the signature key of a version is about to be
-	// destroyed in the token, as an intent. The error is ErrNotFound, ErrState where the
-	// version signs, or ErrInUse where key packages that it signed are open, unless force
+	// destroyed in the token, as an intent; a next version is given up with it. The error is
+	// ErrNotFound, ErrState where the version signs, or ErrInUse where key packages that it signed are open, unless force
 	// is set.
 	CondemnSignatureKey(ctx context.Context, name string, version uint64, force bool, i Intent) error
 }

@@ -94,11 +94,11 @@ type KeyPackages interface {
 	// unless it has been published before. The error is ErrNotFound for an unknown ref,
 	// ErrState for a key package in another state: of two callers that move the same one
 	// out of a state, one wins. What is moved from Pending to Published and was reserved
-	// meanwhile, or consumed, retired, expired or erased, counts as moved: it was published,
-	// and fast.
+	// meanwhile, or consumed, retired or expired, counts as moved: it was published, and
+	// fast. One whose private keys were erased is ErrErased.
 	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
-	// Claim hands out at most n key packages of an identity that are available, valid at
-	// the given time and not of last resort, the oldest first: no other caller gets them.
+	// Claim hands out at most n key packages of the current version of an identity that are
+	// available, valid at the given time and not of last resort, the oldest first: no other caller gets them.
 	Claim(ctx context.Context, identity string, n int, at time.Time) ([]KeyPackage, error)
 	// Reserve reserves a key package for a Welcome, and returns it as it is then. One that
 	// is reserved already is reserved anew for the same Welcome, or for any where its time

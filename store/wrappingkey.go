@@ -104,6 +104,10 @@ type WrappingKeys interface {
 	Intend(ctx context.Context, i Intent) error
 	// Intents returns those that are not settled, the oldest first.
 	Intents(ctx context.Context) ([]Intent, error)
+	// InUse reports whether a key in the token is recorded as one that is kept: a signature
+	// key of a version that is not destroyed, a wrapping key that is not condemned, or an
+	// audit key.
+	InUse(ctx context.Context, keyID []byte) (bool, error)
 	// Settle removes an intent, once the object that it names is not in the token: it was
 	// destroyed, or never made. What was to be destroyed is recorded as such. The error is
 	// ErrNotFound.

@@ -103,7 +103,8 @@ func (s *session) describeObject(o pkcs11.ObjectHandle) (info ObjectInfo, err er
 
 // DestroyByID destroys the objects of the token that have this CKA_ID and are of one of
 // the classes (C_DestroyObject), in the order of the classes, also where only one half of
-// a key pair is left. It returns how many there were.
+// a key pair is left. It returns how many there were. More than one of a class is
+// ErrAmbiguousKey, and nothing of it is destroyed.
 func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectClass) (n int, err error) {
 	if len(id) == 0 {
 		return 0, errors.New("destroy objects: no id given")
@@ -113,6 +114,9 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 			found, err := s.find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
 			if err != nil {
 				return err
+			}
+			if len(found) > 1 { // one of them is somebody else's
+				return fmt.Errorf("%w: %d of %v", ErrAmbiguousKey, len(found), class)
 			}
 			for _, o := range found {
 				if err := s.destroy(o); err != nil {

@@ -68,12 +68,11 @@ func (e *env) claim(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	var faults []error // of one: the others were claimed all the same
 	for i := range claimed {
-		if err := e.printClaimed(&claimed[i], c.Bool("json")); err != nil {
-			return err
-		}
+		faults = append(faults, e.printClaimed(&claimed[i], c.Bool("json")))
 	}
-	if err := e.ui.flush(); err != nil {
+	if err := errors.Join(append(faults, e.ui.flush())...); err != nil {
 		return err
 	}
 	if len(claimed) < want {

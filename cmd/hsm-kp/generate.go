@@ -167,28 +167,44 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	if err != nil {
 		return err
 	}
+	if err := e.tidy(c.Context); err != nil {
+		return err
+	}
 	old, due, err := e.lastResorts(c, &record)
 	if err != nil {
 		return err
 	}
-	if !due {
+	if due {
+		_, err = e.makeKeyPackages(c, production{
+			record: &record, policy: policy, peers: peers, custody: custody, count: c.Uint64("count"), lastResort: c.Bool("last-resort"),
+		})
+	} else {
 		e.ui.notef("the key package of last resort of %q is fresh: nothing to do", record.Name)
-		return nil
 	}
-	if err := e.tidy(c.Context); err != nil {
+	if err != nil {
 		return err
 	}
-	_, err = e.makeKeyPackages(c, production{
-		record: &record, policy: policy, peers: peers, custody: custody, count: c.Uint64("count"), lastResort: c.Bool("last-resort"),
-	})
-	if err != nil || len(old) == 0 {
-		return err
-	}
+	return e.retireOld(c.Context, old)
+}
+
+// retireOld retires key packages of last resort that another took the place of.
+func (e *env) retireOld(ctx context.Context, old [][]byte) error {
 	now := time.Now()
-	if err := e.store.Retire(c.Context, old, now.Add(time.Duration(e.config.KeyPackages.Grace)), now); err != nil {
-		return err
+	until := now.Add(time.Duration(e.config.KeyPackages.Grace))
+	retired := uint64(0)
+	for _, ref := range old {
+		err := e.store.Retire(ctx, [][]byte{ref}, until, now)
+		if errors.Is(err, store.ErrState) {
+			continue // it ended by itself meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		retired++
 	}
-	e.ui.notef("retired %s of last resort", plural(uint64(len(old)), "key package"))
+	if retired > 0 {
+		e.ui.notef("retired %s of last resort", plural(retired, "key package"))
+	}
 	return nil
 }
 
@@ -207,12 +223,13 @@ func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte,
 		if !store.Allowed(k.State, store.Retire, store.Retired) && k.State != store.Reserved {
 			continue
 		}
-		old = append(old, k.Ref)
 		used := k.State == store.Reserved || k.Opened > 0
 		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || now.After(k.NotAfter)
 		if !used && !aged && k.Version == record.Version {
 			due = false
+			continue
 		}
+		old = append(old, k.Ref)
 	}
 	return old, due, nil
 }

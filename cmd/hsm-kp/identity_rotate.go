@@ -161,11 +161,28 @@ func (e *env) proposeNewKey(ctx context.Context, current *store.Identity) (*stor
 	if err != nil {
 		return nil, err
 	}
-	next := store.Identity{Name: current.Name, Version: current.Version + 1, State: store.Next, Suite: current.Suite, Credential: current.Credential}
+	number, err := e.nextNumber(ctx, current.Name)
+	if err != nil {
+		return nil, err
+	}
+	next := store.Identity{Name: current.Name, Version: number, State: store.Next, Suite: current.Suite, Credential: current.Credential}
 	if credential, err := keypackage.ParseCredential(current.Credential); err == nil && credential.Type == keypackage.CredentialX509 {
 		next.Credential = keypackage.X509Credential(nil).Bytes() // it certifies another key
 	}
 	return &next, e.withNewKey(ctx, inv, &next, e.store.ProposeIdentity)
+}
+
+// nextNumber is the number of an identity's next version: those that were given up have
+// theirs.
+func (e *env) nextNumber(ctx context.Context, name string) (uint64, error) {
+	versions, err := e.store.Versions(ctx, name)
+	number := uint64(1)
+	for _, v := range versions {
+		if v.State != store.Next {
+			number = max(number, v.Version+1)
+		}
+	}
+	return number, err
 }
 
 // openToCertify opens the identity, or its next version, which it makes where there is
@@ -282,7 +299,10 @@ func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain c
 		return nil, err
 	}
 	next := *current
-	next.Version, next.State, next.RetiredAt = current.Version+1, store.Next, time.Time{}
+	if next.Version, err = e.nextNumber(ctx, current.Name); err != nil {
+		return nil, err
+	}
+	next.State, next.RetiredAt = store.Next, time.Time{}
 	next.Credential, next.CreatedAt = keypackage.X509Credential(chain.DER()).Bytes(), time.Now().UTC().Truncate(time.Second)
 	if err := inv.StampIdentity(ctx, &next); err != nil {
 		return nil, err
@@ -302,17 +322,28 @@ func (e *env) replace(c *cli.Context, next *store.Identity) (uint64, error) {
 		n := wanting(stock, next.Version, lastResort)
 		if c.IsSet("count") && !lastResort {
 			n = c.Uint64("count")
+			n -= min(n, made(stock, next.Version))
 		}
 		if n == 0 {
 			continue
 		}
-		made, err := e.generateVersion(c, next, n, lastResort)
-		total += made
+		generated, err := e.generateVersion(c, next, n, lastResort)
+		total += generated
 		if err != nil {
 			return total, err
 		}
 	}
 	return total, nil
+}
+
+// made is how many key packages of a version there are already that are for single use.
+func made(stock []store.Stock, version uint64) (n uint64) {
+	for _, s := range stock {
+		if s.Version == version && !s.LastResort {
+			n += s.Count
+		}
+	}
+	return n
 }
 
 // wanting is how many key packages of a kind the versions before have that are or may
@@ -453,7 +484,11 @@ func optionalTime(t time.Time) *time.Time {
 }
 
 func printVersion(u *ui, v *store.Identity) {
-	u.printf("version %-6d %s, key %x, made %s", v.Version, v.State, v.KeyID, v.CreatedAt.Format(time.RFC3339))
+	state := string(v.State)
+	if v.State == store.Current && !v.RetiredAt.IsZero() {
+		state = "retired"
+	}
+	u.printf("version %-6d %s, key %x, made %s", v.Version, state, v.KeyID, v.CreatedAt.Format(time.RFC3339))
 	if !v.DestroyedAt.IsZero() {
 		u.printf(", destroyed %s", v.DestroyedAt.Format(time.RFC3339))
 	}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // unfinishedAfter is how old an intent must be for another process to believe that its
@@ -98,7 +96,7 @@ func (e *env) sweep(ctx context.Context, age time.Duration, destroy bool) (swept
 			return out, err
 		}
 		if out.Repaired, err = inv.Repair(ctx, now, age); err != nil {
-			return out, err
+			return out, &repairError{err}
 		}
 		if left := uint64(due) - out.Repaired; left > 0 {
 			e.ui.warnf("%s in another token than the config's", pluralOf(left, "unfinished act is", "unfinished acts are"))
@@ -141,10 +139,15 @@ func (e *env) destroyUnused(ctx context.Context, now time.Time) (uint64, error) 
 	return uint64(len(destroyed)), err
 }
 
+// repairError reports what a crash left and could not be repaired.
+type repairError struct{ error }
+
+func (e *repairError) Unwrap() error { return e.error }
+
 // tidy sweeps at the start of a command that takes long.
 func (e *env) tidy(ctx context.Context) error {
 	swept, err := e.sweep(ctx, unfinishedAfter, false)
-	if errors.Is(err, vault.ErrStamp) { // somebody planted it: no reason to stop work
+	if as[*repairError](err) { // no reason to stop work that does not need it
 		e.ui.warnf("%v", err)
 		err = nil
 	}

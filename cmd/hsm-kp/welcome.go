@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -175,7 +176,10 @@ func (e *env) openWelcome(c *cli.Context) error {
 		return err
 	}
 	defer opened.Clear()
-	out := e.welcomeOf(opened)
+	out, err := e.welcomeOf(c.Context, opened)
+	if err != nil {
+		return err
+	}
 	if c.Bool("json") {
 		err = e.ui.json(out)
 	} else {
@@ -212,7 +216,9 @@ type welcomeJSON struct {
 	GroupInfo          string `json:"group_info"`
 }
 
-func (e *env) welcomeOf(o *inventory.OpenedWelcome) welcomeJSON {
+// welcomeOf is what is printed. That the leaf's private key is shown is in the trail
+// first.
+func (e *env) welcomeOf(ctx context.Context, o *inventory.OpenedWelcome) (welcomeJSON, error) {
 	g := &o.GroupInfo.GroupContext
 	out := welcomeJSON{
 		Ref:                hex.EncodeToString(o.Record.Ref),
@@ -231,8 +237,11 @@ func (e *env) welcomeOf(o *inventory.OpenedWelcome) welcomeJSON {
 		key := secret.Encryption.Bytes()
 		out.EncryptionKey = hex.EncodeToString(key)
 		clear(key)
+		return out, e.store.Record(ctx, audit.Entry{
+			Time: time.Now(), Act: audit.Unwrapped, Identity: o.Record.Identity, Ref: o.Record.Ref, KeyID: o.Record.WrappingKeyID, Detail: "the leaf's key",
+		})
 	}
-	return out
+	return out, nil
 }
 
 func (w *welcomeJSON) print(u *ui) {

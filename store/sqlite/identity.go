@@ -60,6 +60,9 @@ func (tx *transaction) madeIdentity(ctx context.Context, id *store.Identity) err
 	if err := tx.stampable(ctx, id.StampKey); err != nil {
 		return err
 	}
+	if err := tx.condemned(ctx, id.KeyID); err != nil {
+		return err
+	}
 	if err := tx.made(ctx, id.KeyID); err != nil {
 		return err
 	}
@@ -135,13 +138,12 @@ func (s *Store) ChangeIdentity(ctx context.Context, id store.Identity, was []byt
 // ProposeIdentity implements store.Store.
 func (s *Store) ProposeIdentity(ctx context.Context, id store.Identity) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		var row int64
-		var current uint64
-		if err := tx.QueryRowContext(ctx, "SELECT id, version FROM identities WHERE name = ?", id.Name).Scan(&row, &current); err != nil {
+		row, last, err := lastVersion(ctx, tx, id.Name)
+		if err != nil {
 			return err
 		}
-		if id.Version != current+1 {
-			return fmt.Errorf("identity %q: %w: its version is %d", id.Name, store.ErrState, current)
+		if id.Version != last+1 {
+			return fmt.Errorf("identity %q: %w: its last version is %d", id.Name, store.ErrState, last)
 		}
 		if err := insertVersion(ctx, tx, "identity_versions", &id, row, string(store.Next)); err != nil {
 			return err
@@ -156,6 +158,12 @@ func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, 
 		next, err := version(ctx, tx, name, number)
 		if err == nil && next.State != store.Next {
 			err = fmt.Errorf("identity %q: version %d: %w: it is %s", name, number, store.ErrState, next.State)
+		}
+		if err == nil {
+			err = later(ctx, tx, name, number)
+		}
+		if err == nil {
+			err = tx.condemned(ctx, next.KeyID)
 		}
 		if err != nil {
 			return err
@@ -172,6 +180,23 @@ func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, 
 		return err
 	})
 	return retired, err
+}
+
+// lastVersion returns the row of an identity and its last version that is no next one.
+func lastVersion(ctx context.Context, tx *transaction, name string) (row int64, last uint64, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT id, max(version, (SELECT coalesce(max(v.version), 0) FROM identity_versions v WHERE v.identity = i.id AND v.state <> 'next'))
+		FROM identities i WHERE name = ?`, name).Scan(&row, &last)
+	return row, last, translate(err)
+}
+
+// later fails for a version that is not later than all that have signed: an old one does
+// not come back.
+func later(ctx context.Context, tx *transaction, name string, number uint64) error {
+	_, last, err := lastVersion(ctx, tx, name)
+	if err == nil && number <= last {
+		err = fmt.Errorf("identity %q: version %d: %w: version %d has signed", name, number, store.ErrState, last)
+	}
+	return err
 }
 
 // switchVersions exchanges the rows of the current version and the next one.
@@ -227,15 +252,16 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 		switch {
 		case err != nil:
 			return err
-		case id.State == store.Current && id.RetiredAt.IsZero() || id.State == store.Next:
+		case id.State == store.Current && id.RetiredAt.IsZero():
 			return fmt.Errorf("signature key of identity %q, version %d: %w: it is the %s one", name, number, store.ErrState, id.State)
 		case !id.DestroyedAt.IsZero():
 			return fmt.Errorf("signature key of identity %q, version %d: %w: it is destroyed", name, number, store.ErrState)
 		}
 		var shared bool
 		err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM identities WHERE key_id = @key AND token_serial = @serial AND retired_at IS NULL)
-			OR EXISTS (SELECT 1 FROM identity_versions WHERE key_id = @key AND token_serial = @serial AND state = 'next')`,
-			sql.Named("key", id.KeyID), sql.Named("serial", id.TokenSerial)).Scan(&shared)
+			OR EXISTS (SELECT 1 FROM identity_versions WHERE key_id = @key AND token_serial = @serial AND state = 'next'
+				AND NOT (identity = (SELECT id FROM identities WHERE name = @name) AND version = @version))`,
+			sql.Named("key", id.KeyID), sql.Named("serial", id.TokenSerial), sql.Named("name", name), sql.Named("version", number)).Scan(&shared)
 		if err != nil {
 			return err
 		}
@@ -256,6 +282,16 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 		if open > 0 && !force {
 			return fmt.Errorf("signature key of identity %q, version %d: %w: key packages that it signed may still be used: %d", name, number, store.ErrInUse, open)
 		}
-		return tx.intend(ctx, i)
+		// A next version that is given up will not sign.
+		_, err = tx.ExecContext(ctx, `UPDATE identity_versions SET state = 'old', retired_at = ? WHERE state = 'next' AND version = ?
+			AND identity = (SELECT id FROM identities WHERE name = ?)`, seconds(i.CreatedAt), number, name)
+		if err != nil {
+			return err
+		}
+		err = tx.intend(ctx, i)
+		if errors.Is(err, store.ErrExists) && tx.condemned(ctx, id.KeyID) != nil {
+			err = nil // begun before
+		}
+		return err
 	})
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -38,6 +39,26 @@ func (s *Store) Intend(ctx context.Context, i store.Intent) error {
 // Intents implements store.Store.
 func (s *Store) Intents(ctx context.Context) ([]store.Intent, error) {
 	return query(ctx, s.db, scanIntent, "SELECT "+intentColumns+" FROM intents ORDER BY id")
+}
+
+// InUse implements store.Store.
+func (s *Store) InUse(ctx context.Context, keyID []byte) (used bool, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM identities WHERE key_id = @key AND destroyed_at IS NULL)
+		OR EXISTS (SELECT 1 FROM identity_versions WHERE key_id = @key AND destroyed_at IS NULL)
+		OR EXISTS (SELECT 1 FROM wrapping_keys WHERE key_id = @key AND NOT condemned)
+		OR EXISTS (SELECT 1 FROM audit_keys WHERE key_id = @key)`, sql.Named("key", blob(keyID))).Scan(&used)
+	return used, translate(err)
+}
+
+// condemned fails where a key is about to be destroyed: nothing may be made to depend on
+// it.
+func (tx *transaction) condemned(ctx context.Context, keyID []byte) error {
+	var going bool
+	err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM intents WHERE key_id = ? AND destroy = 1)", blob(keyID)).Scan(&going)
+	if err == nil && going {
+		err = fmt.Errorf("key %x: %w: it is about to be destroyed", keyID, store.ErrState)
+	}
+	return err
 }
 
 // Settle implements store.Store.

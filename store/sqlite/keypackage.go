@@ -215,7 +215,7 @@ func (s *Store) Move(ctx context.Context, refs [][]byte, from []store.State, to 
 
 // overtaken are the states that a key package may have reached while its file was
 // written: it was published, and fast.
-var overtaken = []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired, store.Erased}
+var overtaken = []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired}
 
 func move(ctx context.Context, tx *transaction, r *row, from []store.State, to store.State, at time.Time) error {
 	step := store.Write
@@ -224,6 +224,8 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 	}
 	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
 	switch {
+	case r.State == store.Erased:
+		return store.ErrErased
 	case step == store.Publish && slices.Contains(from, store.Pending) && slices.Contains(overtaken, r.State):
 		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
 			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE id = ?`, published, string(store.Pending), string(to), r.id)
@@ -248,7 +250,7 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+` WHERE k.identity = (SELECT id FROM identities WHERE name = ?) AND k.state = ?
-			AND NOT k.last_resort AND k.not_before <= ? AND k.not_after > ? ORDER BY k.id LIMIT ?`,
+			AND k.version = i.version AND i.retired_at IS NULL AND NOT k.last_resort AND k.not_before <= ? AND k.not_after > ? ORDER BY k.id LIMIT ?`,
 			identity, string(store.Available), seconds(at), seconds(at), n)
 		if err != nil {
 			return err

@@ -31,6 +31,11 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation) (store.KeyPack
 		if err != nil {
 			return err
 		}
+		if len(r.Leaf) > 0 { // that was a use
+			if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET uses = uses + 1 WHERE key_id = ?", blob(r.LeafUnder)); err != nil {
+				return err
+			}
+		}
 		for _, act := range []audit.Act{audit.Reserved, audit.Opened} {
 			if act == audit.Reserved && was.State == store.Reserved && bytes.Equal(was.WelcomeDigest, r.Digest) {
 				continue // it has been before

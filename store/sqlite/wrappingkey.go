@@ -171,6 +171,13 @@ func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bo
 		if d.Identities > 0 || d.KeyPackages > 0 && !shred {
 			return fmt.Errorf("wrapping key %x: %w: %s", id, store.ErrInUse, dependents(d))
 		}
+		var unfinished uint64
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM intents WHERE substr(stamp, 6, 16) = @key AND key_id <> @key", sql.Named("key", blob(id))).Scan(&unfinished); err != nil {
+			return err
+		}
+		if unfinished > 0 {
+			return fmt.Errorf("wrapping key %x: %w: %d unfinished acts have its stamp, which a sweep ends", id, store.ErrInUse, unfinished)
+		}
 		if shredded, err = shredUnder(ctx, tx, id, at); err != nil {
 			return err
 		}

@@ -180,8 +180,10 @@ func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
 	ref, k := w.pick(t)
 	from := []store.State{store.Pending, store.Available, store.Published}
 	err := w.store.Move(t.Context(), [][]byte{[]byte(ref)}, from, to, w.now)
-	overtaken := []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired, store.Erased}
+	overtaken := []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired}
 	switch {
+	case k.state == store.Erased:
+		want(t, err, store.ErrErased)
 	case s == store.Publish && slices.Contains(overtaken, k.state):
 		want(t, err, nil)
 		if k.state == store.Reserved && k.from == store.Pending {
