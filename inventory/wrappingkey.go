@@ -103,7 +103,7 @@ func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.C
 	if err != nil {
 		return fmt.Errorf("record the intent to make a %s: %w", i.Object, err)
 	}
-	uncut := context.WithoutCancel(ctx)
+	uncut := store.WithIntent(context.WithoutCancel(ctx), i.KeyID)
 	if err := f(uncut); err != nil {
 		return errors.Join(err, inv.settle(uncut, i, i.CreatedAt))
 	}

@@ -64,6 +64,20 @@ type Store interface {
 	Close() error
 }
 
+type intentKey struct{}
+
+// WithIntent returns a context in which a key is recorded only while the intent to make it
+// is there: one that was settled meanwhile has had its key destroyed.
+func WithIntent(ctx context.Context, keyID []byte) context.Context {
+	return context.WithValue(ctx, intentKey{}, string(keyID))
+}
+
+// Intended reports whether WithIntent was given this key.
+func Intended(ctx context.Context, keyID []byte) bool {
+	id, ok := ctx.Value(intentKey{}).(string)
+	return ok && id == string(keyID)
+}
+
 type actorKey struct{}
 
 // WithActor returns a context in which acts are recorded as actor's, such as

@@ -27,7 +27,10 @@ func (tx *transaction) intend(ctx context.Context, i store.Intent) error {
 
 // made settles the intent to make a key, where there was one.
 func (tx *transaction) made(ctx context.Context, keyID []byte) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM intents WHERE key_id = ? AND destroy = 0", blob(keyID))
+	n, err := count(tx.ExecContext(ctx, "DELETE FROM intents WHERE key_id = ? AND destroy = 0", blob(keyID)))
+	if err == nil && n == 0 && store.Intended(ctx, keyID) {
+		err = fmt.Errorf("key %x: %w: a sweep took it for unfinished, and has destroyed it", keyID, store.ErrState)
+	}
 	return err
 }
 
