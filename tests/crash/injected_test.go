@@ -11,7 +11,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// every has each verb killed at every call, which takes ten times as long.
+// every has each verb killed at every call, but in the middle of the writing of a new
+// object: see spread.
 var every = flag.Bool("every", false, "kill at every call instead of at some of them")
 
 // most is how many calls of a verb it is killed at, without -every.
@@ -131,9 +132,10 @@ func (p *prepared) recover(t *testing.T, v verb) program.Rest {
 	return rest(p.Installation)
 }
 
-// spread chooses the calls to kill at, numbered from 1: all, or some of those about the
-// store and some of those about objects in the token. SoftHSM writes a new object again
-// and again, once for each of its attributes: of that, the middle is left out.
+// spread chooses the calls to kill at, numbered from 1: some of those about the store and
+// some of those about objects in the token, or with -every all. SoftHSM writes a new
+// object again and again, once for each of its attributes, some thirty times: of these
+// calls the middle is left out.
 func spread(calls []string) []int {
 	object := func(n int) string {
 		if n < 0 || n >= len(calls) || !strings.Contains(calls[n], "/tokens/") {
@@ -145,16 +147,16 @@ func spread(calls []string) []int {
 	var points, others []int
 	for n := range calls {
 		switch {
-		case *every || object(n) == "":
+		case object(n) == "":
 			points = append(points, n+1)
 		case object(n) != object(n-12) || object(n) != object(n+12):
 			others = append(others, n+1)
 		}
 	}
-	if *every {
-		return points
+	if !*every {
+		points, others = some(points, most-min(len(others), most/2)), some(others, most/2)
 	}
-	points = append(some(points, most-min(len(others), most/2)), some(others, most/2)...)
+	points = append(points, others...)
 	slices.Sort(points)
 	return points
 }

@@ -241,7 +241,7 @@ func (p *prepared) welcomeFaults(o *program.Opened) (faults []error) {
 			return append(faults, err)
 		}
 		now := time.Now()
-		opened, err := o.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{Welcome: w, Now: now, Until: now.Add(time.Minute)})
+		opened, err := o.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{Welcome: w, Now: now, Until: now.Add(24 * time.Hour)})
 		want := map[store.State]error{store.Consumed: store.ErrConsumed, store.Erased: store.ErrErased}[record.State]
 		if !errors.Is(err, want) {
 			faults = append(faults, fmt.Errorf("open a Welcome for %s, which is %s: %v, want %v", e.Name(), record.State, err, want))
