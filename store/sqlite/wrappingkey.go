@@ -120,7 +120,10 @@ func (s *Store) Rewrap(ctx context.Context, batch []store.Rewrapped, at time.Tim
 		}
 		return nil
 	})
-	return moved, err
+	if err != nil {
+		return 0, err // what was done is undone
+	}
+	return moved, nil
 }
 
 func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Time) (bool, error) {
@@ -187,7 +190,7 @@ func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bo
 
 // shredUnder erases the private keys that are under a wrapping key.
 func shredUnder(ctx context.Context, tx *transaction, id []byte, at time.Time) (uint64, error) {
-	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+under+" AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?)", blob(id))
+	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+under+" AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?) ORDER BY k.id", blob(id))
 	if err != nil {
 		return 0, err
 	}
