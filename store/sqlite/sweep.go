@@ -101,7 +101,7 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, ref := range refs {
 			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
-			if err == nil && !store.Allowed(r.State, store.Retire, retiredState(&r)) {
+			if err == nil && !retirable(&r) {
 				err = fmt.Errorf("%w: it is %s", store.ErrState, r.State)
 			}
 			if err == nil {
@@ -118,16 +118,31 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 // retireAll retires those that fit a condition and can be retired.
 func retireAll(ctx context.Context, tx *transaction, condition string, until, at time.Time, args ...any) (uint64, error) {
 	rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE "+condition+
-		" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args...)
+		" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved') ORDER BY k.id", args...)
 	if err != nil {
 		return 0, err
 	}
+	var retired uint64
 	for i := range rows {
+		if !retirable(&rows[i]) {
+			continue
+		}
 		if err := retire(ctx, tx, &rows[i], until, at); err != nil {
 			return 0, err
 		}
+		retired++
 	}
-	return uint64(len(rows)), nil
+	return retired, nil
+}
+
+// retirable reports whether a key package can be retired. Of one that is reserved, what
+// it was reserved from counts: an end of its private keys that is set already stays.
+func retirable(r *row) bool {
+	was := r.State
+	if was == store.Reserved {
+		was = r.reservedFrom
+	}
+	return store.Allowed(was, store.Retire, store.Retired)
 }
 
 // retiredState is what a key package becomes that is retired: one that is reserved
