@@ -8,6 +8,7 @@ require (
 	github.com/mattn/go-sqlite3 v1.14.53
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/thomas-vilte/mls-go v1.6.0
+	pgregory.net/rapid v1.3.0
 )
 
 require (
