@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -106,15 +107,12 @@ func version(ctx context.Context, tx *transaction, name string, number uint64) (
 // ChangeIdentity implements store.Store.
 func (s *Store) ChangeIdentity(ctx context.Context, id store.Identity, was []byte, at time.Time) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		if _, err := scanIdentity(tx.QueryRowContext(ctx, selectIdentity+" WHERE name = ?", id.Name)); err != nil {
-			return err
-		}
-		is, err := scanIdentity(tx.QueryRowContext(ctx, selectVersions+" WHERE name = ? AND stamp = ?", id.Name, blob(was)))
-		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("identity %q was changed meanwhile: %w", id.Name, store.ErrState)
-		}
+		is, err := version(ctx, tx, id.Name, id.Version)
 		if err != nil {
 			return err
+		}
+		if !bytes.Equal(is.Stamp, was) {
+			return fmt.Errorf("identity %q was changed meanwhile: %w", id.Name, store.ErrState)
 		}
 		if err := tx.stampable(ctx, id.StampKey); err != nil {
 			return err
@@ -155,20 +153,23 @@ func (s *Store) ProposeIdentity(ctx context.Context, id store.Identity) error {
 // SwitchIdentity implements store.Store.
 func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, until, at time.Time) (retired uint64, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		next, err := version(ctx, tx, name, number)
-		if err == nil && next.State != store.Next {
-			err = fmt.Errorf("identity %q: version %d: %w: it is %s", name, number, store.ErrState, next.State)
-		}
-		if err == nil {
-			err = later(ctx, tx, name, number)
-		}
-		if err == nil {
-			err = tx.condemned(ctx, next.KeyID)
-		}
+		was, err := scanIdentity(tx.QueryRowContext(ctx, selectIdentity+" WHERE name = ?", name))
 		if err != nil {
 			return err
 		}
-		if err := switchVersions(ctx, tx, name, &next, at); err != nil {
+		next, err := version(ctx, tx, name, number)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return fmt.Errorf("identity %q: version %d: %w: there is no such version", name, number, store.ErrState)
+		case err != nil:
+			return err
+		case next.State != store.Next:
+			return fmt.Errorf("identity %q: version %d: %w: it is %s", name, number, store.ErrState, next.State)
+		}
+		if err := errors.Join(later(ctx, tx, name, number), tx.condemned(ctx, next.KeyID)); err != nil {
+			return err
+		}
+		if err := switchVersions(ctx, tx, &was, &next, at); err != nil {
 			return err
 		}
 		err = tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Rotated, Identity: name, KeyID: next.KeyID, Detail: fmt.Sprintf("signature key, version %d", number)})
@@ -200,22 +201,18 @@ func later(ctx context.Context, tx *transaction, name string, number uint64) err
 }
 
 // switchVersions exchanges the rows of the current version and the next one.
-func switchVersions(ctx context.Context, tx *transaction, name string, next *store.Identity, at time.Time) error {
-	was, err := scanIdentity(tx.QueryRowContext(ctx, selectIdentity+" WHERE name = ?", name))
-	if err != nil {
-		return err
-	}
+func switchVersions(ctx context.Context, tx *transaction, was, next *store.Identity, at time.Time) error {
 	var row int64
-	if err := tx.QueryRowContext(ctx, "SELECT id FROM identities WHERE name = ?", name).Scan(&row); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT id FROM identities WHERE name = ?", was.Name).Scan(&row); err != nil {
 		return err
 	}
 	if was.RetiredAt.IsZero() {
 		was.RetiredAt = at
 	}
-	if err := insertVersion(ctx, tx, "identity_versions", &was, row, string(store.Old)); err != nil {
+	if err := insertVersion(ctx, tx, "identity_versions", was, row, string(store.Old)); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE identities SET ("+versionColumns+") = (SELECT "+versionColumns+
+	_, err := tx.ExecContext(ctx, "UPDATE identities SET ("+versionColumns+") = (SELECT "+versionColumns+
 		" FROM identity_versions WHERE identity = ? AND version = ?) WHERE id = ?", row, next.Version, row)
 	if err != nil {
 		return err

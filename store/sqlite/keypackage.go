@@ -169,8 +169,8 @@ func condition(f store.Filter) (text string, args []any) {
 		return "k.id > @after AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)",
 			[]any{sql.Named("key", f.WrappingKeyID)}
 	case f.LastResort:
-		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity)",
-			[]any{sql.Named("identity", f.Identity)}
+		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity) AND @state IN ('', k.state)",
+			[]any{sql.Named("identity", f.Identity), sql.Named("state", string(f.State))}
 	case f.Identity == "" && f.State == "":
 		return "k.id > @after", nil
 	case f.Identity == "":
@@ -224,7 +224,7 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 	}
 	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
 	switch {
-	case r.State == store.Erased:
+	case step == store.Publish && slices.Contains(from, store.Pending) && r.State == store.Erased:
 		return store.ErrErased
 	case step == store.Publish && slices.Contains(from, store.Pending) && slices.Contains(overtaken, r.State):
 		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
@@ -251,7 +251,7 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+` WHERE k.identity = (SELECT id FROM identities WHERE name = ?) AND k.state = ?
 			AND k.version = i.version AND i.retired_at IS NULL AND NOT k.last_resort AND k.not_before <= ? AND k.not_after > ? ORDER BY k.id LIMIT ?`,
-			identity, string(store.Available), seconds(at), seconds(at), n)
+			identity, string(store.Available), seconds(at), seconds(at), max(n, 0)) // SQLite takes a negative limit for none
 		if err != nil {
 			return err
 		}

@@ -101,7 +101,7 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, ref := range refs {
 			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
-			if err == nil && !store.Allowed(r.State, store.Retire, retiredState(&r)) {
+			if err == nil && !retirable(&r) {
 				err = fmt.Errorf("%w: it is %s", store.ErrState, r.State)
 			}
 			if err == nil {
@@ -117,9 +117,15 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 
 // retireAll retires those that fit a condition and can be retired.
 func retireAll(ctx context.Context, tx *transaction, condition string, until, at time.Time, args ...any) (uint64, error) {
-	return tx.each(ctx, condition+" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args, func(r *row) error {
+	var retired uint64
+	_, err := tx.each(ctx, condition+" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args, func(r *row) error {
+		if !retirable(r) {
+			return nil
+		}
+		retired++
 		return retire(ctx, tx, r, until, at)
 	})
+	return retired, err
 }
 
 // each calls f with every key package that fits a condition, and returns how many there
@@ -142,6 +148,16 @@ func (tx *transaction) each(ctx context.Context, condition string, args []any, f
 		}
 		after = rows[len(rows)-1].id
 	}
+}
+
+// retirable reports whether a key package can be retired. Of one that is reserved, what
+// it was reserved from counts: an end of its private keys that is set already stays.
+func retirable(r *row) bool {
+	was := r.State
+	if was == store.Reserved {
+		was = r.reservedFrom
+	}
+	return store.Allowed(was, store.Retire, store.Retired)
 }
 
 // retiredState is what a key package becomes that is retired: one that is reserved

@@ -111,7 +111,7 @@ func (s *Store) EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Store
 func (s *Store) entries(ctx context.Context, condition string, from uint64, args ...any) iter.Seq2[audit.Stored, error] {
 	text := "SELECT sequence, entry, hash FROM audit WHERE " + condition + " ORDER BY sequence LIMIT @page"
 	return func(yield func(audit.Stored, error) bool) {
-		for {
+		for from := from; ; { // whoever ranges again begins again
 			rows, err := query(ctx, s.db, scanEntry, text, append(args[:len(args):len(args)], sql.Named("from", from), sql.Named("page", page))...)
 			if err != nil {
 				yield(audit.Stored{}, err)

@@ -121,7 +121,10 @@ func (s *Store) Rewrap(ctx context.Context, batch []store.Rewrapped, at time.Tim
 		}
 		return nil
 	})
-	return moved, err
+	if err != nil {
+		return 0, err // what was done is undone
+	}
+	return moved, nil
 }
 
 func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Time) (bool, error) {

@@ -182,7 +182,7 @@ func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
 	err := w.store.Move(t.Context(), [][]byte{[]byte(ref)}, from, to, w.now)
 	overtaken := []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired}
 	switch {
-	case k.state == store.Erased:
+	case s == store.Publish && k.state == store.Erased:
 		want(t, err, store.ErrErased)
 	case s == store.Publish && slices.Contains(overtaken, k.state):
 		want(t, err, nil)
@@ -286,11 +286,11 @@ func (w *walk) retire(t *rapid.T) {
 	until := w.now.Add(grace)
 	err := w.store.Retire(t.Context(), [][]byte{[]byte(ref)}, until, w.now)
 	switch {
-	case k.state == store.Reserved:
+	case k.state == store.Reserved && store.Allowed(k.from, store.Retire, store.Retired):
 		want(t, err, nil)
 		w.step(t, k, store.Retire, store.Reserved)
 		k.from, k.retired = store.Retired, until
-	case store.Allowed(k.state, store.Retire, store.Retired):
+	case k.state != store.Reserved && store.Allowed(k.state, store.Retire, store.Retired):
 		want(t, err, nil)
 		w.step(t, k, store.Retire, store.Retired)
 		k.retired = until
