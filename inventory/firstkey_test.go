@@ -1,6 +1,7 @@
 package inventory_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -47,21 +48,24 @@ func begin(t *testing.T, f *fixture) vault.KeyID {
 	return id
 }
 
-// One that was killed before the token made anything leaves nothing in the way; nor does
-// one that somebody plants, and what it names is not destroyed.
+// One that was killed before the token made anything leaves nothing in the way; nor is
+// anything destroyed that somebody plants one for.
 func TestAnIntentToMakeTheFirstKeyIsDroppedOnceThereIsOne(t *testing.T) {
 	f := newBareFixture(t)
 	begin(t, f)
 	first := f.addWrappingKey(t)
-	planted := store.Intent{KeyID: first, Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
-	if err := f.store.Intend(t.Context(), planted); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); err != nil {
 		t.Errorf("Repair() err = %v, want nil", err)
 	}
 	if intents, err := f.store.Intents(t.Context()); err != nil || len(intents) != 0 {
 		t.Errorf("Intents() = %v, %v, want none", intents, err)
+	}
+	planted := store.Intent{KeyID: first, Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
+	if err := f.store.Intend(t.Context(), planted); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); !errors.Is(err, vault.ErrStamp) {
+		t.Errorf("Repair() of one that was planted err = %v, want %v", err, vault.ErrStamp)
 	}
 	if _, err := f.config.Ring.Open(t.Context(), first, store.Seal); err != nil {
 		t.Errorf("the first key is gone: %v", err)

@@ -190,38 +190,36 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 		if i.TokenSerial != inv.Ring.Serial() || i.CreatedAt.After(now.Add(-age)) {
 			continue
 		}
-		if unstampedFirst(&i, i.TokenSerial) {
-			if err := inv.drop(ctx, i, now); err != nil {
-				return repaired, err
-			}
-			continue
-		}
-		if err := inv.checkIntent(ctx, &i); err != nil {
+		done, err := inv.repair(ctx, i, now)
+		if err != nil {
 			faults = append(faults, fmt.Errorf("repair: %s %x: %w", i.Object, i.KeyID, err))
-			continue
 		}
-		if err := inv.repair(ctx, i, now); err != nil {
-			faults = append(faults, fmt.Errorf("repair: %w", err))
-			continue
+		if done {
+			repaired++
 		}
-		repaired++
 	}
 	return repaired, errors.Join(faults...)
 }
 
-// repair settles one intent. A key that was recorded after all is kept: an intent to make it
-// that is still there was brought back by somebody.
-func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time) error {
+// repair settles one intent, and reports whether it has. A key that was recorded after all
+// is kept: an intent to make it that is still there was brought back by somebody.
+func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time) (bool, error) {
 	if !i.Destroy {
 		used, err := inv.Store.InUse(ctx, i.KeyID)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if used {
-			return fmt.Errorf("%s %x: %w: it was made, and is in use", i.Object, i.KeyID, vault.ErrStamp)
+			return false, fmt.Errorf("%w: it was made, and is in use", vault.ErrStamp)
 		}
 	}
-	return inv.settle(ctx, i, now)
+	if unstampedFirst(&i, i.TokenSerial) {
+		return false, inv.drop(ctx, i, now)
+	}
+	if err := inv.checkIntent(ctx, &i); err != nil {
+		return false, err
+	}
+	return true, inv.settle(ctx, i, now)
 }
 
 // drop ends an intent to make the first wrapping key, once there is another: what it names

@@ -409,7 +409,8 @@ func identityDestroyKeyCommand(u *ui) *cli.Command {
 		Name:      "destroy-key",
 		Usage:     "destroy an old signature key in the token",
 		ArgsUsage: "NAME",
-		Description: `For the key of a version that signs no more: an old one, or that of a retired identity.
+		Description: `For the key of a version that signs no more: an old one, or that of a retired identity;
+or of a next version that is given up.
 Members that joined a group with it sign with it there until they have replaced it: make sure
 that they have. It is refused while key packages that it signed may still be used, unless
 --force says so. It cannot be undone.

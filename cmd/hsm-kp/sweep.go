@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -90,16 +91,9 @@ func (e *env) sweep(ctx context.Context, age time.Duration, destroy bool) (swept
 	if err != nil {
 		return out, err
 	}
-	if due := dueIntents(intents, now.Add(-age)); due > 0 {
-		inv, err := e.inventory(ctx)
-		if err != nil {
+	if due := dueIntents(intents, now.Add(-age)); len(due) > 0 {
+		if err := e.repair(ctx, due, now, age, &out); err != nil {
 			return out, err
-		}
-		if out.Repaired, err = inv.Repair(ctx, now, age); err != nil {
-			return out, &repairError{err}
-		}
-		if left := uint64(due) - out.Repaired; left > 0 {
-			e.ui.warnf("%s in another token than the config's", pluralOf(left, "unfinished act is", "unfinished acts are"))
 		}
 	}
 	if destroy {
@@ -108,14 +102,29 @@ func (e *env) sweep(ctx context.Context, age time.Duration, destroy bool) (swept
 	return out, err
 }
 
-func dueIntents(intents []store.Intent, before time.Time) int {
-	n := 0
-	for _, i := range intents {
-		if !i.CreatedAt.After(before) {
-			n++
+// repair settles the unfinished acts of the config's token, and tells of others.
+func (e *env) repair(ctx context.Context, due []store.Intent, now time.Time, age time.Duration, out *sweptJSON) error {
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	if out.Repaired, err = inv.Repair(ctx, now, age); err != nil {
+		return &repairError{err}
+	}
+	elsewhere := uint64(0)
+	for _, i := range due {
+		if i.TokenSerial != e.token.Info().Serial {
+			elsewhere++
 		}
 	}
-	return n
+	if elsewhere > 0 {
+		e.ui.warnf("%s in another token than the config's", pluralOf(elsewhere, "unfinished act is", "unfinished acts are"))
+	}
+	return nil
+}
+
+func dueIntents(intents []store.Intent, before time.Time) []store.Intent {
+	return slices.DeleteFunc(intents, func(i store.Intent) bool { return i.CreatedAt.After(before) })
 }
 
 // destroyUnused destroys wrapping keys that nothing depends on any more, or says that
