@@ -114,6 +114,10 @@ func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
 	return err
 }
 
+func (r ring) Discard(ctx context.Context, id vault.KeyID, label string) error {
+	return r.token.DiscardUnfinished(ctx, id, label)
+}
+
 func (r ring) Serial() string { return r.token.Info().Serial }
 
 // addWrappingKey makes a wrapping key the current one to seal with.

@@ -46,6 +46,9 @@ type Ring interface {
 	Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error)
 	// Destroy destroys a key in the token. One that is not there is destroyed.
 	Destroy(ctx context.Context, o store.Object, id []byte) error
+	// Discard destroys a wrapping key that the token was stopped in the making of, and no
+	// other.
+	Discard(ctx context.Context, id vault.KeyID, label string) error
 	// Serial returns the serial number of the token.
 	Serial() string
 }

@@ -73,8 +73,11 @@ func (inv *Inventory) takeUp(ctx context.Context, key *store.WrappingKey) (bool,
 			continue
 		}
 		c, err := inv.Ring.Open(ctx, i.KeyID, store.Seal)
-		if err != nil {
-			continue // it was not made, or is none that serves
+		if err != nil { // it was not made, or is none that serves
+			if err := inv.Ring.Discard(ctx, i.KeyID, key.Label); err != nil {
+				return false, err
+			}
+			continue
 		}
 		v, ok := c.(*vault.Vault)
 		if !ok {

@@ -132,3 +132,32 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 	}
 	return n, nil
 }
+
+// DiscardUnfinished destroys the secret keys of this CKA_ID and CKA_LABEL that the token
+// was stopped in the making of: they are there and say that it did not make them
+// (CKA_LOCAL). SoftHSM says so before it has made the key itself.
+func (t *Token) DiscardUnfinished(ctx context.Context, id []byte, label string) error {
+	err := t.pool.with(ctx, func(s *session) error {
+		found, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id), attr(pkcs11.CKA_LABEL, label))
+		if err != nil {
+			return err
+		}
+		for _, o := range found {
+			local, err := s.flag(o, pkcs11.CKA_LOCAL)
+			if err != nil {
+				return err
+			}
+			if local == nil || *local {
+				continue
+			}
+			if err := s.destroy(o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("discard unfinished key %x: %w", id, err)
+	}
+	return nil
+}

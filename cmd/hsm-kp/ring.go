@@ -51,5 +51,10 @@ func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
 	return err
 }
 
+// Discard implements inventory.Ring.
+func (r ring) Discard(ctx context.Context, id vault.KeyID, label string) error {
+	return r.token.DiscardUnfinished(ctx, id, label)
+}
+
 // Serial implements inventory.Ring.
 func (r ring) Serial() string { return r.token.Info().Serial }

@@ -120,4 +120,8 @@ func (r ring) Destroy(context.Context, store.Object, []byte) error {
 	return errors.New("a test destroys no keys")
 }
 
+func (r ring) Discard(context.Context, vault.KeyID, string) error {
+	return errors.New("a test destroys no keys")
+}
+
 func (r ring) Serial() string { return r.token.Info().Serial }
