@@ -189,6 +189,9 @@ func (e *env) openWelcome(c *cli.Context) error {
 		err = e.ui.flush() // whoever asked has it, before anything is erased
 	}
 	ref := keypackage.Ref(opened.Record.Ref)
+	if err == nil && opened.Record.LastResort {
+		e.ui.notef("it is a key package of last resort: `hsm-kp generate --identity %s --last-resort --if-due` makes another in its place", printable(opened.Record.Identity))
+	}
 	switch {
 	case err != nil:
 		return err
