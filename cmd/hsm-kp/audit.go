@@ -289,17 +289,9 @@ Examples:
    hsm-kp audit checkpoint >/mnt/worm/checkpoint-$(date +%F).txt
    hsm-kp audit checkpoint --json | jq .size`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.checkpoint(c)
-		},
+		}),
 	}
 }
 
@@ -421,15 +413,7 @@ with that note, and not with what the store says on the day.
 Examples:
    hsm-kp audit key >audit.vkey`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			keys, err := e.store.AuditKeys(c.Context)
 			if err != nil {
 				return err
@@ -448,7 +432,7 @@ Examples:
 				u.notef("there is none yet: `hsm-kp audit checkpoint` makes it")
 			}
 			return nil
-		},
+		}),
 	}
 }
 

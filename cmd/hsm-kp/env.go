@@ -50,6 +50,22 @@ func openEnv(c *cli.Context, u *ui) (*env, error) {
 	return e, err
 }
 
+// with makes a command's action of f: it wants the arguments that are named, opens the
+// store that the config names, and closes what was opened.
+func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := wantArgs(c, arguments...); err != nil {
+			return err
+		}
+		e, err := openEnv(c, u)
+		if err != nil {
+			return err
+		}
+		defer e.close()
+		return f(c, e)
+	}
+}
+
 // openEnvWith opens the store that url names, or the config's where it is
 // empty. The store must be there: init makes it.
 func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {

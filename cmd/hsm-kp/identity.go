@@ -237,17 +237,9 @@ func identityListCommand(u *ui) *cli.Command {
    hsm-kp identity list
    hsm-kp identity list --json | jq -r .name`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.listIdentities(c.Context, c.Bool("json"))
-		},
+		}),
 	}
 }
 
@@ -285,17 +277,9 @@ func identityShowCommand(u *ui) *cli.Command {
    hsm-kp identity show alice
    hsm-kp identity show alice --json | jq .key_packages`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "NAME"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.showIdentity(c.Context, c.Args().First(), c.Bool("json"))
-		},
+		}, "NAME"),
 	}
 }
 

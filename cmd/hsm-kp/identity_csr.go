@@ -40,15 +40,7 @@ Examples:
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
 			jsonFlag,
 		},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "NAME"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			name := c.Args().First()
 			request, err := e.certificateRequest(c, name)
 			if err != nil {
@@ -69,7 +61,7 @@ Examples:
 				return err
 			}
 			return writeRequest(u, c, request, der)
-		},
+		}, "NAME"),
 	}
 }
 

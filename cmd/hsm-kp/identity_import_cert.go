@@ -33,15 +33,7 @@ Examples:
    hsm-kp identity import-cert gateway gateway-chain.pem
    cat gateway.pem issuing-ca.pem | hsm-kp identity import-cert gateway -`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "NAME", "CHAIN.pem"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			text, err := readInput(u, c.Args().Get(1), maxKeyPackageBytes)
 			if err != nil {
 				return err
@@ -62,7 +54,7 @@ Examples:
 				notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
 			u.printf("%s, serial %x, issued by %s\n", printable(orNone(chain[0].Subject.String())), chain[0].SerialNumber.Bytes(), printable(orNone(chain[0].Issuer.String())))
 			return nil
-		},
+		}, "NAME", "CHAIN.pem"),
 	}
 }
 

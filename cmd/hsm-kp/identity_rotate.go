@@ -380,15 +380,7 @@ Examples:
    hsm-kp identity retire alice
    hsm-kp identity retire alice && hsm-kp identity destroy-key alice --force`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "NAME"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			name, now := c.Args().First(), time.Now()
 			record, err := e.identityRecord(c.Context, name)
 			if err != nil {
@@ -400,7 +392,7 @@ Examples:
 				return err
 			}
 			return e.printRotated(c, rotatedJSON{name, record.Version, 0, retired, until.UTC().Truncate(time.Second)})
-		},
+		}, "NAME"),
 	}
 }
 
@@ -423,17 +415,9 @@ Examples:
 			&cli.BoolFlag{Name: "force", Usage: "though key packages that it signed may still be used"},
 			jsonFlag,
 		},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "NAME"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.destroySignatureKey(c)
-		},
+		}, "NAME"),
 	}
 }
 

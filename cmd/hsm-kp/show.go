@@ -22,17 +22,9 @@ Examples:
    hsm-kp show 3f9a61c2
    hsm-kp show --json 3f9a61c2 | jq .key_package.leaf_node.lifetime`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "REF"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.show(c)
-		},
+		}, "REF"),
 	}
 }
 

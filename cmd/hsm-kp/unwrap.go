@@ -27,20 +27,12 @@ Examples:
    hsm-kp unwrap 3f9a61c2
    hsm-kp unwrap --json 3f9a61c2 | my-mls-client import`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "REF"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			if !e.config.Unwrap.Allow {
 				return e.refuseUnwrap(c)
 			}
 			return e.unwrap(c)
-		},
+		}, "REF"),
 	}
 }
 

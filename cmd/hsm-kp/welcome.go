@@ -84,17 +84,9 @@ Examples:
 			&cli.BoolFlag{Name: "consume", Usage: "erase the private keys once all is printed"},
 			jsonFlag,
 		},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, "FILE"); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.openWelcome(c)
-		},
+		}, "FILE"),
 	}
 }
 

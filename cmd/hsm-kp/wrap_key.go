@@ -87,17 +87,9 @@ Examples:
    hsm-kp wrap-key list
    hsm-kp wrap-key list --json | jq -r 'select(.state == "kept") | .wrapping_key_id'`,
 		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c); err != nil {
-				return err
-			}
-			e, err := openEnv(c, u)
-			if err != nil {
-				return err
-			}
-			defer e.close()
+		Action: with(u, func(c *cli.Context, e *env) error {
 			return e.listWrappingKeys(c.Context, c.Bool("json"))
-		},
+		}),
 	}
 }
 

@@ -154,7 +154,7 @@ func (p *prepared) raceOutside(t *testing.T, kp *keypackage.KeyPackage, racers i
 			t.Fatal(err)
 		}
 	}
-	run := func(i int) error { return p.afterLogin(append(args, file(i))...) }
+	run := func(i int) error { return p.afterLogin(append(args[:len(args):len(args)], file(i))...) }
 	// Nobody can reserve before all have logged in and opened their Welcome.
 	hold := p.holdStore(t)
 	time.AfterFunc(time.Duration(racers)*stagger+500*time.Millisecond, hold)

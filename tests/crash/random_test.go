@@ -26,7 +26,7 @@ type act struct {
 
 // refusals are what a command may say that is not killed: the one before it, which was,
 // had done the work, or something is in the way.
-var refusals = []string{"destroyed", "depend", "is the current one", "consumed", "erased", "not in the state", "it exists already", "no more of its key packages", "still be used"}
+var refusals = []string{"destroyed", "it is in use", "is the current one", "consumed", "erased", "not in the state", "it exists already", "no more of its key packages", "still be used"}
 
 // acts are what the installation does all its life.
 func (p *prepared) acts(t *testing.T) []act {
