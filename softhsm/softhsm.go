@@ -175,7 +175,7 @@ func (i *Installation) initToken(ctx context.Context, soPIN, pin token.PIN) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	tokens, err := token.List(ctx, i.Module)
+	tokens, err := token.List(ctx, i.Module, token.Quirks{})
 	if err != nil {
 		return err
 	}

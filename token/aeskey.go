@@ -6,17 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
 
-// aesKey is an AES-256 key in the token. Its handle was found once and is kept.
+// aesKey is an AES-256 key in the token.
 type aesKey struct {
-	token  *Token
-	id     []byte
-	label  string
-	handle pkcs11.ObjectHandle
+	token *Token
+	id    []byte
+	label string
+	place place
+	// proof shows that a key that is found again is the same one, or is nil where the key
+	// was not used yet.
+	proof atomic.Pointer[proof]
 }
+
+// proof fails with ErrDecrypt where a key is not the one that it is a proof of.
+type proof func(s *session, key pkcs11.ObjectHandle) error
 
 // ID returns a copy of CKA_ID.
 func (k *aesKey) ID() []byte { return bytes.Clone(k.id) }
@@ -26,7 +33,13 @@ func (k *aesKey) Label() string { return k.label }
 
 // Attributes reads the key's attributes from the token.
 func (k *aesKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := k.token.attributesOf(ctx, k.handle)
+	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+		h, err := k.in(s)
+		if err != nil {
+			return KeyAttributes{}, err
+		}
+		return s.keyAttributes(h)
+	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of wrapping key %x: %w", k.id, err)
 	}
@@ -35,14 +48,17 @@ func (k *aesKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 
 // generate generates the key in the token, for these uses and no other.
 func (k *aesKey) generate(ctx context.Context, uses ...uint) error {
-	return k.token.pool.with(ctx, func(s *session) (err error) {
+	return run(ctx, k.token, func(s *session) error {
 		if err := s.requireNew(pkcs11.CKO_SECRET_KEY, k.id); err != nil {
 			return err
 		}
-		k.handle, err = s.generateAES(append(aesTemplate(true, uses...),
-			attr(pkcs11.CKA_ID, k.id),
-			attr(pkcs11.CKA_LABEL, k.label),
-		))
+		_, err := k.place.in(s, func(s *session) (handles, error) {
+			h, err := s.generateAES(append(aesTemplate(true, uses...),
+				attr(pkcs11.CKA_ID, k.id),
+				attr(pkcs11.CKA_LABEL, k.label),
+			))
+			return handles{key: h}, once(err)
+		})
 		return err
 	})
 }
@@ -73,28 +89,82 @@ func aesTemplate(onToken bool, uses ...uint) []*pkcs11.Attribute {
 	return template
 }
 
-// find finds the handle and the label of the key with the ID.
-func (k *aesKey) find(s *session) (err error) {
-	if len(k.id) == 0 {
-		return errors.New("no id given")
+// in returns the handle for a session.
+func (k *aesKey) in(s *session) (pkcs11.ObjectHandle, error) {
+	h, err := k.place.in(s, func(s *session) (handles, error) {
+		h, err := k.lookUp(s)
+		if err != nil {
+			return handles{}, err
+		}
+		if p := k.proof.Load(); p != nil {
+			if err := (*p)(s, h); errors.Is(err, ErrDecrypt) {
+				return handles{}, changed(k.id, err)
+			} else if err != nil {
+				return handles{}, err
+			}
+		}
+		return handles{key: h}, nil
+	})
+	return h.key, err
+}
+
+// prove keeps the first proof that there is.
+func (k *aesKey) prove(make func() proof) {
+	if k.proof.Load() == nil {
+		p := make()
+		k.proof.CompareAndSwap(nil, &p)
 	}
-	k.handle, err = s.findOne(
+}
+
+// find finds the key with the ID, and its label.
+func (k *aesKey) find(s *session) error {
+	h, err := k.in(s)
+	if err != nil {
+		return err
+	}
+	label, err := s.attribute(h, pkcs11.CKA_LABEL)
+	k.label = string(label)
+	return err
+}
+
+// destroy destroys the key. It asks for the login first, which may be tried again.
+func (k *aesKey) destroy(ctx context.Context) error {
+	err := run(ctx, k.token, func(s *session) error {
+		h, err := k.in(s)
+		if err == nil {
+			err = s.requireLogin()
+		}
+		if err != nil {
+			return err
+		}
+		return once(s.destroy(h))
+	})
+	if err == nil {
+		err = k.token.forgetCopies()
+	}
+	return err
+}
+
+// lookUp finds the handle of the key with the ID.
+func (k *aesKey) lookUp(s *session) (pkcs11.ObjectHandle, error) {
+	if len(k.id) == 0 {
+		return 0, errors.New("no id given")
+	}
+	h, err := s.findOne(
 		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 		attr(pkcs11.CKA_TOKEN, true),
 		attr(pkcs11.CKA_ID, k.id),
 	)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	length, known, err := s.number(k.handle, pkcs11.CKA_VALUE_LEN)
+	length, known, err := s.number(h, pkcs11.CKA_VALUE_LEN)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if known && length != 32 {
-		return fmt.Errorf("%w: AES key of %d bytes, want 32", ErrUnsupported, length)
+		return 0, fmt.Errorf("%w: AES key of %d bytes, want 32", ErrUnsupported, length)
 	}
-	label, err := s.attribute(k.handle, pkcs11.CKA_LABEL)
-	k.label = string(label)
-	return err
+	return h, nil
 }

@@ -13,7 +13,7 @@ import (
 // slots before anything is opened: crypto11 would take the first of two tokens
 // of one label, and try the PIN on it.
 func (m *module) choose(cfg Config) (Info, error) {
-	all, err := m.tokens()
+	all, err := m.tokens(cfg.Quirks)
 	if err != nil {
 		return Info{}, fmt.Errorf("find token in %q: %w", m.path, err)
 	}
@@ -94,7 +94,11 @@ var errTokenChanged = errors.New("it is no longer in its slot")
 // crypto11 is told to leave the login alone: it would keep the PIN for good, and
 // a failed login would leave its session open. A login holds for all sessions of
 // the process, crypto11's too.
-func (m *module) crypto11Config(chosen Info, sessions int) *crypto11.Config {
+func (m *module) crypto11Config(chosen Info, c Config) *crypto11.Config {
+	sessions := 1 // to find keys, and nothing else
+	if c.Quirks.LibraryCalls || m.one == nil {
+		sessions = c.Sessions
+	}
 	cfg := &crypto11.Config{
 		Path:              m.path,
 		TokenSerial:       chosen.rawSerial,

@@ -33,6 +33,12 @@ var (
 	ErrAmbiguousKey = errors.New("more than one key fits")
 	// ErrKeyExists: the token already has a key of that CKA_ID.
 	ErrKeyExists = errors.New("key exists")
+	// ErrKeyChanged: another key stands in the token under the CKA_ID of one that was in
+	// use. Nothing is done with the Token any more.
+	ErrKeyChanged = errors.New("another key stands in the token in the place of one that was in use")
+	// ErrStuck: the module does not answer. Nothing is done with the Token any more; only
+	// the end of the process ends the call.
+	ErrStuck = errors.New("the PKCS#11 module does not answer")
 	// ErrClosed: the Token is closed.
 	ErrClosed = errors.New("token is closed")
 	// ErrDecrypt: the ciphertext, its additional data or the key is not the right
@@ -102,6 +108,7 @@ const (
 	CKR_MECHANISM_PARAM_INVALID      RV = pkcs11.CKR_MECHANISM_PARAM_INVALID
 	CKR_OBJECT_HANDLE_INVALID        RV = pkcs11.CKR_OBJECT_HANDLE_INVALID
 	CKR_OPERATION_ACTIVE             RV = pkcs11.CKR_OPERATION_ACTIVE
+	CKR_OPERATION_NOT_INITIALIZED    RV = pkcs11.CKR_OPERATION_NOT_INITIALIZED
 	CKR_PIN_INCORRECT                RV = pkcs11.CKR_PIN_INCORRECT
 	CKR_PIN_INVALID                  RV = pkcs11.CKR_PIN_INVALID
 	CKR_PIN_LEN_RANGE                RV = pkcs11.CKR_PIN_LEN_RANGE

@@ -8,8 +8,9 @@ import (
 // Cryptoki lets tests stand between this package and a module.
 type Cryptoki = cryptoki
 
-// Intercept has every raw call to the module at path go through what wrap
-// returns, until the test ends. crypto11's calls do not.
+// Intercept has every call of miekg/pkcs11 to the module at path go through what wrap
+// returns, until the test ends, and none be made in one with others. crypto11's calls
+// do not.
 func Intercept(tb testing.TB, path string, wrap func(Cryptoki) Cryptoki) {
 	tb.Helper()
 	m, err := loadModule(path)
@@ -18,12 +19,12 @@ func Intercept(tb testing.TB, path string, wrap func(Cryptoki) Cryptoki) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	real := m.api
-	m.api = wrap(real)
+	real, one := m.api, m.one
+	m.api, m.one = wrap(real), nil
 	tb.Cleanup(func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.api = real
+		m.api, m.one = real, one
 	})
 }
 
@@ -39,27 +40,35 @@ func Raw(tb testing.TB, path string) Cryptoki {
 
 // Logout ends the login behind the Token's back, as a device may.
 func (t *Token) Logout(ctx context.Context) error {
-	return t.pool.with(ctx, func(s *session) error { return s.api.Logout(s.handle) })
+	return run(ctx, t, func(s *session) error { return s.api.Logout(s.handle) })
 }
 
 // Hold takes one of the places for operations until release is called.
 func (t *Token) Hold(ctx context.Context) (release func(), err error) {
-	if err := t.pool.acquire(ctx); err != nil {
+	p := t.link.Load().pool
+	if err := p.acquire(ctx); err != nil {
 		return nil, err
 	}
-	return func() { <-t.pool.permits }, nil
+	return p.release, nil
 }
 
 // Idle returns how many sessions are kept.
 func (t *Token) Idle() int {
-	t.pool.mu.Lock()
-	defer t.pool.mu.Unlock()
-	return len(t.pool.idle)
+	p := t.link.Load().pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
 }
 
 // DestroyPublicHalf destroys the public key object alone.
 func (k *SigningKey) DestroyPublicHalf(ctx context.Context) error {
-	return k.token.pool.with(ctx, func(s *session) error { return s.destroy(k.verify) })
+	return run(ctx, k.token, func(s *session) error {
+		h, err := k.in(s)
+		if err != nil {
+			return err
+		}
+		return s.destroy(h.verify)
+	})
 }
 
 // ForgetRefusals makes this process forget the PINs that were refused, as a new one has.
@@ -73,3 +82,6 @@ func ForgetRefusals(tb testing.TB, path string) {
 	defer m.mu.Unlock()
 	clear(m.refused)
 }
+
+// Verifies verifies a signature: of a digest for ECDSA, a message for EdDSA.
+var Verifies = verifies

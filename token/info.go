@@ -53,7 +53,7 @@ func (i Info) String() string {
 
 // List returns the tokens in the slots of a module, without a login. Tokens
 // that were never initialised are among them.
-func List(ctx context.Context, modulePath string) ([]Info, error) {
+func List(ctx context.Context, modulePath string, quirks Quirks) ([]Info, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -61,16 +61,17 @@ func List(ctx context.Context, modulePath string) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	infos, err := m.tokens()
+	infos, err := answer(DefaultTimeout, nil, func() ([]Info, error) { return m.tokens(quirks) })
 	if err != nil {
 		return nil, fmt.Errorf("list tokens of %q: %w", m.path, err)
 	}
 	return infos, nil
 }
 
-func (m *module) tokens() (infos []Info, err error) {
+func (m *module) tokens(q Quirks) (infos []Info, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.initArgs = q.InitArgs
 	err = m.view(func(api cryptoki) error {
 		infos, err = readTokens(m.path, api)
 		return err

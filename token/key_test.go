@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cloudflare/circl/sign/ed448"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
 func generate(t testing.TB, tok *token.Token, c token.Curve, label string) *token.SigningKey {
@@ -182,8 +184,21 @@ func TestTwoObjectsOfOneIDAreAnError(t *testing.T) {
 	}
 }
 
+// impatient opens a token that does not recover from anything.
+func impatient(t *testing.T) *token.Token {
+	t.Helper()
+	cfg := softhsmtest.Config(t)
+	cfg.Patience = -1
+	tok, err := token.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("Open() err = %v, want nil", err)
+	}
+	t.Cleanup(func() { tok.Close() })
+	return tok
+}
+
 func TestNothingIsAbsentOnceTheLoginIsLost(t *testing.T) {
-	tok := softhsmtest.Open(t)
+	tok := impatient(t)
 	k := generate(t, tok, token.P256, "key")
 	w, err := tok.GenerateWrappingKey(t.Context(), nil, "key")
 	if err != nil {
@@ -244,24 +259,50 @@ func TestWhatDoesNotFitTheKeyIsNotSigned(t *testing.T) {
 	}
 }
 
-func TestErrorsOfBothSidesAreTyped(t *testing.T) {
+func TestErrorsOfBothWaysAreTyped(t *testing.T) {
+	for _, library := range []bool{false, true} {
+		t.Run(fmt.Sprintf("library=%t", library), func(t *testing.T) {
+			cfg := softhsmtest.Config(t)
+			m := tokentest.New(t, cfg.Module)
+			cfg.Quirks.LibraryCalls = library
+			tok := m.Open(t, cfg)
+			for _, c := range []token.Curve{token.P256, token.Ed25519} { // through crypto11, and raw
+				k := generate(t, tok, c, c.String())
+				for _, function := range []string{"C_SignInit", "C_Sign"} {
+					m.Reset()
+					m.Fail(t, function, 1, 1, token.CKR_DEVICE_MEMORY)
+					input, opts := toSign(c, []byte("message"))
+					_, err := k.Sign(nil, input, opts)
+					call, ok := errors.AsType[*token.Error](err)
+					if !ok || call.RV != token.CKR_DEVICE_MEMORY || !errors.Is(err, call.RV) {
+						t.Errorf("%v: Sign() err = %#v, want a *token.Error of %s in it", c, err, function)
+					}
+					if ok && !library && call.Func != function {
+						t.Errorf("%v: Sign() failed in %s, want %s", c, call.Func, function)
+					}
+				}
+				m.Reset()
+				input, opts := toSign(c, []byte("message"))
+				if _, err := k.Sign(nil, input, opts); err != nil { // the sessions are sound afterwards
+					t.Errorf("%v: Sign() err = %v, want nil", c, err)
+				}
+			}
+		})
+	}
+}
+
+func TestADestroyedKeyIsNotFound(t *testing.T) {
 	tok := softhsmtest.Open(t)
-	for _, c := range []token.Curve{token.P256, token.Ed25519} { // through crypto11, and raw
+	for _, c := range []token.Curve{token.P256, token.Ed25519} {
 		k := generate(t, tok, c, c.String())
 		if err := tok.DestroyKeyPair(t.Context(), k); err != nil {
 			t.Fatalf("DestroyKeyPair() err = %v, want nil", err)
 		}
 		input, opts := toSign(c, []byte("message"))
-		_, err := k.Sign(nil, input, opts)
-		call, ok := errors.AsType[*token.Error](err)
-		if !ok || !errors.Is(err, call.RV) {
-			t.Errorf("%v: Sign() with a destroyed key err = %#v, want a *token.Error in it", c, err)
-			continue
+		if _, err := k.Sign(nil, input, opts); !errors.Is(err, token.ErrNotFound) {
+			t.Errorf("%v: Sign() with a destroyed key err = %v, want %v", c, err, token.ErrNotFound)
 		}
-		if call.RV != token.CKR_KEY_HANDLE_INVALID && call.RV != token.CKR_OBJECT_HANDLE_INVALID {
-			t.Errorf("%v: Sign() with a destroyed key RV = %v, want an invalid handle", c, call.RV)
-		}
-		mustSign(t, generate(t, tok, token.P256, "next")) // the sessions are sound afterwards
+		mustSign(t, generate(t, tok, token.P256, "next"))
 	}
 }
 

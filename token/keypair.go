@@ -39,15 +39,12 @@ type KeyPairInfo struct {
 // GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair):
 // both halves stay there, the private one is sensitive, not extractable, and
 // able to sign and nothing else. A pair of the same ID is ErrKeyExists.
-func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (k *SigningKey, err error) {
+func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (*SigningKey, error) {
 	if spec.Curve.params() == nil {
 		return nil, fmt.Errorf("generate key pair: %w: %v", ErrUnsupported, spec.Curve)
 	}
 	spec.ID = idOrRandom(spec.ID)
-	err = t.pool.with(ctx, func(s *session) error {
-		k, err = t.generateKeyPair(s, spec)
-		return err
-	})
+	k, err := do(ctx, t, func(s *session) (*SigningKey, error) { return t.generateKeyPair(s, spec) })
 	if err != nil {
 		return nil, fmt.Errorf("generate %v key pair: %w", spec.Curve, err)
 	}
@@ -69,12 +66,12 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 	}
 	verify, private, err := s.generateOn(spec.Curve, keyPairTemplates(spec))
 	if err != nil {
-		return nil, err
+		return nil, once(err)
 	}
 	k, err := t.loadKeyPair(s, private, verify)
 	if err != nil {
 		// A key that nobody has a name for must not stay behind.
-		return nil, errors.Join(err, s.destroy(private), s.destroy(verify))
+		return nil, once(errors.Join(err, s.destroy(private), s.destroy(verify)))
 	}
 	return k, nil
 }
@@ -141,11 +138,8 @@ func (s *session) generateOn(c Curve, t templates) (public, private pkcs11.Objec
 
 // FindKeyPair finds the one signature key pair that fits. None is ErrNotFound,
 // more than one ErrAmbiguousKey, another kind of key ErrUnsupported.
-func (t *Token) FindKeyPair(ctx context.Context, q KeyQuery) (k *SigningKey, err error) {
-	err = t.pool.with(ctx, func(s *session) error {
-		k, err = t.findKeyPair(s, q)
-		return err
-	})
+func (t *Token) FindKeyPair(ctx context.Context, q KeyQuery) (*SigningKey, error) {
+	k, err := do(ctx, t, func(s *session) (*SigningKey, error) { return t.findKeyPair(s, q) })
 	if err != nil {
 		return nil, fmt.Errorf("find key pair %v: %w", q, err)
 	}
@@ -214,20 +208,41 @@ func (t *Token) loadKeyPair(s *session, private, verify pkcs11.ObjectHandle) (*S
 	if info.Curve == 0 || info.Public == nil {
 		return nil, fmt.Errorf("%w: key type 0x%X", ErrUnsupported, info.KeyType)
 	}
-	k := &SigningKey{
-		token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public,
-		private: private, verify: verify,
+	k := &SigningKey{token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public}
+	_, err = k.place.in(s, func(s *session) (handles, error) { return s.handlesOf(info, private, verify) })
+	if err != nil {
+		return nil, err
 	}
-	if !info.Curve.params().edwards() {
-		k.ec, err = t.crypto11Key(info)
+	return k, nil
+}
+
+// handlesOf are those of a key pair.
+func (s *session) handlesOf(info KeyPairInfo, private, verify pkcs11.ObjectHandle) (h handles, err error) {
+	h = handles{key: private, verify: verify}
+	if s.one == nil && s.link.ec != nil && !info.Curve.params().edwards() {
+		h.ec, err = s.link.crypto11Key(info)
 	}
-	return k, err
+	return h, err
+}
+
+// in returns the handles of the key pair for a session.
+func (k *SigningKey) in(s *session) (handles, error) {
+	return k.place.in(s, func(s *session) (handles, error) {
+		again, err := k.token.findKeyPair(s, KeyQuery{ID: k.id})
+		switch {
+		case err != nil:
+			return handles{}, err
+		case !again.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.public):
+			return handles{}, changed(k.id, errOtherPublic)
+		}
+		return again.place.handles, nil
+	})
 }
 
 // crypto11Key finds a private key again through crypto11. Asking for private
 // keys, and for the key type, keeps it from stumbling over public keys in an
 // encoding that it does not know, and over Edwards keys of the same ID.
-func (t *Token) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
+func (l *link) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
 	set := crypto11.NewAttributeSet()
 	for attribute, value := range map[crypto11.AttributeType]any{
 		crypto11.CkaToken:   true,
@@ -238,7 +253,7 @@ func (t *Token) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
 			return nil, err
 		}
 	}
-	keys, err := t.ec.FindPrivateKeysWithAttributes(set)
+	keys, err := l.ec.FindPrivateKeysWithAttributes(set)
 	switch {
 	case err != nil:
 		return nil, callError("C_FindObjects", err)
@@ -276,11 +291,8 @@ func (s *session) describe(private, verify pkcs11.ObjectHandle) (info KeyPairInf
 
 // KeyPairs describes every private key on the token, those that this package
 // does not sign with too.
-func (t *Token) KeyPairs(ctx context.Context) (infos []KeyPairInfo, err error) {
-	err = t.pool.with(ctx, func(s *session) error {
-		infos, err = s.keyPairs()
-		return err
-	})
+func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
+	infos, err := do(ctx, t, (*session).keyPairs)
 	if err != nil {
 		return nil, fmt.Errorf("list key pairs: %w", err)
 	}
@@ -322,12 +334,22 @@ func (s *session) describeAny(private pkcs11.ObjectHandle) (KeyPairInfo, error) 
 // one first: without the public one it could not be found again. It cannot be
 // undone; k is of no use afterwards.
 func (t *Token) DestroyKeyPair(ctx context.Context, k *SigningKey) error {
-	err := t.pool.with(ctx, func(s *session) error {
-		if err := s.destroy(k.private); err != nil {
+	err := run(ctx, t, func(s *session) error {
+		h, err := k.in(s)
+		if err == nil {
+			err = s.requireLogin()
+		}
+		if err != nil {
 			return err
 		}
-		return s.destroy(k.verify)
+		if err := s.destroy(h.key); err != nil {
+			return once(err)
+		}
+		return once(s.destroy(h.verify))
 	})
+	if err == nil {
+		err = t.forgetCopies()
+	}
 	if err != nil {
 		return fmt.Errorf("destroy key pair %x: %w", k.id, err)
 	}

@@ -48,7 +48,7 @@ func (m KeyWrap) check() error {
 
 // KeyWrappingKey is an AES-256 key in the token that wraps private keys for ECDH,
 // which are nowhere else than in the token and in what it wraps. It may be used by
-// several goroutines at once. Its handle was found once and is kept.
+// several goroutines at once. Its handle is kept.
 type KeyWrappingKey struct{ aesKey }
 
 // GenerateKeyWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
@@ -56,7 +56,7 @@ type KeyWrappingKey struct{ aesKey }
 // one that could also decrypt would open what it wrapped. A nil id is 16 random
 // bytes; a key of the same id is ErrKeyExists.
 func (t *Token) GenerateKeyWrappingKey(ctx context.Context, id []byte, label string) (*KeyWrappingKey, error) {
-	k := &KeyWrappingKey{aesKey{token: t, id: idOrRandom(id), label: label}}
+	k := &KeyWrappingKey{aesKey: aesKey{token: t, id: idOrRandom(id), label: label}}
 	if err := k.generate(ctx, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP); err != nil {
 		return nil, fmt.Errorf("generate key-wrapping key: %w", err)
 	}
@@ -67,8 +67,8 @@ func (t *Token) GenerateKeyWrappingKey(ctx context.Context, id []byte, label str
 // more than one ErrAmbiguousKey. Another key length is ErrUnsupported, and so is a
 // key that may encrypt or decrypt: whoever may use it could open what it wraps.
 func (t *Token) FindKeyWrappingKey(ctx context.Context, id []byte) (*KeyWrappingKey, error) {
-	k := &KeyWrappingKey{aesKey{token: t, id: bytes.Clone(id)}}
-	if err := t.pool.with(ctx, k.find); err != nil {
+	k := &KeyWrappingKey{aesKey: aesKey{token: t, id: bytes.Clone(id)}}
+	if err := run(ctx, t, k.find); err != nil {
 		return nil, fmt.Errorf("find key-wrapping key %x: %w", id, err)
 	}
 	return k, nil
@@ -78,8 +78,12 @@ func (k *KeyWrappingKey) find(s *session) error {
 	if err := k.aesKey.find(s); err != nil {
 		return err
 	}
-	encrypt, errEncrypt := s.flag(k.handle, pkcs11.CKA_ENCRYPT)
-	decrypt, errDecrypt := s.flag(k.handle, pkcs11.CKA_DECRYPT)
+	h, err := k.in(s)
+	if err != nil {
+		return err
+	}
+	encrypt, errEncrypt := s.flag(h, pkcs11.CKA_ENCRYPT)
+	decrypt, errDecrypt := s.flag(h, pkcs11.CKA_DECRYPT)
 	if err := errors.Join(errEncrypt, errDecrypt); err != nil {
 		return err
 	}
@@ -93,8 +97,7 @@ func (k *KeyWrappingKey) find(s *session) error {
 // DestroyKeyWrappingKey destroys the key in the token (C_DestroyObject): nothing
 // that it wrapped can be used any more. It cannot be undone.
 func (t *Token) DestroyKeyWrappingKey(ctx context.Context, k *KeyWrappingKey) error {
-	err := t.pool.with(ctx, func(s *session) error { return s.destroy(k.handle) })
-	if err != nil {
+	if err := k.destroy(ctx); err != nil {
 		return fmt.Errorf("destroy key-wrapping key %x: %w", k.id, err)
 	}
 	return nil
@@ -109,17 +112,39 @@ func (t *Token) DestroyKeyWrappingKey(ctx context.Context, k *KeyWrappingKey) er
 // Errors: ErrUnsupported for a curve or mechanism that is none of those above, else
 // the token's.
 func (k *KeyWrappingKey) GenerateWrapped(ctx context.Context, m KeyWrap, c Curve) (public *ecdh.PublicKey, wrapped []byte, err error) {
+	var pair wrappedPair
 	err = errors.Join(m.check(), requireAgreement(c))
 	if err == nil {
-		err = k.token.pool.with(ctx, func(s *session) error {
-			public, wrapped, err = s.generateWrapped(m, k.handle, c)
-			return err
+		pair, err = do(ctx, k.token, func(s *session) (wrappedPair, error) {
+			h, err := k.in(s)
+			if err != nil {
+				return wrappedPair{}, err
+			}
+			return s.generateWrapped(m, h, c)
 		})
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("generate %v key wrapped under %x: %w", c, k.id, err)
 	}
-	return public, wrapped, nil
+	k.witness(m, pair)
+	return pair.public, pair.wrapped, nil
+}
+
+// wrappedPair is a key pair whose private half is wrapped.
+type wrappedPair struct {
+	public  *ecdh.PublicKey
+	wrapped []byte
+}
+
+// witness keeps the first private key that was wrapped under the key as its proof: under
+// another key it does not unwrap.
+func (k *KeyWrappingKey) witness(m KeyWrap, pair wrappedPair) {
+	k.prove(func() proof {
+		wrapped := bytes.Clone(pair.wrapped)
+		return func(s *session, key pkcs11.ObjectHandle) error {
+			return s.withUnwrapped(m, key, wrapped, unwrapTemplate(pair.public, false), func(pkcs11.ObjectHandle) error { return nil })
+		}
+	})
 }
 
 // requireAgreement fails with ErrUnsupported where there is no ECDH on the curve.
@@ -130,19 +155,19 @@ func requireAgreement(c Curve) error {
 	return nil
 }
 
-func (s *session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Curve) (public *ecdh.PublicKey, wrapped []byte, err error) {
+func (s *session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Curve) (pair wrappedPair, err error) {
 	err = s.withAgreementKey(c, func(p *ecdh.PublicKey, private pkcs11.ObjectHandle) error {
-		public = p
-		wrapped, err = s.wrap(m, wrapping, private)
+		pair.public = p
+		pair.wrapped, err = s.wrap(m, wrapping, private)
 		return err
 	})
-	return public, wrapped, err
+	return pair, err
 }
 
 func (s *session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
-	wrapped, err := s.api.WrapKey(s.handle, mechanism(uint(m), nil), wrapping, key)
+	wrapped, err := s.wrapKey(m, wrapping, key)
 	if err != nil {
-		return nil, callError("C_WrapKey", err)
+		return nil, err
 	}
 	if len(wrapped) == 0 {
 		return nil, errors.New("wrapped key is empty")
@@ -159,66 +184,80 @@ func (s *session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, er
 // good for the time of the call of f; afterwards it returns errors. Who calls it
 // clears the secrets that it returns. One session, and with it one of the operations
 // that may run at once, is held throughout, because session objects go with theirs: f
-// that asks the same Token for another operation may wait for ever.
+// that asks the same Token for another operation may wait for ever. f is called again
+// where the token was gone and is found again.
 //
 // Errors: ErrDecrypt where the wrapped key is at fault, because it is damaged or was
 // wrapped under another key; ErrUnsupported for a mechanism or curve that is not
 // used here; f's; else the token's, also where f did not pass on one of the exchanger.
 func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, f func(ecdh.KeyExchanger) error) error {
-	return k.use(ctx, m, public, wrapped, false, func(s *session, private pkcs11.ObjectHandle) error {
+	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s *session, private pkcs11.ObjectHandle) (none, error) {
 		x := &exchanger{public: public, session: s, private: private}
 		defer x.release() // also when f panics
 		if err := f(x); err != nil {
-			return err
+			return none{}, err
 		}
-		return x.release()
+		return none{}, x.release()
 	})
+	return err
 }
 
 // Fits unwraps a private key as Unwrap does and agrees on a secret with a throw-away
 // key in software: ErrKeyMismatch says that public is not its public key. Other
 // errors are those of Unwrap.
 func (k *KeyWrappingKey) Fits(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte) error {
-	return k.use(ctx, m, public, wrapped, false, func(s *session, private pkcs11.ObjectHandle) error {
-		return s.fits(private, public)
+	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s *session, private pkcs11.ObjectHandle) (none, error) {
+		return none{}, s.fits(private, public)
 	})
+	return err
 }
 
 // Rewrap wraps a wrapped private key under another key of the same Token. It does
 // not leave the token: it is unwrapped as a session object that is sensitive but
 // extractable, wrapped, and destroyed. wrapped stays good under k. Errors are those
 // of Unwrap.
-func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, to *KeyWrappingKey, toM KeyWrap) (rewrapped []byte, err error) {
+func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, to *KeyWrappingKey, toM KeyWrap) ([]byte, error) {
 	if to.token != k.token {
 		return nil, fmt.Errorf("rewrap key under %x: %w: key of another token", to.id, ErrUnsupported)
 	}
 	if err := toM.check(); err != nil {
 		return nil, fmt.Errorf("rewrap key under %x: %w", to.id, err)
 	}
-	err = k.use(ctx, m, public, wrapped, true, func(s *session, private pkcs11.ObjectHandle) error {
-		rewrapped, err = s.wrap(toM, to.handle, private)
-		return err
+	return use(ctx, k, m, wrappedPair{public, wrapped}, true, func(s *session, private pkcs11.ObjectHandle) ([]byte, error) {
+		wrapping, err := to.in(s)
+		if err != nil {
+			return nil, err
+		}
+		return s.wrap(toM, wrapping, private)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return rewrapped, nil
 }
 
+// none is what an operation returns that returns nothing.
+type none = struct{}
+
 // use calls f with the unwrapped private key.
-func (k *KeyWrappingKey) use(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, extractable bool, f func(*session, pkcs11.ObjectHandle) error) error {
-	_, err := curveOfECDH(public)
+func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedPair, extractable bool, f func(*session, pkcs11.ObjectHandle) (T, error)) (T, error) {
+	var v T
+	_, err := curveOfECDH(pair.public)
 	if err = errors.Join(m.check(), err); err == nil {
-		err = k.token.pool.with(ctx, func(s *session) error {
-			return s.withUnwrapped(m, k.handle, wrapped, unwrapTemplate(public, extractable), func(private pkcs11.ObjectHandle) error {
-				return f(s, private)
+		v, err = do(ctx, k.token, func(s *session) (v T, err error) {
+			h, err := k.in(s)
+			if err != nil {
+				return v, err
+			}
+			err = s.withUnwrapped(m, h, pair.wrapped, unwrapTemplate(pair.public, extractable), func(private pkcs11.ObjectHandle) error {
+				v, err = f(s, private)
+				return err
 			})
+			return v, err
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("use key wrapped under %x: %w", k.id, err)
+		var zero T
+		return zero, fmt.Errorf("use key wrapped under %x: %w", k.id, err)
 	}
-	return nil
+	k.witness(m, pair)
+	return v, nil
 }
 
 // unwrapTemplate is that of C_UnwrapKey. The standard has the curve come out of the

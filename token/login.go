@@ -112,11 +112,14 @@ func (m *module) login(s *session, info Info, c credentials) error {
 		if l.pin != digest {
 			return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}}
 		}
-		if err := s.requireLogin(); err != nil {
+		err := s.requireLogin()
+		if err == nil {
+			l.users++
+			return nil
+		}
+		if !failedWith(err, CKR_USER_NOT_LOGGED_IN) {
 			return err
 		}
-		l.users++
-		return nil
 	}
 	before, err := c.refusedBefore(info)
 	if err != nil {
@@ -129,18 +132,36 @@ func (m *module) login(s *session, info Info, c credentials) error {
 	if err := c.atRisk(info); err != nil {
 		return err
 	}
-	err = callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
+	m.logging.Add(1)
+	err = s.login(pin)
+	m.logging.Add(1)
 	if failedWith(err, CKR_PIN_INCORRECT) {
 		m.refused[info.Serial] = digest
 		return errors.Join(refuse(err), c.remember(info, true))
 	}
-	if err != nil && !failedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
+	if err != nil {
 		return refuse(err)
 	}
 	delete(m.refused, info.Serial)
-	m.logins[info.Slot] = &login{users: 1, pin: digest}
+	if m.logins[info.Slot] == nil {
+		m.logins[info.Slot] = &login{pin: digest}
+	}
+	m.logins[info.Slot].users++
 	_ = c.remember(info, false) // what is left of it refuses a PIN that was refused, and is told then
 	return nil
+}
+
+// login sends the PIN. Where the user is logged in already, though nobody here did so, the
+// token would take any PIN: that login is ended first.
+func (s *session) login(pin PIN) error {
+	err := callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
+	if !failedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
+		return err
+	}
+	if err := s.api.Logout(s.handle); err != nil {
+		return callError("C_Logout", err)
+	}
+	return callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
 }
 
 // logout lets go of the login. The token ends it by itself when the last session

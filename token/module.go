@@ -6,21 +6,36 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/onecall"
 )
 
 // module is one PKCS#11 library in this process.
 type module struct {
 	path string // absolute, links resolved: crypto11 and the raw side must agree on it
 	api  cryptoki
+	one  oneCalls // nil where there is no such way into it
+
+	// calls is held for reading by what runs in the library, and for writing while it is
+	// finalised under those who have it open. It is taken after mu.
+	calls sync.RWMutex
+
+	// logging counts the beginnings and the ends of logins: it is odd while one is made.
+	logging atomic.Uint64
 
 	mu sync.Mutex
-	// users counts the Tokens open. While there is one, crypto11 keeps the
-	// library initialised; otherwise it is not.
-	users  int
-	logins map[uint]*login // by slot, while Tokens are open on it
+	// links are what Tokens have of their tokens. While there is one, the library is
+	// initialised; otherwise it is not.
+	links    map[*link]struct{}
+	initArgs string          // of C_Initialize
+	pinner   runtime.Pinner  // holds them
+	logins   map[uint]*login // by slot, while there are links to it
 	// refused remembers, by serial, the PIN that a token refused last.
 	refused map[string]pinDigest
 }
@@ -51,7 +66,13 @@ func loadModule(path string) (*module, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("load module %q: %w: %s", path, ErrModule, whyNotLoaded(canonical))
 	}
-	m := &module{path: canonical, api: ctx, logins: make(map[uint]*login), refused: make(map[string]pinDigest)}
+	m := &module{
+		path: canonical, api: ctx,
+		links: make(map[*link]struct{}), logins: make(map[uint]*login), refused: make(map[string]pinDigest),
+	}
+	if one, err := onecall.Open(canonical); err == nil {
+		m.one = one
+	}
 	modules.byPath[canonical] = m
 	return m, nil
 }
@@ -87,12 +108,23 @@ func canonicalPath(path string) (string, error) {
 // finalised again before view returns, because crypto11 must be the one to
 // initialise it. The caller holds m.mu.
 func (m *module) view(f func(cryptoki) error) error {
-	if m.users > 0 {
+	if len(m.links) > 0 {
 		return f(m.api)
 	}
-	if err := m.api.Initialize(); err != nil {
-		return callError("C_Initialize", err)
+	if err := m.begin(); err != nil {
+		return err
 	}
 	err := f(m.api)
 	return errors.Join(err, callError("C_Finalize", m.api.Finalize()))
+}
+
+// begin initialises the module, with its arguments where it has some.
+func (m *module) begin() error {
+	if m.initArgs == "" {
+		return callError("C_Initialize", m.api.Initialize())
+	}
+	// The module may look at it until it is finalised, and some after that: it stays.
+	args := append([]byte(m.initArgs), 0)
+	m.pinner.Pin(unsafe.SliceData(args))
+	return callError("C_Initialize", m.api.Initialize(pkcs11.InitializeWithReserved(unsafe.Pointer(unsafe.SliceData(args)))))
 }

@@ -12,7 +12,7 @@ func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, v
 
 // find returns the objects that match. Finding none means that there is none:
 // a session without the login would not see private objects, so it is asked
-// whether it has it.
+// whether it has it, and whether it had it all the time.
 func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	found, err := s.search(template)
 	if err != nil {
@@ -21,6 +21,11 @@ func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 	if len(found) == 0 {
 		if err := s.requireLogin(); err != nil {
 			return nil, err
+		}
+		if s.user && s.link != nil {
+			if n := s.link.token.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
+				return nil, &Error{Func: "C_FindObjects", RV: CKR_USER_NOT_LOGGED_IN}
+			}
 		}
 	}
 	return found, nil
@@ -34,6 +39,7 @@ func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHan
 		err = errors.Join(err, callError("C_FindObjectsFinal", s.api.FindObjectsFinal(s.handle)))
 	}()
 	for {
+		s.beat()
 		more, _, err := s.api.FindObjects(s.handle, 64)
 		if err != nil {
 			return nil, callError("C_FindObjects", err)
@@ -64,6 +70,7 @@ func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, e
 // show it. One at a time: a refused one fails the whole call. CKR_ATTRIBUTE_VALUE_INVALID
 // is what SoftHSM says of any attribute of an object that it was killed in the making of.
 func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
+	s.beat()
 	a, err := s.api.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{attr(t, nil)})
 	err = callError("C_GetAttributeValue", err)
 	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID) {

@@ -51,11 +51,8 @@ type ObjectInfo struct {
 // Objects describes every object that the sessions of this login see: those of the
 // token, and the session objects of this process while they last. One that goes while
 // it is described is left out. Many objects take long.
-func (t *Token) Objects(ctx context.Context) (infos []ObjectInfo, err error) {
-	err = t.pool.with(ctx, func(s *session) error {
-		infos, err = s.objects()
-		return err
-	})
+func (t *Token) Objects(ctx context.Context) ([]ObjectInfo, error) {
+	infos, err := do(ctx, t, (*session).objects)
 	if err != nil {
 		return nil, fmt.Errorf("list objects: %w", err)
 	}
@@ -109,26 +106,31 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 	if len(id) == 0 {
 		return 0, errors.New("destroy objects: no id given")
 	}
-	err = t.pool.with(ctx, func(s *session) error {
-		for _, class := range classes {
-			found, err := s.find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
-			if err != nil {
-				return err
-			}
-			if len(found) > 1 { // one of them is somebody else's
-				return fmt.Errorf("%w: %d of %v", ErrAmbiguousKey, len(found), class)
-			}
-			for _, o := range found {
-				if err := s.destroy(o); err != nil {
-					return err
-				}
-				n++
-			}
-		}
-		return nil
-	})
+	n, err = do(ctx, t, func(s *session) (int, error) { return s.destroyByID(id, classes) })
+	if err == nil && n > 0 {
+		err = t.forgetCopies()
+	}
 	if err != nil {
 		return n, fmt.Errorf("destroy objects %x: %w", id, err)
+	}
+	return n, nil
+}
+
+func (s *session) destroyByID(id []byte, classes []ObjectClass) (n int, err error) {
+	for _, class := range classes {
+		found, err := s.find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+		if err != nil {
+			return n, err
+		}
+		if len(found) > 1 { // one of them is somebody else's
+			return n, fmt.Errorf("%w: %d of %v", ErrAmbiguousKey, len(found), class)
+		}
+		for _, o := range found {
+			if err := s.destroy(o); err != nil {
+				return n, once(err)
+			}
+			n++
+		}
 	}
 	return n, nil
 }
@@ -137,7 +139,7 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 // was stopped in the making of: they are there and say that it did not make them
 // (CKA_LOCAL). SoftHSM says so before it has made the key itself.
 func (t *Token) DiscardUnfinished(ctx context.Context, id []byte, label string) error {
-	err := t.pool.with(ctx, func(s *session) error {
+	err := run(ctx, t, func(s *session) error {
 		found, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id), attr(pkcs11.CKA_LABEL, label))
 		if err != nil {
 			return err
@@ -151,7 +153,7 @@ func (t *Token) DiscardUnfinished(ctx context.Context, id []byte, label string) 
 				continue
 			}
 			if err := s.destroy(o); err != nil {
-				return err
+				return once(err)
 			}
 		}
 		return nil

@@ -107,12 +107,13 @@ func (t *Token) Probe(ctx context.Context) (Report, error) {
 }
 
 func (t *Token) probe(ctx context.Context, p probe) error {
-	return t.pool.hold(ctx, func() error {
-		s, err := t.pool.open()
+	return run(ctx, t, func(s *session) error {
+		own, err := s.link.openSession()
 		if err != nil {
 			return err
 		}
-		return errors.Join(p.try(s), s.close())
+		own.pulse, own.logins = s.pulse, s.logins
+		return errors.Join(p.try(own), own.close())
 	})
 }
 
@@ -141,11 +142,12 @@ func probes() []probe {
 }
 
 func probeRandom(s *session) error {
-	var a, b [32]byte
-	if err := errors.Join(s.random(a[:]), s.random(b[:])); err != nil {
+	a, errA := s.random(32)
+	b, errB := s.random(32)
+	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
-	if a == b {
+	if bytes.Equal(a, b) {
 		return errors.New("the same bytes twice")
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/big"
 	"strings"
 
 	"github.com/cloudflare/circl/sign/ed448"
@@ -30,12 +29,7 @@ func (s *session) probeSign(c Curve) error {
 		return fmt.Errorf("generated a key on %v", info.Curve)
 	}
 	message := sha256.Sum256([]byte("probe of hsm-kp"))
-	var sig []byte
-	if c.params().edwards() {
-		sig, err = s.signEdDSA(private, c, message[:])
-	} else {
-		sig, err = s.sign(mechanism(pkcs11.CKM_ECDSA, nil), private, message[:])
-	}
+	sig, err := s.signWith(private, c, message[:])
 	if err != nil {
 		return err
 	}
@@ -57,13 +51,11 @@ func ofSession(t templates) templates {
 	return t
 }
 
-// verifies verifies a raw signature: of a digest for ECDSA, a message for EdDSA.
+// verifies verifies a signature: of a digest for ECDSA, a message for EdDSA.
 func verifies(key crypto.PublicKey, input, sig []byte) bool {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:
-		half := len(sig) / 2
-		r, s := new(big.Int).SetBytes(sig[:half]), new(big.Int).SetBytes(sig[half:])
-		return ecdsa.Verify(key, input, r, s)
+		return ecdsa.VerifyASN1(key, input, sig)
 	case ed25519.PublicKey:
 		return ed25519.Verify(key, input, sig)
 	case ed448.PublicKey:
@@ -86,10 +78,11 @@ func (s *session) probeWrap(c Curve, m KeyWrap) error {
 	if err != nil {
 		return err
 	}
-	public, wrapped, err := s.generateWrapped(m, wrapping, c)
+	pair, err := s.generateWrapped(m, wrapping, c)
 	if err != nil {
 		return err
 	}
+	public, wrapped := pair.public, pair.wrapped
 	check := func(private pkcs11.ObjectHandle) error {
 		return errors.Join(s.requireKept(private), s.fits(private, public))
 	}

@@ -376,7 +376,7 @@ func TestDoneContextReachesNoToken(t *testing.T) {
 	_, errSeal := k.Seal(ctx, [token.NonceSize]byte{}, nil, nil)
 	_, errProbe := tok.Probe(ctx)
 	_, errOpen := token.Open(ctx, token.Config{})
-	_, errList := token.List(ctx, "")
+	_, errList := token.List(ctx, "", token.Quirks{})
 	for name, err := range map[string]error{"Seal": errSeal, "Probe": errProbe, "Open": errOpen, "List": errList} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s() err = %v, want context.Canceled", name, err)

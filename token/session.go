@@ -1,8 +1,7 @@
 package token
 
 import (
-	"context"
-	"sync"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
@@ -23,6 +22,7 @@ type cryptoki interface {
 	GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
 	Login(s pkcs11.SessionHandle, user uint, pin string) error
 	Logout(s pkcs11.SessionHandle) error
+	CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
 	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
 	GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
 	FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) error
@@ -48,8 +48,14 @@ var _ cryptoki = (*pkcs11.Ctx)(nil)
 // modules keep the state of an operation in it, and SoftHSM crashes.
 type session struct {
 	api    cryptoki
+	one    oneCalls // nil: the longer way is taken
+	link   *link    // nil: the security officer's
 	handle pkcs11.SessionHandle
-	user   bool // the user is expected to be logged in
+	user   bool                        // the user is expected to be logged in
+	epoch  uint64                      // of the handles that it may use
+	pulse  *atomic.Uint64              // beats with what takes many calls
+	logins uint64                      // what module.logging was when the operation began
+	copies map[any]pkcs11.ObjectHandle // by their keys
 }
 
 // openSession opens a session for reading and writing: some tokens know no other.
@@ -65,6 +71,13 @@ func (s *session) close() error {
 	return callError("C_CloseSession", s.api.CloseSession(s.handle))
 }
 
+// beat tells that the module answered: what reads thousands of objects may take long.
+func (s *session) beat() {
+	if s.pulse != nil {
+		s.pulse.Add(1)
+	}
+}
+
 // requireLogin fails with CKR_USER_NOT_LOGGED_IN where the user's login has gone.
 func (s *session) requireLogin() error {
 	if !s.user {
@@ -78,109 +91,4 @@ func (s *session) requireLogin() error {
 		return &Error{Func: "C_GetSessionInfo", RV: CKR_USER_NOT_LOGGED_IN}
 	}
 	return nil
-}
-
-// pool bounds how many operations run at once and keeps the sessions they used.
-type pool struct {
-	open    func() (*session, error)
-	permits chan struct{} // one element an operation that runs
-	closing chan struct{}
-	close   func() // waits for the operations, closes the sessions; once
-
-	mu   sync.Mutex
-	idle []*session
-}
-
-func newPool(size int, open func() (*session, error)) *pool {
-	p := &pool{
-		open:    open,
-		permits: make(chan struct{}, size),
-		closing: make(chan struct{}),
-	}
-	p.close = sync.OnceFunc(p.drain)
-	return p
-}
-
-func (p *pool) size() int { return cap(p.permits) }
-
-// with runs f with a session of its own. The session is kept for the next one
-// when f returns nil, and closed otherwise, also when f panics. It waits for a
-// free place until ctx is done or the pool closes.
-func (p *pool) with(ctx context.Context, f func(*session) error) error {
-	return p.hold(ctx, func() error {
-		s, err := p.take()
-		if err != nil {
-			return err
-		}
-		sound := false
-		defer func() { p.put(s, sound) }()
-		if err := f(s); err != nil {
-			return err
-		}
-		sound = true
-		return nil
-	})
-}
-
-// hold runs f as one of the operations that may run at once, without a session
-// of the pool: crypto11 has its own.
-func (p *pool) hold(ctx context.Context, f func() error) error {
-	if err := p.acquire(ctx); err != nil {
-		return err
-	}
-	defer func() { <-p.permits }()
-	return f()
-}
-
-func (p *pool) acquire(ctx context.Context) error {
-	select {
-	case <-p.closing:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	default:
-	}
-	select {
-	case p.permits <- struct{}{}:
-		return nil
-	case <-p.closing:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (p *pool) take() (*session, error) {
-	p.mu.Lock()
-	if n := len(p.idle); n > 0 {
-		s := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		p.mu.Unlock()
-		return s, nil
-	}
-	p.mu.Unlock()
-	return p.open()
-}
-
-func (p *pool) put(s *session, sound bool) {
-	if !sound {
-		_ = s.close() // it is discarded because something failed: that error is the one to tell
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.idle = append(p.idle, s)
-}
-
-// drain turns new operations away, waits for those that run by taking every
-// permit for good, and closes the sessions.
-func (p *pool) drain() {
-	close(p.closing)
-	for range cap(p.permits) {
-		p.permits <- struct{}{}
-	}
-	for _, s := range p.idle {
-		_ = s.close() // the module is about to be finalised, which closes it too
-	}
-	p.idle = nil
 }

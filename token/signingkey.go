@@ -4,25 +4,26 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
+	"math/big"
 
-	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // SigningKey is a signature key pair in a token. It is a crypto.Signer and may
-// be used by several goroutines at once. Its handles were found once and are
-// kept.
+// be used by several goroutines at once. Its handles are kept.
 type SigningKey struct {
 	token   *Token
 	curve   Curve
 	id      []byte
 	label   string
 	public  crypto.PublicKey
-	private pkcs11.ObjectHandle
-	verify  pkcs11.ObjectHandle // the public key object
-	ec      crypto11.PrivateKey // ECDSA keys only
+	place   place
+	signing gauge
 }
 
 var _ crypto.Signer = (*SigningKey)(nil)
@@ -62,18 +63,48 @@ func (k *SigningKey) sign(ctx context.Context, input []byte, opts crypto.SignerO
 	if err := p.checkInput(input, opts); err != nil {
 		return nil, err
 	}
-	if p.edwards() {
-		err = k.token.pool.with(ctx, func(s *session) error {
-			sig, err = s.signEdDSA(k.private, k.curve, input)
+	return do(ctx, k.token, func(s *session) (sig []byte, err error) {
+		h, err := k.in(s)
+		if err != nil {
+			return nil, err
+		}
+		if h.ec != nil {
+			sig, err = h.ec.Sign(nil, input, opts)
+			return sig, callError("C_Sign", err)
+		}
+		err = k.signing.with(s, k, h.key, func(key pkcs11.ObjectHandle) error {
+			sig, err = s.signWith(key, k.curve, input)
 			return err
 		})
 		return sig, err
-	}
-	err = k.token.pool.hold(ctx, func() error {
-		sig, err = k.ec.Sign(nil, input, opts)
-		return callError("C_Sign", err)
 	})
-	return sig, err
+}
+
+// signWith signs a digest by ECDSA, and returns the signature in DER, or a message by EdDSA.
+func (s *session) signWith(key pkcs11.ObjectHandle, c Curve, input []byte) ([]byte, error) {
+	p := c.params()
+	if p.edwards() {
+		return s.signEdDSA(key, c, input)
+	}
+	raw, err := s.signRaw(pkcs11.CKM_ECDSA, nil, key, input, p.signature)
+	if err != nil {
+		return nil, err
+	}
+	return derSignature(raw, p.signature)
+}
+
+// derSignature encodes what CKM_ECDSA returns, r and s of the same length, as an
+// ECDSA-Sig-Value (RFC 3279, Section 2.2.3).
+func derSignature(raw []byte, size int) ([]byte, error) {
+	if len(raw) != size {
+		return nil, fmt.Errorf("token returned a signature of %d bytes, want %d", len(raw), size)
+	}
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[:size/2]))
+		b.AddASN1BigInt(new(big.Int).SetBytes(raw[size/2:]))
+	})
+	return b.Bytes()
 }
 
 // signEdDSA signs a message. Ed25519 takes no parameter: with one, PKCS#11 means
@@ -81,18 +112,19 @@ func (k *SigningKey) sign(ctx context.Context, input []byte, opts crypto.SignerO
 // CK_EDDSA_PARAMS of zeros, which is no prehash and no context. Some tokens know
 // of none.
 func (s *session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([]byte, error) {
-	mech := mechanism(ckmEdDSA, nil)
+	var parameter []byte
 	if c == Ed448 {
-		mech = mechanism(ckmEdDSA, make([]byte, eddsaParamsSize))
+		parameter = make([]byte, eddsaParamsSize)
 	}
-	sig, err := s.sign(mech, key, message)
-	if c == Ed448 && failedWith(err, CKR_MECHANISM_PARAM_INVALID, CKR_ARGUMENTS_BAD) {
-		sig, err = s.sign(mechanism(ckmEdDSA, nil), key, message)
+	want := c.params().signature
+	sig, err := s.signRaw(ckmEdDSA, parameter, key, message, want)
+	if call, ok := errors.AsType[*Error](err); c == Ed448 && ok && call.Func == "C_SignInit" && failedWith(err, CKR_MECHANISM_PARAM_INVALID, CKR_ARGUMENTS_BAD) {
+		sig, err = s.signRaw(ckmEdDSA, nil, key, message, want)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if want := c.params().signature; len(sig) != want {
+	if len(sig) != want {
 		return nil, fmt.Errorf("token returned a signature of %d bytes, want %d", len(sig), want)
 	}
 	return sig, nil
@@ -102,27 +134,17 @@ func (s *session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([
 // CK_ULONG, a CK_ULONG and a pointer.
 const eddsaParamsSize = 3 * (32 << (^uint(0) >> 63)) / 8
 
-func (s *session) sign(mech []*pkcs11.Mechanism, key pkcs11.ObjectHandle, input []byte) ([]byte, error) {
-	if err := s.api.SignInit(s.handle, mech, key); err != nil {
-		return nil, callError("C_SignInit", err)
-	}
-	sig, err := s.api.Sign(s.handle, input)
-	return sig, callError("C_Sign", err)
-}
-
 // Attributes reads the attributes of the private key from the token.
 func (k *SigningKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := k.token.attributesOf(ctx, k.private)
+	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+		h, err := k.in(s)
+		if err != nil {
+			return KeyAttributes{}, err
+		}
+		return s.keyAttributes(h.key)
+	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of key %x: %w", k.id, err)
 	}
 	return a, nil
-}
-
-func (t *Token) attributesOf(ctx context.Context, o pkcs11.ObjectHandle) (a KeyAttributes, err error) {
-	err = t.pool.with(ctx, func(s *session) error {
-		a, err = s.keyAttributes(o)
-		return err
-	})
-	return a, err
 }

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-
-	"github.com/ThalesGroup/crypto11"
+	"sync/atomic"
+	"time"
 )
 
-// DefaultSessions is how many operations run at once where Config does not say.
-const DefaultSessions = 8
+// What Config stands for where it does not say.
+const (
+	DefaultSessions = 8
+	DefaultTimeout  = 30 * time.Second
+	DefaultPatience = time.Minute
+)
 
 // Config says which token to open and how. Label, Serial, Slot, Manufacturer
 // and Model narrow the choice; those left empty fit any token, and exactly one
@@ -24,7 +28,8 @@ type Config struct {
 	Model        string // CK_TOKEN_INFO model, without padding
 
 	// PIN is read once by Open, after the token is found, and may be nil for a
-	// token that needs no login.
+	// token that needs no login. The Token keeps what was read until Close, to log in
+	// again where the login was lost.
 	PIN PINSource
 
 	// Refusals remember refused PINs across processes; nil: within this one only.
@@ -34,19 +39,55 @@ type Config struct {
 	ForceLogin bool
 
 	// Sessions is how many operations may run at once; 0 is DefaultSessions. The
-	// token sees up to twice as many sessions and one more. It is lowered to what
-	// the token allows.
+	// token sees that many sessions and one or two more, and with LibraryCalls up to
+	// twice as many. It is lowered to what the token allows.
 	Sessions int
+
+	// Timeout is how long the module may take to answer; 0 is DefaultTimeout. What takes
+	// longer is ErrStuck, and the Token is of no use afterwards.
+	Timeout time.Duration
+	// Patience is how long an operation is tried again whose session, login, device or
+	// module is gone; 0 is DefaultPatience, and less than nothing gives up at once.
+	Patience time.Duration
+	// Observe is told of each step of a recovery, or nil. It is called by whatever
+	// goroutine met the fault, and must not use the Token.
+	Observe func(Recovery) `json:"-"`
+
+	Quirks Quirks
+}
+
+// Quirks are what some modules need and others do not.
+type Quirks struct {
+	// InitArgs is the parameter string of C_Initialize (pReserved), as NSS wants it.
+	// crypto11 cannot pass it, and so it is not used where there is one.
+	InitArgs string
+	// LibraryCalls signs through crypto11 and seals through miekg/pkcs11, which ask for
+	// lengths first, in place of calls with a buffer that is big enough.
+	LibraryCalls bool
+	// TokenObjects never uses session copies of keys, also where they would be faster.
+	TokenObjects bool
 }
 
 // Token is an open token with the user logged in. Its methods may be called by
 // several goroutines at once, and return ErrClosed once Close was called.
+//
+// An operation that fails because the session, the login, the device or the module is
+// gone is tried again as long as Config.Patience lasts: see Recovery. Keys are found
+// again by their CKA_ID; one that is not the same key any more is ErrKeyChanged, and
+// then nothing is done with the Token any more. What makes an object that stays in the
+// token, or destroys one, is never tried again by itself.
 type Token struct {
 	module *module
-	info   Info
-	pool   *pool
-	ec     *crypto11.Context // ECDSA only
-	close  func()
+	cfg    Config // without the PIN
+	creds  credentials
+
+	// relinking is held by the one that makes or drops a link.
+	relinking sync.Mutex
+	link      atomic.Pointer[link]  // nil: there is none at the moment
+	over      atomic.Pointer[error] // why nothing is done any more
+	info      atomic.Pointer[Info]
+	stuck     chan struct{} // closed once the module did not answer
+	epochs    atomic.Uint64
 }
 
 // Open finds the token, reads the PIN and logs in. The PIN is tried once: after
@@ -54,38 +95,69 @@ type Token struct {
 // process, nor by any other that shares cfg.Refusals, because tokens lock. A token
 // that says that a wrong PIN was sent to it is ErrPINAtRisk, unless cfg.ForceLogin is
 // set. Another Token on the same token shares its login; its PIN must be the same.
+// Opening is not tried again: whoever asks for it is there to do so.
 //
 // Errors: ErrModule, ErrNoToken, ErrAmbiguousToken, ErrUninitialized,
-// ErrPINSource, ErrPIN, ErrPINAtRisk, *Error.
+// ErrPINSource, ErrPIN, ErrPINAtRisk, ErrStuck, *Error.
 func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m, err := loadModule(cfg.Module)
+	cfg.Timeout = orDefault(cfg.Timeout, DefaultTimeout)
+	cfg.Patience = orDefault(cfg.Patience, DefaultPatience)
+	m, info, err := find(cfg)
 	if err != nil {
 		return nil, err
 	}
-	info, err := m.choose(cfg)
-	if err != nil {
-		return nil, err
-	}
-	sessions, err := cfg.sessions(info)
-	if err != nil {
+	if cfg.Sessions, err = cfg.sessions(info); err != nil {
 		return nil, fmt.Errorf("open token %q: %w", info.Label, err)
 	}
 	pin, err := readPIN(ctx, cfg.PIN, info)
 	if err != nil {
 		return nil, fmt.Errorf("log in to token %q: %w", info.Label, err)
 	}
-	defer pin.Clear()
 	if err := ctx.Err(); err != nil {
+		pin.Clear()
 		return nil, err
 	}
-	return m.open(info, sessions, credentials{pin, cfg.Refusals, cfg.ForceLogin})
+	t := &Token{module: m, cfg: cfg, creds: credentials{pin, cfg.Refusals, cfg.ForceLogin}, stuck: make(chan struct{})}
+	t.cfg.PIN = nil
+	t.info.Store(&info)
+	if _, err := t.connect(); err != nil {
+		pin.Clear()
+		return nil, err
+	}
+	return t, nil
 }
 
-// sessions is how many operations may run at once on the token. crypto11 opens
-// a session for each and one that stays, the raw side one for each.
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// find loads the module and chooses the token.
+func find(cfg Config) (*module, Info, error) {
+	type found struct {
+		module *module
+		info   Info
+	}
+	f, err := answer(cfg.Timeout, nil, func() (f found, err error) {
+		if f.module, err = loadModule(cfg.Module); err == nil {
+			f.info, err = f.module.choose(cfg)
+		}
+		return f, err
+	})
+	if errors.Is(err, ErrStuck) {
+		err = fmt.Errorf("find token in %q: %w", cfg.Module, err)
+	}
+	return f.module, f.info, err
+}
+
+// sessions is how many operations may run at once on the token: a session each, beside
+// one that crypto11 keeps, and one while a link replaces another. With LibraryCalls
+// crypto11 opens one for each operation too.
 func (cfg Config) sessions(info Info) (int, error) {
 	n := cfg.Sessions
 	if n == 0 {
@@ -100,87 +172,68 @@ func (cfg Config) sessions(info Info) (int, error) {
 	if info.MaxSessions < 3 {
 		return 0, fmt.Errorf("it allows %d sessions, 3 are needed", info.MaxSessions)
 	}
-	return int(min(uint(n), (info.MaxSessions-1)/2)), nil
-}
-
-// open initialises the module where this is its first Token, and logs in.
-// crypto11 is first, because it fails on an initialised module, and last.
-func (m *module) open(chosen Info, sessions int, c credentials) (*Token, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	ec, err := crypto11.Configure(m.crypto11Config(chosen, sessions))
-	if err != nil {
-		return nil, fmt.Errorf("open token %q: %w", chosen.Label, callError("C_Initialize", err))
+	most := info.MaxSessions - 2
+	if cfg.Quirks.LibraryCalls {
+		most = (info.MaxSessions - 1) / 2
 	}
-	t, err := m.logIn(ec, chosen, sessions, c)
-	if err != nil {
-		return nil, errors.Join(err, ec.Close())
-	}
-	m.users++
-	return t, nil
-}
-
-func (m *module) logIn(ec *crypto11.Context, chosen Info, sessions int, c credentials) (*Token, error) {
-	info, err := m.locate(chosen)
-	if err != nil {
-		return nil, fmt.Errorf("open token %q: %w", chosen.Label, err)
-	}
-	user := c.pin.Len() > 0 // it is cleared before the next session opens
-	open := func() (*session, error) { return openSession(m.api, info.Slot, user) }
-	first, err := open()
-	if err != nil {
-		return nil, fmt.Errorf("open token %q: %w", info.Label, err)
-	}
-	if err := m.login(first, info, c); err != nil {
-		return nil, errors.Join(fmt.Errorf("log in to token %q: %w", info.Label, err), first.close())
-	}
-	t := &Token{module: m, info: info, ec: ec, pool: newPool(sessions, open)}
-	t.pool.idle = append(t.pool.idle, first)
-	t.close = sync.OnceFunc(t.shut)
-	return t, nil
+	return int(min(uint(n), most)), nil
 }
 
 // Close waits for the operations that run, closes the sessions, and finalises
 // the module where this was its last Token. SoftHSM has to be finalised before
-// the process exits. Closing again does nothing. It returns nil today.
+// the process exits. Closing again does nothing. A module that does not answer is
+// ErrStuck, and stays as it is.
 func (t *Token) Close() error {
-	t.close()
-	return nil
+	t.end(ErrClosed)
+	select {
+	case <-t.stuck: // and whoever waits for it has the locks
+		return ErrStuck
+	default:
+	}
+	t.relinking.Lock()
+	defer t.relinking.Unlock()
+	defer t.creds.pin.Clear()
+	l := t.link.Swap(nil)
+	if l == nil {
+		return nil
+	}
+	if err := l.pool.drain(t.stuck); err != nil {
+		return err
+	}
+	_, err := answer(t.cfg.Timeout, nil, func() (none, error) {
+		t.module.mu.Lock()
+		defer t.module.mu.Unlock()
+		t.module.disconnect(l)
+		return none{}, nil
+	})
+	return err
 }
 
-func (t *Token) shut() {
-	t.pool.close()
-	t.module.mu.Lock()
-	defer t.module.mu.Unlock()
-	_ = t.ec.Close() // it always returns nil
-	t.module.logout(t.info.Slot)
-	t.module.users--
-}
+// end says why nothing is done any more; the first reason stays. It reports whether
+// there was none.
+func (t *Token) end(why error) bool { return t.over.CompareAndSwap(nil, &why) }
 
-// Info describes the token as it was when it was opened.
-func (t *Token) Info() Info { return t.info }
+// Info describes the token as it was when it was opened, or found again.
+func (t *Token) Info() Info { return *t.info.Load() }
 
 // Sessions returns how many operations run at once.
-func (t *Token) Sessions() int { return t.pool.size() }
+func (t *Token) Sessions() int { return t.cfg.Sessions }
 
 // Random fills b from the token's random number generator (C_GenerateRandom).
 func (t *Token) Random(ctx context.Context, b []byte) error {
-	err := t.pool.with(ctx, func(s *session) error { return s.random(b) })
+	r, err := do(ctx, t, func(s *session) ([]byte, error) { return s.random(len(b)) })
 	if err != nil {
 		return fmt.Errorf("generate random bytes: %w", err)
-	}
-	return nil
-}
-
-func (s *session) random(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	r, err := s.api.GenerateRandom(s.handle, len(b))
-	if err != nil {
-		return callError("C_GenerateRandom", err)
 	}
 	copy(b, r)
 	clear(r)
 	return nil
+}
+
+func (s *session) random(n int) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	r, err := s.api.GenerateRandom(s.handle, n)
+	return r, callError("C_GenerateRandom", err)
 }

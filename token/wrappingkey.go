@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -16,15 +17,18 @@ const (
 )
 
 // WrappingKey is an AES-256 key in the token that seals by AES-GCM. It may be
-// used by several goroutines at once. Its handle was found once and is kept.
-type WrappingKey struct{ aesKey }
+// used by several goroutines at once. Its handle is kept.
+type WrappingKey struct {
+	aesKey
+	sealing, opening gauge
+}
 
 // GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
 // that is sensitive, not extractable, and able to encrypt and decrypt and nothing
 // else: a key that could also wrap would decrypt what it wrapped. A nil id is 16
 // random bytes; a key of the same id is ErrKeyExists.
 func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string) (*WrappingKey, error) {
-	k := &WrappingKey{aesKey{token: t, id: idOrRandom(id), label: label}}
+	k := &WrappingKey{aesKey: aesKey{token: t, id: idOrRandom(id), label: label}}
 	if err := k.generate(ctx, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT); err != nil {
 		return nil, fmt.Errorf("generate wrapping key: %w", err)
 	}
@@ -34,8 +38,8 @@ func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string
 // FindWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound, more
 // than one ErrAmbiguousKey, another key length ErrUnsupported.
 func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, error) {
-	k := &WrappingKey{aesKey{token: t, id: bytes.Clone(id)}}
-	if err := t.pool.with(ctx, k.find); err != nil {
+	k := &WrappingKey{aesKey: aesKey{token: t, id: bytes.Clone(id)}}
+	if err := run(ctx, t, k.find); err != nil {
 		return nil, fmt.Errorf("find wrapping key %x: %w", id, err)
 	}
 	return k, nil
@@ -44,8 +48,7 @@ func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, e
 // DestroyWrappingKey destroys the key in the token (C_DestroyObject): nothing that
 // it sealed opens any more. It cannot be undone.
 func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
-	err := t.pool.with(ctx, func(s *session) error { return s.destroy(k.handle) })
-	if err != nil {
+	if err := k.destroy(ctx); err != nil {
 		return fmt.Errorf("destroy wrapping key %x: %w", k.id, err)
 	}
 	return nil
@@ -54,14 +57,22 @@ func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 // Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the
 // ciphertext with the tag of 16 bytes at its end. The nonce must never be used
 // again under this key. Neither slice is kept.
-func (k *WrappingKey) Seal(ctx context.Context, nonce [NonceSize]byte, plaintext, aad []byte) (sealed []byte, err error) {
-	err = k.token.pool.with(ctx, func(s *session) error {
-		sealed, err = s.seal(k.handle, nonce, plaintext, aad)
-		return err
+func (k *WrappingKey) Seal(ctx context.Context, nonce [NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
+	sealed, err := do(ctx, k.token, func(s *session) (sealed []byte, err error) {
+		h, err := k.in(s)
+		if err != nil {
+			return nil, err
+		}
+		err = k.sealing.with(s, k, h, func(h pkcs11.ObjectHandle) error {
+			sealed, err = s.seal(h, nonce, plaintext, aad)
+			return err
+		})
+		return sealed, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("seal under key %x: %w", k.id, err)
 	}
+	k.witness(nonce, sealed, aad)
 	return sealed, nil
 }
 
@@ -70,16 +81,11 @@ func (k *WrappingKey) Seal(ctx context.Context, nonce [NonceSize]byte, plaintext
 var errNonce = errors.New("token did not use the given nonce")
 
 func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
-	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
-	defer params.Free()
-	if err := s.api.EncryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
-		return nil, callError("C_EncryptInit", err)
-	}
-	sealed, err := s.api.Encrypt(s.handle, plaintext)
+	sealed, used, err := s.encryptGCM(key, nonce, plaintext, aad)
 	if err != nil {
-		return nil, callError("C_Encrypt", err)
+		return nil, err
 	}
-	if used := params.IV(); !bytes.Equal(used, nonce[:]) {
+	if !bytes.Equal(used, nonce[:]) {
 		return nil, errNonce
 	}
 	if len(sealed) != len(plaintext)+TagSize {
@@ -91,28 +97,43 @@ func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext
 // Open decrypts what Seal returned, under the same nonce and additional data. The
 // caller clears the plaintext. ErrDecrypt says that key, nonce, ciphertext or
 // additional data is not the right one; other errors are the token's.
-func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertext, aad []byte) (plaintext []byte, err error) {
+func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
 	if len(ciphertext) < TagSize {
 		return nil, fmt.Errorf("open under key %x: %w: %d bytes", k.id, ErrDecrypt, len(ciphertext))
 	}
-	err = k.token.pool.with(ctx, func(s *session) error {
-		plaintext, err = s.open(k.handle, nonce, ciphertext, aad)
-		return err
+	plaintext, err := do(ctx, k.token, func(s *session) (plaintext []byte, err error) {
+		h, err := k.in(s)
+		if err != nil {
+			return nil, err
+		}
+		err = k.opening.with(s, k, h, func(h pkcs11.ObjectHandle) error {
+			plaintext, err = s.open(h, nonce, ciphertext, aad)
+			return err
+		})
+		return plaintext, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open under key %x: %w", k.id, err)
 	}
+	k.witness(nonce, ciphertext, aad)
 	return plaintext, nil
 }
 
+// witness keeps the first ciphertext of the key as its proof: another key does not open it.
+func (k *WrappingKey) witness(nonce [NonceSize]byte, ciphertext, aad []byte) {
+	k.prove(func() proof {
+		ciphertext, aad := bytes.Clone(ciphertext), bytes.Clone(aad)
+		return func(s *session, key pkcs11.ObjectHandle) error {
+			plaintext, err := s.open(key, nonce, ciphertext, aad)
+			clear(plaintext)
+			return err
+		}
+	})
+}
+
 func (s *session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
-	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
-	defer params.Free()
-	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
-		return nil, callError("C_DecryptInit", err)
-	}
-	plaintext, err := s.api.Decrypt(s.handle, ciphertext)
-	if err = callError("C_Decrypt", err); failedWith(err, badCiphertext...) {
+	plaintext, err := s.decryptGCM(key, nonce, ciphertext, aad)
+	if call, ok := errors.AsType[*Error](err); ok && call.Func == "C_Decrypt" && slices.Contains(badCiphertext, call.RV) {
 		return nil, fmt.Errorf("%w: %w", ErrDecrypt, err)
 	}
 	if err == nil && len(plaintext) != len(ciphertext)-TagSize {

@@ -28,7 +28,7 @@ var source []byte
 // functions are those that are looked at, in the order of faults.c.
 var functions = []string{
 	"C_Initialize", "C_Finalize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismInfo", "C_OpenSession", "C_CloseSession",
-	"C_GetSessionInfo", "C_Login", "C_Logout", "C_DestroyObject", "C_GetAttributeValue", "C_FindObjectsInit", "C_FindObjects",
+	"C_GetSessionInfo", "C_Login", "C_Logout", "C_CopyObject", "C_DestroyObject", "C_GetAttributeValue", "C_FindObjectsInit", "C_FindObjects",
 	"C_FindObjectsFinal", "C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_SignInit", "C_Sign", "C_GenerateKey",
 	"C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey", "C_DeriveKey", "C_GenerateRandom",
 }
@@ -115,7 +115,7 @@ func build(tb testing.TB, out string) {
 	if err := os.WriteFile(code, source, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	if text, err := exec.Command(cc, "-Wall", "-O1", "-shared", "-fPIC", "-I", strings.TrimSpace(string(headers)), "-o", out, code, "-ldl").CombinedOutput(); err != nil {
+	if text, err := exec.Command(cc, "-Wall", "-O1", "-shared", "-fPIC", "-I", strings.TrimSpace(string(headers)), "-o", out, code, "-ldl", "-lpthread").CombinedOutput(); err != nil {
 		tb.Fatalf("build the module: %v\n%s", err, text)
 	}
 }

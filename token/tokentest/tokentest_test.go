@@ -20,6 +20,7 @@ func open(t *testing.T) (*tokentest.Module, *token.Token, *token.SigningKey) {
 	cfg := softhsmtest.Config(t)
 	m := tokentest.New(t, cfg.Module)
 	cfg.Sessions = 2
+	cfg.Patience = -1
 	tok := m.Open(t, cfg)
 	key, err := tok.GenerateKeyPair(t.Context(), token.KeyPairSpec{Curve: token.P256, Label: "test"})
 	if err != nil {
@@ -88,6 +89,7 @@ func TestADeviceIsAwayForAWhile(t *testing.T) {
 func TestSessionsAreDroppedAndFew(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	m := tokentest.New(t, cfg.Module)
+	cfg.Patience = -1
 	tok := m.Open(t, cfg)
 	m.DropSessions()
 	if err := tok.Random(t.Context(), make([]byte, 8)); !errors.Is(err, token.CKR_SESSION_HANDLE_INVALID) {

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 // The functions that are looked at, in the order of tokentest.go.
 enum {
 	F_Initialize, F_Finalize, F_GetInfo, F_GetSlotList, F_GetTokenInfo, F_GetMechanismInfo, F_OpenSession, F_CloseSession,
-	F_GetSessionInfo, F_Login, F_Logout, F_DestroyObject, F_GetAttributeValue, F_FindObjectsInit, F_FindObjects,
+	F_GetSessionInfo, F_Login, F_Logout, F_CopyObject, F_DestroyObject, F_GetAttributeValue, F_FindObjectsInit, F_FindObjects,
 	F_FindObjectsFinal, F_EncryptInit, F_Encrypt, F_DecryptInit, F_Decrypt, F_SignInit, F_Sign, F_GenerateKey,
 	F_GenerateKeyPair, F_WrapKey, F_UnwrapKey, F_DeriveKey, F_GenerateRandom, F_COUNT,
 };
@@ -43,6 +44,9 @@ struct control {
 	struct rule rules[RULES];
 };
 
+// calls_lock: sessions are dropped between calls, not beneath one.
+static pthread_rwlock_t calls_lock = PTHREAD_RWLOCK_INITIALIZER;
+
 static CK_FUNCTION_LIST list;
 static CK_FUNCTION_LIST_PTR real;
 static struct control *control;
@@ -63,12 +67,23 @@ static CK_RV ruled(long f, int session) {
 static void drop_all(void) {
 	CK_SLOT_ID slots[64];
 	CK_ULONG n = 64;
-	if (real->C_GetSlotList(CK_TRUE, slots, &n) != CKR_OK)
-		return;
-	for (CK_ULONG i = 0; i < n; i++)
-		real->C_CloseAllSessions(slots[i]);
-	atomic_store(&control->open, 0);
+	pthread_rwlock_wrlock(&calls_lock);
+	if (real->C_GetSlotList(CK_TRUE, slots, &n) == CKR_OK) {
+		for (CK_ULONG i = 0; i < n; i++)
+			real->C_CloseAllSessions(slots[i]);
+		atomic_store(&control->open, 0);
+	}
+	pthread_rwlock_unlock(&calls_lock);
 }
+
+// CALL is a call of the real module.
+#define CALL(rv, call)                          \
+	do {                                        \
+		pthread_rwlock_rdlock(&calls_lock);     \
+		(rv) = real->call;                      \
+		pthread_rwlock_unlock(&calls_lock);     \
+	} while (0)
+
 
 // enter is called before each call is passed on. What it returns is returned instead.
 static CK_RV enter(long f, int session) {
@@ -91,7 +106,9 @@ static int hidden(CK_MECHANISM_PTR m) {
 #define PASS(name, session, params, args)              \
 	static CK_RV my_##name params {                    \
 		CK_RV rv = enter(F_##name, session);           \
-		return rv != CKR_OK ? rv : real->C_##name args; \
+		if (rv == CKR_OK)                              \
+			CALL(rv, C_##name args);                   \
+		return rv;                                     \
 	}
 
 #define PASS_MECHANISM(name, params, args, m)          \
@@ -99,7 +116,9 @@ static int hidden(CK_MECHANISM_PTR m) {
 		CK_RV rv = enter(F_##name, 1);                 \
 		if (rv == CKR_OK && hidden(m))                 \
 			rv = CKR_MECHANISM_INVALID;                \
-		return rv != CKR_OK ? rv : real->C_##name args; \
+		if (rv == CKR_OK)                              \
+			CALL(rv, C_##name args);                   \
+		return rv;                                     \
 	}
 
 PASS(Initialize, 0, (CK_VOID_PTR a), (a))
@@ -109,6 +128,7 @@ PASS(GetTokenInfo, 0, (CK_SLOT_ID s, CK_TOKEN_INFO_PTR i), (s, i))
 PASS(GetSessionInfo, 1, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR i), (s, i))
 PASS(Login, 1, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n))
 PASS(Logout, 1, (CK_SESSION_HANDLE s), (s))
+PASS(CopyObject, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c))
 PASS(DestroyObject, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o))
 PASS(GetAttributeValue, 1, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n))
 PASS(FindObjectsInit, 1, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n))
@@ -129,7 +149,7 @@ PASS_MECHANISM(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HA
 static CK_RV my_Finalize(CK_VOID_PTR a) {
 	CK_RV rv = enter(F_Finalize, 0);
 	if (rv == CKR_OK)
-		rv = real->C_Finalize(a);
+		CALL(rv, C_Finalize(a));
 	if (rv == CKR_OK)
 		atomic_store(&control->open, 0);
 	return rv;
@@ -149,7 +169,7 @@ static CK_RV my_OpenSession(CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n
 	if (rv == CKR_OK && most > 0 && atomic_load(&control->open) >= most)
 		rv = CKR_SESSION_COUNT;
 	if (rv == CKR_OK)
-		rv = real->C_OpenSession(s, f, a, n, h);
+		CALL(rv, C_OpenSession(s, f, a, n, h));
 	if (rv == CKR_OK)
 		atomic_fetch_add(&control->open, 1);
 	return rv;
@@ -158,7 +178,7 @@ static CK_RV my_OpenSession(CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n
 static CK_RV my_CloseSession(CK_SESSION_HANDLE h) {
 	CK_RV rv = enter(F_CloseSession, 1);
 	if (rv == CKR_OK)
-		rv = real->C_CloseSession(h);
+		CALL(rv, C_CloseSession(h));
 	if (rv == CKR_OK)
 		atomic_fetch_sub(&control->open, 1);
 	return rv;
@@ -169,7 +189,7 @@ static CK_RV my_CloseSession(CK_SESSION_HANDLE h) {
 static CK_RV my_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m) {
 	CK_RV rv = enter(F_Sign, 1);
 	if (rv == CKR_OK)
-		rv = real->C_Sign(s, d, n, o, m);
+		CALL(rv, C_Sign(s, d, n, o, m));
 	if (rv == CKR_OK && o != NULL && *m > 0 && atomic_load(&control->spoil) > 0 && atomic_fetch_sub(&control->spoil, 1) == 1)
 		o[*m - 1] ^= 1;
 	return rv;
@@ -208,7 +228,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR out) {
 	list = *real;
 #define TAKE(name) list.C_##name = my_##name
 	TAKE(Initialize); TAKE(Finalize); TAKE(GetInfo); TAKE(GetSlotList); TAKE(GetTokenInfo); TAKE(GetMechanismInfo);
-	TAKE(OpenSession); TAKE(CloseSession); TAKE(GetSessionInfo); TAKE(Login); TAKE(Logout); TAKE(DestroyObject);
+	TAKE(OpenSession); TAKE(CloseSession); TAKE(GetSessionInfo); TAKE(Login); TAKE(Logout); TAKE(CopyObject); TAKE(DestroyObject);
 	TAKE(GetAttributeValue); TAKE(FindObjectsInit); TAKE(FindObjects); TAKE(FindObjectsFinal); TAKE(EncryptInit);
 	TAKE(Encrypt); TAKE(DecryptInit); TAKE(Decrypt); TAKE(SignInit); TAKE(Sign); TAKE(GenerateKey);
 	TAKE(GenerateKeyPair); TAKE(WrapKey); TAKE(UnwrapKey); TAKE(DeriveKey); TAKE(GenerateRandom);

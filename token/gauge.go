@@ -1,0 +1,143 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// gauge finds out whether one kind of operation is faster with a copy of the key that goes
+// with the session (C_CopyObject) than with the key itself. SoftHSM opens and locks a file
+// for each operation with an object that stays in the token; other tokens make no
+// difference. It measures operations that are done anyway: the first ones with the key,
+// the next ones with copies, and then it has decided. A copy is as sensitive and as little
+// extractable as its key, and ends with its session.
+type gauge struct {
+	state atomic.Int32
+
+	mu   sync.Mutex
+	seen [2]int
+	best [2]time.Duration // the quickest of each: the others waited for something
+}
+
+// States of a gauge.
+const (
+	measuring int32 = iota
+	useKey
+	useCopies
+)
+
+// trials is how many operations of each kind are measured.
+const trials = 16
+
+// gain is how much quicker copies have to be, to be worth having.
+const gain = 0.9
+
+// with runs op with the key or with a copy of it.
+func (g *gauge) with(s *session, owner any, key pkcs11.ObjectHandle, op func(pkcs11.ObjectHandle) error) error {
+	copied := g.wantsCopy(s)
+	used := key
+	if copied {
+		var err error
+		if used, err = s.copyOf(owner, key); err != nil {
+			if stepOf(err) != StepNone {
+				return err
+			}
+			g.state.Store(useKey) // this token does not copy
+			copied, used = false, key
+		}
+	}
+	if g.state.Load() != measuring {
+		return op(used)
+	}
+	start := time.Now()
+	err := op(used)
+	if err == nil {
+		g.note(copied, time.Since(start))
+	}
+	return err
+}
+
+func (g *gauge) wantsCopy(s *session) bool {
+	if s.link.token.cfg.Quirks.TokenObjects {
+		return false
+	}
+	switch g.state.Load() {
+	case useKey:
+		return false
+	case useCopies:
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen[0] >= trials
+}
+
+// note counts a measurement, and decides where there are enough.
+func (g *gauge) note(copied bool, took time.Duration) {
+	i := 0
+	if copied {
+		i = 1
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.seen[i] == 0 || took < g.best[i] {
+		g.best[i] = took
+	}
+	if g.seen[i]++; g.seen[0] < trials || g.seen[1] < trials {
+		return
+	}
+	if float64(g.best[1]) < gain*float64(g.best[0]) {
+		g.state.Store(useCopies)
+	} else {
+		g.state.Store(useKey)
+	}
+}
+
+// errCopy reports a copy that is not as its key: it is not used.
+var errCopy = errors.New("the copy is not kept as its key is")
+
+// copyOf returns the session's copy of a key of owner, and makes it where there is none.
+func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
+	if c, ok := s.copies[owner]; ok {
+		return c, nil
+	}
+	c, err := s.api.CopyObject(s.handle, key, []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)})
+	if err != nil {
+		return 0, callError("C_CopyObject", err)
+	}
+	if err := s.checkCopy(c); err != nil {
+		return 0, errors.Join(err, s.destroy(c))
+	}
+	if s.copies == nil {
+		s.copies = make(map[any]pkcs11.ObjectHandle)
+	}
+	s.copies[owner] = c
+	return c, nil
+}
+
+func (s *session) checkCopy(c pkcs11.ObjectHandle) error {
+	for _, rule := range []struct {
+		attribute uint
+		name      string
+		want      bool
+	}{
+		{pkcs11.CKA_TOKEN, "CKA_TOKEN", false},
+		{pkcs11.CKA_PRIVATE, "CKA_PRIVATE", true},
+		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE", true},
+		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
+	} {
+		value, err := s.flag(c, rule.attribute)
+		if err != nil {
+			return err
+		}
+		if faults := Broken(AttributeRule{rule.name, value, rule.want, true}); len(faults) > 0 {
+			return fmt.Errorf("%w: %s", errCopy, faults[0])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+//go:build unix
+
+// Package onecall does what a key package costs of a token in as few calls as PKCS#11
+// allows: it begins an operation and does all of it in one crossing of cgo, into a buffer
+// that is big enough, and so never asks for a length first. Behind a network HSM each
+// call is a round trip, and miekg/pkcs11 makes three where two do.
+//
+// It is a second way into a library that miekg/pkcs11 has loaded and initialised, and
+// keeps nothing of its own: sessions, handles and mechanisms are the caller's.
+package onecall
+
+/*
+#cgo linux LDFLAGS: -ldl
+#include <stdlib.h>
+#include "onecall.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+)
+
+// Library is a loaded PKCS#11 library. It may be used by several goroutines at once,
+// each with a session of its own.
+type Library struct{ list *C.struct_ck_list }
+
+// Open loads the library at path, which has to be the very file that miekg/pkcs11 loaded:
+// the loader then gives the same one. It stays loaded.
+func Open(path string) (*Library, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	var fault *C.char
+	list := C.onecall_open(name, &fault)
+	if list == nil {
+		if fault == nil {
+			return nil, errors.New("load library")
+		}
+		return nil, fmt.Errorf("load library: %s", C.GoString(fault))
+	}
+	return &Library{list}, nil
+}
+
+// Error is a call that failed.
+type Error struct {
+	Func string // such as "C_SignInit"
+	RV   uint   // CK_RV
+}
+
+// Error names the function and gives the return value as a number.
+func (e *Error) Error() string { return fmt.Sprintf("%s: CK_RV 0x%X", e.Func, e.RV) }
+
+var names = map[C.int]string{
+	C.FN_ENCRYPT_INIT: "C_EncryptInit", C.FN_ENCRYPT: "C_Encrypt",
+	C.FN_DECRYPT_INIT: "C_DecryptInit", C.FN_DECRYPT: "C_Decrypt",
+	C.FN_SIGN_INIT: "C_SignInit", C.FN_SIGN: "C_Sign", C.FN_WRAP_KEY: "C_WrapKey",
+}
+
+// output returns what a call put into out, or its error.
+func output(r C.struct_result, out []byte) ([]byte, error) {
+	if r.rv != 0 {
+		return nil, &Error{Func: names[r.fn], RV: uint(r.rv)}
+	}
+	if uint64(r.n) > uint64(len(out)) {
+		return nil, fmt.Errorf("%s: it says that it wrote %d bytes into %d", names[r.fn], uint64(r.n), len(out))
+	}
+	return out[:r.n], nil
+}
+
+// nothing is where empty inputs are: tokens take no null pointer for one.
+var nothing [1]byte
+
+func bytesOf(b []byte) (*C.ck_byte, C.ck_ulong) {
+	if len(b) == 0 {
+		b = nothing[:0:1]
+	}
+	return (*C.ck_byte)(unsafe.Pointer(unsafe.SliceData(b))), C.ck_ulong(len(b))
+}
+
+// Sign is C_SignInit and C_Sign. It returns the part of out that holds the signature.
+func (l *Library) Sign(session, mechanism uint, parameter []byte, key uint, in, out []byte) ([]byte, error) {
+	p, pn := bytesOf(parameter)
+	text, textLen := bytesOf(in)
+	o, on := bytesOf(out)
+	return output(C.onecall_sign(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), p, pn, C.ck_ulong(key), text, textLen, o, on), out)
+}
+
+// GCM is what AES-GCM (CKM_AES_GCM) takes beside key and text. A token that chooses a nonce
+// of its own writes it into IV.
+type GCM struct {
+	Mechanism uint
+	IV, AAD   []byte
+	TagBits   uint
+}
+
+// EncryptGCM is C_EncryptInit and C_Encrypt. It returns the part of out that holds the
+// ciphertext and the tag.
+func (l *Library) EncryptGCM(session, key uint, g GCM, in, out []byte) ([]byte, error) {
+	return l.gcm(0, session, key, g, in, out)
+}
+
+// DecryptGCM is C_DecryptInit and C_Decrypt. It returns the part of out that holds the
+// plaintext. out has to be as long as in: some tokens want room for the tag.
+func (l *Library) DecryptGCM(session, key uint, g GCM, in, out []byte) ([]byte, error) {
+	return l.gcm(1, session, key, g, in, out)
+}
+
+func (l *Library) gcm(decrypt C.int, session, key uint, g GCM, in, out []byte) ([]byte, error) {
+	v, vn := bytesOf(g.IV)
+	a, an := bytesOf(g.AAD)
+	text, textLen := bytesOf(in)
+	o, on := bytesOf(out)
+	return output(C.onecall_gcm(l.list, decrypt, C.ck_ulong(session), C.ck_ulong(g.Mechanism), C.ck_ulong(key),
+		v, vn, a, an, C.ck_ulong(g.TagBits), text, textLen, o, on), out)
+}
+
+// Wrap is C_WrapKey by a mechanism without parameter. It returns the part of out that
+// holds the wrapped key.
+func (l *Library) Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error) {
+	o, on := bytesOf(out)
+	return output(C.onecall_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(wrapping), C.ck_ulong(key), o, on), out)
+}

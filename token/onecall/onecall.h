@@ -1,0 +1,47 @@
+// What of PKCS#11 (Cryptoki 2.40, Section 3.6 and the parameters of its mechanisms) is
+// needed here. The layout is the standard's for Unix: natural alignment.
+#ifndef ONECALL_H
+#define ONECALL_H
+
+typedef unsigned long ck_ulong;
+typedef ck_ulong ck_rv;
+typedef unsigned char ck_byte;
+
+// The functions of CK_FUNCTION_LIST that are called, by their place in it.
+enum {
+	FN_ENCRYPT_INIT = 29,
+	FN_ENCRYPT = 30,
+	FN_DECRYPT_INIT = 33,
+	FN_DECRYPT = 34,
+	FN_SIGN_INIT = 42,
+	FN_SIGN = 43,
+	FN_WRAP_KEY = 60,
+	FN_COUNT = 68,
+};
+
+struct ck_list {
+	ck_byte major, minor; // CK_VERSION, padded to the alignment of a pointer
+	void *fn[FN_COUNT];
+};
+
+// What a call returns: the function that failed, by its place, and what it said.
+struct result {
+	int fn;
+	ck_rv rv;
+	ck_ulong n; // bytes of output
+};
+
+struct ck_list *onecall_open(const char *path, const char **fault);
+
+struct result onecall_sign(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_byte *parameter, ck_ulong parameter_len,
+	ck_ulong key, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len);
+
+// The nonce is written back where the token takes one of its own.
+struct result onecall_gcm(struct ck_list *l, int decrypt, ck_ulong session, ck_ulong mechanism, ck_ulong key,
+	ck_byte *iv, ck_ulong iv_len, ck_byte *aad, ck_ulong aad_len, ck_ulong tag_bits,
+	ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len);
+
+struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong wrapping, ck_ulong key,
+	ck_byte *out, ck_ulong out_len);
+
+#endif

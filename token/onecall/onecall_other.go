@@ -1,0 +1,42 @@
+//go:build !unix
+
+// Package onecall is for Unix only: elsewhere Open fails, and callers go the longer way.
+package onecall
+
+import "errors"
+
+// Library is a loaded PKCS#11 library.
+type Library struct{}
+
+// Error is a call that failed.
+type Error struct {
+	Func string
+	RV   uint
+}
+
+// Error returns the name of the function.
+func (e *Error) Error() string { return e.Func }
+
+// GCM is what AES-GCM takes beside key and text.
+type GCM struct {
+	Mechanism uint
+	IV, AAD   []byte
+	TagBits   uint
+}
+
+var errUnix = errors.New("not on this system")
+
+// Open fails.
+func Open(string) (*Library, error) { return nil, errUnix }
+
+// Sign fails.
+func (*Library) Sign(_, _ uint, _ []byte, _ uint, _, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// EncryptGCM fails.
+func (*Library) EncryptGCM(_, _ uint, _ GCM, _, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// DecryptGCM fails.
+func (*Library) DecryptGCM(_, _ uint, _ GCM, _, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// Wrap fails.
+func (*Library) Wrap(_, _, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }

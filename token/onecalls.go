@@ -1,0 +1,92 @@
+package token
+
+import (
+	"errors"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/onecall"
+)
+
+// oneCalls are whole operations in as few calls as there can be.
+type oneCalls interface {
+	Sign(session, mechanism uint, parameter []byte, key uint, in, out []byte) ([]byte, error)
+	EncryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
+	DecryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
+	Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error)
+}
+
+var _ oneCalls = (*onecall.Library)(nil)
+
+// oneError types the error of oneCalls.
+func oneError(err error) error {
+	if call, ok := errors.AsType[*onecall.Error](err); ok {
+		return &Error{Func: call.Func, RV: RV(call.RV)}
+	}
+	return err
+}
+
+// spare is room beyond what an operation returns, for tokens that want some.
+const spare = 64
+
+// signRaw signs by C_SignInit and C_Sign. size is how long the signature will be.
+func (s *session) signRaw(mech uint, parameter []byte, key pkcs11.ObjectHandle, input []byte, size int) ([]byte, error) {
+	if s.one != nil {
+		sig, err := s.one.Sign(uint(s.handle), mech, parameter, uint(key), input, make([]byte, size+spare))
+		return sig, oneError(err)
+	}
+	var p any
+	if parameter != nil {
+		p = parameter
+	}
+	if err := s.api.SignInit(s.handle, mechanism(mech, p), key); err != nil {
+		return nil, callError("C_SignInit", err)
+	}
+	sig, err := s.api.Sign(s.handle, input)
+	return sig, callError("C_Sign", err)
+}
+
+// encryptGCM encrypts by C_EncryptInit and C_Encrypt, and returns the nonce that was used.
+func (s *session) encryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) (sealed, used []byte, err error) {
+	if s.one != nil {
+		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * TagSize}
+		sealed, err = s.one.EncryptGCM(uint(s.handle), uint(key), g, plaintext, make([]byte, len(plaintext)+TagSize+spare))
+		return sealed, g.IV, oneError(err)
+	}
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	defer params.Free()
+	if err := s.api.EncryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
+		return nil, nil, callError("C_EncryptInit", err)
+	}
+	sealed, err = s.api.Encrypt(s.handle, plaintext)
+	return sealed, params.IV(), callError("C_Encrypt", err)
+}
+
+// decryptGCM decrypts by C_DecryptInit and C_Decrypt.
+func (s *session) decryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
+	if s.one != nil {
+		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * TagSize}
+		plaintext, err := s.one.DecryptGCM(uint(s.handle), uint(key), g, ciphertext, make([]byte, len(ciphertext)+spare))
+		return plaintext, oneError(err)
+	}
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	defer params.Free()
+	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
+		return nil, callError("C_DecryptInit", err)
+	}
+	plaintext, err := s.api.Decrypt(s.handle, ciphertext)
+	return plaintext, callError("C_Decrypt", err)
+}
+
+// maxWrapped is more than any EC private key is long, wrapped.
+const maxWrapped = 1024
+
+// wrapKey wraps by C_WrapKey.
+func (s *session) wrapKey(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+	if s.one != nil {
+		wrapped, err := s.one.Wrap(uint(s.handle), uint(m), uint(wrapping), uint(key), make([]byte, maxWrapped))
+		return wrapped, oneError(err)
+	}
+	wrapped, err := s.api.WrapKey(s.handle, mechanism(uint(m), nil), wrapping, key)
+	return wrapped, callError("C_WrapKey", err)
+}

@@ -1,0 +1,125 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// do runs f with a session of its own, as one of the operations that may run at once, and
+// recovers the token and runs f again where it failed for want of one. f touches nothing
+// outside but what it returns: a module that does not answer leaves it running.
+func do[T any](ctx context.Context, t *Token, f func(*session) (T, error)) (T, error) {
+	var r recovery
+	for {
+		l, err := t.current()
+		var epoch uint64
+		if err == nil {
+			epoch = l.pool.current()
+			var v T
+			if v, err = with(ctx, l, f); err == nil {
+				return v, nil
+			}
+		}
+		if err = t.recover(ctx, &r, l, epoch, err); err != nil {
+			var zero T
+			return zero, err
+		}
+	}
+}
+
+// run is do for what returns nothing.
+func run(ctx context.Context, t *Token, f func(*session) error) error {
+	_, err := do(ctx, t, func(s *session) (none, error) { return none{}, f(s) })
+	return err
+}
+
+// with runs f once with a session of the link. The session is kept for the next one when
+// f returns nil, and closed otherwise, also when f panics. It waits for a free place
+// until ctx is done or the link is given up.
+func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, error) {
+	var zero T
+	if err := l.pool.acquire(ctx); err != nil {
+		return zero, err
+	}
+	m := l.token.module
+	var pulse atomic.Uint64
+	v, err := answer(l.token.cfg.Timeout, &pulse, func() (T, error) {
+		defer l.pool.release()
+		m.calls.RLock()
+		defer m.calls.RUnlock()
+		if l.pool.closed() { // the module was finalised while this waited
+			return zero, errLinkGone
+		}
+		s, err := l.pool.take()
+		if err != nil {
+			return zero, err
+		}
+		s.pulse, s.logins = &pulse, m.logging.Load()
+		sound := false
+		defer func() { l.pool.put(s, sound) }()
+		v, err := f(s)
+		sound = err == nil
+		return v, err
+	})
+	if errors.Is(err, ErrStuck) {
+		l.token.endStuck(err)
+	}
+	return v, err
+}
+
+// endStuck gives the Token up, and with it those that wait for what will not come.
+func (t *Token) endStuck(err error) {
+	if t.end(err) {
+		close(t.stuck)
+	}
+}
+
+// errNotEnded reports an operation that ended its goroutine.
+var errNotEnded = errors.New("the operation did not return")
+
+// answer runs f, which calls the module, and waits for it for so long, and anew after each
+// beat of pulse, if it has one. A module that does not answer cannot be stopped: f is left
+// behind, and the error is ErrStuck. A panic of f is passed on.
+func answer[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, error)) (T, error) {
+	type outcome struct {
+		v        T
+		err      error
+		panicked any
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		returned := false
+		defer func() {
+			if !returned {
+				o.panicked = recover()
+				o.err = errNotEnded // by runtime.Goexit
+			}
+			done <- o
+		}()
+		o.v, o.err = f()
+		returned = true
+	}()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	var seen uint64
+	for {
+		select {
+		case o := <-done:
+			if o.panicked != nil {
+				panic(o.panicked)
+			}
+			return o.v, o.err
+		case <-timer.C:
+		}
+		if pulse == nil || pulse.Load() == seen {
+			var zero T
+			return zero, fmt.Errorf("%w within %v", ErrStuck, timeout)
+		}
+		seen = pulse.Load()
+		timer.Reset(timeout)
+	}
+}

@@ -1,0 +1,185 @@
+package token
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// pool bounds how many operations run at once and keeps the sessions they used.
+type pool struct {
+	open    func() (*session, error)
+	permits chan struct{} // one element an operation that runs, or that may not
+	closing chan struct{} // closed once the link is given up
+
+	mu    sync.Mutex
+	idle  []*session
+	epoch uint64 // of handles; sessions of an earlier one are not kept
+	out   int    // sessions in use
+
+	// The token may have fewer sessions than it said: then operations wait for those there
+	// are. One place is given back now and then, to see.
+	owed    int // places that the next operations to end do not give back
+	missing int // places not given back
+	since   time.Time
+}
+
+// growAfter is how long a place is missing before it is tried again.
+const growAfter = 10 * time.Second
+
+func newPool(size int, epoch uint64, open func() (*session, error)) *pool {
+	return &pool{
+		open:    open,
+		permits: make(chan struct{}, size),
+		closing: make(chan struct{}),
+		epoch:   epoch,
+	}
+}
+
+// acquire waits for a place, until ctx is done or the link is given up.
+func (p *pool) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if p.closed() {
+		return errLinkGone
+	}
+	select {
+	case p.permits <- struct{}{}:
+		return nil
+	case <-p.closing:
+		return errLinkGone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *pool) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.owed > 0 {
+		p.owed--
+		p.missing++
+		return
+	}
+	<-p.permits
+	if p.missing > 0 && time.Since(p.since) > growAfter {
+		p.missing--
+		p.since = time.Now()
+		<-p.permits
+	}
+}
+
+// take returns a session that is idle, or a new one. Where the token has no more and others
+// are in use, the place is not given back: the next operation waits for one of them.
+func (p *pool) take() (*session, error) {
+	p.mu.Lock()
+	p.out++
+	epoch := p.epoch
+	if n := len(p.idle); n > 0 {
+		s := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		return s, nil
+	}
+	p.mu.Unlock()
+	s, err := p.open()
+	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.out--
+		if failedWith(err, CKR_SESSION_COUNT) && p.out > 0 {
+			p.owed++
+			p.since = time.Now()
+		}
+		return nil, err
+	}
+	s.epoch = epoch
+	return s, nil
+}
+
+// put takes a session back, and closes one that is not sound, or whose handles are of
+// before a recovery.
+func (p *pool) put(s *session, sound bool) {
+	s.pulse = nil
+	p.mu.Lock()
+	p.out--
+	keep := sound && s.epoch == p.epoch && !p.closed()
+	if keep {
+		p.idle = append(p.idle, s)
+	}
+	p.mu.Unlock()
+	if !keep {
+		_ = s.close() // it is discarded because something failed: that error is the one to tell
+	}
+}
+
+// renew begins an epoch: handles are found again, and sessions opened anew.
+func (p *pool) renew(epoch uint64) {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.epoch = nil, epoch
+	p.mu.Unlock()
+	for _, s := range idle {
+		_ = s.close() // it may be gone
+	}
+}
+
+func (p *pool) current() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+func (p *pool) closed() bool {
+	select {
+	case <-p.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveUp turns new operations away.
+func (p *pool) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed() {
+		close(p.closing)
+	}
+}
+
+// drain turns new operations away, and waits for those that run by taking every place for
+// good. It ends with ErrStuck when stuck is closed.
+func (p *pool) drain(stuck <-chan struct{}) error {
+	p.giveUp()
+	p.mu.Lock()
+	taken := p.missing
+	p.mu.Unlock()
+	for range cap(p.permits) - taken {
+		select {
+		case p.permits <- struct{}{}:
+		case <-stuck:
+			return ErrStuck
+		}
+	}
+	return nil
+}
+
+// discard closes the sessions that are idle.
+func (p *pool) discard() {
+	p.giveUp()
+	for _, s := range p.forsake() {
+		_ = s.close()
+	}
+}
+
+// forsake lets go of the sessions without closing them: the module is about to be finalised.
+func (p *pool) forsake() []*session {
+	p.giveUp()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	idle := p.idle
+	p.idle = nil
+	return idle
+}
