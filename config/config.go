@@ -39,6 +39,8 @@ type Token struct {
 	Slot        *uint
 	PIN         PIN
 	Sessions    int
+	Timeout     Duration // for the module to answer
+	Recovery    Duration // 0: an operation is not tried again
 	Environment map[string]string
 }
 
@@ -163,7 +165,7 @@ type Unwrap struct {
 // Default returns the config of an empty file.
 func Default() *Config {
 	return &Config{
-		Token: Token{Sessions: 8},
+		Token: Token{Sessions: 8, Timeout: Duration(30 * time.Second), Recovery: Duration(time.Minute)},
 		Store: Store{URL: "sqlite:hsm-kp.db", Batch: 500},
 		KeyPackages: KeyPackages{
 			Suite:    "MLS_128_DHKEMP256_AES128GCM_SHA256_P256",

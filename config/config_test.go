@@ -64,6 +64,8 @@ token:
   slot: 0x10
   pin: {env: PIN, file: pin, fd: 3, systemd: hsm-kp-pin, prompt: true}
   sessions: 4
+  timeout: 5s
+  recovery: 7m
   environment: {SOFTHSM2_CONF: ./softhsm2.conf, LEVEL: 5}
 store:
   url: sqlite:other.db
@@ -115,7 +117,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 	want := &Config{
 		Token: Token{
 			Module: "lib.so", URI: "pkcs11:token=prod", Label: "0042", Serial: "0123456789abcdef", Slot: &slot,
-			PIN: PIN{Env: "PIN", File: "pin", FD: &fd, Systemd: "hsm-kp-pin", Prompt: true}, Sessions: 4,
+			PIN: PIN{Env: "PIN", File: "pin", FD: &fd, Systemd: "hsm-kp-pin", Prompt: true}, Sessions: 4, Timeout: Duration(5 * time.Second), Recovery: Duration(7 * time.Minute),
 			Environment: map[string]string{"SOFTHSM2_CONF": "./softhsm2.conf", "LEVEL": "5"},
 		},
 		Store: Store{URL: "sqlite:other.db", Batch: 250},

@@ -35,6 +35,8 @@ func (c *Config) fields() keys {
 			"slot":        optional(&c.Token.Slot, math.MaxUint32),
 			"pin":         pin(&c.Token.PIN),
 			"sessions":    number(&c.Token.Sessions, 1, 1024),
+			"timeout":     duration(&c.Token.Timeout),
+			"recovery":    duration(&c.Token.Recovery),
 			"environment": variables(&c.Token.Environment),
 		}),
 		"store": group(keys{

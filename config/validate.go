@@ -84,6 +84,9 @@ func (t *Token) validate(d *decoder) {
 	case t.URI != "" && !strings.HasPrefix(t.URI, "pkcs11:"):
 		d.contentFault("token.uri", "must begin with pkcs11: (RFC 7512)")
 	}
+	if t.Timeout <= 0 {
+		d.contentFault("token.timeout", "must be longer than nothing")
+	}
 	t.PIN.validate(d, t.URI != "" || d.unfit["token.uri"])
 }
 

@@ -20,7 +20,7 @@ var _ oneCalls = (*onecall.Library)(nil)
 
 // oneError types the error of oneCalls.
 func oneError(err error) error {
-	if call, ok := errors.AsType[*onecall.Error](err); ok {
+	if call, ok := errors.AsType[*onecall.Failed](err); ok {
 		return &Error{Func: call.Func, RV: RV(call.RV)}
 	}
 	return err

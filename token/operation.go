@@ -20,6 +20,9 @@ func do[T any](ctx context.Context, t *Token, f func(*session) (T, error)) (T, e
 			epoch = l.pool.current()
 			var v T
 			if v, err = with(ctx, l, f); err == nil {
+				if r.tries > 0 {
+					t.observe(Recovery{Step: StepDone, Try: r.tries, Since: time.Since(r.began)})
+				}
 				return v, nil
 			}
 		}

@@ -26,6 +26,8 @@ const (
 	// StepModule: the module is finalised (C_Finalize) and initialised anew, for all Tokens
 	// of this process that are open on it.
 	StepModule
+	// StepDone: the operation was done after all. It is no step that is taken.
+	StepDone
 )
 
 // String says what the step does.
@@ -39,6 +41,8 @@ func (s Step) String() string {
 		return "logging in again"
 	case StepModule:
 		return "initializing the module again"
+	case StepDone:
+		return "done"
 	}
 	return "nothing"
 }
@@ -46,9 +50,10 @@ func (s Step) String() string {
 // Recovery tells of one step of a recovery.
 type Recovery struct {
 	Step  Step
-	Cause error         // what the operation failed with; nothing secret
+	Cause error         // what the operation failed with; nothing secret; nil with StepDone
 	Try   int           // the first is 1
 	Delay time.Duration // before the operation is tried again
+	Since time.Duration // the first fault of the operation
 }
 
 // unrepeatable marks the error of a call that must not be made twice by itself: it may have
@@ -169,9 +174,7 @@ func (t *Token) recover(ctx context.Context, r *recovery, l *link, epoch uint64,
 		}
 		return fmt.Errorf("%w (tried %d times in %v)", err, r.tries, spent.Round(time.Millisecond))
 	}
-	if t.cfg.Observe != nil {
-		t.cfg.Observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait})
-	}
+	t.observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait, Since: time.Since(r.began)})
 	if err := pause(ctx, wait); err != nil {
 		return err
 	}
@@ -179,6 +182,12 @@ func (t *Token) recover(ctx context.Context, r *recovery, l *link, epoch uint64,
 		return nil // current makes one
 	}
 	return t.renew(step, l, epoch)
+}
+
+func (t *Token) observe(r Recovery) {
+	if t.cfg.Observe != nil {
+		t.cfg.Observe(r)
+	}
 }
 
 // forgetCopies ends the sessions that may have a copy of a key that was destroyed.

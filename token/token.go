@@ -49,8 +49,8 @@ type Config struct {
 	// Patience is how long an operation is tried again whose session, login, device or
 	// module is gone; 0 is DefaultPatience, and less than nothing gives up at once.
 	Patience time.Duration
-	// Observe is told of each step of a recovery, or nil. It is called by whatever
-	// goroutine met the fault, and must not use the Token.
+	// Observe is told of each step of a recovery, and of its success, or nil. It is called
+	// by whatever goroutine met the fault, and must not use the Token.
 	Observe func(Recovery) `json:"-"`
 
 	Quirks Quirks
@@ -135,6 +135,25 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 		return otherwise
 	}
 	return d
+}
+
+// Beside opens another Token on the same token, with the same PIN and other quirks.
+func (t *Token) Beside(quirks Quirks) (*Token, error) {
+	if why := t.over.Load(); why != nil {
+		return nil, *why
+	}
+	quirks.InitArgs = t.cfg.Quirks.InitArgs
+	other := &Token{module: t.module, cfg: t.cfg, stuck: make(chan struct{})}
+	other.cfg.Quirks = quirks
+	other.creds = t.creds
+	other.creds.pin = NewPIN(t.creds.pin.Reveal())
+	info := t.Info()
+	other.info.Store(&info)
+	if _, err := other.connect(); err != nil {
+		other.creds.pin.Clear()
+		return nil, err
+	}
+	return other, nil
 }
 
 // find loads the module and chooses the token.

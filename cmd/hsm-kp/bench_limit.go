@@ -17,43 +17,58 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/token"
 )
 
 // processors is how many of them Go uses.
 func processors() int { return runtime.GOMAXPROCS(0) }
 
-// measureLimit runs the work that no key package can do without, and nothing
-// else, on all sessions: the limit that generate is held against.
-func (b *bench) measureLimit(ctx context.Context, s *ciphersuite.Suite, key crypto.Signer) (float64, error) {
-	kem := circl.KEM(s.KEM).Scheme()
-	message, opts := benchMessage(s)
-	return b.perSecond(ctx, func(ctx context.Context) error {
-		for range 2 {
-			if _, _, err := kem.GenerateKeyPair(); err != nil {
-				return err
-			}
-			signature, err := key.Sign(rand.Reader, message, opts)
-			if err != nil {
-				return err
-			}
-			if !verifies(key.Public(), message, signature) {
-				return errors.New("the token returned a signature that does not verify")
-			}
-		}
-		var nonce [12]byte
-		rand.Read(nonce[:])
-		_, err := b.sealing.Seal(ctx, nonce, make([]byte, 2*s.Nsk+2), make([]byte, 96))
-		return err
-	})
+// bareLoop is the work that no key package can do without, and nothing else: the limit
+// that generate is held against.
+type bareLoop struct {
+	suite   *ciphersuite.Suite
+	signing *token.SigningKey
+	sealing *token.WrappingKey
+	message []byte
+	opts    crypto.SignerOpts
 }
 
-// measureSign runs signatures in the token alone.
-func (b *bench) measureSign(ctx context.Context, s *ciphersuite.Suite, key crypto.Signer) (float64, error) {
-	message, opts := benchMessage(s)
-	return b.perSecond(ctx, func(context.Context) error {
-		_, err := key.Sign(rand.Reader, message, opts)
-		return err
-	})
+// bareLoop finds the keys through t.
+func (b *bench) bareLoop(ctx context.Context, t *token.Token, keyID []byte, s *ciphersuite.Suite) (l *bareLoop, err error) {
+	l = &bareLoop{suite: s}
+	l.message, l.opts = benchMessage(s)
+	if l.signing, err = t.FindKeyPair(ctx, token.KeyQuery{ID: keyID}); err != nil {
+		return nil, err
+	}
+	l.sealing, err = t.FindWrappingKey(ctx, b.vaultID)
+	return l, err
+}
+
+// keyPackage does what one key package cannot do without.
+func (l *bareLoop) keyPackage(ctx context.Context) error {
+	kem := circl.KEM(l.suite.KEM).Scheme()
+	for range 2 {
+		if _, _, err := kem.GenerateKeyPair(); err != nil {
+			return err
+		}
+		signature, err := l.signing.Sign(rand.Reader, l.message, l.opts)
+		if err != nil {
+			return err
+		}
+		if !verifies(l.signing.Public(), l.message, signature) {
+			return errors.New("the token returned a signature that does not verify")
+		}
+	}
+	var nonce [token.NonceSize]byte
+	rand.Read(nonce[:])
+	_, err := l.sealing.Seal(ctx, nonce, make([]byte, 2*l.suite.Nsk+2), make([]byte, 96))
+	return err
+}
+
+// signature makes one in the token.
+func (l *bareLoop) signature(context.Context) error {
+	_, err := l.signing.Sign(rand.Reader, l.message, l.opts)
+	return err
 }
 
 // benchMessage is what the token signs: a digest for ECDSA, and for EdDSA a

@@ -51,7 +51,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			d, err := diagnose(c.Context, cfg, path, c.Bool(forceLogin))
+			d, err := diagnose(c.Context, u, cfg, path, c.Bool(forceLogin))
 			if err != nil {
 				return err
 			}
@@ -87,8 +87,8 @@ type suiteDiagnosis struct {
 	InTokenReason string `json:"custody_token_reason,omitempty"` // why not
 }
 
-func diagnose(ctx context.Context, cfg *config.Config, storePath string, force bool) (*diagnosis, error) {
-	t, err := openToken(ctx, cfg, storePath, force)
+func diagnose(ctx context.Context, u *ui, cfg *config.Config, storePath string, force bool) (*diagnosis, error) {
+	t, err := openToken(ctx, u, cfg, storePath, force)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	if e.token != nil {
 		return e.token, nil
 	}
-	t, err := openToken(ctx, e.config, e.storePath, e.forceLogin)
+	t, err := openToken(ctx, e.ui, e.config, e.storePath, e.forceLogin)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func exitStatus(err error) int {
 		return exitFailed
 	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
 		token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
+		token.ErrUnsupported, token.ErrClosed, token.ErrStuck, token.ErrKeyChanged, vault.ErrWeakKey, vault.ErrCustody, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
 		as[*signer.WeakKeyError](err):
 		return exitToken
 	}
@@ -90,6 +90,10 @@ var hints = []struct {
 	{is(token.ErrPINAtRisk), "make sure that the PIN is the right one, then log in once with --force-login"},
 	{is(token.ErrPIN), "it was tried once and will not be tried again by itself: correct what token.pin in the config names, then log in once with --force-login"},
 	{is(token.ErrPINSource), "see token.pin in the config"},
+	{is(token.ErrStuck), "look at the device and its network, then run the command again; token.timeout in the config says how long a call may take"},
+	{is(token.ErrKeyChanged), "somebody replaced the key in the token under the same CKA_ID; nothing was done with the new one"},
+	{is(token.CKR_DEVICE_ERROR, token.CKR_DEVICE_REMOVED, token.CKR_TOKEN_NOT_PRESENT), "look at the device, its network and its client, then run the command again: what was done is kept; token.recovery in the config says how long it is tried"},
+	{is(token.CKR_SESSION_COUNT), "other processes have the sessions of the token; give fewer in token.sessions"},
 	{is(token.ErrModule), "token.module in the config must be the absolute path of the PKCS#11 library of your HSM"},
 	{is(token.ErrAmbiguousToken), "choose one of them by token.serial or token.slot in the config"},
 	{is(token.ErrNoToken), "see token.label, token.serial and token.slot in the config, and the variables that the module needs under token.environment"},

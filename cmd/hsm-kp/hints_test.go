@@ -56,7 +56,7 @@ func TestExitStatuses(t *testing.T) {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
 			token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists, token.ErrUnsupported, softhsm.ErrNotInstalled,
-			token.ErrClosed, vault.ErrWeakKey, vault.ErrCustody, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
+			token.ErrClosed, token.ErrStuck, token.ErrKeyChanged, vault.ErrWeakKey, vault.ErrCustody, keypackage.ErrSignerFault, identity.ErrKeyMismatch, &signer.WeakKeyError{},
 			softhsm.ErrInUse, signer.ErrScheme, fmt.Errorf("%w: %w", token.ErrPINSource, &token.FileModeError{}),
 		},
 	} {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -19,7 +21,7 @@ const refusedSuffix = ".refused-pins"
 // openToken logs in to the token that cfg names. Variables that the module
 // reads are set first: a module reads them when it is initialised. PINs that it refuses are
 // remembered beside the store.
-func openToken(ctx context.Context, cfg *config.Config, storePath string, force bool) (*token.Token, error) {
+func openToken(ctx context.Context, u *ui, cfg *config.Config, storePath string, force bool) (*token.Token, error) {
 	for name, value := range cfg.Token.Environment {
 		if err := os.Setenv(name, value); err != nil {
 			return nil, fmt.Errorf("set %s for the module: %w", name, err)
@@ -30,6 +32,7 @@ func openToken(ctx context.Context, cfg *config.Config, storePath string, force 
 		return nil, err
 	}
 	tc.ForceLogin = force
+	tc.Observe = (&outage{ui: u}).observe
 	if _, err := os.Stat(filepath.Dir(storePath)); err == nil {
 		tc.Refusals = token.RefusalFile(storePath + refusedSuffix)
 	}
@@ -47,6 +50,11 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		Slot:     c.Slot,
 		PIN:      pinSource(c.PIN),
 		Sessions: c.Sessions,
+		Timeout:  time.Duration(c.Timeout),
+		Patience: time.Duration(c.Recovery),
+	}
+	if tc.Patience == 0 {
+		tc.Patience = -1
 	}
 	if c.URI == "" {
 		return tc, nil
@@ -65,6 +73,29 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		return token.Config{}, usagef("token.uri: %v", err)
 	}
 	return tc, nil
+}
+
+// outage tells the operator when the token is gone, what is done about it, and when it is
+// back: once, whatever the number of operations that meet it.
+type outage struct {
+	ui   *ui
+	mu   sync.Mutex
+	step token.Step // the last that was told; StepNone: the token is there
+}
+
+func (o *outage) observe(r token.Recovery) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case r.Step == token.StepDone:
+		if o.step != token.StepNone {
+			o.ui.warnf("the token is back after %v", r.Since.Round(time.Millisecond))
+		}
+		o.step = token.StepNone
+	case r.Step > o.step:
+		o.ui.warnf("the token: %v: %v", r.Cause, r.Step)
+		o.step = r.Step
+	}
 }
 
 // pinSource returns the source that the config names, or nil.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -17,8 +18,10 @@ import (
 )
 
 // ui is where everything that a person or a pipe reads goes through: data to
-// stdout, all else to stderr.
+// stdout, all else to stderr. Its methods may be called by several goroutines at once,
+// but for what reads in.
 type ui struct {
+	mu       sync.Mutex
 	in       io.Reader
 	out      *bufio.Writer
 	errOut   io.Writer
@@ -40,12 +43,16 @@ func newUI(in io.Reader, out, errOut *os.File) *ui {
 
 // printf writes data to stdout.
 func (u *ui) printf(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.clearProgress()
 	fmt.Fprintf(u.out, format, args...)
 }
 
 // json writes v to stdout as one JSON document, indented for a person.
 func (u *ui) json(v any) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.clearProgress()
 	e := json.NewEncoder(u.out)
 	e.SetEscapeHTML(false)
@@ -55,6 +62,8 @@ func (u *ui) json(v any) error {
 
 // jsonLine writes v to stdout as one JSON object on a line of its own.
 func (u *ui) jsonLine(v any) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.clearProgress()
 	e := json.NewEncoder(u.out)
 	e.SetEscapeHTML(false)
@@ -63,6 +72,8 @@ func (u *ui) jsonLine(v any) error {
 
 // flush hands what was printed to stdout and reports if that failed.
 func (u *ui) flush() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if err := u.out.Flush(); err != nil {
 		return fmt.Errorf("write to standard output: %w", err)
 	}
@@ -71,6 +82,8 @@ func (u *ui) flush() error {
 
 // notef tells the person at the terminal, or the log, what is going on.
 func (u *ui) notef(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.out.Flush() // keep the order of what a terminal shows; errors come back at the end
 	u.clearProgress()
 	fmt.Fprintf(u.errOut, format+"\n", args...)
@@ -82,6 +95,8 @@ func (u *ui) warnf(format string, args ...any) { u.notef("hsm-kp: warning: "+for
 // progressf draws a progress line over the last one, where stderr is a
 // terminal, at most ten times a second.
 func (u *ui) progressf(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if !u.errTerm || time.Since(u.drawn) < 100*time.Millisecond {
 		return
 	}
@@ -100,6 +115,8 @@ func (u *ui) clearProgress() {
 
 // fail prints err in one sentence, and a hint where there is something to do.
 func (u *ui) fail(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.out.Flush()
 	u.clearProgress()
 	if errors.Is(err, errSilent) || errors.Is(err, syscall.EPIPE) {

@@ -42,14 +42,14 @@ func Open(path string) (*Library, error) {
 	return &Library{list}, nil
 }
 
-// Error is a call that failed.
-type Error struct {
+// Failed is a call that failed.
+type Failed struct {
 	Func string // such as "C_SignInit"
 	RV   uint   // CK_RV
 }
 
 // Error names the function and gives the return value as a number.
-func (e *Error) Error() string { return fmt.Sprintf("%s: CK_RV 0x%X", e.Func, e.RV) }
+func (e *Failed) Error() string { return fmt.Sprintf("%s: CK_RV 0x%X", e.Func, e.RV) }
 
 var names = map[C.int]string{
 	C.FN_ENCRYPT_INIT: "C_EncryptInit", C.FN_ENCRYPT: "C_Encrypt",
@@ -60,7 +60,7 @@ var names = map[C.int]string{
 // output returns what a call put into out, or its error.
 func output(r C.struct_result, out []byte) ([]byte, error) {
 	if r.rv != 0 {
-		return nil, &Error{Func: names[r.fn], RV: uint(r.rv)}
+		return nil, &Failed{Func: names[r.fn], RV: uint(r.rv)}
 	}
 	if uint64(r.n) > uint64(len(out)) {
 		return nil, fmt.Errorf("%s: it says that it wrote %d bytes into %d", names[r.fn], uint64(r.n), len(out))

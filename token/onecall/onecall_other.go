@@ -8,14 +8,14 @@ import "errors"
 // Library is a loaded PKCS#11 library.
 type Library struct{}
 
-// Error is a call that failed.
-type Error struct {
+// Failed is a call that failed.
+type Failed struct {
 	Func string
 	RV   uint
 }
 
 // Error returns the name of the function.
-func (e *Error) Error() string { return e.Func }
+func (e *Failed) Error() string { return e.Func }
 
 // GCM is what AES-GCM takes beside key and text.
 type GCM struct {
