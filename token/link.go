@@ -90,8 +90,8 @@ func (m *module) initialize(t *Token, chosen Info) (*crypto11.Context, error) {
 	}
 	ec, err := m.configure(chosen, t.cfg)
 	if failedWith(err, CKR_CRYPTOKI_ALREADY_INITIALIZED) && len(m.links) == 0 {
-		// The last one to finalise it did not get through to it.
-		_ = m.api.Finalize()
+		// A device that is away may not let its module be finalised.
+		_ = m.finalize()
 		ec, err = m.configure(chosen, t.cfg)
 	}
 	return ec, err
@@ -153,10 +153,10 @@ func (m *module) disconnect(l *link) {
 // cannot be finalised is one that is gone.
 func (m *module) release(l *link) {
 	delete(m.links, l)
-	switch {
-	case l.ec != nil:
-		_ = l.ec.Close() // it always returns nil
-	case len(m.links) == 0:
-		_ = m.api.Finalize()
+	if l.ec != nil {
+		_ = l.ec.Close() // it always returns nil, also where it does not get to finalise the module
+	}
+	if len(m.links) == 0 {
+		_ = m.finalize()
 	}
 }

@@ -115,7 +115,19 @@ func (m *module) view(f func(cryptoki) error) error {
 		return err
 	}
 	err := f(m.api)
-	return errors.Join(err, callError("C_Finalize", m.api.Finalize()))
+	return errors.Join(err, m.finalize())
+}
+
+// finalize finalises the module, and tries again where that fails: as long as it is
+// initialised, nobody in this process can open a token of it.
+func (m *module) finalize() error {
+	for range 3 {
+		err := callError("C_Finalize", m.api.Finalize())
+		if err == nil || failedWith(err, CKR_CRYPTOKI_NOT_INITIALIZED) {
+			return nil
+		}
+	}
+	return callError("C_Finalize", m.api.Finalize())
 }
 
 // begin initialises the module, with its arguments where it has some.

@@ -71,15 +71,11 @@ func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, e
 // is what SoftHSM says of any attribute of an object that it was killed in the making of.
 func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	s.beat()
-	a, err := s.api.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{attr(t, nil)})
-	err = callError("C_GetAttributeValue", err)
+	value, err := s.readAttribute(o, t)
 	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return a[0].Value, nil
+	return value, err
 }
 
 // flag reads a CK_BBOOL attribute, or nil where the object has none.

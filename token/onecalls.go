@@ -14,6 +14,7 @@ type oneCalls interface {
 	EncryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
 	DecryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
 	Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error)
+	Attribute(session, object, attribute uint, out []byte) ([]byte, error)
 }
 
 var _ oneCalls = (*onecall.Library)(nil)
@@ -76,6 +77,25 @@ func (s *session) decryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, cip
 	}
 	plaintext, err := s.api.Decrypt(s.handle, ciphertext)
 	return plaintext, callError("C_Decrypt", err)
+}
+
+// maxAttribute is more than the attributes are long that are read here, but for labels and
+// identifiers that somebody else chose.
+const maxAttribute = 512
+
+// readAttribute reads one attribute by C_GetAttributeValue.
+func (s *session) readAttribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
+	if s.one != nil {
+		value, err := s.one.Attribute(uint(s.handle), uint(o), t, make([]byte, maxAttribute))
+		if err = oneError(err); !failedWith(err, CKR_BUFFER_TOO_SMALL) {
+			return value, err
+		}
+	}
+	a, err := s.api.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{attr(t, nil)})
+	if err != nil {
+		return nil, callError("C_GetAttributeValue", err)
+	}
+	return a[0].Value, nil
 }
 
 // maxWrapped is more than any EC private key is long, wrapped.

@@ -18,9 +18,16 @@ struct gcm_params { // CK_GCM_PARAMS
 	ck_ulong aad_len, tag_bits;
 };
 
+struct attribute { // CK_ATTRIBUTE
+	ck_ulong type;
+	void *value;
+	ck_ulong len;
+};
+
 typedef ck_rv init_fn(ck_ulong session, struct mechanism *m, ck_ulong key);
 typedef ck_rv one_fn(ck_ulong session, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong *out_len);
 typedef ck_rv wrap_fn(ck_ulong session, struct mechanism *m, ck_ulong wrapping, ck_ulong key, ck_byte *out, ck_ulong *out_len);
+typedef ck_rv attribute_fn(ck_ulong session, ck_ulong object, struct attribute *a, ck_ulong count);
 
 struct ck_list *onecall_open(const char *path, const char **fault) {
 	void *library = dlopen(path, RTLD_LAZY);
@@ -72,5 +79,13 @@ struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechani
 	struct result r = {FN_WRAP_KEY, 0, 0};
 	r.rv = ((wrap_fn *)l->fn[FN_WRAP_KEY])(session, &m, wrapping, key, out, &out_len);
 	r.n = out_len;
+	return r;
+}
+
+struct result onecall_attribute(struct ck_list *l, ck_ulong session, ck_ulong object, ck_ulong type, ck_byte *out, ck_ulong out_len) {
+	struct attribute a = {type, out, out_len};
+	struct result r = {FN_GET_ATTRIBUTE_VALUE, 0, 0};
+	r.rv = ((attribute_fn *)l->fn[FN_GET_ATTRIBUTE_VALUE])(session, object, &a, 1);
+	r.n = a.len;
 	return r;
 }

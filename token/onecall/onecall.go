@@ -55,6 +55,7 @@ var names = map[C.int]string{
 	C.FN_ENCRYPT_INIT: "C_EncryptInit", C.FN_ENCRYPT: "C_Encrypt",
 	C.FN_DECRYPT_INIT: "C_DecryptInit", C.FN_DECRYPT: "C_Decrypt",
 	C.FN_SIGN_INIT: "C_SignInit", C.FN_SIGN: "C_Sign", C.FN_WRAP_KEY: "C_WrapKey",
+	C.FN_GET_ATTRIBUTE_VALUE: "C_GetAttributeValue",
 }
 
 // output returns what a call put into out, or its error.
@@ -120,4 +121,11 @@ func (l *Library) gcm(decrypt C.int, session, key uint, g GCM, in, out []byte) (
 func (l *Library) Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error) {
 	o, on := bytesOf(out)
 	return output(C.onecall_wrap(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), C.ck_ulong(wrapping), C.ck_ulong(key), o, on), out)
+}
+
+// Attribute is C_GetAttributeValue of one attribute. It returns the part of out that holds
+// its value.
+func (l *Library) Attribute(session, object, attribute uint, out []byte) ([]byte, error) {
+	o, on := bytesOf(out)
+	return output(C.onecall_attribute(l.list, C.ck_ulong(session), C.ck_ulong(object), C.ck_ulong(attribute), o, on), out)
 }

@@ -9,6 +9,7 @@ typedef unsigned char ck_byte;
 
 // The functions of CK_FUNCTION_LIST that are called, by their place in it.
 enum {
+	FN_GET_ATTRIBUTE_VALUE = 24,
 	FN_ENCRYPT_INIT = 29,
 	FN_ENCRYPT = 30,
 	FN_DECRYPT_INIT = 33,
@@ -43,5 +44,7 @@ struct result onecall_gcm(struct ck_list *l, int decrypt, ck_ulong session, ck_u
 
 struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong wrapping, ck_ulong key,
 	ck_byte *out, ck_ulong out_len);
+
+struct result onecall_attribute(struct ck_list *l, ck_ulong session, ck_ulong object, ck_ulong type, ck_byte *out, ck_ulong out_len);
 
 #endif

@@ -40,3 +40,6 @@ func (*Library) DecryptGCM(_, _ uint, _ GCM, _, _ []byte) ([]byte, error) { retu
 
 // Wrap fails.
 func (*Library) Wrap(_, _, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// Attribute fails.
+func (*Library) Attribute(_, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }

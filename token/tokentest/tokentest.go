@@ -44,6 +44,7 @@ const (
 	wordSessions
 	wordMechanism
 	wordSpoil
+	wordSwap
 	wordOpen
 	wordCalls
 )
@@ -144,6 +145,10 @@ func (m *Module) HideMechanism(mechanism uint) { m.words[wordMechanism].Store(in
 
 // SpoilSignature spoils the k-th signature from now on, 1 being the next one.
 func (m *Module) SpoilSignature(k int) { m.words[wordSpoil].Store(int64(k)) }
+
+// SwapKey has the k-th signature from now on, 1 being the next one, made with another key of
+// the token on the same curve, where there is one.
+func (m *Module) SwapKey(k int) { m.words[wordSwap].Store(int64(k)) }
 
 // Sessions returns how many sessions are open.
 func (m *Module) Sessions() int { return int(m.words[wordOpen].Load()) }

@@ -39,6 +39,7 @@ struct control {
 	_Atomic long sessions;  // at most so many, 0: as the token has it
 	_Atomic long mechanism; // that the module does not have, 0: none
 	_Atomic long spoil;     // the signature that is spoilt, 1 is the next one; 0: none
+	_Atomic long swap;      // the C_SignInit that gets another key of the token, 1 is the next one; 0: none
 	_Atomic long open;      // sessions that are open
 	_Atomic long calls[F_COUNT];
 	struct rule rules[RULES];
@@ -139,12 +140,50 @@ PASS(Decrypt, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o,
 PASS(GenerateRandom, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR b, CK_ULONG n), (s, b, n))
 PASS_MECHANISM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
 PASS_MECHANISM(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
-PASS_MECHANISM(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
 PASS_MECHANISM(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k), m)
 PASS_MECHANISM(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR v, CK_ULONG w, CK_OBJECT_HANDLE_PTR p, CK_OBJECT_HANDLE_PTR q), (s, m, t, n, v, w, p, q), m)
 PASS_MECHANISM(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR b, CK_ULONG_PTR n), (s, m, w, k, b, n), m)
 PASS_MECHANISM(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR b, CK_ULONG n, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR k), (s, m, w, b, n, t, c, k), m)
 PASS_MECHANISM(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR d), (s, m, k, t, c, d), m)
+
+// same says whether two objects have the same CKA_ID, as a key has and its copies.
+static int same(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE a, CK_OBJECT_HANDLE b) {
+	CK_BYTE x[64], y[64];
+	CK_ATTRIBUTE of_a = {CKA_ID, x, sizeof x}, of_b = {CKA_ID, y, sizeof y};
+	return real->C_GetAttributeValue(s, a, &of_a, 1) == CKR_OK && real->C_GetAttributeValue(s, b, &of_b, 1) == CKR_OK &&
+	       of_a.ulValueLen == of_b.ulValueLen && memcmp(x, y, of_a.ulValueLen) == 0;
+}
+
+// other returns another private key of the same type, or the key itself where there is none.
+static CK_OBJECT_HANDLE other(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key) {
+	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
+	CK_KEY_TYPE type;
+	CK_BYTE params[64];
+	CK_ATTRIBUTE like[] = {
+		{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_EC_PARAMS, params, sizeof params},
+	};
+	CK_OBJECT_HANDLE found[16];
+	CK_ULONG n = 0;
+	if (real->C_GetAttributeValue(s, key, &like[1], 2) != CKR_OK || real->C_FindObjectsInit(s, like, 3) != CKR_OK)
+		return key;
+	real->C_FindObjects(s, found, 16, &n);
+	real->C_FindObjectsFinal(s);
+	for (CK_ULONG i = 0; i < n; i++)
+		if (!same(s, found[i], key))
+			return found[i];
+	return key;
+}
+
+static CK_RV my_SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k) {
+	CK_RV rv = enter(F_SignInit, 1);
+	if (rv == CKR_OK && hidden(m))
+		rv = CKR_MECHANISM_INVALID;
+	if (rv == CKR_OK && atomic_load(&control->swap) > 0 && atomic_fetch_sub(&control->swap, 1) == 1)
+		k = other(s, k);
+	if (rv == CKR_OK)
+		CALL(rv, C_SignInit(s, m, k));
+	return rv;
+}
 
 static CK_RV my_Finalize(CK_VOID_PTR a) {
 	CK_RV rv = enter(F_Finalize, 0);
