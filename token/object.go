@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -52,9 +53,14 @@ func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHan
 }
 
 // findOne returns the only object that matches: ErrNotFound and ErrAmbiguousKey
-// say that there is none or more than one.
+// say that there is none or more than one. More than one are looked for again: while
+// SoftHSM makes a session copy of a key, the copy passes for a key of the token.
 func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
 	found, err := s.find(template...)
+	for try := 0; err == nil && len(found) > 1 && try < 3; try++ {
+		time.Sleep(2 * time.Millisecond)
+		found, err = s.find(template...)
+	}
 	switch {
 	case err != nil:
 		return 0, err

@@ -24,6 +24,7 @@ var goneCodes = []token.RV{
 	token.CKR_SESSION_HANDLE_INVALID, token.CKR_SESSION_CLOSED, token.CKR_OBJECT_HANDLE_INVALID, token.CKR_KEY_HANDLE_INVALID,
 	token.CKR_USER_NOT_LOGGED_IN, token.CKR_DEVICE_REMOVED, token.CKR_DEVICE_ERROR, token.CKR_TOKEN_NOT_PRESENT,
 	token.CKR_CRYPTOKI_NOT_INITIALIZED, token.CKR_OPERATION_ACTIVE, token.CKR_SESSION_COUNT,
+	token.CKR_WRAPPING_KEY_HANDLE_INVALID, token.CKR_UNWRAPPING_KEY_HANDLE_INVALID,
 }
 
 // faulty is a token behind a module that does as it is told, with a key of each kind.
