@@ -106,9 +106,9 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 	if c, ok := s.copies[owner]; ok {
 		return c, nil
 	}
-	c, err := s.api.CopyObject(s.handle, key, []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)})
+	c, err := s.copyObject(key)
 	if err != nil {
-		return 0, callError("C_CopyObject", err)
+		return 0, err
 	}
 	if err := s.checkCopy(c); err != nil {
 		return 0, errors.Join(err, s.destroy(c))
@@ -118,6 +118,14 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 	}
 	s.copies[owner] = c
 	return c, nil
+}
+
+func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
+	m := s.link.token.module
+	m.copying.Lock()
+	defer m.copying.Unlock()
+	c, err := s.api.CopyObject(s.handle, key, []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)})
+	return c, callError("C_CopyObject", err)
 }
 
 func (s *session) checkCopy(c pkcs11.ObjectHandle) error {

@@ -113,7 +113,7 @@ func (m *module) logIn(l *link, chosen Info) error {
 	}
 	l.info = info
 	t := l.token
-	l.pool = newPool(t.cfg.Sessions, t.epochs.Add(1), l.openSession)
+	l.pool = newPool(t.cfg.Sessions, t.epochs.Add(1), t.stuck, l.openSession)
 	first, err := l.pool.take()
 	if err != nil {
 		return fmt.Errorf("open token %q: %w", info.Label, err)

@@ -26,6 +26,10 @@ type module struct {
 	// finalised under those who have it open. It is taken after mu.
 	calls sync.RWMutex
 
+	// copying is held for reading by searches, and for writing while a copy of a key is made:
+	// until SoftHSM has made one, it passes for a second key of the token.
+	copying sync.RWMutex
+
 	// logging counts the beginnings and the ends of logins: it is odd while one is made.
 	logging atomic.Uint64
 

@@ -3,7 +3,6 @@ package token
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -33,6 +32,10 @@ func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 }
 
 func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
+	if s.link != nil {
+		s.link.token.module.copying.RLock()
+		defer s.link.token.module.copying.RUnlock()
+	}
 	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
 		return nil, callError("C_FindObjectsInit", err)
 	}
@@ -53,14 +56,9 @@ func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHan
 }
 
 // findOne returns the only object that matches: ErrNotFound and ErrAmbiguousKey
-// say that there is none or more than one. More than one are looked for again: while
-// SoftHSM makes a session copy of a key, the copy passes for a key of the token.
+// say that there is none or more than one.
 func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
 	found, err := s.find(template...)
-	for try := 0; err == nil && len(found) > 1 && try < 3; try++ {
-		time.Sleep(2 * time.Millisecond)
-		found, err = s.find(template...)
-	}
 	switch {
 	case err != nil:
 		return 0, err

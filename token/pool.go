@@ -11,6 +11,7 @@ type pool struct {
 	open    func() (*session, error)
 	permits chan struct{} // one element an operation that runs, or that may not
 	closing chan struct{} // closed once the link is given up
+	stuck   chan struct{} // closed once the module did not answer: those that have a place keep it
 
 	mu    sync.Mutex
 	idle  []*session
@@ -27,11 +28,12 @@ type pool struct {
 // growAfter is how long a place is missing before it is tried again.
 const growAfter = 10 * time.Second
 
-func newPool(size int, epoch uint64, open func() (*session, error)) *pool {
+func newPool(size int, epoch uint64, stuck chan struct{}, open func() (*session, error)) *pool {
 	return &pool{
 		open:    open,
 		permits: make(chan struct{}, size),
 		closing: make(chan struct{}),
+		stuck:   stuck,
 		epoch:   epoch,
 	}
 }
@@ -48,6 +50,8 @@ func (p *pool) acquire(ctx context.Context) error {
 	case p.permits <- struct{}{}:
 		return nil
 	case <-p.closing:
+		return errLinkGone
+	case <-p.stuck:
 		return errLinkGone
 	case <-ctx.Done():
 		return ctx.Err()
@@ -150,8 +154,8 @@ func (p *pool) giveUp() {
 }
 
 // drain turns new operations away, and waits for those that run by taking every place for
-// good. It ends with ErrStuck when stuck is closed.
-func (p *pool) drain(stuck <-chan struct{}) error {
+// good. It ends with ErrStuck where one of them does not end.
+func (p *pool) drain() error {
 	p.giveUp()
 	p.mu.Lock()
 	taken := p.missing
@@ -159,7 +163,7 @@ func (p *pool) drain(stuck <-chan struct{}) error {
 	for range cap(p.permits) - taken {
 		select {
 		case p.permits <- struct{}{}:
-		case <-stuck:
+		case <-p.stuck:
 			return ErrStuck
 		}
 	}

@@ -168,13 +168,15 @@ func (t *Token) recover(ctx context.Context, r *recovery, l *link, epoch uint64,
 	if step == StepWait {
 		wait = max(wait, delay(2))
 	}
-	if spent := time.Since(r.began); t.cfg.Patience < 0 || spent+wait > t.cfg.Patience {
-		if r.tries == 1 {
-			return err
-		}
+	spent := time.Since(r.began)
+	if t.cfg.Patience < 0 {
+		return err
+	}
+	if spent >= t.cfg.Patience {
 		return fmt.Errorf("%w (tried %d times in %v)", err, r.tries, spent.Round(time.Millisecond))
 	}
-	t.observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait, Since: time.Since(r.began)})
+	wait = min(wait, t.cfg.Patience-spent) // the last try is at the end
+	t.observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait, Since: spent})
 	if err := pause(ctx, wait); err != nil {
 		return err
 	}
@@ -255,7 +257,7 @@ func (t *Token) relink(old *link) error {
 		}
 		return nil
 	}
-	if err := old.pool.drain(t.stuck); err != nil {
+	if err := old.pool.drain(); err != nil {
 		return err
 	}
 	return t.withModule(func() {

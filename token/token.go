@@ -216,7 +216,7 @@ func (t *Token) Close() error {
 	if l == nil {
 		return nil
 	}
-	if err := l.pool.drain(t.stuck); err != nil {
+	if err := l.pool.drain(); err != nil {
 		return err
 	}
 	_, err := answer(t.cfg.Timeout, nil, func() (none, error) {

@@ -1,0 +1,260 @@
+// Package faults runs hsm-kp on a token whose module fails: the device is away for a while, or
+// for good, or does not answer.
+package faults
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/softhsm"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/tokentest"
+)
+
+// installation is one whose token stands behind a module that fails on purpose.
+type installation struct {
+	*program.Installation
+	*tokentest.Module
+}
+
+func install(t *testing.T) installation {
+	t.Helper()
+	i := program.Install(t)
+	i.Run("identity", "create", "alice")
+	path, err := softhsm.FindModule()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := tokentest.New(t, path)
+	i.Edit(fmt.Sprintf("module: %q", path), fmt.Sprintf("module: %q", m.Path))
+	return installation{i, m}
+}
+
+// ended is how a command ended.
+type ended struct {
+	out, stderr string
+	status      int
+	took        time.Duration
+}
+
+func (i installation) start(args ...string) func(*testing.T) ended {
+	cmd := i.Command(args...)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	start := time.Now()
+	err := cmd.Start()
+	return func(t *testing.T) ended {
+		t.Helper()
+		if err == nil {
+			err = cmd.Wait()
+		}
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		t.Logf("hsm-kp %s\n%s%s", strings.Join(args, " "), stderr.Bytes(), out.Bytes())
+		return ended{out.String(), stderr.String(), cmd.ProcessState.ExitCode(), time.Since(start)}
+	}
+}
+
+// during waits until the module has signed, and so a batch is under way.
+func (i installation) during(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); i.Calls("C_Sign") < 200; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was signed in half a minute")
+		}
+	}
+}
+
+func (i installation) files(t *testing.T, dir string) int {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, "*.mls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// check says that what was published has its private keys, and that the token has what the
+// store expects.
+func (i installation) check(t *testing.T, dir string, count int) {
+	t.Helper()
+	i.Reset()
+	if n := i.files(t, dir); n != count {
+		t.Errorf("%d key packages in the folder, want %d", n, count)
+	}
+	for _, path := range i.sample(t, dir) {
+		i.Unwrap(strings.TrimSuffix(filepath.Base(path), ".mls"))
+	}
+	if counts := string(i.Run("list", "--count")); !regexp.MustCompile(`(?m)^pending +0$`).MatchString(counts) {
+		t.Errorf("key packages are pending:\n%s", counts)
+	}
+	if n := i.Sessions(); n != 0 {
+		t.Errorf("%d sessions are open after the end, want none", n)
+	}
+}
+
+// sample is every hundredth file.
+func (i installation) sample(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, "*.mls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < len(all); n += 100 {
+		paths = append(paths, all[n])
+	}
+	return paths
+}
+
+func TestAnOutageInTheMiddleOfABatch(t *testing.T) {
+	i := install(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	wait := i.start("generate", "--identity", "alice", "--count", "2000", "--out", dir)
+	i.during(t)
+	i.SetDown(true)
+	time.Sleep(1500 * time.Millisecond)
+	i.SetDown(false)
+	e := wait(t)
+	if e.status != 0 {
+		t.Errorf("status %d, want 0", e.status)
+	}
+	for _, text := range []string{"CKR_DEVICE_ERROR: logging in again", "initializing the module again", "the token is back after"} {
+		if !strings.Contains(e.stderr, text) {
+			t.Errorf("standard error lacks %q", text)
+		}
+	}
+	if n := strings.Count(e.stderr, "\n"); n > 12 {
+		t.Errorf("%d lines for one outage", n)
+	}
+	i.check(t, dir, 2000)
+}
+
+func TestSessionsAreDroppedAgainAndAgain(t *testing.T) {
+	i := install(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	wait := i.start("generate", "--identity", "alice", "--count", "1000", "--out", dir)
+	i.during(t)
+	for range 5 {
+		time.Sleep(20 * time.Millisecond)
+		i.DropSessions()
+	}
+	if e := wait(t); e.status != 0 {
+		t.Errorf("status %d, want 0", e.status)
+	}
+	i.check(t, dir, 1000)
+}
+
+func TestAnOutageThatDoesNotEnd(t *testing.T) {
+	i := install(t)
+	i.Edit("recovery: 1m", "recovery: 2s")
+	dir := filepath.Join(t.TempDir(), "out")
+	wait := i.start("generate", "--identity", "alice", "--count", "3000", "--out", dir)
+	i.during(t)
+	i.SetDown(true)
+	e := wait(t)
+	if e.status != 3 || e.took > 20*time.Second {
+		t.Errorf("status %d after %v, want 3 after some 2 s", e.status, e.took)
+	}
+	if !strings.Contains(e.stderr, "CKR_DEVICE_ERROR (tried ") || !strings.Contains(e.stderr, "hint: look at the device") {
+		t.Error("the error does not say what and how often, or has no hint")
+	}
+	i.Reset()
+	i.Run("export", "--pending", "--out", dir)
+	first := i.files(t, dir)
+	rest := fmt.Sprint(3000 - first)
+	if e := i.start("generate", "--identity", "alice", "--count", rest, "--out", dir)(t); e.status != 0 {
+		t.Errorf("a later run: status %d, want 0", e.status)
+	}
+	i.check(t, dir, 3000)
+}
+
+func TestAModuleThatDoesNotAnswer(t *testing.T) {
+	i := install(t)
+	i.Edit("timeout: 30s", "timeout: 1s")
+	for name, wait := range map[string]func() func(*testing.T) ended{
+		"from the start": func() func(*testing.T) ended {
+			i.SetLatency(20 * time.Second)
+			return i.start("generate", "--identity", "alice", "--count", "10")
+		},
+		"in the middle": func() func(*testing.T) ended {
+			i.Reset()
+			end := i.start("generate", "--identity", "alice", "--count", "5000")
+			i.during(t)
+			i.SetLatency(20 * time.Second)
+			return end
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := wait()(t)
+			if e.status != 3 || !strings.Contains(e.stderr, "the PKCS#11 module does not answer within 1s") || !strings.Contains(e.stderr, "hint: look at the device") {
+				t.Errorf("status %d, %q, want 3 and a sentence", e.status, e.stderr)
+			}
+			if e.took > 12*time.Second {
+				t.Errorf("it took %v", e.took)
+			}
+		})
+	}
+	i.Reset()
+	if e := i.start("generate", "--identity", "alice", "--count", "10")(t); e.status != 0 {
+		t.Errorf("once it answers: status %d, want 0", e.status)
+	}
+}
+
+// A service manager that starts the program over and over sends a wrong PIN once.
+func TestAWrongPINIsSentOnceInManyStarts(t *testing.T) {
+	i := install(t)
+	i.Edit(fmt.Sprintf("file: %q", filepath.Join(i.Dir, "pin")), "env: WRONG")
+	t.Setenv("WRONG", "not the PIN")
+	i.Reset()
+	for range 6 {
+		if e := i.start("generate", "--identity", "alice", "--count", "1")(t); e.status != 3 || strings.Contains(e.stderr, "not the PIN") {
+			t.Errorf("status %d, %q, want 3", e.status, e.stderr)
+		}
+	}
+	if n := i.Calls("C_Login"); n != 1 {
+		t.Errorf("%d PINs were sent, want 1", n)
+	}
+}
+
+// A key that another machine of a cluster has under the same CKA_ID is not signed with.
+func TestAnotherKeyAfterAFailOver(t *testing.T) {
+	i := install(t)
+	wait := i.start("generate", "--identity", "alice", "--count", "20000", "--out", filepath.Join(t.TempDir(), "out"))
+	i.during(t)
+	swapKey(t, i)
+	i.DropSessions()
+	e := wait(t)
+	if e.status != 3 || !strings.Contains(e.stderr, token.ErrKeyChanged.Error()) {
+		t.Errorf("status %d, want 3 and %q", e.status, token.ErrKeyChanged)
+	}
+}
+
+// swapKey puts another key under the CKA_ID of alice's.
+func swapKey(t *testing.T, i installation) {
+	t.Helper()
+	err := i.Installation.Open(func(o *program.Opened) {
+		pairs, err := o.Token.KeyPairs(t.Context())
+		if err != nil || len(pairs) != 1 {
+			t.Fatalf("KeyPairs() = %d, %v, want 1", len(pairs), err)
+		}
+		id := pairs[0].ID
+		if _, err := o.Token.DestroyByID(t.Context(), id, token.ClassPrivateKey, token.ClassPublicKey); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Token.GenerateKeyPair(t.Context(), token.KeyPairSpec{Curve: token.P256, ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
