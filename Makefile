@@ -17,7 +17,8 @@ deps: ## install SoftHSM from the system's packages where it is missing
 demo: deps build ## the main job in a temporary folder, narrated
 	$(BIN) demo
 
-test: deps lint ## all tests, with the race detector, against a real SoftHSM
+test: lint ## all tests, with the race detector, against a real SoftHSM and other tokens
+	@scripts/install-deps test
 	$(GO) test -race ./...
 	cd tests && $(GO) test -race -count=1 $$($(GO) list ./... | grep -v /interop) # never cached: these run a program that the cache does not see change
 

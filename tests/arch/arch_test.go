@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"token":                       {"token/onecall"},
 	"token/onecall":               {},
 	"token/tokentest":             {"token"},
+	"token/vendortest":            {"token"},
 	"certificate/certificatetest": {},
 	"softhsm":                     {"token"},
 	"softhsm/softhsmtest":         {"softhsm", "token"},

@@ -1,0 +1,62 @@
+// Package vendortest gives tests tokens of other makes than SoftHSM, and SoftHSM's behind
+// another module: NSS softoken, and a p11-kit server.
+//
+// Where something that a token is made with is not installed, the test is skipped, and
+// failed where CI=true: scripts/install-deps test installs all of it.
+package vendortest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// missing skips a test that cannot run, except where everything has to.
+func missing(tb testing.TB, err error) {
+	tb.Helper()
+	if os.Getenv("CI") == "true" {
+		tb.Fatal(err)
+	}
+	tb.Skip(err)
+}
+
+// requireProgram returns the path of a program.
+func requireProgram(tb testing.TB, name string) string {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(tb, err)
+	}
+	return path
+}
+
+// requireModule returns the first file that one of the patterns fits.
+func requireModule(tb testing.TB, patterns ...string) string {
+	tb.Helper()
+	for _, pattern := range patterns {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 { // the patterns are all well formed
+			return found[0]
+		}
+	}
+	missing(tb, fmt.Errorf("none of %v is installed", patterns))
+	return ""
+}
+
+// setenv sets a variable until the test ends. Unlike tb.Setenv it may be used in parallel
+// tests, whose modules do not share the variable.
+func setenv(tb testing.TB, name, value string) {
+	tb.Helper()
+	before, was := os.LookupEnv(name)
+	if err := os.Setenv(name, value); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if was {
+			os.Setenv(name, before)
+		} else {
+			os.Unsetenv(name)
+		}
+	})
+}
