@@ -42,6 +42,8 @@ type Token struct {
 	Timeout     Duration // for the module to answer
 	Recovery    Duration // 0: an operation is not tried again
 	Environment map[string]string
+	Vendor      string // of Vendors; or empty
+	Quirks      Quirks
 }
 
 // PIN says where the user PIN comes from; at most one field is set.
@@ -247,8 +249,9 @@ func Parse(r io.Reader, dir string) (*Config, error) {
 	return c, nil
 }
 
-// resolve makes paths absolute.
+// resolve makes paths absolute, and fills in what the vendor stands for.
 func (c *Config) resolve(dir string) {
+	c.Token.applyVendor()
 	from := func(p string) string {
 		if p == "" || filepath.IsAbs(p) {
 			return p

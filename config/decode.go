@@ -38,6 +38,8 @@ func (c *Config) fields() keys {
 			"timeout":     duration(&c.Token.Timeout),
 			"recovery":    duration(&c.Token.Recovery),
 			"environment": variables(&c.Token.Environment),
+			"vendor":      text(&c.Token.Vendor),
+			"quirks":      group(c.Token.Quirks.fields()),
 		}),
 		"store": group(keys{
 			"url":   text(&c.Store.URL),
@@ -86,6 +88,16 @@ func (c *Config) fields() keys {
 		"unwrap": group(keys{
 			"allow": truth(&c.Unwrap.Allow),
 		}),
+	}
+}
+
+func (q *Quirks) fields() keys {
+	return keys{
+		"init_args":    text(&q.InitArgs),
+		"kwp":          number(&q.KWP, 1, math.MaxUint32),
+		"unwrap_point": optionalTruth(&q.UnwrapPoint),
+		"local_untold": optionalTruth(&q.LocalUntold),
+		"token_nonce":  optionalTruth(&q.TokenNonce),
 	}
 }
 

@@ -87,6 +87,7 @@ func (t *Token) validate(d *decoder) {
 	if t.Timeout <= 0 {
 		d.contentFault("token.timeout", "must be longer than nothing")
 	}
+	t.validateVendor(d)
 	t.PIN.validate(d, t.URI != "" || d.unfit["token.uri"])
 }
 

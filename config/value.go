@@ -41,6 +41,16 @@ func truth(to *bool) field {
 	}
 }
 
+// optionalTruth takes true and false, and tells both from nothing.
+func optionalTruth(to **bool) field {
+	return func(d *decoder, path string, n *yaml.Node) {
+		v := new(bool)
+		if truth(v)(d, path, n); !d.unfit[path] {
+			*to = v
+		}
+	}
+}
+
 // number takes a whole number from low to high.
 func number[T int | uint | uint16 | uint64](to *T, low, high int64) field {
 	return func(d *decoder, path string, n *yaml.Node) {
