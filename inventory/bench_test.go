@@ -127,7 +127,7 @@ func bareOf(b *testing.B, f *fixture, custody string, s *ciphersuite.Suite, reco
 		b.Fatal(err)
 	}
 	var nonce [token.NonceSize]byte
-	sealed, err := key.Seal(b.Context(), nonce, make([]byte, 2*s.Nsk+2), make([]byte, 96))
+	sealed, err := key.Seal(b.Context(), &nonce, make([]byte, 2*s.Nsk+2), make([]byte, 96))
 	if err != nil {
 		b.Fatal(err)
 	}

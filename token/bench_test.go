@@ -58,7 +58,7 @@ func BenchmarkSeal(b *testing.B) {
 			k := wrappingKey(b, tok)
 			plaintext, aad := make([]byte, 68), make([]byte, 80)
 			parallel(b, sessions, func() {
-				if _, err := k.Seal(b.Context(), [token.NonceSize]byte{}, plaintext, aad); err != nil {
+				if _, err := k.Seal(b.Context(), &[token.NonceSize]byte{}, plaintext, aad); err != nil {
 					b.Errorf("Seal() err = %v, want nil", err)
 				}
 			})

@@ -71,7 +71,9 @@ func List(ctx context.Context, modulePath string, quirks Quirks) ([]Info, error)
 func (m *module) tokens(q Quirks) (infos []Info, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.initArgs = q.InitArgs
+	if err := m.setArgs(q.InitArgs); err != nil {
+		return nil, err
+	}
 	err = m.view(func(api cryptoki) error {
 		infos, err = readTokens(m.path, api)
 		return err

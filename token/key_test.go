@@ -420,7 +420,7 @@ func TestProbeSaysWhyNot(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Probe() err = %v, want nil", err)
 	}
-	if got, want := r.SealFault(), "C_EncryptInit: CKR_MECHANISM_INVALID"; got != want {
+	if got, want := r.SealFault(), "the module has no such mechanism: C_EncryptInit: CKR_MECHANISM_INVALID"; got != want {
 		t.Errorf("SealFault() = %q, want %q", got, want)
 	}
 	if !r.CanSign(token.P256) {

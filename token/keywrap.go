@@ -142,7 +142,7 @@ func (k *KeyWrappingKey) witness(m KeyWrap, pair wrappedPair) {
 	k.prove(func() proof {
 		wrapped := bytes.Clone(pair.wrapped)
 		return func(s *session, key pkcs11.ObjectHandle) error {
-			return s.withUnwrapped(m, key, wrapped, unwrapTemplate(pair.public, false), func(pkcs11.ObjectHandle) error { return nil })
+			return s.withUnwrapped(m, key, wrapped, s.unwrapTemplate(pair.public, false), func(pkcs11.ObjectHandle) error { return nil })
 		}
 	})
 }
@@ -245,7 +245,7 @@ func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedP
 			if err != nil {
 				return v, err
 			}
-			err = s.withUnwrapped(m, h, pair.wrapped, unwrapTemplate(pair.public, extractable), func(private pkcs11.ObjectHandle) error {
+			err = s.withUnwrapped(m, h, pair.wrapped, s.unwrapTemplate(pair.public, extractable), func(private pkcs11.ObjectHandle) error {
 				v, err = f(s, private)
 				return err
 			})
@@ -260,12 +260,23 @@ func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedP
 	return v, nil
 }
 
+// number is the number of the mechanism in the session's module.
+func (m KeyWrap) number(s *session) uint {
+	if own := s.quirks().KWP; m == KeyWrapKWP && own != 0 {
+		return own
+	}
+	return uint(m)
+}
+
 // unwrapTemplate is that of C_UnwrapKey. The standard has the curve come out of the
 // wrapped key and wants no CKA_EC_PARAMS here (PKCS#11, EC private key objects). NSS
-// wants the public point too, as CKA_NSS_DB, which other tokens refuse: a quirk of
-// one vendor, for which public is given and which would go here.
-func unwrapTemplate(_ *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
-	return agreementTemplate(extractable)
+// wants the public point, which other tokens refuse.
+func (s *session) unwrapTemplate(public *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
+	template := agreementTemplate(extractable)
+	if s.quirks().UnwrapPoint {
+		template = append(template, attr(ckaNSSDB, public.Bytes()))
+	}
+	return template
 }
 
 // withUnwrapped calls f with an unwrapped key, and destroys that, also when f panics.
@@ -282,7 +293,7 @@ func (s *session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte
 	if len(wrapped) == 0 { // miekg/pkcs11 takes the address of the first byte
 		return 0, fmt.Errorf("%w: wrapped key is empty", ErrDecrypt)
 	}
-	key, err := s.api.UnwrapKey(s.handle, mechanism(uint(m), nil), wrapping, wrapped, template)
+	key, err := s.api.UnwrapKey(s.handle, mechanism(m.number(s), nil), wrapping, wrapped, template)
 	if err = callError("C_UnwrapKey", err); failedWith(err, badWrappedKey...) {
 		return 0, fmt.Errorf("%w: %w", ErrDecrypt, err)
 	}

@@ -202,7 +202,7 @@ func TestKeysThatWrapAndKeysThatSealAreNotMixed(t *testing.T) {
 	if opened, err := found.Open(t.Context(), [token.NonceSize]byte{}, w.wrapped, nil); err == nil {
 		t.Errorf("Open() with a key that wraps = %x, want an error", opened)
 	}
-	if sealed, err := found.Seal(t.Context(), [token.NonceSize]byte{}, w.wrapped, nil); err == nil {
+	if sealed, err := found.Seal(t.Context(), &[token.NonceSize]byte{}, w.wrapped, nil); err == nil {
 		t.Errorf("Seal() with a key that wraps = %x, want an error", sealed)
 	}
 }
@@ -631,7 +631,7 @@ func TestProbeSaysWhyKeysAreNotKept(t *testing.T) {
 	}{
 		"no mechanism": {
 			func(real token.Cryptoki) token.Cryptoki { return withoutPad{real} },
-			[]string{"CKM_AES_KEY_WRAP_KWP: C_WrapKey: CKR_MECHANISM_INVALID", "CKM_AES_KEY_WRAP_PAD: C_WrapKey: CKR_KEY_NOT_WRAPPABLE"},
+			[]string{"CKM_AES_KEY_WRAP_KWP: the module has no such mechanism: C_WrapKey: CKR_MECHANISM_INVALID", "CKM_AES_KEY_WRAP_PAD: C_WrapKey: CKR_KEY_NOT_WRAPPABLE"},
 		},
 		"damage is not seen": {
 			func(real token.Cryptoki) token.Cryptoki { return &lossy{Cryptoki: real} },

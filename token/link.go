@@ -15,6 +15,9 @@ type link struct {
 	user  bool // the user logs in
 	pool  *pool
 	ec    *crypto11.Context // nil where crypto11 is not used
+	// keeper is a session that nothing uses: a login ends with the last session. crypto11
+	// has one of its own, and then this is nil.
+	keeper *session
 }
 
 // errLinkGone reports an operation that waited for a session of a link that another one
@@ -46,6 +49,7 @@ func (t *Token) connect() (*link, error) {
 	l, err := answer(t.cfg.Timeout, nil, func() (*link, error) {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
+		defer t.alone()()
 		return t.module.connect(t)
 	})
 	if errors.Is(err, ErrStuck) {
@@ -79,10 +83,12 @@ func (m *module) connect(t *Token) (*link, error) {
 
 // initialize opens a context of crypto11, which initialises the module where it is not
 // yet. crypto11 is first, because it fails on an initialised module, and last. A module
-// that needs arguments is initialised here, without crypto11.
+// that needs arguments, or is another one for crypto11, is initialised here, without it.
 func (m *module) initialize(t *Token, chosen Info) (*crypto11.Context, error) {
-	if args := t.cfg.Quirks.InitArgs; args != "" {
-		m.initArgs = args
+	if err := m.setArgs(t.cfg.Quirks.InitArgs); err != nil {
+		return nil, err
+	}
+	if m.initArgs != "" || m.several {
 		if len(m.links) > 0 {
 			return nil, nil
 		}
@@ -114,6 +120,11 @@ func (m *module) logIn(l *link, chosen Info) error {
 	l.info = info
 	t := l.token
 	l.pool = newPool(t.cfg.Sessions, t.epochs.Add(1), t.stuck, l.openSession)
+	if l.ec == nil {
+		if l.keeper, err = l.openSession(); err != nil {
+			return fmt.Errorf("open token %q: %w", info.Label, err)
+		}
+	}
 	first, err := l.pool.take()
 	if err != nil {
 		return fmt.Errorf("open token %q: %w", info.Label, err)
@@ -153,6 +164,9 @@ func (m *module) disconnect(l *link) {
 // cannot be finalised is one that is gone.
 func (m *module) release(l *link) {
 	delete(m.links, l)
+	if l.keeper != nil {
+		_ = l.keeper.close()
+	}
 	if l.ec != nil {
 		_ = l.ec.Close() // it always returns nil, also where it does not get to finalise the module
 	}

@@ -11,6 +11,9 @@ const (
 	ckkECEdwards           = 0x40
 )
 
+// ckaNSSDB is an attribute of NSS: the public point of an EC private key, not encoded.
+const ckaNSSDB = 0xD5A0DB00
+
 // mechanism is a mechanism with its parameter in the form the calls take.
 func mechanism(m uint, parameter any) []*pkcs11.Mechanism {
 	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m, parameter)}

@@ -21,6 +21,9 @@ type module struct {
 	path string // absolute, links resolved: crypto11 and the raw side must agree on it
 	api  cryptoki
 	one  oneCalls // nil where there is no such way into it
+	// several: whoever loads the library has another one, so that crypto11 does not share
+	// what the raw side initialised, and is not used.
+	several bool
 
 	// calls is held for reading by what runs in the library, and for writing while it is
 	// finalised under those who have it open. It is taken after mu.
@@ -74,9 +77,11 @@ func loadModule(path string) (*module, error) {
 		path: canonical, api: ctx,
 		links: make(map[*link]struct{}), logins: make(map[uint]*login), refused: make(map[string]pinDigest),
 	}
-	if one, err := onecall.Open(canonical); err == nil {
+	one, err := onecall.Open(canonical)
+	if err == nil {
 		m.one = one
 	}
+	m.several = errors.Is(err, onecall.ErrSeveral)
 	modules.byPath[canonical] = m
 	return m, nil
 }
@@ -132,6 +137,19 @@ func (m *module) finalize() error {
 		}
 	}
 	return callError("C_Finalize", m.api.Finalize())
+}
+
+// errOtherArgs reports a module that is open with other arguments: it can have one set of
+// them at a time.
+var errOtherArgs = errors.New("the module is in use with other arguments of C_Initialize")
+
+// setArgs sets the arguments of C_Initialize.
+func (m *module) setArgs(args string) error {
+	if len(m.links) > 0 && args != m.initArgs {
+		return errOtherArgs
+	}
+	m.initArgs = args
+	return nil
 }
 
 // begin initialises the module, with its arguments where it has some.

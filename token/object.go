@@ -82,8 +82,12 @@ func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	return value, err
 }
 
-// flag reads a CK_BBOOL attribute, or nil where the object has none.
+// flag reads a CK_BBOOL attribute, or nil where the object has none, or the token's word
+// means nothing.
 func (s *session) flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
+	if t == pkcs11.CKA_LOCAL && s.quirks().LocalUntold {
+		return nil, nil
+	}
 	v, err := s.attribute(o, t)
 	if err != nil || len(v) != 1 {
 		return nil, err

@@ -104,9 +104,9 @@ const maxWrapped = 1024
 // wrapKey wraps by C_WrapKey.
 func (s *session) wrapKey(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
 	if s.one != nil {
-		wrapped, err := s.one.Wrap(uint(s.handle), uint(m), uint(wrapping), uint(key), make([]byte, maxWrapped))
+		wrapped, err := s.one.Wrap(uint(s.handle), m.number(s), uint(wrapping), uint(key), make([]byte, maxWrapped))
 		return wrapped, oneError(err)
 	}
-	wrapped, err := s.api.WrapKey(s.handle, mechanism(uint(m), nil), wrapping, key)
+	wrapped, err := s.api.WrapKey(s.handle, mechanism(m.number(s), nil), wrapping, key)
 	return wrapped, callError("C_WrapKey", err)
 }

@@ -51,8 +51,12 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 	var pulse atomic.Uint64
 	v, err := answer(l.token.cfg.Timeout, &pulse, func() (T, error) {
 		defer l.pool.release()
-		m.calls.RLock()
-		defer m.calls.RUnlock()
+		if l.token.cfg.Quirks.OneAtATime {
+			defer l.token.alone()()
+		} else {
+			m.calls.RLock()
+			defer m.calls.RUnlock()
+		}
 		if l.pool.closed() { // the module was finalised while this waited
 			return zero, errLinkGone
 		}
@@ -71,6 +75,16 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 		l.token.endStuck(err)
 	}
 	return v, err
+}
+
+// alone waits until no operation runs in the module where none may run beside another one,
+// and returns what ends that. What is called with it makes no other operation.
+func (t *Token) alone() (end func()) {
+	if !t.cfg.Quirks.OneAtATime {
+		return func() {}
+	}
+	t.module.calls.Lock()
+	return t.module.calls.Unlock
 }
 
 // endStuck gives the Token up, and with it those that wait for what will not come.

@@ -106,15 +106,26 @@ func (t *Token) Probe(ctx context.Context) (Report, error) {
 	return r, nil
 }
 
+// inWords says plainly what a module lacks.
+func inWords(err error) error {
+	switch {
+	case failedWith(err, CKR_MECHANISM_INVALID):
+		return fmt.Errorf("the module has no such mechanism: %w", err)
+	case failedWith(err, CKR_FUNCTION_NOT_SUPPORTED):
+		return fmt.Errorf("the module has no such function: %w", err)
+	}
+	return err
+}
+
 func (t *Token) probe(ctx context.Context, p probe) error {
-	return run(ctx, t, func(s *session) error {
+	return inWords(run(ctx, t, func(s *session) error {
 		own, err := s.link.openSession()
 		if err != nil {
 			return err
 		}
 		own.pulse, own.logins = s.pulse, s.logins
 		return errors.Join(p.try(own), own.close())
-	})
+	}))
 }
 
 func probes() []probe {
@@ -167,7 +178,7 @@ func probeSeal(s *session) error {
 	}
 	plaintext, aad := []byte("probe of hsm-kp"), []byte("additional data")
 	nonce, other := [NonceSize]byte{1}, [NonceSize]byte{2}
-	sealed, err := s.seal(key, nonce, plaintext, aad)
+	made, err := s.seal(key, nonce, plaintext, aad)
 	if err != nil {
 		return err
 	}
@@ -175,17 +186,20 @@ func probeSeal(s *session) error {
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(sealed, again) {
+	if made.nonce == again.nonce {
+		return errors.New("makes the same nonce twice")
+	}
+	if bytes.Equal(made.ciphertext, again.ciphertext) {
 		return errors.New("another nonce gives the same ciphertext")
 	}
-	opened, err := s.open(key, nonce, sealed, aad)
+	opened, err := s.open(key, made.nonce, made.ciphertext, aad)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(opened, plaintext) {
 		return errors.New("what was sealed opens as something else")
 	}
-	_, err = s.open(key, nonce, sealed, []byte("other data"))
+	_, err = s.open(key, made.nonce, made.ciphertext, []byte("other data"))
 	if err == nil {
 		return errors.New("opens under other additional data")
 	}

@@ -86,11 +86,11 @@ func (s *session) probeWrap(c Curve, m KeyWrap) error {
 	check := func(private pkcs11.ObjectHandle) error {
 		return errors.Join(s.requireKept(private), s.fits(private, public))
 	}
-	if err := s.withUnwrapped(m, wrapping, wrapped, unwrapTemplate(public, false), check); err != nil {
+	if err := s.withUnwrapped(m, wrapping, wrapped, s.unwrapTemplate(public, false), check); err != nil {
 		return err
 	}
 	wrapped[len(wrapped)/2] ^= 1
-	err = s.withUnwrapped(m, wrapping, wrapped, unwrapTemplate(public, false), check)
+	err = s.withUnwrapped(m, wrapping, wrapped, s.unwrapTemplate(public, false), check)
 	if err == nil {
 		return errors.New("takes a damaged wrapped key")
 	}

@@ -198,7 +198,14 @@ func (t *Token) forgetCopies() error {
 	if l == nil {
 		return nil
 	}
-	return t.withModule(func() { l.pool.renew(t.epochs.Add(1)) })
+	return t.renewSessions(l)
+}
+
+func (t *Token) renewSessions(l *link) error {
+	return t.withModule(func() {
+		defer t.alone()()
+		l.pool.renew(t.epochs.Add(1))
+	})
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -231,7 +238,7 @@ func (t *Token) renew(step Step, l *link, epoch uint64) error {
 		if l.pool.current() != epoch {
 			return nil
 		}
-		return t.withModule(func() { l.pool.renew(t.epochs.Add(1)) })
+		return t.renewSessions(l)
 	case StepLogin:
 		return t.relink(l)
 	}
@@ -263,6 +270,7 @@ func (t *Token) relink(old *link) error {
 	return t.withModule(func() {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
+		defer t.alone()()
 		t.module.disconnect(old)
 	})
 }

@@ -80,7 +80,7 @@ var operations = []operation{
 		return err
 	}},
 	{"seal and open", func(t *testing.T, f *faulty) error {
-		sealed, err := f.sealing.Seal(t.Context(), [token.NonceSize]byte{1}, []byte("text"), []byte("data"))
+		sealed, err := f.sealing.Seal(t.Context(), &[token.NonceSize]byte{1}, []byte("text"), []byte("data"))
 		if err != nil {
 			return err
 		}
@@ -291,7 +291,7 @@ func TestAGenerationBeginsInASoundSession(t *testing.T) {
 
 func TestBadDataStartsNoRecovery(t *testing.T) {
 	f := openFaulty(t, nil)
-	sealed, err := f.sealing.Seal(t.Context(), [token.NonceSize]byte{1}, []byte("text"), nil)
+	sealed, err := f.sealing.Seal(t.Context(), &[token.NonceSize]byte{1}, []byte("text"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func TestSealedOpensAgain(t *testing.T) {
 	for _, size := range []int{0, 1, 16, 66, 4096} {
 		for _, aad := range [][]byte{nil, []byte("aad")} {
 			plaintext := bytes.Repeat([]byte{7}, size)
-			sealed, err := made.Seal(t.Context(), nonce, plaintext, aad)
+			sealed, err := made.Seal(t.Context(), &nonce, plaintext, aad)
 			if err != nil {
 				t.Fatalf("Seal() of %d bytes err = %v, want nil", size, err)
 			}
@@ -60,7 +60,7 @@ func TestWhatWasNotSealedSoDoesNotOpen(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	k, other := wrappingKey(t, tok), wrappingKey(t, tok)
 	nonce, aad := [token.NonceSize]byte{1}, []byte("aad")
-	sealed, err := k.Seal(t.Context(), nonce, []byte("plaintext"), aad)
+	sealed, err := k.Seal(t.Context(), &nonce, []byte("plaintext"), aad)
 	if err != nil {
 		t.Fatalf("Seal() err = %v, want nil", err)
 	}
@@ -153,7 +153,7 @@ func TestSessionsAreKeptAndDiscardedAfterAnError(t *testing.T) {
 	k := wrappingKey(t, tok)
 	nonce := [token.NonceSize]byte{}
 	for range 10 {
-		if _, err := k.Seal(t.Context(), nonce, []byte("plaintext"), nil); err != nil {
+		if _, err := k.Seal(t.Context(), &nonce, []byte("plaintext"), nil); err != nil {
 			t.Fatalf("Seal() err = %v, want nil", err)
 		}
 	}
@@ -168,7 +168,7 @@ func TestSessionsAreKeptAndDiscardedAfterAnError(t *testing.T) {
 	if n := c.closed.Load(); n != 3 {
 		t.Errorf("%d sessions closed after 3 errors, want 3", n)
 	}
-	if _, err := k.Seal(t.Context(), nonce, []byte("plaintext"), nil); err != nil {
+	if _, err := k.Seal(t.Context(), &nonce, []byte("plaintext"), nil); err != nil {
 		t.Errorf("Seal() after the errors err = %v, want nil", err)
 	}
 	tok.Close()
@@ -194,7 +194,7 @@ func TestPanicTakesNoSessionWithIt(t *testing.T) {
 	k := wrappingKey(t, tok)
 	func() {
 		defer func() { _ = recover() }()
-		_, _ = k.Seal(t.Context(), [token.NonceSize]byte{}, nil, nil)
+		_, _ = k.Seal(t.Context(), &[token.NonceSize]byte{}, nil, nil)
 	}()
 	if n := tok.Idle(); n != 0 {
 		t.Errorf("%d sessions kept after a panic, want none", n)
@@ -221,7 +221,7 @@ func TestTokenThatTakesANonceOfItsOwnIsRefused(t *testing.T) {
 		t.Fatalf("Open() err = %v, want nil", err)
 	}
 	defer tok.Close()
-	if sealed, err := wrappingKey(t, tok).Seal(t.Context(), [token.NonceSize]byte{1}, []byte("plaintext"), nil); err == nil {
+	if sealed, err := wrappingKey(t, tok).Seal(t.Context(), &[token.NonceSize]byte{1}, []byte("plaintext"), nil); err == nil {
 		t.Errorf("Seal() = %x, want an error", sealed)
 	}
 	r, err := tok.Probe(t.Context())
@@ -266,7 +266,7 @@ func TestManyGoroutinesSignAndSealAtOnce(t *testing.T) {
 
 func sealAndOpen(t *testing.T, k *token.WrappingKey, nonce [token.NonceSize]byte, message []byte) {
 	t.Helper()
-	sealed, err := k.Seal(t.Context(), nonce, message, message)
+	sealed, err := k.Seal(t.Context(), &nonce, message, message)
 	if err != nil {
 		t.Errorf("Seal() err = %v, want nil", err)
 		return
@@ -321,7 +321,7 @@ func TestSealFreesTheMechanismParameters(t *testing.T) {
 	k := wrappingKey(t, tok)
 	aad := make([]byte, 128<<10)
 	round := func() {
-		sealed, err := k.Seal(t.Context(), [token.NonceSize]byte{}, nil, aad)
+		sealed, err := k.Seal(t.Context(), &[token.NonceSize]byte{}, nil, aad)
 		if err != nil {
 			t.Fatalf("Seal() err = %v, want nil", err)
 		}
@@ -373,7 +373,7 @@ func TestDoneContextReachesNoToken(t *testing.T) {
 	k := wrappingKey(t, tok)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, errSeal := k.Seal(ctx, [token.NonceSize]byte{}, nil, nil)
+	_, errSeal := k.Seal(ctx, &[token.NonceSize]byte{}, nil, nil)
 	_, errProbe := tok.Probe(ctx)
 	_, errOpen := token.Open(ctx, token.Config{})
 	_, errList := token.List(ctx, "", token.Quirks{})

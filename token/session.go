@@ -71,6 +71,14 @@ func (s *session) close() error {
 	return callError("C_CloseSession", s.api.CloseSession(s.handle))
 }
 
+// quirks are those of the session's module.
+func (s *session) quirks() Quirks {
+	if s.link == nil {
+		return Quirks{}
+	}
+	return s.link.token.cfg.Quirks
+}
+
 // beat tells that the module answered: what reads thousands of objects may take long.
 func (s *session) beat() {
 	if s.pulse != nil {

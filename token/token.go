@@ -66,6 +66,18 @@ type Quirks struct {
 	LibraryCalls bool
 	// TokenObjects never uses session copies of keys, also where they would be faster.
 	TokenObjects bool
+	// KWP is the number that KeyWrapKWP has in the module; 0 is the standard's.
+	KWP uint
+	// UnwrapPoint gives C_UnwrapKey the public point too, as NSS wants it (CKA_NSS_DB).
+	UnwrapPoint bool
+	// LocalUntold passes over CKA_LOCAL: NSS says of every key that it was not made there.
+	LocalUntold bool
+	// OneAtATime makes no call while another one runs: the client of p11-kit 0.24 answers one
+	// at a time in any case, and never comes back from some where its server goes meanwhile.
+	OneAtATime bool
+	// TokenNonce has the token make the nonces of AES-GCM, as AWS CloudHSM does and nothing
+	// else.
+	TokenNonce bool
 }
 
 // Token is an open token with the user logged in. Its methods may be called by
@@ -185,6 +197,9 @@ func (cfg Config) sessions(info Info) (int, error) {
 	if n < 0 {
 		return 0, fmt.Errorf("%d sessions asked for", n)
 	}
+	if cfg.Quirks.OneAtATime {
+		n = 1
+	}
 	if info.MaxSessions == 0 {
 		return n, nil
 	}
@@ -222,6 +237,7 @@ func (t *Token) Close() error {
 	_, err := answer(t.cfg.Timeout, nil, func() (none, error) {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
+		defer t.alone()()
 		t.module.disconnect(l)
 		return none{}, nil
 	})

@@ -56,42 +56,62 @@ func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 
 // Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the
 // ciphertext with the tag of 16 bytes at its end. The nonce must never be used
-// again under this key. Neither slice is kept.
-func (k *WrappingKey) Seal(ctx context.Context, nonce [NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
-	sealed, err := do(ctx, k.token, func(s *session) (sealed []byte, err error) {
+// again under this key; with Quirks.TokenNonce it is replaced by the one that the token
+// made. Neither slice is kept.
+func (k *WrappingKey) Seal(ctx context.Context, nonce *[NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
+	wanted := *nonce
+	made, err := do(ctx, k.token, func(s *session) (made sealed, err error) {
 		h, err := k.in(s)
 		if err != nil {
-			return nil, err
+			return sealed{}, err
 		}
 		err = k.sealing.with(s, k, h, func(h pkcs11.ObjectHandle) error {
-			sealed, err = s.seal(h, nonce, plaintext, aad)
+			made, err = s.seal(h, wanted, plaintext, aad)
 			return err
 		})
-		return sealed, err
+		return made, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("seal under key %x: %w", k.id, err)
 	}
-	k.witness(nonce, sealed, aad)
-	return sealed, nil
+	*nonce = made.nonce
+	k.witness(made.nonce, made.ciphertext, aad)
+	return made.ciphertext, nil
+}
+
+// sealed is a ciphertext with the nonce that it opens under.
+type sealed struct {
+	nonce      [NonceSize]byte
+	ciphertext []byte
 }
 
 // errNonce reports a token that took a nonce of its own, as some cloud HSMs do:
 // the ciphertext would not open under the one that the caller will store.
 var errNonce = errors.New("token did not use the given nonce")
 
-func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
-	sealed, used, err := s.encryptGCM(key, nonce, plaintext, aad)
+// errNoNonce reports a token that was to make the nonce, and left the zeros that it was
+// given: it may have used them, and would again.
+var errNoNonce = errors.New("token did not make a nonce")
+
+func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) (sealed, error) {
+	tokens := s.quirks().TokenNonce
+	if tokens {
+		nonce = [NonceSize]byte{}
+	}
+	ciphertext, used, err := s.encryptGCM(key, nonce, plaintext, aad)
 	if err != nil {
-		return nil, err
+		return sealed{}, err
 	}
-	if !bytes.Equal(used, nonce[:]) {
-		return nil, errNonce
+	switch same := bytes.Equal(used, nonce[:]); {
+	case !tokens && !same:
+		return sealed{}, errNonce
+	case tokens && (same || len(used) != NonceSize):
+		return sealed{}, errNoNonce
 	}
-	if len(sealed) != len(plaintext)+TagSize {
-		return nil, fmt.Errorf("token returned %d bytes, want %d", len(sealed), len(plaintext)+TagSize)
+	if len(ciphertext) != len(plaintext)+TagSize {
+		return sealed{}, fmt.Errorf("token returned %d bytes, want %d", len(ciphertext), len(plaintext)+TagSize)
 	}
-	return sealed, nil
+	return sealed{[NonceSize]byte(used), ciphertext}, nil
 }
 
 // Open decrypts what Seal returned, under the same nonce and additional data. The

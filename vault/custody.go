@@ -99,7 +99,7 @@ func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byt
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
-	if blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.boundData(leafLabel, b.Ref)); err != nil {
+	if blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(leafLabel, b.Ref)); err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
 	return blob.Bytes(), nil

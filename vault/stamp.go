@@ -37,7 +37,7 @@ func (v *Vault) Stamp(ctx context.Context, rand io.Reader, kind string, record [
 		return nil, fmt.Errorf("stamp %s: %w", kind, err)
 	}
 	var err error
-	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, stampPlaintext[:], blob.stampData(kind, record))
+	blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, stampPlaintext[:], blob.stampData(kind, record))
 	if err != nil {
 		return nil, fmt.Errorf("stamp %s: %w", kind, err)
 	}

@@ -139,7 +139,7 @@ func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphers
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	blob.Ciphertext, err = v.key.Seal(ctx, blob.Nonce, plaintext, blob.boundData(sealLabel, ref))
+	blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(sealLabel, ref))
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}

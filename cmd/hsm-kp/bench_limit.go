@@ -61,7 +61,7 @@ func (l *bareLoop) keyPackage(ctx context.Context) error {
 	}
 	var nonce [token.NonceSize]byte
 	rand.Read(nonce[:])
-	_, err := l.sealing.Seal(ctx, nonce, make([]byte, 2*l.suite.Nsk+2), make([]byte, 96))
+	_, err := l.sealing.Seal(ctx, &nonce, make([]byte, 2*l.suite.Nsk+2), make([]byte, 96))
 	return err
 }
 

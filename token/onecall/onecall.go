@@ -26,18 +26,26 @@ import (
 // each with a session of its own.
 type Library struct{ list *C.struct_ck_list }
 
+// ErrSeveral reports a library that is another one for each of those who load it, with
+// sessions and a login of its own: there is no second way into it.
+var ErrSeveral = errors.New("the library is one of its own for each who loads it")
+
 // Open loads the library at path, which has to be the very file that miekg/pkcs11 loaded:
-// the loader then gives the same one. It stays loaded.
+// the loader then gives the same one, or else ErrSeveral. It stays loaded.
 func Open(path string) (*Library, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	var fault *C.char
-	list := C.onecall_open(name, &fault)
+	var several C.int
+	list := C.onecall_open(name, &fault, &several)
 	if list == nil {
 		if fault == nil {
 			return nil, errors.New("load library")
 		}
 		return nil, fmt.Errorf("load library: %s", C.GoString(fault))
+	}
+	if several != 0 {
+		return nil, ErrSeveral
 	}
 	return &Library{list}, nil
 }

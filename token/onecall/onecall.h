@@ -32,7 +32,9 @@ struct result {
 	ck_ulong n; // bytes of output
 };
 
-struct ck_list *onecall_open(const char *path, const char **fault);
+// several says that whoever asks the library for its functions has others, which know nothing
+// of what is done with those of somebody else.
+struct ck_list *onecall_open(const char *path, const char **fault, int *several);
 
 struct result onecall_sign(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_byte *parameter, ck_ulong parameter_len,
 	ck_ulong key, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len);

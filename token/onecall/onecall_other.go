@@ -24,6 +24,9 @@ type GCM struct {
 	TagBits   uint
 }
 
+// ErrSeveral is not returned here.
+var ErrSeveral = errors.New("the library is one of its own for each who loads it")
+
 var errUnix = errors.New("not on this system")
 
 // Open fails.

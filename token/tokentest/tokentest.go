@@ -45,6 +45,7 @@ const (
 	wordMechanism
 	wordSpoil
 	wordSwap
+	wordNonces
 	wordOpen
 	wordCalls
 )
@@ -130,11 +131,14 @@ func (m *Module) DropSessions() { m.words[wordDrop].Store(1) }
 
 // SetDown has every call that takes a session fail with CKR_DEVICE_ERROR, while it is set.
 func (m *Module) SetDown(down bool) {
-	n := int64(0)
-	if down {
-		n = 1
+	m.words[wordDown].Store(truth(down))
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
 	}
-	m.words[wordDown].Store(n)
+	return 0
 }
 
 // SetSessions lets so many sessions be open at once; 0 is as many as the token has.
@@ -149,6 +153,10 @@ func (m *Module) SpoilSignature(k int) { m.words[wordSpoil].Store(int64(k)) }
 // SwapKey has the k-th signature from now on, 1 being the next one, made with another key of
 // the token on the same curve, where there is one.
 func (m *Module) SwapKey(k int) { m.words[wordSwap].Store(int64(k)) }
+
+// SetOwnNonces has the module make the nonces of AES-GCM, and take nothing but zeros in
+// their place.
+func (m *Module) SetOwnNonces(own bool) { m.words[wordNonces].Store(truth(own)) }
 
 // Sessions returns how many sessions are open.
 func (m *Module) Sessions() int { return int(m.words[wordOpen].Load()) }

@@ -47,7 +47,10 @@ func NewDatabase(tb testing.TB) *Database {
 
 // Config is what token.Open needs.
 func (d *Database) Config() token.Config {
-	return token.Config{Module: d.Module, Label: d.Label, PIN: token.File(d.PINPath)}
+	return token.Config{
+		Module: d.Module, Label: d.Label, PIN: token.File(d.PINPath),
+		Quirks: token.Quirks{InitArgs: d.InitArgs, UnwrapPoint: true, LocalUntold: true},
+	}
 }
 
 // NSS makes an NSS database, as NewDatabase does, and returns what token.Open needs.

@@ -85,6 +85,7 @@ func P11Kit(tb testing.TB, real token.Config) *Server {
 func (s *Server) Config() token.Config {
 	cfg := s.real
 	cfg.Module = s.Module
+	cfg.Quirks.OneAtATime = true
 	return cfg
 }
 

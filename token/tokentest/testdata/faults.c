@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "pkcs11go.h"
@@ -40,6 +41,7 @@ struct control {
 	_Atomic long mechanism; // that the module does not have, 0: none
 	_Atomic long spoil;     // the signature that is spoilt, 1 is the next one; 0: none
 	_Atomic long swap;      // the C_SignInit that gets another key of the token, 1 is the next one; 0: none
+	_Atomic long nonces;    // the module makes the nonces of AES-GCM, and takes zeros alone
 	_Atomic long open;      // sessions that are open
 	_Atomic long calls[F_COUNT];
 	struct rule rules[RULES];
@@ -138,7 +140,6 @@ PASS(FindObjectsFinal, 1, (CK_SESSION_HANDLE s), (s))
 PASS(Encrypt, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m))
 PASS(Decrypt, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m))
 PASS(GenerateRandom, 1, (CK_SESSION_HANDLE s, CK_BYTE_PTR b, CK_ULONG n), (s, b, n))
-PASS_MECHANISM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
 PASS_MECHANISM(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k), m)
 PASS_MECHANISM(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k), m)
 PASS_MECHANISM(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR v, CK_ULONG w, CK_OBJECT_HANDLE_PTR p, CK_OBJECT_HANDLE_PTR q), (s, m, t, n, v, w, p, q), m)
@@ -182,6 +183,28 @@ static CK_RV my_SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAND
 		k = other(s, k);
 	if (rv == CKR_OK)
 		CALL(rv, C_SignInit(s, m, k));
+	return rv;
+}
+
+// own_nonce puts a nonce in the place of zeros, as AWS CloudHSM does.
+static CK_RV own_nonce(CK_MECHANISM_PTR m) {
+	if (m->mechanism != CKM_AES_GCM || !atomic_load(&control->nonces))
+		return CKR_OK;
+	CK_GCM_PARAMS_PTR p = m->pParameter;
+	for (CK_ULONG i = 0; i < p->ulIvLen; i++)
+		if (p->pIv[i] != 0)
+			return CKR_MECHANISM_PARAM_INVALID;
+	return getrandom(p->pIv, p->ulIvLen, 0) == (ssize_t)p->ulIvLen ? CKR_OK : CKR_DEVICE_ERROR;
+}
+
+static CK_RV my_EncryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k) {
+	CK_RV rv = enter(F_EncryptInit, 1);
+	if (rv == CKR_OK && hidden(m))
+		rv = CKR_MECHANISM_INVALID;
+	if (rv == CKR_OK)
+		rv = own_nonce(m);
+	if (rv == CKR_OK)
+		CALL(rv, C_EncryptInit(s, m, k));
 	return rv;
 }
 
