@@ -93,11 +93,12 @@ func (c *Config) fields() keys {
 
 func (q *Quirks) fields() keys {
 	return keys{
-		"init_args":    text(&q.InitArgs),
-		"kwp":          number(&q.KWP, 1, math.MaxUint32),
-		"unwrap_point": optionalTruth(&q.UnwrapPoint),
-		"local_untold": optionalTruth(&q.LocalUntold),
-		"token_nonce":  optionalTruth(&q.TokenNonce),
+		"init_args":     text(&q.InitArgs),
+		"kwp":           number(&q.KWP, 1, math.MaxUint32),
+		"unwrap_point":  optionalTruth(&q.UnwrapPoint),
+		"local_untold":  optionalTruth(&q.LocalUntold),
+		"one_at_a_time": optionalTruth(&q.OneAtATime),
+		"token_nonce":   optionalTruth(&q.TokenNonce),
 	}
 }
 

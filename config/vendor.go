@@ -14,6 +14,7 @@ type Quirks struct {
 	KWP         uint   // the mechanism that wraps keys as RFC 5649 says, where it has a number of the vendor's; or 0
 	UnwrapPoint *bool  // C_UnwrapKey wants the public point
 	LocalUntold *bool  // what the token says of CKA_LOCAL means nothing
+	OneAtATime  *bool  // calls of the module must not overlap
 	TokenNonce  *bool  // the token makes the nonces of AES-GCM
 }
 
@@ -24,7 +25,7 @@ var vendors = map[string]Quirks{
 	"luna":     {KWP: 0x80000171}, // CKM_AES_KWP of Thales' header
 	"nshield":  {},
 	"nss":      {UnwrapPoint: yes, LocalUntold: yes},
-	"p11-kit":  {},
+	"p11-kit":  {OneAtATime: yes},
 	"softhsm":  {},
 	"tpm2":     {},
 	"utimaco":  {},
@@ -51,7 +52,8 @@ func (t *Token) applyVendor() {
 	q := &t.Quirks
 	q.KWP = cmp.Or(q.KWP, preset.KWP)
 	for _, f := range []struct{ to, from **bool }{
-		{&q.UnwrapPoint, &preset.UnwrapPoint}, {&q.LocalUntold, &preset.LocalUntold}, {&q.TokenNonce, &preset.TokenNonce},
+		{&q.UnwrapPoint, &preset.UnwrapPoint}, {&q.LocalUntold, &preset.LocalUntold},
+		{&q.OneAtATime, &preset.OneAtATime}, {&q.TokenNonce, &preset.TokenNonce},
 	} {
 		if *f.to == nil {
 			*f.to = *f.from

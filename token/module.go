@@ -77,11 +77,11 @@ func loadModule(path string) (*module, error) {
 		path: canonical, api: ctx,
 		links: make(map[*link]struct{}), logins: make(map[uint]*login), refused: make(map[string]pinDigest),
 	}
-	one, err := onecall.Open(canonical)
-	if err == nil {
-		m.one = one
+	if one, err := onecall.Open(canonical); err == nil {
+		if m.several = one.Several(); !m.several {
+			m.one = one
+		}
 	}
-	m.several = errors.Is(err, onecall.ErrSeveral)
 	modules.byPath[canonical] = m
 	return m, nil
 }

@@ -149,14 +149,14 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// Beside opens another Token on the same token, with the same PIN and other quirks.
+// Beside opens another Token on the same token, with the same PIN, and with the quirks that
+// it has apart from LibraryCalls and TokenObjects.
 func (t *Token) Beside(quirks Quirks) (*Token, error) {
 	if why := t.over.Load(); why != nil {
 		return nil, *why
 	}
-	quirks.InitArgs = t.cfg.Quirks.InitArgs
 	other := &Token{module: t.module, cfg: t.cfg, stuck: make(chan struct{})}
-	other.cfg.Quirks = quirks
+	other.cfg.Quirks.LibraryCalls, other.cfg.Quirks.TokenObjects = quirks.LibraryCalls, quirks.TokenObjects
 	other.creds = t.creds
 	other.creds.pin = NewPIN(t.creds.pin.Reveal())
 	info := t.Info()

@@ -52,6 +52,7 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		Sessions: c.Sessions,
 		Timeout:  time.Duration(c.Timeout),
 		Patience: time.Duration(c.Recovery),
+		Quirks:   quirks(c.Quirks),
 	}
 	if tc.Patience == 0 {
 		tc.Patience = -1
@@ -73,6 +74,18 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		return token.Config{}, usagef("token.uri: %v", err)
 	}
 	return tc, nil
+}
+
+func quirks(q config.Quirks) token.Quirks {
+	set := func(b *bool) bool { return b != nil && *b }
+	return token.Quirks{
+		InitArgs:    q.InitArgs,
+		KWP:         q.KWP,
+		UnwrapPoint: set(q.UnwrapPoint),
+		LocalUntold: set(q.LocalUntold),
+		OneAtATime:  set(q.OneAtATime),
+		TokenNonce:  set(q.TokenNonce),
+	}
 }
 
 // outage tells the operator when the token is gone, what is done about it, and when it is

@@ -24,14 +24,13 @@ import (
 
 // Library is a loaded PKCS#11 library. It may be used by several goroutines at once,
 // each with a session of its own.
-type Library struct{ list *C.struct_ck_list }
-
-// ErrSeveral reports a library that is another one for each of those who load it, with
-// sessions and a login of its own: there is no second way into it.
-var ErrSeveral = errors.New("the library is one of its own for each who loads it")
+type Library struct {
+	list    *C.struct_ck_list
+	several bool
+}
 
 // Open loads the library at path, which has to be the very file that miekg/pkcs11 loaded:
-// the loader then gives the same one, or else ErrSeveral. It stays loaded.
+// the loader then gives the same one; see Several. It stays loaded.
 func Open(path string) (*Library, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
@@ -44,11 +43,12 @@ func Open(path string) (*Library, error) {
 		}
 		return nil, fmt.Errorf("load library: %s", C.GoString(fault))
 	}
-	if several != 0 {
-		return nil, ErrSeveral
-	}
-	return &Library{list}, nil
+	return &Library{list, several != 0}, nil
 }
+
+// Several reports whether the library is another one for each who loads it, with sessions
+// and a login of its own. Then this is no second way into the one of somebody else.
+func (l *Library) Several() bool { return l.several }
 
 // Failed is a call that failed.
 type Failed struct {

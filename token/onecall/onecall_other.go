@@ -24,13 +24,13 @@ type GCM struct {
 	TagBits   uint
 }
 
-// ErrSeveral is not returned here.
-var ErrSeveral = errors.New("the library is one of its own for each who loads it")
-
 var errUnix = errors.New("not on this system")
 
 // Open fails.
 func Open(string) (*Library, error) { return nil, errUnix }
+
+// Several is not known.
+func (*Library) Several() bool { return false }
 
 // Sign fails.
 func (*Library) Sign(_, _ uint, _ []byte, _ uint, _, _ []byte) ([]byte, error) { return nil, errUnix }
