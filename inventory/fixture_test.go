@@ -17,7 +17,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
-	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -47,7 +46,7 @@ func inEachCustody(t *testing.T, test func(*testing.T, *fixture, []*ciphersuite.
 			f.addWrappingKeyTo(t, store.Wrap)
 			f.custody = custody
 			var suites []*ciphersuite.Suite
-			for _, id := range ids {
+			for _, id := range served(ids) {
 				suites = append(suites, suite(t, id))
 			}
 			test(t, f, suites)
@@ -66,7 +65,7 @@ func newFixture(tb testing.TB) *fixture {
 // newBareFixture has a token and an empty store.
 func newBareFixture(tb testing.TB) *fixture {
 	tb.Helper()
-	f := &fixture{token: softhsmtest.Open(tb), path: filepath.Join(tb.TempDir(), "store.db")}
+	f := &fixture{token: openToken(tb), path: filepath.Join(tb.TempDir(), "store.db")}
 	f.store = openStore(tb, f.path)
 	f.config = inventory.Config{
 		Store:   f.store,

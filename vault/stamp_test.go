@@ -7,12 +7,11 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 func TestAStampFitsItsRecordOnly(t *testing.T) {
-	tok := softhsmtest.Open(t)
+	tok := openToken(t)
 	v, other := newVault(t, tok), newVault(t, tok)
 	record := []byte("alice signs with key 1")
 	stamp, err := v.Stamp(t.Context(), rand.Reader, "identity", record)
@@ -45,7 +44,7 @@ func TestAStampFitsItsRecordOnly(t *testing.T) {
 }
 
 func TestAStampIsNoSealedKeysAndTheOtherWayRound(t *testing.T) {
-	v := newVault(t, softhsmtest.Open(t))
+	v := newVault(t, openToken(t))
 	s, _ := ciphersuite.Lookup(2)
 	ref := newRef(s)
 	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, newKeys(t, s))
@@ -66,7 +65,7 @@ func TestAStampIsNoSealedKeysAndTheOtherWayRound(t *testing.T) {
 
 // A wrapping key that was replaced under the same CKA_ID is found out.
 func TestAReplacedWrappingKeyIsNotRecognized(t *testing.T) {
-	tok := softhsmtest.Open(t)
+	tok := openToken(t)
 	v := newVault(t, tok)
 	stamp, err := v.Prove(t.Context(), rand.Reader)
 	if err != nil {

@@ -33,7 +33,7 @@ type Database struct {
 func NewDatabase(tb testing.TB) *Database {
 	tb.Helper()
 	certutil := requireProgram(tb, "certutil")
-	d := &Database{Module: requireModule(tb, nssModules...), Dir: tb.TempDir(), Label: "hsm-kp test"}
+	d := &Database{Module: requireModule(tb, nssModules...), Dir: tb.TempDir(), Label: "hsm-kp"}
 	d.PINPath = filepath.Join(d.Dir, "pin")
 	d.InitArgs = fmt.Sprintf("configdir='sql:%s' certPrefix='' keyPrefix='' secmod='secmod.db' flags= dbTokenDescription='%s'", d.Dir, d.Label)
 	if err := os.WriteFile(d.PINPath, []byte(rand.Text()+"\n"), 0o600); err != nil {
@@ -57,4 +57,19 @@ func (d *Database) Config() token.Config {
 func NSS(tb testing.TB) token.Config {
 	tb.Helper()
 	return NewDatabase(tb).Config()
+}
+
+// OpenNSS opens the token of a database of its own, until the test ends.
+func OpenNSS(tb testing.TB) *token.Token {
+	tb.Helper()
+	t, err := token.Open(tb.Context(), NSS(tb))
+	if err != nil {
+		tb.Fatalf("open NSS database: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := t.Close(); err != nil {
+			tb.Errorf("close NSS database: %v", err)
+		}
+	})
+	return t
 }

@@ -1,0 +1,44 @@
+package vault_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
+	"github.com/hsm-kp/hsm-kp/token/vendortest"
+)
+
+// openToken opens the token of a test, and served leaves those of the suites that it serves:
+// SoftHSM and all, apart from what runs on another token.
+var (
+	openToken = softhsmtest.Open
+	served    = func(ids []ciphersuite.ID) []ciphersuite.ID { return ids }
+)
+
+// onNSS runs tests on NSS softoken, in the suites with P-curves.
+func onNSS(t *testing.T, tests map[string]func(*testing.T)) {
+	open, all := openToken, served
+	defer func() { openToken, served = open, all }()
+	openToken = vendortest.OpenNSS
+	served = func(ids []ciphersuite.ID) (some []ciphersuite.ID) {
+		for _, id := range ids {
+			if slices.Contains([]ciphersuite.ID{2, 5, 7}, id) {
+				some = append(some, id)
+			}
+		}
+		return some
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func TestCustodyOnNSS(t *testing.T) {
+	onNSS(t, map[string]func(*testing.T){
+		"private keys live in both custodies": TestPrivateKeysLiveInBothCustodies,
+		"what is kept fits its key package":   TestWhatIsKeptFitsItsKeyPackageOnly,
+		"custodies do not mix":                TestCustodiesDoNotMix,
+		"custody token refuses other curves":  TestTokenCustodyRefusesOtherCurves,
+	})
+}
