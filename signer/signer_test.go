@@ -11,6 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
 var schemes = []ciphersuite.SignatureScheme{
@@ -22,7 +23,24 @@ var schemes = []ciphersuite.SignatureScheme{
 }
 
 func TestGeneratedKeySignsAndIsFoundAgain(t *testing.T) {
-	tok := softhsmtest.Open(t)
+	signAndFind(t, softhsmtest.Open(t), schemes)
+}
+
+func TestGeneratedKeySignsAndIsFoundAgainInNSS(t *testing.T) {
+	signAndFind(t, vendortest.OpenNSS(t), schemes[:3])
+}
+
+func TestGeneratedKeySignsAndIsFoundAgainThroughP11Kit(t *testing.T) {
+	tok, err := token.Open(t.Context(), vendortest.P11Kit(t, softhsmtest.Config(t)).Config())
+	if err != nil {
+		t.Fatalf("Open() err = %v, want nil", err)
+	}
+	defer tok.Close()
+	signAndFind(t, tok, schemes[:3])
+}
+
+func signAndFind(t *testing.T, tok *token.Token, schemes []ciphersuite.SignatureScheme) {
+	t.Helper()
 	for _, scheme := range schemes {
 		t.Run(scheme.String(), func(t *testing.T) {
 			made, err := signer.Generate(t.Context(), tok, scheme, nil, "key of "+scheme.String())

@@ -28,9 +28,16 @@ import (
 
 func TestScripts(t *testing.T) {
 	program.RequireSoftHSM(t)
-	bin, tinyFSWorks := program.Build(t), canMount(t)
-	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"),
+	p := params(t, program.Build(t))
+	p.Dir = filepath.Join("testdata", "script")
+	testscript.Run(t, p)
+}
+
+// params are what every script has, with the program in the folder bin.
+func params(t *testing.T, bin string) testscript.Params {
+	t.Helper()
+	tinyFSWorks := canMount(t)
+	return testscript.Params{
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
@@ -56,7 +63,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		RequireUniqueNames: true,
-	})
+	}
 }
 
 // exits N COMMAND... runs a command that must end with status N.
