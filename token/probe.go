@@ -149,7 +149,7 @@ func probes() []probe {
 			all = append(all, probe{wrapProbe(c, m), m.String(), func(s *session) error { return s.probeWrap(c, m) }})
 		}
 	}
-	return all
+	return append(all, probe{name: keepProbe, mechanism: "C_WrapKey", try: probeKeep})
 }
 
 func probeRandom(s *session) error {

@@ -24,7 +24,9 @@ func doctorCommand(u *ui) *cli.Command {
 		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
 token may list what it cannot do. A suite needs "sign" with its curve, "generate
 AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that never
-leave the token (custody token): a "no" there costs nothing with custody wrapped.
+leave the token (custody token): a "no" there costs nothing with custody wrapped. "keep"
+tries whether C_WrapKey refuses keys that are not extractable: after a "no", whoever has
+the PIN can take keys out of the token.
 
 Each key that the store depends on is found in the token, its attributes are read, and it is
 tried: signature keys sign, and are compared with what was recorded; sealing keys seal, open and
