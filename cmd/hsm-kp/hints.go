@@ -101,6 +101,7 @@ var hints = []struct {
 	{is(vault.ErrSealed), "the record was changed or damaged since it was stored; a backup of the store may have it whole"},
 	{is(vault.ErrStamp, inventory.ErrMixedUp), "somebody wrote to the store, or replaced a key in the token; nothing was signed or shown: compare with a backup"},
 	{is(vault.ErrWeakKey), "wrapping keys are made by `hsm-kp init`, in the token; one from elsewhere is not taken"},
+	{is(token.CKR_MECHANISM_INVALID), "`hsm-kp doctor` shows what the module can"},
 	{is(token.ErrNotFound), "the key may be in another token, or was deleted there"},
 	{is(token.ErrAmbiguousKey), "choose one by its CKA_ID with --key-id"},
 	{as[*signer.WeakKeyError], "let the token generate the key, or allow this one by name with `hsm-kp identity create --allow-weak-key`"},
