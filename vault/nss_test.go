@@ -6,6 +6,8 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/tokentest"
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
@@ -41,4 +43,20 @@ func TestCustodyOnNSS(t *testing.T) {
 		"custodies do not mix":                TestCustodiesDoNotMix,
 		"custody token refuses other curves":  TestTokenCustodyRefusesOtherCurves,
 	})
+}
+
+// A token that makes the nonces of AES-GCM by itself, as AWS CloudHSM does.
+func TestCustodyWithTheTokensNonces(t *testing.T) {
+	open := openToken
+	defer func() { openToken = open }()
+	openToken = func(tb testing.TB) *token.Token {
+		tb.Helper()
+		cfg := softhsmtest.Config(tb)
+		cfg.Quirks.TokenNonce = true
+		m := tokentest.New(tb, cfg.Module)
+		m.SetOwnNonces(true)
+		return m.Open(tb, cfg)
+	}
+	t.Run("private keys live", TestPrivateKeysLiveInBothCustodies)
+	t.Run("a stamp fits its record only", TestAStampFitsItsRecordOnly)
 }
