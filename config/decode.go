@@ -99,6 +99,8 @@ func (q *Quirks) fields() keys {
 		"local_untold":  optionalTruth(&q.LocalUntold),
 		"one_at_a_time": optionalTruth(&q.OneAtATime),
 		"token_nonce":   optionalTruth(&q.TokenNonce),
+		"library_calls": optionalTruth(&q.LibraryCalls),
+		"token_objects": optionalTruth(&q.TokenObjects),
 	}
 }
 

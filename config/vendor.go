@@ -16,6 +16,9 @@ type Quirks struct {
 	LocalUntold *bool  // what the token says of CKA_LOCAL means nothing
 	OneAtATime  *bool  // calls of the module must not overlap
 	TokenNonce  *bool  // the token makes the nonces of AES-GCM
+	// LibraryCalls has the libraries ask for lengths first; TokenObjects does without session
+	// copies of keys.
+	LibraryCalls, TokenObjects *bool
 }
 
 // vendors are the quirks that each vendor's module is known to have: measured, or from the
@@ -54,6 +57,7 @@ func (t *Token) applyVendor() {
 	for _, f := range []struct{ to, from **bool }{
 		{&q.UnwrapPoint, &preset.UnwrapPoint}, {&q.LocalUntold, &preset.LocalUntold},
 		{&q.OneAtATime, &preset.OneAtATime}, {&q.TokenNonce, &preset.TokenNonce},
+		{&q.LibraryCalls, &preset.LibraryCalls}, {&q.TokenObjects, &preset.TokenObjects},
 	} {
 		if *f.to == nil {
 			*f.to = *f.from

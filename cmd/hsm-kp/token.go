@@ -79,12 +79,14 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 func quirks(q config.Quirks) token.Quirks {
 	set := func(b *bool) bool { return b != nil && *b }
 	return token.Quirks{
-		InitArgs:    q.InitArgs,
-		KWP:         q.KWP,
-		UnwrapPoint: set(q.UnwrapPoint),
-		LocalUntold: set(q.LocalUntold),
-		OneAtATime:  set(q.OneAtATime),
-		TokenNonce:  set(q.TokenNonce),
+		InitArgs:     q.InitArgs,
+		LibraryCalls: set(q.LibraryCalls),
+		TokenObjects: set(q.TokenObjects),
+		KWP:          q.KWP,
+		UnwrapPoint:  set(q.UnwrapPoint),
+		LocalUntold:  set(q.LocalUntold),
+		OneAtATime:   set(q.OneAtATime),
+		TokenNonce:   set(q.TokenNonce),
 	}
 }
 
