@@ -88,7 +88,9 @@ func (s *session) requireNew(class uint, id []byte) error {
 // templates are those of C_GenerateKeyPair, without CKA_EC_PARAMS.
 type templates struct{ public, private []*pkcs11.Attribute }
 
-// keyPairTemplates sets every attribute that matters: defaults are the vendor's.
+// keyPairTemplates sets every attribute of the private half that matters: defaults are the
+// vendor's. What the public half may do is not said: anybody may, and tpm2-pkcs11 fails where
+// it is said otherwise than it has it.
 func keyPairTemplates(spec KeyPairSpec) templates {
 	p := spec.Curve.params()
 	return templates{
@@ -97,9 +99,6 @@ func keyPairTemplates(spec KeyPairSpec) templates {
 			attr(pkcs11.CKA_KEY_TYPE, p.keyType),
 			attr(pkcs11.CKA_TOKEN, true),
 			attr(pkcs11.CKA_PRIVATE, false),
-			attr(pkcs11.CKA_VERIFY, true),
-			attr(pkcs11.CKA_ENCRYPT, false),
-			attr(pkcs11.CKA_WRAP, false),
 			attr(pkcs11.CKA_ID, spec.ID),
 			attr(pkcs11.CKA_LABEL, spec.Label),
 		},

@@ -314,7 +314,7 @@ func (t *Token) ProbeKeyWrap(ctx context.Context, c Curve) (KeyWrap, error) {
 	}
 	var faults error
 	for _, m := range keyWraps {
-		err := t.probe(ctx, probe{try: func(s *session) error { return s.probeWrap(c, m) }})
+		_, err := t.probe(ctx, probe{try: func(s *session) error { return s.probeWrap(c, m) }})
 		if err == nil {
 			return m, nil
 		}

@@ -13,6 +13,7 @@ type oneCalls interface {
 	Sign(session, mechanism uint, parameter []byte, key uint, in, out []byte) ([]byte, error)
 	EncryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
 	DecryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
+	DecryptOAEP(session, key uint, o onecall.OAEP, in, out []byte) ([]byte, error)
 	Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error)
 	Attribute(session, object, attribute uint, out []byte) ([]byte, error)
 }
@@ -96,6 +97,21 @@ func (s *session) readAttribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 		return nil, callError("C_GetAttributeValue", err)
 	}
 	return a[0].Value, nil
+}
+
+// decryptRSA decrypts by C_DecryptInit and C_Decrypt, with RSA-OAEP.
+func (s *session) decryptRSA(key pkcs11.ObjectHandle, h oaepHash, label, ciphertext []byte) ([]byte, error) {
+	if s.one != nil {
+		o := onecall.OAEP{Mechanism: pkcs11.CKM_RSA_PKCS_OAEP, Hash: h.hash, MGF: h.mgf, Source: pkcs11.CKZ_DATA_SPECIFIED, Label: label}
+		plaintext, err := s.one.DecryptOAEP(uint(s.handle), uint(key), o, ciphertext, make([]byte, len(ciphertext)+spare))
+		return plaintext, oneError(err)
+	}
+	params := pkcs11.NewOAEPParams(h.hash, h.mgf, pkcs11.CKZ_DATA_SPECIFIED, label)
+	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_OAEP, params), key); err != nil {
+		return nil, callError("C_DecryptInit", err)
+	}
+	plaintext, err := s.api.Decrypt(s.handle, ciphertext)
+	return plaintext, callError("C_Decrypt", err)
 }
 
 // maxWrapped is more than any EC private key is long, wrapped.

@@ -16,8 +16,9 @@ type ProbeResult struct {
 	Name      string        `json:"name"`      // such as "sign P-256"
 	Mechanism string        `json:"mechanism"` // such as "CKM_ECDSA"
 	OK        bool          `json:"ok"`
-	Reason    string        `json:"reason,omitempty"` // why not
-	Duration  time.Duration `json:"duration_ns"`      // of the whole trial, keys generated included
+	Variant   string        `json:"variant,omitempty"` // of the mechanism, where it has several: such as "SHA-256"
+	Reason    string        `json:"reason,omitempty"`  // why not
+	Duration  time.Duration `json:"duration_ns"`       // of the whole trial, keys generated included
 }
 
 // Report is what Probe found.
@@ -36,6 +37,9 @@ func (r Report) SignFault(c Curve) string { return r.fault(signProbe(c)) }
 
 // SealFault says why the token does not seal by AES-256-GCM, nothing where it does.
 func (r Report) SealFault() string { return r.fault(sealProbe) }
+
+// DecryptFault says why the token does not decrypt by RSA-OAEP, nothing where it does.
+func (r Report) DecryptFault() string { return r.fault(decryptProbe) }
 
 func (r Report) fault(name string) string {
 	for _, result := range r.Results {
@@ -65,7 +69,10 @@ func (r Report) CustodyFault(c Curve) string {
 }
 
 // These name the results that the Report is asked for.
-const sealProbe = "seal AES-256-GCM"
+const (
+	sealProbe    = "seal AES-256-GCM"
+	decryptProbe = "decrypt RSA-OAEP"
+)
 
 func signProbe(c Curve) string { return "sign " + c.String() }
 
@@ -84,20 +91,23 @@ type probe struct {
 	name      string
 	mechanism string
 	try       func(*session) error
+	variant   func(*session) (string, error) // in place of try
 }
 
 // Probe finds out what the token really does by doing it, with session objects:
-// nothing is left in the token. What a token refuses is in the report; the error
-// is for a token that cannot be asked.
+// nothing is left in the token. One that has no session objects, such as that of
+// tpm2-pkcs11, is given objects of its own, labelled "hsm-kp probe", which are destroyed
+// after each trial. What a token refuses is in the report; the error is for a token that
+// cannot be asked.
 func (t *Token) Probe(ctx context.Context) (Report, error) {
 	var r Report
 	for _, p := range probes() {
 		start := time.Now()
-		err := t.probe(ctx, p)
+		variant, err := t.probe(ctx, p)
 		if err != nil && (errors.Is(err, ErrClosed) || ctx.Err() != nil) {
 			return Report{}, err
 		}
-		result := ProbeResult{Name: p.name, Mechanism: p.mechanism, OK: err == nil, Duration: time.Since(start)}
+		result := ProbeResult{Name: p.name, Mechanism: p.mechanism, OK: err == nil, Variant: variant, Duration: time.Since(start)}
 		if err != nil {
 			result.Reason = err.Error()
 		}
@@ -117,40 +127,80 @@ func inWords(err error) error {
 	return err
 }
 
-func (t *Token) probe(ctx context.Context, p probe) error {
-	return inWords(run(ctx, t, func(s *session) error {
+func (t *Token) probe(ctx context.Context, p probe) (string, error) {
+	variant, err := do(ctx, t, func(s *session) (variant string, err error) {
 		own, err := s.link.openSession()
 		if err != nil {
-			return err
+			return "", err
 		}
 		own.pulse, own.logins = s.pulse, s.logins
-		return errors.Join(p.try(own), own.close())
-	}))
+		if p.variant != nil {
+			variant, err = p.variant(own)
+		} else {
+			err = p.try(own)
+		}
+		return variant, errors.Join(err, own.close())
+	})
+	return variant, inWords(err)
 }
 
 func probes() []probe {
 	all := []probe{
-		{"random bytes", "C_GenerateRandom", probeRandom},
-		{"generate AES-256", "CKM_AES_KEY_GEN", probeGenerateAES},
-		{sealProbe, "CKM_AES_GCM", probeSeal},
+		{name: "random bytes", mechanism: "C_GenerateRandom", try: probeRandom},
+		{name: "generate AES-256", mechanism: "CKM_AES_KEY_GEN", try: probeGenerateAES},
+		{name: sealProbe, mechanism: "CKM_AES_GCM", try: probeSeal},
+		{name: decryptProbe, mechanism: "CKM_RSA_PKCS_OAEP", variant: probeDecrypt},
 	}
 	for _, c := range Curves() {
 		name := "CKM_ECDSA"
 		if c.params().edwards() {
 			name = "CKM_EDDSA"
 		}
-		all = append(all, probe{signProbe(c), name, func(s *session) error { return s.probeSign(c) }})
+		all = append(all, probe{name: signProbe(c), mechanism: name, try: func(s *session) error { return s.probeSign(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
-		all = append(all, probe{deriveProbe(c), "CKM_ECDH1_DERIVE", func(s *session) error { return s.probeDerive(c) }})
+		all = append(all, probe{name: deriveProbe(c), mechanism: "CKM_ECDH1_DERIVE", try: func(s *session) error { return s.probeDerive(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
 		for _, m := range keyWraps {
-			all = append(all, probe{wrapProbe(c, m), m.String(), func(s *session) error { return s.probeWrap(c, m) }})
+			all = append(all, probe{name: wrapProbe(c, m), mechanism: m.String(), try: func(s *session) error { return s.probeWrap(c, m) }})
 		}
 	}
 	return append(all, probe{name: keepProbe, mechanism: "C_WrapKey", try: probeKeep})
 }
+
+// trial makes objects of the session for a trial, or of the token where it has no others.
+// Those of the token are destroyed by end.
+func (s *session) trial(generate func(onToken bool) ([]pkcs11.ObjectHandle, error)) (made []pkcs11.ObjectHandle, end func() error, err error) {
+	made, err = generate(false)
+	if !failedWith(err, CKR_ATTRIBUTE_VALUE_INVALID, CKR_TEMPLATE_INCONSISTENT) {
+		return made, func() error { return nil }, err
+	}
+	if made, err = generate(true); err != nil {
+		return nil, nil, err
+	}
+	return made, func() (err error) {
+		for _, o := range made {
+			err = errors.Join(err, s.destroy(o))
+		}
+		return err
+	}, nil
+}
+
+// trialAES makes an AES key for a trial.
+func (s *session) trialAES(uses ...uint) (key pkcs11.ObjectHandle, end func() error, err error) {
+	made, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
+		h, err := s.generateAES(append(aesTemplate(onToken, uses...), attr(pkcs11.CKA_ID, idOrRandom(nil)), attr(pkcs11.CKA_LABEL, probeLabel)))
+		return []pkcs11.ObjectHandle{h}, err
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	return made[0], end, nil
+}
+
+// probeLabel is CKA_LABEL of what a trial makes.
+const probeLabel = "hsm-kp probe"
 
 func probeRandom(s *session) error {
 	a, errA := s.random(32)
@@ -165,17 +215,41 @@ func probeRandom(s *session) error {
 }
 
 func probeGenerateAES(s *session) error {
-	_, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
-	return err
+	_, end, err := s.trialAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
+	if err != nil {
+		return err
+	}
+	return end()
+}
+
+// probeDecrypt decrypts under an RSA key of 2048 bits, which takes less long to make than
+// one of 3072.
+func probeDecrypt(s *session) (variant string, err error) {
+	id := idOrRandom(nil)
+	pair, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
+		public, private, err := s.generateRSA(rsaBitsLeast, rsaTemplates(onToken, id, probeLabel))
+		return []pkcs11.ObjectHandle{private, public}, err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	key, err := s.rsaPublic(pair[0], pair[1])
+	if err != nil {
+		return "", err
+	}
+	o, err := s.variantOf(pair[0], key)
+	return o.String(), err
 }
 
 // probeSeal seals and opens, and sees that the nonce matters and that other
 // additional data is refused, the way that Open tells from a broken token.
-func probeSeal(s *session) error {
-	key, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
+func probeSeal(s *session) (err error) {
+	key, end, err := s.trialAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, end()) }()
 	plaintext, aad := []byte("probe of hsm-kp"), []byte("additional data")
 	nonce, other := [NonceSize]byte{1}, [NonceSize]byte{2}
 	made, err := s.seal(key, nonce, plaintext, aad)

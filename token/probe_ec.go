@@ -15,12 +15,21 @@ import (
 )
 
 // probeSign generates a session key pair, signs, and verifies in software.
-func (s *session) probeSign(c Curve) error {
-	spec := KeyPairSpec{Curve: c, ID: idOrRandom(nil), Label: "hsm-kp probe"}
-	verify, private, err := s.generateOn(c, ofSession(keyPairTemplates(spec)))
+func (s *session) probeSign(c Curve) (err error) {
+	spec := KeyPairSpec{Curve: c, ID: idOrRandom(nil), Label: probeLabel}
+	pair, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
+		t := keyPairTemplates(spec)
+		if !onToken {
+			t = ofSession(t)
+		}
+		verify, private, err := s.generateOn(c, t)
+		return []pkcs11.ObjectHandle{private, verify}, err
+	})
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, end()) }()
+	private, verify := pair[0], pair[1]
 	info, err := s.describe(private, verify)
 	if err != nil {
 		return err

@@ -25,6 +25,12 @@ struct attribute { // CK_ATTRIBUTE
 	ck_ulong len;
 };
 
+struct oaep_params { // CK_RSA_PKCS_OAEP_PARAMS
+	ck_ulong hash, mgf, source;
+	void *label;
+	ck_ulong label_len;
+};
+
 typedef ck_rv init_fn(ck_ulong session, struct mechanism *m, ck_ulong key);
 typedef ck_rv one_fn(ck_ulong session, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong *out_len);
 typedef ck_rv wrap_fn(ck_ulong session, struct mechanism *m, ck_ulong wrapping, ck_ulong key, ck_byte *out, ck_ulong *out_len);
@@ -75,6 +81,13 @@ struct result onecall_gcm(struct ck_list *l, int decrypt, ck_ulong session, ck_u
 	struct mechanism m = {mechanism, &p, sizeof p};
 	return decrypt ? run(l, FN_DECRYPT_INIT, FN_DECRYPT, session, &m, key, in, in_len, out, out_len)
 	               : run(l, FN_ENCRYPT_INIT, FN_ENCRYPT, session, &m, key, in, in_len, out, out_len);
+}
+
+struct result onecall_oaep(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong key, ck_ulong hash, ck_ulong mgf, ck_ulong source,
+	ck_byte *label, ck_ulong label_len, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len) {
+	struct oaep_params p = {hash, mgf, source, label_len == 0 ? NULL : label, label_len};
+	struct mechanism m = {mechanism, &p, sizeof p};
+	return run(l, FN_DECRYPT_INIT, FN_DECRYPT, session, &m, key, in, in_len, out, out_len);
 }
 
 struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong wrapping, ck_ulong key,

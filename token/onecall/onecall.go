@@ -124,6 +124,22 @@ func (l *Library) gcm(decrypt C.int, session, key uint, g GCM, in, out []byte) (
 		v, vn, a, an, C.ck_ulong(g.TagBits), text, textLen, o, on), out)
 }
 
+// OAEP is what RSA-OAEP (CKM_RSA_PKCS_OAEP) takes beside key and text.
+type OAEP struct {
+	Mechanism, Hash, MGF, Source uint
+	Label                        []byte
+}
+
+// DecryptOAEP is C_DecryptInit and C_Decrypt. It returns the part of out that holds the
+// plaintext. out has to be as long as in.
+func (l *Library) DecryptOAEP(session, key uint, o OAEP, in, out []byte) ([]byte, error) {
+	label, labelLen := bytesOf(o.Label)
+	text, textLen := bytesOf(in)
+	p, pn := bytesOf(out)
+	return output(C.onecall_oaep(l.list, C.ck_ulong(session), C.ck_ulong(o.Mechanism), C.ck_ulong(key), C.ck_ulong(o.Hash), C.ck_ulong(o.MGF),
+		C.ck_ulong(o.Source), label, labelLen, text, textLen, p, pn), out)
+}
+
 // Wrap is C_WrapKey by a mechanism without parameter. It returns the part of out that
 // holds the wrapped key.
 func (l *Library) Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error) {

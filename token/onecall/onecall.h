@@ -44,6 +44,9 @@ struct result onecall_gcm(struct ck_list *l, int decrypt, ck_ulong session, ck_u
 	ck_byte *iv, ck_ulong iv_len, ck_byte *aad, ck_ulong aad_len, ck_ulong tag_bits,
 	ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len);
 
+struct result onecall_oaep(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong key, ck_ulong hash, ck_ulong mgf, ck_ulong source,
+	ck_byte *label, ck_ulong label_len, ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len);
+
 struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechanism, ck_ulong wrapping, ck_ulong key,
 	ck_byte *out, ck_ulong out_len);
 

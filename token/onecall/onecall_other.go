@@ -24,6 +24,12 @@ type GCM struct {
 	TagBits   uint
 }
 
+// OAEP is what RSA-OAEP takes beside key and text.
+type OAEP struct {
+	Mechanism, Hash, MGF, Source uint
+	Label                        []byte
+}
+
 var errUnix = errors.New("not on this system")
 
 // Open fails.
@@ -40,6 +46,9 @@ func (*Library) EncryptGCM(_, _ uint, _ GCM, _, _ []byte) ([]byte, error) { retu
 
 // DecryptGCM fails.
 func (*Library) DecryptGCM(_, _ uint, _ GCM, _, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// DecryptOAEP fails.
+func (*Library) DecryptOAEP(_, _ uint, _ OAEP, _, _ []byte) ([]byte, error) { return nil, errUnix }
 
 // Wrap fails.
 func (*Library) Wrap(_, _, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }

@@ -81,6 +81,14 @@ func P11Kit(tb testing.TB, real token.Config) *Server {
 	return s
 }
 
+// OpenP11Kit opens the token of real behind a p11-kit server, until the test ends.
+func OpenP11Kit(tb testing.TB, real token.Config) *token.Token {
+	tb.Helper()
+	cfg := P11Kit(tb, real).Config()
+	cfg.Quirks.OneAtATime = true
+	return open(tb, cfg)
+}
+
 // Config is that of the token behind the server.
 func (s *Server) Config() token.Config {
 	cfg := s.real

@@ -1,5 +1,5 @@
 // Package vendortest gives tests tokens of other makes than SoftHSM, and SoftHSM's behind
-// another module: NSS softoken, and a p11-kit server.
+// another module: NSS softoken, a TPM in software, and a p11-kit server.
 //
 // Where something that a token is made with is not installed, the test is skipped, and
 // failed where CI=true: scripts/install-deps test installs all of it.
@@ -22,14 +22,16 @@ func missing(tb testing.TB, err error) {
 	tb.Skip(err)
 }
 
-// requireProgram returns the path of a program.
-func requireProgram(tb testing.TB, name string) string {
+// requireProgram returns the path of a program, by the first of its names that is there.
+func requireProgram(tb testing.TB, names ...string) string {
 	tb.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		missing(tb, err)
+	for _, name := range names {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
 	}
-	return path
+	missing(tb, fmt.Errorf("none of %v is installed", names))
+	return ""
 }
 
 // requireModule returns the first file that one of the patterns fits.

@@ -1,0 +1,255 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Sizes of RSA keys in bits: what is generated where the token can, and what is at least.
+const (
+	rsaBits      = 3072
+	rsaBitsLeast = 2048
+)
+
+// DecryptionKey is an RSA key pair in the token whose private half decrypts by RSA-OAEP.
+// It may be used by several goroutines at once. Its handles are kept.
+type DecryptionKey struct {
+	token  *Token
+	id     []byte
+	label  string
+	public *rsa.PublicKey
+	place  place
+}
+
+// ID returns a copy of CKA_ID.
+func (k *DecryptionKey) ID() []byte { return bytes.Clone(k.id) }
+
+// Label returns CKA_LABEL.
+func (k *DecryptionKey) Label() string { return k.label }
+
+// Public returns the public key, of 2048 bits at least. It is as the token tells it: whoever
+// encrypts to it finds out first that the token has the private one.
+func (k *DecryptionKey) Public() *rsa.PublicKey { return k.public }
+
+// GenerateDecryptionKey generates an RSA key pair in the token (CKM_RSA_PKCS_KEY_PAIR_GEN),
+// of 3072 bits where the token says that it can, and else of 2048. The private half is
+// sensitive, not extractable, and able to decrypt and nothing else. A nil id is 16 random
+// bytes; a private key of the same id is ErrKeyExists.
+func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label string) (*DecryptionKey, error) {
+	id = idOrRandom(id)
+	k, err := do(ctx, t, func(s *session) (*DecryptionKey, error) {
+		if err := s.requireNew(pkcs11.CKO_PRIVATE_KEY, id); err != nil {
+			return nil, err
+		}
+		bits, err := s.rsaBits()
+		if err != nil {
+			return nil, err
+		}
+		public, private, err := s.generateRSA(bits, rsaTemplates(true, id, label))
+		if err != nil {
+			return nil, once(err)
+		}
+		k, err := t.loadDecryptionKey(s, id, private, public)
+		if err != nil {
+			// A key that nobody has a name for must not stay behind.
+			return nil, once(errors.Join(err, s.destroy(private), s.destroy(public)))
+		}
+		return k, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generate decryption key: %w", err)
+	}
+	return k, nil
+}
+
+// rsaBits is how long a key is to be generated.
+func (s *session) rsaBits() (int, error) {
+	info, err := s.api.GetMechanismInfo(s.link.info.Slot, mechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil))
+	if err != nil {
+		return 0, callError("C_GetMechanismInfo", err)
+	}
+	if info.MaxKeySize < rsaBits { // some count in bytes, or say nothing
+		return rsaBitsLeast, nil
+	}
+	return rsaBits, nil
+}
+
+func (s *session) generateRSA(bits int, t templates) (public, private pkcs11.ObjectHandle, err error) {
+	t.public = append(t.public, attr(pkcs11.CKA_MODULUS_BITS, bits), attr(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
+	public, private, err = s.api.GenerateKeyPair(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil), t.public, t.private)
+	return public, private, callError("C_GenerateKeyPair", err)
+}
+
+// rsaTemplates set every attribute of the private half that matters: defaults are the
+// vendor's. What the public half may do is not said: anybody may, and tpm2-pkcs11 fails
+// where it is said otherwise than it has it.
+func rsaTemplates(onToken bool, id []byte, label string) templates {
+	return templates{
+		public: []*pkcs11.Attribute{
+			attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY),
+			attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+			attr(pkcs11.CKA_TOKEN, onToken),
+			attr(pkcs11.CKA_PRIVATE, false),
+			attr(pkcs11.CKA_ID, id),
+			attr(pkcs11.CKA_LABEL, label),
+		},
+		private: []*pkcs11.Attribute{
+			attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
+			attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+			attr(pkcs11.CKA_TOKEN, onToken),
+			attr(pkcs11.CKA_PRIVATE, true),
+			attr(pkcs11.CKA_SENSITIVE, true),
+			attr(pkcs11.CKA_EXTRACTABLE, false),
+			attr(pkcs11.CKA_DECRYPT, true),
+			attr(pkcs11.CKA_SIGN, false),
+			attr(pkcs11.CKA_UNWRAP, false),
+			attr(pkcs11.CKA_DERIVE, false),
+			attr(pkcs11.CKA_ID, id),
+			attr(pkcs11.CKA_LABEL, label),
+		},
+	}
+}
+
+// FindDecryptionKey finds the RSA key pair of that CKA_ID. None is ErrNotFound, more than
+// one ErrAmbiguousKey, another kind of key or a shorter one ErrUnsupported.
+func (t *Token) FindDecryptionKey(ctx context.Context, id []byte) (*DecryptionKey, error) {
+	id = bytes.Clone(id)
+	k, err := do(ctx, t, func(s *session) (*DecryptionKey, error) { return t.findDecryptionKey(s, id) })
+	if err != nil {
+		return nil, fmt.Errorf("find decryption key %x: %w", id, err)
+	}
+	return k, nil
+}
+
+func (t *Token) findDecryptionKey(s *session, id []byte) (*DecryptionKey, error) {
+	if len(id) == 0 {
+		return nil, errors.New("no id given")
+	}
+	private, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+	if err != nil {
+		return nil, err
+	}
+	keyType, _, err := s.number(private, pkcs11.CKA_KEY_TYPE)
+	if err == nil && keyType != pkcs11.CKK_RSA {
+		err = fmt.Errorf("%w: it is no RSA key", ErrUnsupported)
+	}
+	if err != nil {
+		return nil, err
+	}
+	public, err := s.publicHalf(private)
+	if err != nil {
+		return nil, err
+	}
+	return t.loadDecryptionKey(s, id, private, public)
+}
+
+// loadDecryptionKey makes a DecryptionKey of two objects.
+func (t *Token) loadDecryptionKey(s *session, id []byte, private, public pkcs11.ObjectHandle) (*DecryptionKey, error) {
+	label, err := s.attribute(private, pkcs11.CKA_LABEL)
+	if err != nil {
+		return nil, err
+	}
+	k := &DecryptionKey{token: t, id: id, label: string(label)}
+	if k.public, err = s.rsaPublic(private, public); err != nil {
+		return nil, err
+	}
+	_, err = k.place.in(s, func(*session) (handles, error) { return handles{key: private, verify: public}, nil })
+	return k, err
+}
+
+// in returns the handles of the key pair for a session.
+func (k *DecryptionKey) in(s *session) (handles, error) {
+	return k.place.in(s, func(s *session) (handles, error) {
+		again, err := k.token.findDecryptionKey(s, k.id)
+		switch {
+		case err != nil:
+			return handles{}, err
+		case !again.public.Equal(k.public):
+			return handles{}, changed(k.id, errOtherPublic)
+		}
+		return again.place.handles, nil
+	})
+}
+
+// rsaPublic reads the public key, from the private object where that tells it: it cannot be
+// exchanged without the other.
+func (s *session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
+	var parts [2][]byte
+	for i, a := range []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT} {
+		for _, o := range []pkcs11.ObjectHandle{private, public} {
+			if len(parts[i]) > 0 || o == 0 {
+				continue
+			}
+			var err error
+			if parts[i], err = s.attribute(o, a); err != nil {
+				return nil, err
+			}
+		}
+	}
+	n, e := new(big.Int).SetBytes(parts[0]), new(big.Int).SetBytes(parts[1])
+	if n.BitLen() < rsaBitsLeast || n.BitLen()%8 != 0 || !e.IsInt64() || e.Int64() < 3 || e.Int64() > 1<<31-1 {
+		return nil, fmt.Errorf("%w: RSA key of %d bits and exponent %v", ErrUnsupported, n.BitLen(), e)
+	}
+	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
+}
+
+// DestroyDecryptionKey destroys both halves in the token (C_DestroyObject), the private one
+// first: nothing that was encrypted to it opens any more. It cannot be undone.
+func (t *Token) DestroyDecryptionKey(ctx context.Context, k *DecryptionKey) error {
+	err := run(ctx, t, func(s *session) error {
+		h, err := k.in(s)
+		if err == nil {
+			err = s.requireLogin()
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.destroy(h.key); err != nil {
+			return once(err)
+		}
+		return once(s.destroy(h.verify))
+	})
+	if err != nil {
+		return fmt.Errorf("destroy decryption key %x: %w", k.id, err)
+	}
+	return nil
+}
+
+// Attributes reads the attributes of the private key from the token.
+func (k *DecryptionKey) Attributes(ctx context.Context) (KeyAttributes, error) {
+	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+		h, err := k.in(s)
+		if err != nil {
+			return KeyAttributes{}, err
+		}
+		return s.keyAttributes(h.key)
+	})
+	if err != nil {
+		return KeyAttributes{}, fmt.Errorf("read attributes of decryption key %x: %w", k.id, err)
+	}
+	return a, nil
+}
+
+// CanSeal reports whether the token has AES-GCM, as it says (C_GetMechanismInfo): it is what
+// wrapping keys are made for where nobody says otherwise. What it makes of it is tried when
+// one is made.
+func (t *Token) CanSeal(ctx context.Context) (bool, error) {
+	can, err := do(ctx, t, func(s *session) (bool, error) {
+		_, err := s.api.GetMechanismInfo(s.link.info.Slot, mechanism(pkcs11.CKM_AES_GCM, nil))
+		err = callError("C_GetMechanismInfo", err)
+		if failedWith(err, CKR_MECHANISM_INVALID) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask for CKM_AES_GCM: %w", err)
+	}
+	return can, nil
+}

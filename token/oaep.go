@@ -1,0 +1,163 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	_ "crypto/sha1" // of OAEP, for tokens that know no other hash
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+)
+
+// OAEP is a variant of RSA-OAEP (RFC 8017, Section 7.1), with MGF1 over the same hash.
+type OAEP struct {
+	Hash crypto.Hash // crypto.SHA256 or crypto.SHA1
+	// Labeled is set where what is encrypted is bound by OAEP's label. There are tokens that
+	// ignore a label, and others that refuse any.
+	Labeled bool
+}
+
+// OAEPs are the variants, the best first. SHA-1 is no worse here than another hash, and is
+// what SoftHSM 2.6 has.
+func OAEPs() []OAEP {
+	return []OAEP{{crypto.SHA256, true}, {crypto.SHA256, false}, {crypto.SHA1, false}}
+}
+
+// String returns hash and use of the label, such as "SHA-256 with a label".
+func (o OAEP) String() string {
+	if o.Labeled {
+		return o.Hash.String() + " with a label"
+	}
+	return o.Hash.String()
+}
+
+// label is the label that stands for the bound data: SHA-256 over it, and a zero byte, which
+// TPMs want at the end of a label (TPM 2.0, Part 1, Annex B.4).
+func (o OAEP) label(bound []byte) []byte {
+	if !o.Labeled {
+		return nil
+	}
+	digest := sha256.Sum256(bound)
+	return append(digest[:], 0)
+}
+
+// Capacity is how many bytes a key takes (RFC 8017, Section 7.1.1).
+func (o OAEP) Capacity(key *rsa.PublicKey) int { return key.Size() - 2*o.Hash.Size() - 2 }
+
+// Encrypt encrypts to an RSA key, in software. Where the variant has a label, the plaintext
+// is bound to what bound has.
+func (o OAEP) Encrypt(to *rsa.PublicKey, plaintext, bound []byte) ([]byte, error) {
+	return rsa.EncryptOAEP(o.Hash.New(), rand.Reader, to, plaintext, o.label(bound))
+}
+
+// oaepHash is a hash of OAEP as PKCS#11 knows it.
+type oaepHash struct{ hash, mgf uint }
+
+var oaepHashes = map[crypto.Hash]oaepHash{
+	crypto.SHA1:   {pkcs11.CKM_SHA_1, pkcs11.CKG_MGF1_SHA1},
+	crypto.SHA256: {pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
+}
+
+// Decrypt decrypts in the token (CKM_RSA_PKCS_OAEP) what o.Encrypt encrypted. The caller
+// clears the plaintext. ErrDecrypt says that key, ciphertext or bound data is not the right
+// one; other errors are the token's.
+func (k *DecryptionKey) Decrypt(ctx context.Context, o OAEP, ciphertext, bound []byte) ([]byte, error) {
+	if len(ciphertext) != k.public.Size() {
+		return nil, fmt.Errorf("decrypt under key %x: %w: %d bytes, want %d", k.id, ErrDecrypt, len(ciphertext), k.public.Size())
+	}
+	if new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 { // a TPM in software says of it that it failed itself
+		return nil, fmt.Errorf("decrypt under key %x: %w: it is out of range", k.id, ErrDecrypt)
+	}
+	plaintext, err := do(ctx, k.token, func(s *session) ([]byte, error) {
+		h, err := k.in(s)
+		if err != nil {
+			return nil, err
+		}
+		return s.decryptOAEP(h.key, o, ciphertext, bound)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decrypt under key %x: %w", k.id, err)
+	}
+	return plaintext, nil
+}
+
+func (s *session) decryptOAEP(key pkcs11.ObjectHandle, o OAEP, ciphertext, bound []byte) ([]byte, error) {
+	plaintext, err := s.decryptRSA(key, oaepHashes[o.Hash], o.label(bound), ciphertext)
+	if call, ok := errors.AsType[*Error](err); ok && call.Func == "C_Decrypt" && slices.Contains(badCiphertext, call.RV) {
+		return nil, fmt.Errorf("%w: %w", ErrDecrypt, err)
+	}
+	return plaintext, err
+}
+
+// Variant finds out, by trying, by which variant of OAEP the token decrypts under the key:
+// the best one. None is ErrUnsupported.
+func (k *DecryptionKey) Variant(ctx context.Context) (OAEP, error) {
+	o, err := do(ctx, k.token, func(s *session) (OAEP, error) {
+		h, err := k.in(s)
+		if err != nil {
+			return OAEP{}, err
+		}
+		return s.variantOf(h.key, k.public)
+	})
+	if err != nil {
+		return OAEP{}, fmt.Errorf("try key %x: %w", k.id, err)
+	}
+	return o, nil
+}
+
+// variantOf tries one variant after the other. Each has a session of its own: one in which
+// an operation failed may not be fit for another.
+func (s *session) variantOf(private pkcs11.ObjectHandle, public *rsa.PublicKey) (OAEP, error) {
+	var faults []error
+	for _, o := range OAEPs() {
+		err := s.tryOAEP(o, private, public)
+		if err == nil {
+			return o, nil
+		}
+		if !refusesOAEP(err) {
+			return OAEP{}, err
+		}
+		faults = append(faults, fmt.Errorf("%v: %w", o, err))
+	}
+	return OAEP{}, fmt.Errorf("%w: the token decrypts by no variant of RSA-OAEP: %w", ErrUnsupported, errors.Join(faults...))
+}
+
+// errOtherPlaintext reports a token that opens what it was given as something else.
+var errOtherPlaintext = errors.New("what was encrypted opens as something else")
+
+// tryOAEP encrypts to a key and decrypts. That a label matters needs no other trial: what
+// was encrypted with one does not open without. (Nor is there one that has to fail: after
+// such a one tpm2-pkcs11 does not let the key be destroyed any more.)
+func (s *session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.PublicKey) error {
+	var plaintext [32]byte
+	rand.Read(plaintext[:]) // never fails
+	bound := []byte("probe of hsm-kp")
+	ciphertext, err := o.Encrypt(public, plaintext[:], bound)
+	if err != nil {
+		return err
+	}
+	own, err := s.link.openSession()
+	if err != nil {
+		return err
+	}
+	own.pulse, own.logins = s.pulse, s.logins
+	opened, err := own.decryptOAEP(private, o, ciphertext, bound)
+	err = errors.Join(err, own.close())
+	if err == nil && !bytes.Equal(opened, plaintext[:]) {
+		err = errOtherPlaintext
+	}
+	return err
+}
+
+// refusesOAEP says whether a trial failed because the token does not know the variant.
+func refusesOAEP(err error) bool {
+	return errors.Is(err, ErrDecrypt) ||
+		failedWith(err, CKR_ARGUMENTS_BAD, CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID, CKR_FUNCTION_NOT_SUPPORTED)
+}
