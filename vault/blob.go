@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -76,9 +75,7 @@ func (b *Blob) Bytes() []byte {
 
 // appendHeader appends what stands before the nonce.
 func (b *Blob) appendHeader(out []byte) []byte {
-	out = append(out, blobVersion, algorithmAES256G)
-	out = binary.BigEndian.AppendUint16(out, uint16(b.Suite))
-	return wire.AppendVector(out, b.KeyID)
+	return appendHeader(out, algorithmAES256G, b.Suite, b.KeyID)
 }
 
 // boundData is the additional data that binds the blob to what it is for.

@@ -10,46 +10,49 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/vendortest"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// custody is one of the two, with the suites that it serves.
+// custody is a custody by one mechanism, with the suites that it serves.
 type custody struct {
-	name   string
-	suites []ciphersuite.ID
-	create func(testing.TB, *token.Token) (vault.Custodian, []byte)
+	name      string
+	mechanism vault.Mechanism
+	suites    []ciphersuite.ID
+	objects   int // in the token, of a wrapping key
 }
+
+var everySuite = []ciphersuite.ID{1, 2, 3, 4, 5, 6, 7}
 
 func custodies() []custody {
 	return []custody{
-		{vault.CustodyWrapped, []ciphersuite.ID{1, 2, 3, 4, 5, 6, 7}, func(tb testing.TB, t *token.Token) (vault.Custodian, []byte) {
-			tb.Helper()
-			id := newKeyID(tb)
-			stamp, err := vault.CreateKey(tb.Context(), t, rand.Reader, id, "test")
-			if err != nil {
-				tb.Fatal(err)
-			}
-			v, err := vault.Open(tb.Context(), t, id)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return v, stamp
-		}},
-		{vault.CustodyToken, []ciphersuite.ID{2, 5, 7}, func(tb testing.TB, t *token.Token) (vault.Custodian, []byte) {
-			tb.Helper()
-			id := newKeyID(tb)
-			stamp, err := vault.CreateTokenKey(tb.Context(), t, id, "test")
-			if err != nil {
-				tb.Fatal(err)
-			}
-			v, err := vault.OpenToken(tb.Context(), t, id)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			return v, stamp
-		}},
+		{vault.CustodyWrapped, vault.AESGCM, everySuite, 1},
+		{vault.CustodyToken, vault.AESKeyWrap, []ciphersuite.ID{2, 5, 7}, 1},
+		{vault.CustodyWrapped, vault.RSAOAEP, everySuite, 4},
 	}
+}
+
+// create makes a wrapping key, and returns its stamp.
+func (c custody) create(tb testing.TB, t *token.Token) (vault.Custodian, []byte) {
+	tb.Helper()
+	id := newKeyID(tb)
+	stamp, err := vault.CreateBy(tb.Context(), t, rand.Reader, c.mechanism, id, "test")
+	if err != nil {
+		tb.Fatalf("CreateBy(%s) err = %v, want nil", c.mechanism, err)
+	}
+	if m, err := vault.MechanismOf(stamp); err != nil || m != c.mechanism {
+		tb.Errorf("MechanismOf() = %q, %v, want %q", m, err, c.mechanism)
+	}
+	v, err := vault.OpenBy(tb.Context(), t, c.mechanism, id)
+	if err == nil {
+		err = v.Recognize(tb.Context(), stamp)
+	}
+	if err != nil {
+		tb.Fatalf("OpenBy(%s) err = %v, want nil", c.mechanism, err)
+	}
+	return v, stamp
 }
 
 func newKeyID(tb testing.TB) vault.KeyID {
@@ -106,23 +109,44 @@ func usable(ctx context.Context, c vault.Custodian, k kept) error {
 	return errors.Join(opens(k.Suite, keys.Init, k.InitKey), opens(k.Suite, keys.Encryption, k.EncryptionKey))
 }
 
-func TestPrivateKeysLiveInBothCustodies(t *testing.T) {
-	tok := openToken(t)
-	for _, c := range custodies() {
+func TestPrivateKeysLiveInEachCustody(t *testing.T) {
+	privateKeysLive(t, openToken(t), custodies()...)
+}
+
+// A TPM has no AES-GCM, and opens what is sealed to an RSA key of it.
+func TestPrivateKeysLiveOnATPM(t *testing.T) {
+	tok := vendortest.OpenTPM(t)
+	privateKeysLive(t, tok, custody{vault.CustodyWrapped, vault.RSAOAEP, everySuite, 4})
+	for _, m := range []vault.Mechanism{vault.AESGCM, vault.AESKeyWrap} {
+		if _, err := vault.CreateBy(t.Context(), tok, rand.Reader, m, newKeyID(t), "test"); err == nil {
+			t.Errorf("CreateBy(%s) on a TPM err = nil, want one", m)
+		}
+	}
+}
+
+// What a p11-kit server passes on is RSA and ECDSA.
+func TestPrivateKeysLiveBehindP11Kit(t *testing.T) {
+	privateKeysLive(t, vendortest.OpenP11Kit(t, softhsmtest.Config(t)), custody{vault.CustodyWrapped, vault.RSAOAEP, everySuite, 4})
+}
+
+func privateKeysLive(t *testing.T, tok *token.Token, custodies ...custody) {
+	want := 0
+	for _, c := range custodies {
+		want += 2 * c.objects
 		one, stamp := c.create(t, tok)
 		other, otherStamp := c.create(t, tok)
 		if one.Custody() != c.name {
 			t.Errorf("Custody() = %q, want %q", one.Custody(), c.name)
 		}
 		if err := one.Recognize(t.Context(), stamp); err != nil {
-			t.Errorf("%s: Recognize() err = %v, want nil", c.name, err)
+			t.Errorf("%s: Recognize() err = %v, want nil", c.mechanism, err)
 		}
 		if err := one.Recognize(t.Context(), otherStamp); !errors.Is(err, vault.ErrStamp) {
-			t.Errorf("%s: Recognize() of another's stamp err = %v, want %v", c.name, err, vault.ErrStamp)
+			t.Errorf("%s: Recognize() of another's stamp err = %v, want %v", c.mechanism, err, vault.ErrStamp)
 		}
 		for _, id := range served(c.suites) {
 			s := suite(t, id)
-			t.Run(c.name+"/"+s.Name, func(t *testing.T) {
+			t.Run(string(c.mechanism)+"/"+s.Name, func(t *testing.T) {
 				if err := one.Serves(t.Context(), s); err != nil {
 					t.Fatalf("Serves() err = %v, want nil", err)
 				}
@@ -131,8 +155,8 @@ func TestPrivateKeysLiveInBothCustodies(t *testing.T) {
 		}
 	}
 	objects, err := tok.Objects(t.Context())
-	if err != nil || len(objects) != 4 {
-		t.Errorf("%d objects (%v) in the token, want the 4 wrapping keys and nothing else", len(objects), err)
+	if err != nil || len(objects) != want {
+		t.Errorf("%d objects (%v) in the token, want the %d of the wrapping keys and nothing else", len(objects), err, want)
 	}
 }
 
@@ -213,21 +237,21 @@ func TestWhatIsKeptFitsItsKeyPackageOnly(t *testing.T) {
 		}
 		for name, wrong := range wrongs {
 			if err := usable(t.Context(), one, wrong); !errors.Is(err, vault.ErrSealed) {
-				t.Errorf("%s, %s: err = %v, want %v", c.name, name, err, vault.ErrSealed)
+				t.Errorf("%s, %s: err = %v, want %v", c.mechanism, name, err, vault.ErrSealed)
 			}
 			if _, err := one.Rewrap(t.Context(), rand.Reader, wrong.Binding, wrong.sealed, false, one); !errors.Is(err, vault.ErrSealed) {
-				t.Errorf("%s, %s: Rewrap() err = %v, want %v", c.name, name, err, vault.ErrSealed)
+				t.Errorf("%s, %s: Rewrap() err = %v, want %v", c.mechanism, name, err, vault.ErrSealed)
 			}
 		}
 		for i := range k.sealed {
 			changed := kept{k.Binding, bytes.Clone(k.sealed)}
 			changed.sealed[i] ^= 0x40
 			if err := usable(t.Context(), one, changed); !errors.Is(err, vault.ErrSealed) {
-				t.Errorf("%s, byte %d changed: err = %v, want %v", c.name, i, err, vault.ErrSealed)
+				t.Errorf("%s, byte %d changed: err = %v, want %v", c.mechanism, i, err, vault.ErrSealed)
 			}
 		}
 		if err := usable(t.Context(), one, k); err != nil {
-			t.Errorf("%s: after all of that err = %v, want nil", c.name, err)
+			t.Errorf("%s: after all of that err = %v, want nil", c.mechanism, err)
 		}
 	}
 }
@@ -284,7 +308,7 @@ func TestWrappedBlobFormIsFrozen(t *testing.T) {
 			t.Errorf("ParseWrappedBlob() of the first %d bytes err = %v, want %v", n, err, vault.ErrSealed)
 		}
 	}
-	for _, head := range [][]byte{{1, 1}, {1, 4}, {2, 2}} {
+	for _, head := range [][]byte{{1, 1}, {1, 4}, {1, 6}, {2, 2}} {
 		if _, err := vault.ParseWrappedBlob(append(head, raw[2:]...)); !errors.Is(err, vault.ErrSealed) {
 			t.Errorf("ParseWrappedBlob() of version and algorithm %x err = %v, want %v", head, err, vault.ErrSealed)
 		}

@@ -24,13 +24,18 @@ func (v *Vault) Serves(context.Context, *ciphersuite.Suite) error { return nil }
 
 // sealedLater are key pairs in memory.
 type sealedLater struct {
-	vault *Vault
-	suite *ciphersuite.Suite
-	keys  PrivateKeys
+	sealer Sealer
+	suite  *ciphersuite.Suite
+	keys   PrivateKeys
 }
 
 // Generate implements Custodian.
 func (v *Vault) Generate(_ context.Context, rand io.Reader, s *ciphersuite.Suite) (Fresh, error) {
+	return generate(v, rand, s)
+}
+
+// generate makes key pairs in memory that v is to seal.
+func generate(v Sealer, rand io.Reader, s *ciphersuite.Suite) (Fresh, error) {
 	initKey, err := hpke.GenerateKeyPair(s, rand)
 	if err != nil {
 		return nil, fmt.Errorf("generate init key: %w", err)
@@ -48,7 +53,7 @@ func (f *sealedLater) EncryptionKey() []byte { return f.keys.Encryption.PublicKe
 func (f *sealedLater) Clear()                { f.keys.Clear() }
 
 func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, ref []byte) ([]byte, error) {
-	return f.vault.Seal(ctx, rand, ref, f.suite, f.keys)
+	return f.sealer.Seal(ctx, rand, ref, f.suite, f.keys)
 }
 
 // Keys implements Custodian. What opens was sealed for this KeyPackageRef, which is a hash
@@ -86,11 +91,7 @@ func decodeKeys(b Binding, plaintext []byte) (Keys, error) {
 //
 // and whose additional data begins with the label "hsm-kp sealed leaf key" instead.
 func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byte, k Keys) ([]byte, error) {
-	secret, ok := k.Secret()
-	if !ok {
-		return nil, errors.New("seal leaf key: it is not in memory")
-	}
-	plaintext, err := secret.Encryption.AppendTo(wire.AppendVectorLen(make([]byte, 0, wire.VectorLen(b.Suite.Nsk)+b.Suite.Nsk), b.Suite.Nsk))
+	plaintext, err := encodeLeaf(b.Suite, k)
 	defer clear(plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
@@ -103,6 +104,16 @@ func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byt
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
 	return blob.Bytes(), nil
+}
+
+// encodeLeaf encodes the plaintext of a leaf alone, in a buffer of its exact size. The caller
+// clears it, after an error too.
+func encodeLeaf(s *ciphersuite.Suite, k Keys) ([]byte, error) {
+	secret, ok := k.Secret()
+	if !ok {
+		return nil, errors.New("it is not in memory")
+	}
+	return secret.Encryption.AppendTo(wire.AppendVectorLen(make([]byte, 0, wire.VectorLen(s.Nsk)+s.Nsk), s.Nsk))
 }
 
 // Leaf implements Custodian.
@@ -130,12 +141,21 @@ func decodeLeaf(b Binding, plaintext []byte) (Keys, error) {
 
 // Rewrap implements Custodian. The private keys are in memory between the two.
 func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
-	other, ok := to.(*Vault)
+	return resealed(ctx, rand, v, b, sealed, leaf, to)
+}
+
+// resealed opens what one Sealer sealed, or a leaf alone, and has another seal it, which may
+// do so by another mechanism.
+func resealed(ctx context.Context, rand io.Reader, from Sealer, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
+	other, ok := to.(Sealer)
 	if !ok {
 		return nil, errCustody
 	}
+	if err := other.Serves(ctx, b.Suite); err != nil {
+		return nil, fmt.Errorf("rewrap private keys: %w", err)
+	}
 	if leaf {
-		keys, err := v.Leaf(ctx, b, sealed)
+		keys, err := from.Leaf(ctx, b, sealed)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +165,7 @@ func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []
 		}
 		return other.KeepLeaf(ctx, rand, b, nil, keys)
 	}
-	keys, err := v.Keys(ctx, b, sealed)
+	keys, err := from.Keys(ctx, b, sealed)
 	if err != nil {
 		return nil, err
 	}

@@ -38,10 +38,10 @@ func onNSS(t *testing.T, tests map[string]func(*testing.T)) {
 
 func TestCustodyOnNSS(t *testing.T) {
 	onNSS(t, map[string]func(*testing.T){
-		"private keys live in both custodies": TestPrivateKeysLiveInBothCustodies,
-		"what is kept fits its key package":   TestWhatIsKeptFitsItsKeyPackageOnly,
-		"custodies do not mix":                TestCustodiesDoNotMix,
-		"custody token refuses other curves":  TestTokenCustodyRefusesOtherCurves,
+		"private keys live in each custody":  TestPrivateKeysLiveInEachCustody,
+		"what is kept fits its key package":  TestWhatIsKeptFitsItsKeyPackageOnly,
+		"custodies do not mix":               TestCustodiesDoNotMix,
+		"custody token refuses other curves": TestTokenCustodyRefusesOtherCurves,
 	})
 }
 
@@ -57,6 +57,6 @@ func TestCustodyWithTheTokensNonces(t *testing.T) {
 		m.SetOwnNonces(true)
 		return m.Open(tb, cfg)
 	}
-	t.Run("private keys live", TestPrivateKeysLiveInBothCustodies)
+	t.Run("private keys live", TestPrivateKeysLiveInEachCustody)
 	t.Run("a stamp fits its record only", TestAStampFitsItsRecordOnly)
 }

@@ -67,11 +67,14 @@ func (v *Vault) CheckStamp(ctx context.Context, kind string, record, stamp []byt
 
 // StampKey returns the id of the wrapping key that made a stamp.
 func StampKey(stamp []byte) (KeyID, error) {
-	blob, err := ParseBlob(stamp)
-	if err != nil {
-		return nil, ErrStamp
+	if blob, err := ParseBlob(stamp); err == nil {
+		return blob.KeyID, nil
 	}
-	return blob.KeyID, nil
+	r := wire.NewReader(stamp)
+	if s := readRSAStamp(r); r.Finish() == nil && s.id != nil {
+		return s.id, nil
+	}
+	return nil, ErrStamp
 }
 
 func (b *Blob) stampData(kind string, record []byte) []byte {

@@ -12,7 +12,13 @@ import (
 
 func TestAStampFitsItsRecordOnly(t *testing.T) {
 	tok := openToken(t)
-	v, other := newVault(t, tok), newVault(t, tok)
+	one, _ := newRSAVault(t, tok)
+	other, _ := newRSAVault(t, tok)
+	t.Run(string(vault.AESGCM), func(t *testing.T) { stampFitsItsRecordOnly(t, newVault(t, tok), newVault(t, tok)) })
+	t.Run(string(vault.RSAOAEP), func(t *testing.T) { stampFitsItsRecordOnly(t, one, other) })
+}
+
+func stampFitsItsRecordOnly(t *testing.T, v, other vault.Sealer) {
 	record := []byte("alice signs with key 1")
 	stamp, err := v.Stamp(t.Context(), rand.Reader, "identity", record)
 	if err != nil {

@@ -124,11 +124,8 @@ func (v *Vault) KeyID() KeyID { return v.id }
 // The nonce is 12 bytes of rand. With random nonces one key may seal 2^32 times
 // at most (NIST SP 800-38D, Section 8.3): the caller counts.
 func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
-	if !k.areOf(s) {
-		return nil, fmt.Errorf("seal private keys: they are not two keys of %v", s.ID)
-	}
-	if len(ref) != s.Nh {
-		return nil, fmt.Errorf("seal private keys: the key package ref has %d bytes, want %d", len(ref), s.Nh)
+	if err := sealable(s, ref, k); err != nil {
+		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
 	blob := Blob{Suite: s.ID, KeyID: v.id}
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
@@ -144,6 +141,16 @@ func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphers
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
 	return blob.Bytes(), nil
+}
+
+func sealable(s *ciphersuite.Suite, ref []byte, k PrivateKeys) error {
+	if !k.areOf(s) {
+		return fmt.Errorf("they are not two keys of %v", s.ID)
+	}
+	if len(ref) != s.Nh {
+		return fmt.Errorf("the key package ref has %d bytes, want %d", len(ref), s.Nh)
+	}
+	return nil
 }
 
 // encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact

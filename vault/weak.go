@@ -29,3 +29,25 @@ func wrappingWeaknesses(a token.KeyAttributes) []string {
 		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
 	)...)
 }
+
+// decryptionWeaknesses are those of an RSA key.
+func decryptionWeaknesses(a token.KeyAttributes) []string {
+	return token.Broken(append(a.Custody(),
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
+		// One that unwraps too brings in keys of others' making.
+		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
+		// An RSA signature is a decryption.
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign},
+		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
+	)...)
+}
+
+// stampingWeaknesses are those of a key that makes the stamps of an RSA key.
+func stampingWeaknesses(a token.KeyAttributes) []string {
+	return token.Broken(append(a.Custody(),
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
+		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
+		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},
+	)...)
+}

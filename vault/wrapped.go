@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -67,9 +66,8 @@ func (b *WrappedBlob) Bytes() []byte {
 		algorithm = algorithmPad
 	}
 	out := make([]byte, 0, len(b.KeyID)+len(b.Init)+len(b.Encryption)+16)
-	out = append(out, blobVersion, algorithm)
-	out = binary.BigEndian.AppendUint16(out, uint16(b.Suite))
-	for _, v := range [][]byte{b.KeyID, b.Init, b.Encryption} {
+	out = appendHeader(out, algorithm, b.Suite, b.KeyID)
+	for _, v := range [][]byte{b.Init, b.Encryption} {
 		out = wire.AppendVector(out, v)
 	}
 	return out
