@@ -54,7 +54,7 @@ func BenchmarkOpenWelcome(b *testing.B) {
 
 func benchmarkOpen(b *testing.B, custody string, s *ciphersuite.Suite) {
 	f := newFixture(b)
-	f.addWrappingKeyTo(b, store.Wrap)
+	f.addWrappingKeyBy(b, vault.AESKeyWrap)
 	r := request(f.identity(b, "alice", s.ID), 1)
 	r.Custody = custody
 	var record store.KeyPackage

@@ -70,8 +70,8 @@ func newFaulty(t *testing.T, custody string) *faulty {
 		t.Fatal(err)
 	}
 	fix := &fixture{token: tok, path: f.template, store: s, config: f.config(s, tok)}
-	fix.addWrappingKeyTo(t, store.Seal)
-	fix.addWrappingKeyTo(t, store.Wrap)
+	fix.addWrappingKeyBy(t, vault.AESGCM)
+	fix.addWrappingKeyBy(t, vault.AESKeyWrap)
 	key, err := signer.Generate(t.Context(), tok, suite(t, 2).Signature, nil, "alice")
 	if err != nil {
 		t.Fatal(err)
@@ -163,11 +163,11 @@ func (f *faulty) check(t *testing.T, path string, seen *shown) {
 		}
 		v, ok := custodians[string(record.WrappingKeyID)]
 		if !ok {
-			purpose := store.Seal
+			mechanism := vault.AESGCM
 			if f.custody == vault.CustodyToken {
-				purpose = store.Wrap
+				mechanism = vault.AESKeyWrap
 			}
-			if v, err = (ring{tok}).Open(t.Context(), record.WrappingKeyID, purpose); err != nil {
+			if v, err = (ring{tok}).Open(t.Context(), record.WrappingKeyID, mechanism); err != nil {
 				t.Fatal(err)
 			}
 			custodians[string(record.WrappingKeyID)] = v

@@ -13,9 +13,16 @@ import (
 // and an intent without a stamp: there was nothing to stamp it with. The next one takes the
 // key up.
 func TestTheFirstWrappingKeyIsTakenUpAfterACrash(t *testing.T) {
+	for m, objects := range map[vault.Mechanism]int{vault.AESGCM: 1, vault.RSAOAEP: 4} {
+		t.Run(string(m), func(t *testing.T) { firstKeyIsTakenUp(t, m, objects) })
+	}
+}
+
+func firstKeyIsTakenUp(t *testing.T, m vault.Mechanism, want int) {
 	f := newBareFixture(t)
+	f.seals = m
 	begun := begin(t, f)
-	if _, err := f.config.Ring.Create(t.Context(), begun, store.Seal, "begun"); err != nil {
+	if _, err := f.config.Ring.Create(t.Context(), begun, m, "begun"); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); n != 0 || err != nil {
@@ -26,8 +33,8 @@ func TestTheFirstWrappingKeyIsTakenUpAfterACrash(t *testing.T) {
 		t.Errorf("the first wrapping key is %v, want %v, which was begun", first, begun)
 	}
 	objects, err := f.token.Objects(t.Context())
-	if err != nil || len(objects) != 1 {
-		t.Errorf("Objects() = %v, %v, want one key", objects, err)
+	if err != nil || len(objects) != want {
+		t.Errorf("%d objects, %v in the token, want %d: one wrapping key", len(objects), err, want)
 	}
 	if intents, err := f.store.Intents(t.Context()); err != nil || len(intents) != 0 {
 		t.Errorf("Intents() = %v, %v, want none", intents, err)
@@ -41,7 +48,8 @@ func begin(t *testing.T, f *fixture) vault.KeyID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := store.Intent{KeyID: id, Object: store.ObjectSealingKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
+	object := map[vault.Mechanism]store.Object{vault.AESGCM: store.ObjectSealingKey, vault.RSAOAEP: store.ObjectSealingPair}[f.sealing()]
+	i := store.Intent{KeyID: id, Object: object, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
 	if err := f.store.Intend(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +75,7 @@ func TestAnIntentToMakeTheFirstKeyIsDroppedOnceThereIsOne(t *testing.T) {
 	if _, err := f.inventory().Repair(t.Context(), now.Add(time.Hour), 0); !errors.Is(err, vault.ErrStamp) {
 		t.Errorf("Repair() of one that was planted err = %v, want %v", err, vault.ErrStamp)
 	}
-	if _, err := f.config.Ring.Open(t.Context(), first, store.Seal); err != nil {
+	if _, err := f.config.Ring.Open(t.Context(), first, vault.AESGCM); err != nil {
 		t.Errorf("the first key is gone: %v", err)
 	}
 }

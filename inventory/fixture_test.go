@@ -17,9 +17,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/vendortest"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -35,23 +37,64 @@ type fixture struct {
 	config inventory.Config
 	// custody is that of what makeOne makes.
 	custody string
+	// seals is how wrapping keys seal; empty: by AES-GCM.
+	seals vault.Mechanism
 }
 
-// inEachCustody runs a test with the private keys sealed, and with them in the token. It
-// is given the suites that the custody serves.
+// sealing is how wrapping keys seal.
+func (f *fixture) sealing() vault.Mechanism {
+	if f.seals == "" {
+		return vault.AESGCM
+	}
+	return f.seals
+}
+
+// mechanism is that of the wrapping keys of the fixture's custody.
+func (f *fixture) mechanism() vault.Mechanism {
+	if f.custody == vault.CustodyToken {
+		return vault.AESKeyWrap
+	}
+	return f.sealing()
+}
+
+// inEachCustody runs a test with the private keys sealed by either mechanism, and with them
+// in the token. It is given the suites that the custody serves.
 func inEachCustody(t *testing.T, test func(*testing.T, *fixture, []*ciphersuite.Suite)) {
-	for custody, ids := range map[string][]ciphersuite.ID{vault.CustodyWrapped: {1, 2, 3, 4, 5, 6, 7}, vault.CustodyToken: {2, 5, 7}} {
-		t.Run(custody, func(t *testing.T) {
-			f := newFixture(t)
-			f.addWrappingKeyTo(t, store.Wrap)
-			f.custody = custody
+	all := []ciphersuite.ID{1, 2, 3, 4, 5, 6, 7}
+	for _, c := range []struct {
+		name, custody string
+		open          func(testing.TB) *token.Token // nil: openToken
+		keys          []vault.Mechanism
+		suites        []ciphersuite.ID
+	}{
+		{"wrapped", vault.CustodyWrapped, nil, []vault.Mechanism{vault.AESGCM, vault.AESKeyWrap}, all},
+		{"wrapped by RSA-OAEP", vault.CustodyWrapped, nil, []vault.Mechanism{vault.RSAOAEP, vault.AESKeyWrap}, all},
+		{"wrapped by RSA-OAEP on a TPM", vault.CustodyWrapped, vendortest.OpenTPM, []vault.Mechanism{vault.RSAOAEP}, []ciphersuite.ID{2, 7}},
+		{"wrapped by RSA-OAEP behind p11-kit", vault.CustodyWrapped, behindP11Kit, []vault.Mechanism{vault.RSAOAEP}, []ciphersuite.ID{2, 5, 7}},
+		{"token", vault.CustodyToken, nil, []vault.Mechanism{vault.AESGCM, vault.AESKeyWrap}, []ciphersuite.ID{2, 5, 7}},
+	} {
+		if c.open == nil {
+			c.open = openToken
+		} else if onlyNSS {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			f := newBareFixtureOn(t, c.open(t))
+			f.seals, f.custody = c.keys[0], c.custody
+			for _, m := range c.keys {
+				f.addWrappingKeyBy(t, m)
+			}
 			var suites []*ciphersuite.Suite
-			for _, id := range served(ids) {
+			for _, id := range served(c.suites) {
 				suites = append(suites, suite(t, id))
 			}
 			test(t, f, suites)
 		})
 	}
+}
+
+func behindP11Kit(tb testing.TB) *token.Token {
+	return vendortest.OpenP11Kit(tb, softhsmtest.Config(tb))
 }
 
 // newFixture has a token and a store with a current wrapping key.
@@ -65,7 +108,12 @@ func newFixture(tb testing.TB) *fixture {
 // newBareFixture has a token and an empty store.
 func newBareFixture(tb testing.TB) *fixture {
 	tb.Helper()
-	f := &fixture{token: openToken(tb), path: filepath.Join(tb.TempDir(), "store.db")}
+	return newBareFixtureOn(tb, openToken(tb))
+}
+
+func newBareFixtureOn(tb testing.TB, tok *token.Token) *fixture {
+	tb.Helper()
+	f := &fixture{token: tok, path: filepath.Join(tb.TempDir(), "store.db")}
 	f.store = openStore(tb, f.path)
 	f.config = inventory.Config{
 		Store:   f.store,
@@ -94,22 +142,20 @@ func openStore(tb testing.TB, path string) *sqlite.Store {
 // ring is a token with its wrapping keys.
 type ring struct{ token *token.Token }
 
-func (r ring) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
-	if p == store.Wrap {
-		return vault.OpenToken(ctx, r.token, id)
-	}
-	return vault.Open(ctx, r.token, id)
+func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {
+	return vault.OpenBy(ctx, r.token, m, id)
 }
 
-func (r ring) Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error) {
-	if p == store.Wrap {
-		return vault.CreateTokenKey(ctx, r.token, id, label)
-	}
-	return vault.CreateKey(ctx, r.token, rand.Reader, id, label)
+func (r ring) Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error) {
+	return vault.CreateBy(ctx, r.token, rand.Reader, m, id, label)
 }
 
 func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
-	_, err := r.token.DestroyByID(ctx, id, token.ClassSecretKey, token.ClassPrivateKey, token.ClassPublicKey)
+	classes := []token.ObjectClass{token.ClassSecretKey, token.ClassPrivateKey, token.ClassPublicKey}
+	_, err := r.token.DestroyByID(ctx, id, classes...)
+	if err == nil && o == store.ObjectSealingPair {
+		_, err = r.token.DestroyByID(ctx, vault.StampingKeyID(id), classes...)
+	}
 	return err
 }
 
@@ -122,12 +168,12 @@ func (r ring) Serial() string { return r.token.Info().Serial }
 // addWrappingKey makes a wrapping key the current one to seal with.
 func (f *fixture) addWrappingKey(tb testing.TB) vault.KeyID {
 	tb.Helper()
-	return f.addWrappingKeyTo(tb, store.Seal)
+	return f.addWrappingKeyBy(tb, f.sealing())
 }
 
-func (f *fixture) addWrappingKeyTo(tb testing.TB, p store.Purpose) vault.KeyID {
+func (f *fixture) addWrappingKeyBy(tb testing.TB, m vault.Mechanism) vault.KeyID {
 	tb.Helper()
-	key, err := f.inventory().CreateWrappingKey(tb.Context(), p, true, now)
+	key, err := f.inventory().CreateWrappingKey(tb.Context(), m, true, now)
 	if err != nil {
 		tb.Fatal(err)
 	}

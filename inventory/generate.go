@@ -213,8 +213,12 @@ func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custod
 	if err != nil {
 		return nil, err
 	}
-	// Key wrapping has no nonces to run out of.
-	if purpose == store.Seal && (key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses) {
+	m, err := MechanismOf(&key)
+	if err != nil {
+		return nil, err
+	}
+	// The others have no nonces to run out of.
+	if m == vault.AESGCM && (key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses) {
 		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
 	}
 	v, err := inv.custodian(ctx, key.ID)

@@ -40,10 +40,10 @@ var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")
 // Ring is the token as the keeper of keys that others depend on.
 type Ring interface {
 	// Open finds a wrapping key in the token.
-	Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error)
+	Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error)
 	// Create makes a wrapping key in the token, tries it out and returns its stamp. A key
 	// that fails is not left behind.
-	Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error)
+	Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error)
 	// Destroy destroys a key in the token. One that is not there is destroyed.
 	Destroy(ctx context.Context, o store.Object, id []byte) error
 	// Discard destroys a wrapping key that the token was stopped in the making of, and no
@@ -95,7 +95,11 @@ func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Cust
 	if err != nil {
 		return nil, err
 	}
-	v, err := inv.Ring.Open(ctx, id, record.Purpose)
+	m, err := MechanismOf(&record)
+	if err != nil {
+		return nil, err
+	}
+	v, err := inv.Ring.Open(ctx, id, m)
 	if err != nil {
 		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
 	}

@@ -200,11 +200,11 @@ type firstFails struct {
 	opened atomic.Int64
 }
 
-func (r *firstFails) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
+func (r *firstFails) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {
 	if r.opened.Add(1) == 1 {
 		return nil, r.err
 	}
-	return r.Ring.Open(ctx, id, p)
+	return r.Ring.Open(ctx, id, m)
 }
 
 // The token is asked for a wrapping key once, and again where that failed.

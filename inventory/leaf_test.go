@@ -106,7 +106,7 @@ func TestALeafsKeyIsKeptOnlyWhereItIsNotHandedOver(t *testing.T) {
 
 func TestPrivateKeysInTheTokenHaveNothingToShow(t *testing.T) {
 	f := newFixture(t)
-	f.addWrappingKeyTo(t, store.Wrap)
+	f.addWrappingKeyBy(t, vault.AESKeyWrap)
 	f.custody = vault.CustodyToken
 	ref, err := makeOne(t, f, 2, false).Ref()
 	if err != nil {
@@ -162,7 +162,7 @@ func TestALeafIsKeptUnderTheKeyOfItsKeyPackage(t *testing.T) {
 		config := f.config
 		config.Store = &rewrapsOnce{Store: f.store, rewrap: func() {
 			other := f.again(t)
-			if _, err := other.RotateWrappingKey(t.Context(), f.purpose(), nil, now); err != nil {
+			if _, err := other.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 				t.Error(err)
 			}
 			if done, err := other.Rewrap(t.Context(), old.ID, now, nil); err != nil || done.KeyPackages != 1 {

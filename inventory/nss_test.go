@@ -14,13 +14,14 @@ import (
 var (
 	openToken = softhsmtest.Open
 	served    = func(ids []ciphersuite.ID) []ciphersuite.ID { return ids }
+	onlyNSS   bool // tokens of other makes are left out
 )
 
 // onNSS runs tests on NSS softoken, in the suites with P-curves.
 func onNSS(t *testing.T, tests map[string]func(*testing.T)) {
 	open, all := openToken, served
-	defer func() { openToken, served = open, all }()
-	openToken = vendortest.OpenNSS
+	defer func() { openToken, served, onlyNSS = open, all, false }()
+	openToken, onlyNSS = vendortest.OpenNSS, true
 	served = func(ids []ciphersuite.ID) (some []ciphersuite.ID) {
 		for _, id := range ids {
 			if slices.Contains([]ciphersuite.ID{2, 5, 7}, id) {

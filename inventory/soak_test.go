@@ -78,7 +78,7 @@ func TestSoak(t *testing.T) {
 	}
 	wg.Go(func() {
 		s.loop(ctx, t, func() error { // in turn: Repair takes for unfinished what another one is making
-			return errors.Join(s.rotate(ctx, store.Seal), s.rotate(ctx, store.Wrap))
+			return errors.Join(s.rotate(ctx, vault.AESGCM), s.rotate(ctx, vault.AESKeyWrap))
 		})
 	})
 	wg.Go(func() { s.disturb(ctx, t) })
@@ -201,8 +201,8 @@ func (s *soaked) useOne(ctx context.Context, t *testing.T, custody string) error
 
 // rotate makes another wrapping key the current one, rewraps what is under the old ones, and
 // destroys those.
-func (s *soaked) rotate(ctx context.Context, p store.Purpose) error {
-	if _, err := s.inv.CreateWrappingKey(ctx, p, true, now); err != nil {
+func (s *soaked) rotate(ctx context.Context, m vault.Mechanism) error {
+	if _, err := s.inv.CreateWrappingKey(ctx, m, true, now); err != nil {
 		return err
 	}
 	s.rotated.Add(1)
@@ -211,7 +211,7 @@ func (s *soaked) rotate(ctx context.Context, p store.Purpose) error {
 		return err
 	}
 	for _, k := range keys {
-		if k.Purpose != p || k.Current || !k.DestroyedAt.IsZero() {
+		if k.Purpose != inventory.PurposeOf(m) || k.Current || !k.DestroyedAt.IsZero() {
 			continue
 		}
 		if _, err := s.inv.Rewrap(ctx, k.ID, now, func(inventory.Rewrapped) {}); err != nil {
@@ -263,11 +263,11 @@ func (s *soaked) checkAll(t *testing.T, db *sqlite.Store) {
 			continue
 		}
 		live++
-		purpose := store.Seal
+		mechanism := vault.AESGCM
 		if record.Custody == vault.CustodyToken {
-			purpose = store.Wrap
+			mechanism = vault.AESKeyWrap
 		}
-		v, err := (ring{s.tok}).Open(t.Context(), record.WrappingKeyID, purpose)
+		v, err := (ring{s.tok}).Open(t.Context(), record.WrappingKeyID, mechanism)
 		if err != nil {
 			t.Fatalf("the wrapping key of %x: %v", record.Ref, err)
 		}

@@ -33,12 +33,12 @@ func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) err
 }
 
 // vault returns the wrapping key that seals and stamps.
-func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (*vault.Vault, error) {
+func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (vault.Sealer, error) {
 	c, err := inv.custodian(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	v, ok := c.(*vault.Vault)
+	v, ok := c.(vault.Sealer)
 	if !ok {
 		return nil, fmt.Errorf("wrapping key %v: %w: it makes no stamps", id, vault.ErrStamp)
 	}

@@ -14,16 +14,60 @@ import (
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
-// objects are the kinds of objects that wrapping keys are in the token.
-var objects = map[store.Purpose]store.Object{store.Seal: store.ObjectSealingKey, store.Wrap: store.ObjectWrappingKey}
+// kind is what a mechanism makes of a wrapping key.
+type kind struct {
+	purpose store.Purpose
+	object  store.Object // that it is in the token
+}
+
+var kinds = map[vault.Mechanism]kind{
+	vault.AESGCM:     {store.Seal, store.ObjectSealingKey},
+	vault.RSAOAEP:    {store.Seal, store.ObjectSealingPair},
+	vault.AESKeyWrap: {store.Wrap, store.ObjectWrappingKey},
+}
+
+// MechanismOf returns the mechanism of a wrapping key, as its stamp has it. The error wraps
+// vault.ErrStamp where it has none, or one that is not of its purpose.
+func MechanismOf(k *store.WrappingKey) (vault.Mechanism, error) {
+	m, err := vault.MechanismOf(k.Stamp)
+	if err == nil && kinds[m].purpose != k.Purpose {
+		err = fmt.Errorf("%w: a key of mechanism %s does not %s", vault.ErrStamp, m, k.Purpose)
+	}
+	if err != nil {
+		return "", fmt.Errorf("recognize wrapping key %v: %w", vault.KeyID(k.ID), err)
+	}
+	return m, nil
+}
+
+// PurposeOf returns what keys of a mechanism do, or nothing where there is no such mechanism.
+func PurposeOf(m vault.Mechanism) store.Purpose { return kinds[m].purpose }
+
+// NextMechanism is that of the next wrapping key of a purpose, where nobody says otherwise:
+// it is that of the current one, and of the first one AES.
+func (inv *Inventory) NextMechanism(ctx context.Context, p store.Purpose) (vault.Mechanism, error) {
+	current, err := inv.Store.CurrentWrappingKey(ctx, p)
+	switch {
+	case errors.Is(err, store.ErrNotFound) && p == store.Wrap:
+		return vault.AESKeyWrap, nil
+	case errors.Is(err, store.ErrNotFound):
+		return vault.AESGCM, nil
+	case err != nil:
+		return "", err
+	}
+	return MechanismOf(&current)
+}
 
 // WrappingKeyLabel is the CKA_LABEL of wrapping keys.
 const WrappingKeyLabel = "hsm-kp wrapping key"
 
-// CreateWrappingKey makes a wrapping key in the token. The first one of its purpose is
+// CreateWrappingKey makes a wrapping key of a mechanism in the token. The first one of its purpose is
 // the current one, and so is any where current is set. A crash in between leaves an
 // intent, which Repair settles; that of the first one that seals, the next call takes up.
-func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, current bool, now time.Time) (store.WrappingKey, error) {
+func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, current bool, now time.Time) (store.WrappingKey, error) {
+	p := PurposeOf(m)
+	if p == "" {
+		return store.WrappingKey{}, fmt.Errorf("generate wrapping key: there is no mechanism %q", m)
+	}
 	_, err := inv.Store.CurrentWrappingKey(ctx, p)
 	first := errors.Is(err, store.ErrNotFound)
 	if err != nil && !first {
@@ -34,7 +78,7 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, cu
 		CreatedAt: now.UTC().Truncate(time.Second),
 	}
 	if p == store.Seal && first {
-		done, err := inv.takeUp(ctx, &key)
+		done, err := inv.takeUp(ctx, m, &key)
 		if err != nil || done {
 			return key, err
 		}
@@ -42,8 +86,8 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, p store.Purpose, cu
 	if key.ID, err = vault.NewKeyID(inv.Rand); err != nil {
 		return store.WrappingKey{}, err
 	}
-	err = inv.Make(ctx, store.Intent{KeyID: key.ID, Object: objects[p], TokenSerial: key.TokenSerial, CreatedAt: now}, func(ctx context.Context) (err error) {
-		if key.Stamp, err = inv.Ring.Create(ctx, key.ID, p, key.Label); err != nil {
+	err = inv.Make(ctx, store.Intent{KeyID: key.ID, Object: kinds[m].object, TokenSerial: key.TokenSerial, CreatedAt: now}, func(ctx context.Context) (err error) {
+		if key.Stamp, err = inv.Ring.Create(ctx, key.ID, m, key.Label); err != nil {
 			return fmt.Errorf("generate wrapping key: %w", err)
 		}
 		return inv.addWrappingKey(ctx, key)
@@ -63,23 +107,25 @@ func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey)
 // it with, and so nothing is destroyed that it names: whoever can write to the store might
 // have planted it. What may be planted is a wrapping key of the token, which serves as well
 // as another.
-func (inv *Inventory) takeUp(ctx context.Context, key *store.WrappingKey) (bool, error) {
+//
+// One of another mechanism is left, and so is a key pair that was not finished.
+func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.WrappingKey) (bool, error) {
 	intents, err := inv.Store.Intents(ctx)
 	if err != nil {
 		return false, err
 	}
 	for _, i := range intents {
-		if !unstampedFirst(&i, key.TokenSerial) {
+		if !unstampedFirst(&i, key.TokenSerial) || i.Object != kinds[m].object {
 			continue
 		}
-		c, err := inv.Ring.Open(ctx, i.KeyID, store.Seal)
+		c, err := inv.Ring.Open(ctx, i.KeyID, m)
 		if err != nil { // it was not made, or is none that serves
 			if err := inv.Ring.Discard(ctx, i.KeyID, key.Label); err != nil {
 				return false, err
 			}
 			continue
 		}
-		v, ok := c.(*vault.Vault)
+		v, ok := c.(vault.Sealer)
 		if !ok {
 			continue
 		}
@@ -97,7 +143,7 @@ func (inv *Inventory) takeUp(ctx context.Context, key *store.WrappingKey) (bool,
 // context of f does not end: the object and its record come together.
 func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.Context) error) error {
 	err := inv.stampIntent(ctx, &i)
-	if errors.Is(err, ErrNoWrappingKey) && i.Object == store.ObjectSealingKey {
+	if errors.Is(err, ErrNoWrappingKey) && seals(i.Object) {
 		err = nil // the first of all: see takeUp
 	}
 	if err == nil {
@@ -173,9 +219,12 @@ func intentRecord(i *store.Intent) []byte {
 	return append(b, 0)
 }
 
+// seals reports whether an object is a wrapping key that seals.
+func seals(o store.Object) bool { return o == store.ObjectSealingKey || o == store.ObjectSealingPair }
+
 // unstampedFirst reports whether an intent is that of a first wrapping key that seals.
 func unstampedFirst(i *store.Intent, serial string) bool {
-	return len(i.Stamp) == 0 && i.Object == store.ObjectSealingKey && !i.Destroy && i.TokenSerial == serial
+	return len(i.Stamp) == 0 && seals(i.Object) && !i.Destroy && i.TokenSerial == serial
 }
 
 // Repair settles the intents that are older than age: what a crash left in the token is
@@ -242,10 +291,10 @@ func (inv *Inventory) drop(ctx context.Context, i store.Intent, now time.Time) e
 }
 
 // RotateWrappingKey makes a wrapping key the current one of its purpose: the one with
-// that id, or a new one where it is nil.
-func (inv *Inventory) RotateWrappingKey(ctx context.Context, p store.Purpose, id vault.KeyID, now time.Time) (store.WrappingKey, error) {
+// that id, or a new one of the mechanism where it is nil.
+func (inv *Inventory) RotateWrappingKey(ctx context.Context, m vault.Mechanism, id vault.KeyID, now time.Time) (store.WrappingKey, error) {
 	if id == nil {
-		return inv.CreateWrappingKey(ctx, p, true, now)
+		return inv.CreateWrappingKey(ctx, m, true, now)
 	}
 	// A key that does not work must not become the current one.
 	if _, err := inv.custodian(ctx, id); err != nil {
@@ -491,7 +540,11 @@ func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 			return 0, err
 		}
 	}
-	i := store.Intent{KeyID: id, Object: objects[record.Purpose], TokenSerial: record.TokenSerial, Destroy: true, CreatedAt: now}
+	m, err := MechanismOf(&record)
+	if err != nil {
+		return 0, err
+	}
+	i := store.Intent{KeyID: id, Object: kinds[m].object, TokenSerial: record.TokenSerial, Destroy: true, CreatedAt: now}
 	if err := inv.stampIntent(ctx, &i); err != nil {
 		return 0, err
 	}

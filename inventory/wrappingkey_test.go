@@ -70,7 +70,7 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now); !errors.Is(err, store.ErrState) {
 		t.Errorf("DestroyWrappingKey() of the current one err = %v, want %v", err, store.ErrState)
 	}
-	next, err := inv.RotateWrappingKey(t.Context(), f.purpose(), nil, now)
+	next, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now)
 	if err != nil || !next.Current {
 		t.Fatalf("RotateWrappingKey() = %+v, %v, want a new current one", next, err)
 	}
@@ -88,7 +88,7 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if n, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil || n != 0 {
 		t.Fatalf("DestroyWrappingKey() = %d, %v, want 0", n, err)
 	}
-	if _, err := f.config.Ring.Open(t.Context(), old.ID, f.purpose()); !errors.Is(err, token.ErrNotFound) {
+	if _, err := f.config.Ring.Open(t.Context(), old.ID, f.mechanism()); !errors.Is(err, token.ErrNotFound) {
 		t.Errorf("the destroyed key is found in the token: %v", err)
 	}
 	for _, kp := range kps {
@@ -111,7 +111,7 @@ func shred(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inv.RotateWrappingKey(t.Context(), f.purpose(), nil, now); err != nil {
+	if _, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 		t.Fatal(err)
 	}
 	after := makeMany(t, f, "bob", 3)
@@ -152,7 +152,7 @@ func TestNothingIsStoredUnderADestroyedKey(t *testing.T) {
 				return nil
 			}
 			other := f.again(t)
-			if _, err := other.RotateWrappingKey(t.Context(), f.purpose(), nil, now); err != nil {
+			if _, err := other.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 				return err
 			}
 			if _, err := other.Rewrap(t.Context(), old.ID, now, nil); err != nil {
@@ -201,7 +201,7 @@ func TestStampsOutliveTheirWrappingKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := vault.KeyID(id.StampKey)
-	if _, err := inv.RotateWrappingKey(t.Context(), store.Seal, nil, now); err != nil {
+	if _, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := inv.DestroyWrappingKey(t.Context(), old, false, now); err != nil {
@@ -225,17 +225,21 @@ func TestStampsOutliveTheirWrappingKey(t *testing.T) {
 // A crash between the token and the store leaves an intent; what it names goes.
 func TestRepairDestroysWhatACrashLeft(t *testing.T) {
 	f := newFixture(t)
-	f.addWrappingKeyTo(t, store.Wrap)
+	f.addWrappingKeyBy(t, vault.AESKeyWrap)
 	inv := f.inventory()
 	died := errors.New("died")
 	var left []vault.KeyID
 	for object, make := range map[store.Object]func(context.Context, vault.KeyID) error{
 		store.ObjectSealingKey: func(ctx context.Context, id vault.KeyID) error {
-			_, err := f.config.Ring.Create(ctx, id, store.Seal, "left")
+			_, err := f.config.Ring.Create(ctx, id, vault.AESGCM, "left")
+			return err
+		},
+		store.ObjectSealingPair: func(ctx context.Context, id vault.KeyID) error {
+			_, err := f.config.Ring.Create(ctx, id, vault.RSAOAEP, "left")
 			return err
 		},
 		store.ObjectWrappingKey: func(ctx context.Context, id vault.KeyID) error {
-			_, err := f.config.Ring.Create(ctx, id, store.Wrap, "left")
+			_, err := f.config.Ring.Create(ctx, id, vault.AESKeyWrap, "left")
 			return err
 		},
 		store.ObjectSignatureKey: func(ctx context.Context, id vault.KeyID) error {
@@ -266,8 +270,8 @@ func TestRepairDestroysWhatACrashLeft(t *testing.T) {
 	if n, err := inv.Repair(t.Context(), now.Add(time.Minute), time.Hour); n != 0 || err != nil {
 		t.Errorf("Repair() of young intents = %d, %v, want 0", n, err)
 	}
-	if n, err := inv.Repair(t.Context(), now.Add(time.Minute), 0); n != 3 || err != nil {
-		t.Errorf("Repair() = %d, %v, want 3", n, err)
+	if n, err := inv.Repair(t.Context(), now.Add(time.Minute), 0); n != 4 || err != nil {
+		t.Errorf("Repair() = %d, %v, want 4", n, err)
 	}
 	objects, err := f.token.Objects(t.Context())
 	if err != nil {
@@ -275,7 +279,7 @@ func TestRepairDestroysWhatACrashLeft(t *testing.T) {
 	}
 	for _, o := range objects {
 		for _, id := range left {
-			if string(o.ID) == string(id) {
+			if string(o.ID) == string(id) || string(o.ID) == string(vault.StampingKeyID(id)) {
 				t.Errorf("%v %x is left", o.Class, o.ID)
 			}
 		}
@@ -316,7 +320,7 @@ func TestRepairBelievesNoForgedIntent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.config.Ring.Open(t.Context(), current.ID, store.Seal); err != nil {
+	if _, err := f.config.Ring.Open(t.Context(), current.ID, vault.AESGCM); err != nil {
 		t.Errorf("the current wrapping key is gone: %v", err)
 	}
 }
@@ -350,10 +354,10 @@ func TestUnusedWrappingKeysAreDestroyed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inv.RotateWrappingKey(t.Context(), store.Seal, nil, now); err != nil {
+	if _, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 		t.Fatal(err)
 	}
-	spare, err := inv.CreateWrappingKey(t.Context(), store.Seal, false, now)
+	spare, err := inv.CreateWrappingKey(t.Context(), f.mechanism(), false, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -368,7 +372,71 @@ func TestUnusedWrappingKeysAreDestroyed(t *testing.T) {
 	if err != nil || len(ids) != 1 || string(ids[0]) != string(old.ID) {
 		t.Errorf("DestroyUnused() = %v, %v, want %x", ids, err, old.ID)
 	}
-	if _, err := f.config.Ring.Open(t.Context(), spare.ID, store.Seal); err != nil {
+	if _, err := f.config.Ring.Open(t.Context(), spare.ID, vault.AESGCM); err != nil {
 		t.Errorf("a key that was never used is gone: %v", err)
+	}
+}
+
+// An operator goes from one kind of sealing key to the other, there and back: everything
+// moves, stamps too, and the old key is destroyed with all that belonged to it.
+func TestSealingKeysOfBothKindsTakeEachOthersPlace(t *testing.T) {
+	f := newFixture(t)
+	kp := makeMany(t, f, "alice", 3)[0]
+	record := store.Identity{Name: "bob", Suite: 2, Credential: []byte("c"), SignatureKey: []byte("k"), KeyID: []byte("i"), TokenSerial: "s", Version: 1, CreatedAt: now}
+	if err := f.inventory().StampIdentity(t.Context(), &record); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.store.AddIdentity(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []vault.Mechanism{vault.RSAOAEP, vault.AESGCM} {
+		inv := f.again(t)
+		old, err := f.store.CurrentWrappingKey(t.Context(), store.Seal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := inv.RotateWrappingKey(t.Context(), m, nil, now)
+		if err != nil {
+			t.Fatalf("RotateWrappingKey(%s) err = %v, want nil", m, err)
+		}
+		if got, err := inv.NextMechanism(t.Context(), store.Seal); got != m || err != nil {
+			t.Errorf("NextMechanism() = %s, %v, want %s", got, err, m)
+		}
+		done, err := inv.Rewrap(t.Context(), old.ID, now, nil)
+		if err != nil || done.KeyPackages != 3 || done.Identities != 1 {
+			t.Fatalf("Rewrap() = %+v, %v, want 3 key packages and an identity", done, err)
+		}
+		if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil {
+			t.Fatalf("DestroyWrappingKey() err = %v, want nil", err)
+		}
+		if err := openOne(t, f.again(t), kp); err != nil {
+			t.Errorf("under a key of %s: OpenWelcome() err = %v, want nil", m, err)
+		}
+		objects, err := f.token.Objects(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.Label == inventory.WrappingKeyLabel && string(o.ID) != string(next.ID) && string(o.ID) != string(vault.StampingKeyID(next.ID)) {
+				t.Errorf("%v %x of the old wrapping key is left", o.Class, o.ID)
+			}
+		}
+	}
+}
+
+// What says that a key is of another purpose than its stamp does is not believed.
+func TestAWrappingKeyIsOfThePurposeOfItsStamp(t *testing.T) {
+	f := newFixture(t)
+	key, err := f.store.CurrentWrappingKey(t.Context(), store.Seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key.Purpose = store.Wrap
+	if _, err := inventory.MechanismOf(&key); !errors.Is(err, vault.ErrStamp) {
+		t.Errorf("MechanismOf() err = %v, want %v", err, vault.ErrStamp)
+	}
+	key.Purpose, key.Stamp = store.Seal, nil
+	if _, err := inventory.MechanismOf(&key); !errors.Is(err, vault.ErrStamp) {
+		t.Errorf("MechanismOf() without a stamp err = %v, want %v", err, vault.ErrStamp)
 	}
 }

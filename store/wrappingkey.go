@@ -69,6 +69,7 @@ type Object string
 const (
 	ObjectSignatureKey Object = "signature key"
 	ObjectSealingKey   Object = "sealing key"
+	ObjectSealingPair  Object = "sealing key pair" // an RSA key, and the key pair that stamps for it
 	ObjectWrappingKey  Object = "wrapping key"
 )
 

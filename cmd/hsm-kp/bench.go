@@ -201,7 +201,7 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 		return fail(err)
 	}
 	undo = append(undo, b.store.Close)
-	key, err := inventoryOver(b.config, b.store, b.token).CreateWrappingKey(ctx, store.Seal, true, time.Now())
+	key, err := inventoryOver(b.config, b.store, b.token).CreateWrappingKey(ctx, vault.AESGCM, true, time.Now())
 	if err != nil {
 		return fail(err)
 	}

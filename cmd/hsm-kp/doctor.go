@@ -22,8 +22,9 @@ func doctorCommand(u *ui) *cli.Command {
 		Category: categoryStart,
 		Usage:    "say what token this is, try each mechanism, name the suites it can serve",
 		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
-token may list what it cannot do. A suite needs "sign" with its curve, "generate
-AES-256" and "seal AES-256-GCM". "derive" and "wrap" are for private keys that never
+token may list what it cannot do. A suite needs "sign" with its curve, and either
+"generate AES-256" and "seal AES-256-GCM" or, with a wrapping key of mechanism rsa-oaep,
+"decrypt RSA-OAEP" and "sign P-256". "derive" and "wrap" are for private keys that never
 leave the token (custody token): a "no" there costs nothing with custody wrapped. "keep"
 tries whether C_WrapKey refuses keys that are not extractable: after a "no", whoever has
 the PIN can take keys out of the token.
@@ -119,8 +120,10 @@ func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
 		d.Reason = "hsm-kp has no such keys"
 	case report.SignFault(curve) != "":
 		d.Reason = fmt.Sprintf("the token does not sign with %v: %s", s.Signature, report.SignFault(curve))
-	case report.SealFault() != "":
-		d.Reason = "the token cannot seal private keys: " + report.SealFault()
+	case report.SealFault() != "" && report.DecryptFault() != "":
+		d.Reason = "the token cannot seal private keys: " + report.SealFault() + "; " + report.DecryptFault()
+	case report.SealFault() != "" && report.SignFault(token.P256) != "":
+		d.Reason = "the token cannot stamp records: it does not sign with P-256, and " + report.SealFault()
 	default:
 		d.Served = true
 	}
@@ -171,8 +174,11 @@ func (d *diagnosis) print(u *ui) {
 	u.printf("\ntried in the token\n")
 	for _, p := range d.Probes {
 		result := "ok"
-		if !p.OK {
+		switch {
+		case !p.OK:
 			result = "no: " + p.Reason
+		case p.Variant != "":
+			result = "ok: " + p.Variant
 		}
 		u.printf("  %-34s %-9v %s\n", p.Name, p.Duration.Round(10*time.Microsecond), result)
 	}

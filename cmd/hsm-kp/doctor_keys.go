@@ -92,6 +92,10 @@ func keyChecks(ctx context.Context, s store.Store, t *token.Token) ([]keyCheck, 
 		if k.TokenSerial == serial && k.DestroyedAt.IsZero() {
 			checks = append(checks, keyCheck{map[store.Purpose]string{store.Seal: "sealing key", store.Wrap: "wrapping key"}[k.Purpose], "", k.ID,
 				func(ctx context.Context) error { return checkWrappingKey(ctx, t, &k) }})
+			if m, err := inventory.MechanismOf(&k); err == nil && m == vault.RSAOAEP { // the check of the key itself uses both
+				checks = append(checks, keyCheck{"stamping key", fmt.Sprintf("%x", k.ID), vault.StampingKeyID(k.ID),
+					func(ctx context.Context) error { _, err := vault.OpenRSA(ctx, t, k.ID); return err }})
+			}
 		}
 	}
 	identities, err := s.Identities(ctx)
@@ -121,11 +125,8 @@ func keyChecks(ctx context.Context, s store.Store, t *token.Token) ([]keyCheck, 
 }
 
 func checkWrappingKey(ctx context.Context, t *token.Token, k *store.WrappingKey) error {
-	c, err := ring{t}.Open(ctx, k.ID, k.Purpose)
-	if err == nil {
-		err = c.Recognize(ctx, k.Stamp)
-	}
-	if v, ok := c.(*vault.Vault); err == nil && ok {
+	c, err := recognized(ctx, t, k)
+	if v, ok := c.(vault.Sealer); err == nil && ok {
 		_, err = v.Prove(ctx, rand.Reader)
 	}
 	return err

@@ -11,10 +11,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // Names of what `init --softhsm DIR` puts into DIR.
@@ -34,21 +36,29 @@ with. Without, it does the same for the token that the config names: it makes
 the store and the wrapping key where they are missing, and never a token. It may
 be run again at any time.
 
+The wrapping key seals by AES-GCM, or by RSA-OAEP where the token says that it has no
+AES-GCM, as a TPM does. That is decided here, once: it is in the record of the key, and
+nothing that comes later takes the one for the other.
+
 Examples:
    hsm-kp init --softhsm ~/hsm-kp
    hsm-kp --config /etc/hsm-kp/hsm-kp.yaml init`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "softhsm", Usage: "make a private SoftHSM token and everything else under `DIR`"},
+			mechanismFlag("aes-gcm where the token has it"),
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin)}
+			m, err := mechanismOf(c, store.Seal)
+			if err != nil {
+				return err
+			}
+			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin), mechanism: m}
 			path := c.String("config")
 			if dir := c.String("softhsm"); dir != "" {
-				var err error
 				if path, err = i.softHSM(c.Context, dir); err != nil {
 					return err
 				}
@@ -70,6 +80,7 @@ type initializer struct {
 	ui         *ui
 	env        *env
 	forceLogin bool
+	mechanism  vault.Mechanism // of the wrapping key that seals; empty: what the token has
 	steps      []initStep
 }
 
@@ -177,7 +188,11 @@ func (i *initializer) wrappingKey(ctx context.Context, p store.Purpose) error {
 		if err := recognize(ctx, i.env.token, &current); err != nil {
 			return err
 		}
-		i.did(false, "wrapping key %x, to %s, in token %q", current.ID, p, label)
+		if i.mechanism != "" && p == store.Seal && mechanismName(&current) != string(i.mechanism) {
+			return usagef("init: --mechanism %s, and the current wrapping key %x is of %s: `hsm-kp wrap-key rotate --mechanism %s` makes another one",
+				i.mechanism, current.ID, mechanismName(&current), i.mechanism)
+		}
+		i.did(false, "wrapping key %x, %s, in token %q", current.ID, whatFor(&current), label)
 		return nil
 	case !errors.Is(err, store.ErrNotFound):
 		return err
@@ -186,22 +201,51 @@ func (i *initializer) wrappingKey(ctx context.Context, p store.Purpose) error {
 	if err != nil {
 		return err
 	}
-	key, err := inv.CreateWrappingKey(ctx, p, true, time.Now())
+	m, err := i.mechanismFor(ctx, p)
 	if err != nil {
 		return err
 	}
-	i.did(true, "wrapping key %x, to %s, in token %q", key.ID, p, label)
+	key, err := inv.CreateWrappingKey(ctx, m, true, time.Now())
+	if err != nil {
+		return adviseMechanism(err)
+	}
+	i.did(true, "wrapping key %x, %s, in token %q", key.ID, whatFor(&key), label)
 	return nil
+}
+
+// mechanismFor is how the first wrapping key of a purpose is to do what it is for.
+func (i *initializer) mechanismFor(ctx context.Context, p store.Purpose) (vault.Mechanism, error) {
+	switch {
+	case p == store.Wrap:
+		return vault.AESKeyWrap, nil
+	case i.mechanism != "":
+		return i.mechanism, nil
+	}
+	can, err := i.env.token.CanSeal(ctx)
+	if err != nil || can {
+		return vault.AESGCM, err
+	}
+	return vault.RSAOAEP, nil
 }
 
 // recognize checks that a wrapping key of the store is in the token.
 func recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) error {
-	v, err := ring{t}.Open(ctx, key.ID, key.Purpose)
-	if err == nil {
-		err = v.Recognize(ctx, key.Stamp)
-	}
+	_, err := recognized(ctx, t, key)
 	if err != nil {
 		return fmt.Errorf("recognize wrapping key %x: %w", key.ID, err)
 	}
 	return nil
+}
+
+// recognized opens a wrapping key of the store, and sees that it is the one.
+func recognized(ctx context.Context, t *token.Token, key *store.WrappingKey) (vault.Custodian, error) {
+	m, err := inventory.MechanismOf(key)
+	if err != nil {
+		return nil, err
+	}
+	v, err := ring{t}.Open(ctx, key.ID, m)
+	if err != nil {
+		return nil, err
+	}
+	return v, v.Recognize(ctx, key.Stamp)
 }

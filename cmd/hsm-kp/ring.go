@@ -16,38 +16,29 @@ type ring struct{ token *token.Token }
 var _ inventory.Ring = ring{}
 
 // Open implements inventory.Ring.
-func (r ring) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
-	if p == store.Wrap {
-		return custodian(vault.OpenToken(ctx, r.token, id))
-	}
-	return custodian(vault.Open(ctx, r.token, id))
-}
-
-// custodian makes no interface of a nil pointer.
-func custodian[C vault.Custodian](c C, err error) (vault.Custodian, error) {
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {
+	return vault.OpenBy(ctx, r.token, m, id)
 }
 
 // Create implements inventory.Ring.
-func (r ring) Create(ctx context.Context, id vault.KeyID, p store.Purpose, label string) ([]byte, error) {
-	if p == store.Wrap {
-		return vault.CreateTokenKey(ctx, r.token, id, label)
-	}
-	return vault.CreateKey(ctx, r.token, rand.Reader, id, label)
+func (r ring) Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error) {
+	return vault.CreateBy(ctx, r.token, rand.Reader, m, id, label)
 }
 
 // Destroy implements inventory.Ring. Also half a key pair is destroyed, which a crash may
 // have left.
 func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
+	pair := []token.ObjectClass{token.ClassPrivateKey, token.ClassPublicKey}
 	classes := map[store.Object][]token.ObjectClass{
 		store.ObjectSealingKey:   {token.ClassSecretKey},
+		store.ObjectSealingPair:  pair,
 		store.ObjectWrappingKey:  {token.ClassSecretKey},
-		store.ObjectSignatureKey: {token.ClassPrivateKey, token.ClassPublicKey},
+		store.ObjectSignatureKey: pair,
 	}[o]
 	_, err := r.token.DestroyByID(ctx, id, classes...)
+	if err == nil && o == store.ObjectSealingPair {
+		_, err = r.token.DestroyByID(ctx, vault.StampingKeyID(id), pair...)
+	}
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -47,10 +48,30 @@ func purposeOf(c *cli.Context) (store.Purpose, error) {
 	return p, nil
 }
 
+// mechanismFlag says how a wrapping key that is to be made seals.
+func mechanismFlag(otherwise string) *cli.StringFlag {
+	return &cli.StringFlag{Name: "mechanism", Usage: "`MECHANISM` of a new key to seal: aes-gcm, or rsa-oaep for tokens without AES-GCM", DefaultText: otherwise}
+}
+
+// mechanismOf is the mechanism that the command line names; nothing where it names none.
+func mechanismOf(c *cli.Context, p store.Purpose) (vault.Mechanism, error) {
+	m := vault.Mechanism(c.String("mechanism"))
+	switch {
+	case !c.IsSet("mechanism"):
+		return "", nil
+	case m != vault.AESGCM && m != vault.RSAOAEP:
+		return "", usagef("%s: --mechanism %q is neither aes-gcm nor rsa-oaep", c.Command.HelpName, m)
+	case p != store.Seal:
+		return "", usagef("%s: --mechanism is for keys to seal, not to %s", c.Command.HelpName, p)
+	}
+	return m, nil
+}
+
 // wrappingKeyJSON is the JSON form of a wrapping key.
 type wrappingKeyJSON struct {
 	ID          string        `json:"wrapping_key_id"`
 	Purpose     store.Purpose `json:"purpose"`
+	Mechanism   string        `json:"mechanism"`
 	State       string        `json:"state"`
 	Uses        uint64        `json:"uses"`
 	KeyPackages *uint64       `json:"key_packages,omitempty"` // with private keys under it
@@ -62,7 +83,7 @@ type wrappingKeyJSON struct {
 
 func wrappingKeyOf(k *store.WrappingKey) wrappingKeyJSON {
 	out := wrappingKeyJSON{
-		ID: hex.EncodeToString(k.ID), Purpose: k.Purpose, State: "kept", Uses: k.Uses, TokenSerial: k.TokenSerial, CreatedAt: k.CreatedAt.UTC(),
+		ID: hex.EncodeToString(k.ID), Purpose: k.Purpose, Mechanism: mechanismName(k), State: "kept", Uses: k.Uses, TokenSerial: k.TokenSerial, CreatedAt: k.CreatedAt.UTC(),
 	}
 	switch {
 	case !k.DestroyedAt.IsZero():
@@ -73,6 +94,23 @@ func wrappingKeyOf(k *store.WrappingKey) wrappingKeyJSON {
 		out.State = "current"
 	}
 	return out
+}
+
+// mechanismName is the mechanism that the stamp of a wrapping key tells.
+func mechanismName(k *store.WrappingKey) string {
+	m, err := inventory.MechanismOf(k)
+	if err != nil {
+		return "unknown"
+	}
+	return string(m)
+}
+
+// whatFor says what a wrapping key is for, and how where that is not the usual way.
+func whatFor(k *store.WrappingKey) string {
+	if m := mechanismName(k); m == string(vault.RSAOAEP) {
+		return "to " + string(k.Purpose) + " by " + m
+	}
+	return "to " + string(k.Purpose)
 }
 
 func wrapKeyListCommand(u *ui) *cli.Command {
@@ -98,9 +136,9 @@ func (e *env) listWrappingKeys(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	const row = "%-32s  %-7s  %-9s  %-20s  %10s  %12s\n"
+	const row = "%-32s  %-7s  %-12s  %-9s  %-20s  %10s  %12s\n"
 	if !asJSON && len(keys) > 0 {
-		e.ui.printf(row, "WRAPPING KEY", "PURPOSE", "STATE", "CREATED", "USES", "KEY PACKAGES")
+		e.ui.printf(row, "WRAPPING KEY", "PURPOSE", "MECHANISM", "STATE", "CREATED", "USES", "KEY PACKAGES")
 	}
 	for i := range keys {
 		k := wrappingKeyOf(&keys[i])
@@ -115,7 +153,7 @@ func (e *env) listWrappingKeys(ctx context.Context, asJSON bool) error {
 			}
 			continue
 		}
-		e.ui.printf(row, k.ID, k.Purpose, k.State, k.CreatedAt.Format(time.RFC3339), fmt.Sprint(k.Uses), fmt.Sprint(d.KeyPackages))
+		e.ui.printf(row, k.ID, k.Purpose, k.Mechanism, k.State, k.CreatedAt.Format(time.RFC3339), fmt.Sprint(k.Uses), fmt.Sprint(d.KeyPackages))
 	}
 	return nil
 }
@@ -128,13 +166,17 @@ func wrapKeyCreateCommand(u *ui) *cli.Command {
 recorded. The first one of its purpose is the current one; any other is not used before
 "hsm-kp wrap-key rotate --to".
 
+With --mechanism rsa-oaep it is an RSA key, for tokens that have no AES-GCM, such as a TPM,
+and with it a key on P-256 which makes stamps.
+
 Examples:
    hsm-kp wrap-key create
+   hsm-kp wrap-key create --mechanism rsa-oaep
    hsm-kp wrap-key create --purpose wrap`,
-		Flags: []cli.Flag{purposeFlag(), jsonFlag},
+		Flags: []cli.Flag{purposeFlag(), mechanismFlag("that of the current key, or aes-gcm"), jsonFlag},
 		Action: func(c *cli.Context) error {
-			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, p store.Purpose) (store.WrappingKey, error) {
-				return inv.CreateWrappingKey(c.Context, p, false, time.Now())
+			return printWrappingKey(c, u, func(_ *env, inv *inventory.Inventory, m vault.Mechanism) (store.WrappingKey, error) {
+				return inv.CreateWrappingKey(c.Context, m, false, time.Now())
 			}, "created")
 		},
 	}
@@ -153,36 +195,44 @@ Examples:
    hsm-kp wrap-key rotate && hsm-kp wrap-key rewrap && hsm-kp wrap-key destroy OLD`,
 		Flags: []cli.Flag{
 			purposeFlag(),
+			mechanismFlag("that of the current key"),
 			&cli.StringFlag{Name: "to", Usage: "to the key with this `ID`, or its first digits, made before, instead of a new one"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
-			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, p store.Purpose) (store.WrappingKey, error) {
+			return printWrappingKey(c, u, func(e *env, inv *inventory.Inventory, m vault.Mechanism) (store.WrappingKey, error) {
 				if !c.IsSet("to") {
-					return inv.RotateWrappingKey(c.Context, p, nil, time.Now())
+					return inv.RotateWrappingKey(c.Context, m, nil, time.Now())
 				}
 				k, err := e.findWrappingKey(c.Context, c.String("to"))
 				if err != nil {
 					return k, err
 				}
-				if c.IsSet("purpose") && k.Purpose != p {
+				if p := store.Purpose(c.String("purpose")); c.IsSet("purpose") && k.Purpose != p {
 					return k, usagef("wrap-key rotate: --purpose %s, and the key %x is one to %s", p, k.ID, k.Purpose)
 				}
-				return inv.RotateWrappingKey(c.Context, k.Purpose, k.ID, time.Now())
+				return inv.RotateWrappingKey(c.Context, m, k.ID, time.Now())
 			}, "current is")
 		},
 	}
 }
 
-// printWrappingKey runs f, which makes or chooses a wrapping key of a purpose, and prints the key.
-func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, store.Purpose) (store.WrappingKey, error), did string) error {
+// printWrappingKey runs f, which makes or chooses a wrapping key, and prints the key.
+func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, vault.Mechanism) (store.WrappingKey, error), did string) error {
 	if err := wantArgs(c); err != nil {
 		return err
 	}
 	if c.IsSet("to") && c.String("to") == "" {
 		return usagef("wrap-key rotate: --to names no key")
 	}
+	if c.IsSet("to") && c.IsSet("mechanism") {
+		return usagef("wrap-key rotate: --mechanism is for a new key, and --to names one")
+	}
 	p, err := purposeOf(c)
+	if err != nil {
+		return err
+	}
+	m, err := mechanismOf(c, p)
 	if err != nil {
 		return err
 	}
@@ -192,18 +242,27 @@ func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, 
 	}
 	defer e.close()
 	inv, err := e.inventory(c.Context)
+	if err == nil && m == "" {
+		m, err = inv.NextMechanism(c.Context, p)
+	}
 	if err != nil {
 		return err
 	}
-	key, err := f(e, inv, p)
+	key, err := f(e, inv, m)
 	if err != nil {
-		return err
+		return adviseMechanism(err)
 	}
 	if c.Bool("json") {
 		return u.json(wrappingKeyOf(&key))
 	}
-	u.printf("%s wrapping key %x, to %s, in token %q\n", did, key.ID, key.Purpose, e.token.Info().Label)
+	u.printf("%s wrapping key %x, %s, in token %q\n", did, key.ID, whatFor(&key), e.token.Info().Label)
 	return nil
+}
+
+// adviseMechanism says what to do of a token that refuses a mechanism.
+func adviseMechanism(err error) error {
+	const hint = "a token without AES-GCM seals by RSA-OAEP: --mechanism rsa-oaep"
+	return advise(advise(err, token.CKR_MECHANISM_INVALID, hint), token.CKR_FUNCTION_NOT_SUPPORTED, hint)
 }
 
 // findWrappingKey returns the one wrapping key whose id begins so.
@@ -415,7 +474,11 @@ func (e *env) rotateWhenDue(ctx context.Context) error {
 				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), plural(k.Uses, "time"), k.Purpose)
 			continue
 		}
-		next, err := inv.RotateWrappingKey(ctx, k.Purpose, nil, time.Now())
+		m, err := inventory.MechanismOf(&k)
+		if err != nil {
+			return err
+		}
+		next, err := inv.RotateWrappingKey(ctx, m, nil, time.Now())
 		if err != nil {
 			return err
 		}

@@ -43,19 +43,7 @@ func params(t *testing.T, bin string) testscript.Params {
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":      exits,
-			"holddb":     holdDB,
-			"sql":        runSQL,
-			"flip":       flip,
-			"tinyfs":     tinyFS,
-			"truncate":   truncate,
-			"mode":       mode,
-			"lines":      lines,
-			"glob":       glob,
-			"welcome":    welcomeFor(t),
-			"pathsecret": pathSecret,
-		},
+		Cmds: commands(t),
 		Condition: func(name string) (bool, error) {
 			if name == "tinyfs" {
 				return tinyFSWorks, nil
@@ -63,6 +51,23 @@ func params(t *testing.T, bin string) testscript.Params {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		RequireUniqueNames: true,
+	}
+}
+
+// commands are those that scripts have beside testscript's own.
+func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"exits":      exits,
+		"holddb":     holdDB,
+		"sql":        runSQL,
+		"flip":       flip,
+		"tinyfs":     tinyFS,
+		"truncate":   truncate,
+		"mode":       mode,
+		"lines":      lines,
+		"glob":       glob,
+		"welcome":    welcomeFor(t),
+		"pathsecret": pathSecret,
 	}
 }
 

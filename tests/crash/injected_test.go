@@ -44,6 +44,7 @@ func (p *prepared) verbs() []verb {
 		{name: "rewrap", args: []string{"wrap-key", "rewrap"}},
 		{name: "rotate", args: []string{"wrap-key", "rotate"}},
 		{name: "rotate to wrap", args: []string{"wrap-key", "rotate", "--purpose", "wrap"}},
+		{name: "rotate to RSA", args: []string{"wrap-key", "rotate", "--mechanism", "rsa-oaep"}},
 		{name: "rotate to another", args: []string{"wrap-key", "rotate", "--to", p.spare}},
 		{name: "destroy", args: []string{"wrap-key", "destroy", p.spare}, over: "destroyed"},
 		{name: "shred", args: []string{"wrap-key", "destroy", "--shred", p.old["seal"]}, over: "destroyed"},

@@ -38,6 +38,9 @@ type witness struct {
 	made    map[string]*keypackage.KeyPackage // those that a Welcome was made for
 }
 
+// byRSA is custody `wrapped`, sealed to an RSA key of the token.
+const byRSA = "wrapped by RSA-OAEP"
+
 func newWitness(t *testing.T, custody string) *witness {
 	t.Helper()
 	suite, ok := ciphersuite.Lookup(2)
@@ -45,9 +48,12 @@ func newWitness(t *testing.T, custody string) *witness {
 		t.Fatal("Lookup(2) found nothing")
 	}
 	w := &witness{Installation: program.Install(t), t: t, custody: custody, suite: suite, out: filepath.Join(t.TempDir(), "out"), safe: t.TempDir(), made: make(map[string]*keypackage.KeyPackage)}
-	if custody == "token" {
+	switch custody {
+	case "token":
 		w.Edit("custody: wrapped", "custody: token")
 		w.do("init") // the wrapping key for it
+	case byRSA:
+		w.do("wrap-key", "rotate", "--mechanism", "rsa-oaep")
 	}
 	pin, err := os.ReadFile(filepath.Join(w.Dir, "pin"))
 	if err != nil {
@@ -243,7 +249,7 @@ func (w *witness) decrypt(ref string) {
 // each part of it no secret is anywhere: not in the store, its write-ahead log, the token's
 // folder, the files of key packages, what was printed, and the log.
 func TestNoSecretIsAnywhereAllLifeLong(t *testing.T) {
-	for _, custody := range []string{"wrapped", "token"} {
+	for _, custody := range []string{"wrapped", byRSA, "token"} {
 		t.Run(custody, func(t *testing.T) {
 			w := newWitness(t, custody)
 			w.do("identity", "create", "alice", "--suite", "2")
@@ -302,7 +308,7 @@ func TestNoSecretIsAnywhereAllLifeLong(t *testing.T) {
 // rotateAndDestroy puts everything under a new wrapping key and destroys the one before.
 func (w *witness) rotateAndDestroy() {
 	w.t.Helper()
-	purpose := map[string]string{"wrapped": "seal", "token": "wrap"}[w.custody]
+	purpose := map[string]string{"wrapped": "seal", byRSA: "seal", "token": "wrap"}[w.custody]
 	var old string
 	for line := range bytes.Lines(w.do("wrap-key", "list", "--json")) {
 		var k struct {
@@ -325,7 +331,7 @@ func (w *witness) rotateAndDestroy() {
 // After the wrapping key is destroyed, a copy of the store from before opens nothing,
 // with the same token; and the store of now opens all.
 func TestAnOldCopyOpensNothingOnceItsKeyIsDestroyed(t *testing.T) {
-	for _, custody := range []string{"wrapped", "token"} {
+	for _, custody := range []string{"wrapped", byRSA, "token"} {
 		t.Run(custody, func(t *testing.T) {
 			w := newWitness(t, custody)
 			w.do("identity", "create", "alice", "--suite", "2")

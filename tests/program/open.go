@@ -105,14 +105,11 @@ func (i *Installation) Open(f func(*Opened)) error {
 // ring is a token as the inventory knows it.
 type ring struct{ token *token.Token }
 
-func (r ring) Open(ctx context.Context, id vault.KeyID, p store.Purpose) (vault.Custodian, error) {
-	if p == store.Wrap {
-		return vault.OpenToken(ctx, r.token, id)
-	}
-	return vault.Open(ctx, r.token, id)
+func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {
+	return vault.OpenBy(ctx, r.token, m, id)
 }
 
-func (r ring) Create(context.Context, vault.KeyID, store.Purpose, string) ([]byte, error) {
+func (r ring) Create(context.Context, vault.KeyID, vault.Mechanism, string) ([]byte, error) {
 	return nil, errors.New("a test makes no keys")
 }
 

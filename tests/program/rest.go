@@ -77,7 +77,16 @@ func (o *Opened) expected() (map[object]string, error) {
 		return nil, err
 	}
 	for _, k := range keys {
-		if k.DestroyedAt.IsZero() {
+		m, err := inventory.MechanismOf(&k)
+		switch {
+		case !k.DestroyedAt.IsZero():
+		case err != nil:
+			return nil, err
+		case m == vault.RSAOAEP:
+			all[object{token.ClassPrivateKey, string(k.ID)}] = "decrypt"
+			all[object{token.ClassPublicKey, string(k.ID)}] = ""
+			pair(vault.StampingKeyID(k.ID))
+		default:
 			all[object{token.ClassSecretKey, string(k.ID)}] = uses[k.Purpose]
 		}
 	}
@@ -187,7 +196,7 @@ func (o *Opened) keyFaults() (faults []error) {
 		}
 		key := string(record.WrappingKeyID)
 		if (len(record.Sealed) > 0 || len(record.Leaf) > 0) && custodians[key] == nil {
-			if custodians[key], err = (ring{o.Token}).Open(ctx, record.WrappingKeyID, records[key].Purpose); err != nil {
+			if custodians[key], err = o.custodian(ctx, records[key]); err != nil {
 				return append(faults, fmt.Errorf("key package %x is %s: %w", record.Ref, record.State, err))
 			}
 		}
@@ -196,6 +205,19 @@ func (o *Opened) keyFaults() (faults []error) {
 		}
 	}
 	return faults
+}
+
+// custodian opens a wrapping key.
+func (o *Opened) custodian(ctx context.Context, k store.WrappingKey) (vault.Custodian, error) {
+	m, err := inventory.MechanismOf(&k)
+	if err != nil {
+		return nil, err
+	}
+	c, err := vault.OpenBy(ctx, o.Token, m, k.ID)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Recognize(ctx, k.Stamp)
 }
 
 // useKeys encrypts to both public keys of a key package and decrypts it again.
