@@ -24,7 +24,7 @@ func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 		}
 		if s.user && s.link != nil {
 			if n := s.link.token.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
-				return nil, &Error{Func: "C_FindObjects", RV: CKR_USER_NOT_LOGGED_IN}
+				return nil, errLoginMoved
 			}
 		}
 	}

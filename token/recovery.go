@@ -80,7 +80,7 @@ func stepOf(err error) Step {
 		return StepNone
 	}
 	switch {
-	case isAnyOf(err, errLinkGone):
+	case isAnyOf(err, errLinkGone, errLoginMoved):
 		return StepWait
 	case isAnyOf(err, errTokenChanged):
 		return StepModule
@@ -105,6 +105,10 @@ func isAnyOf(err error, targets ...error) bool {
 	}
 	return false
 }
+
+// errLoginMoved reports a search that found nothing while the login was lost and made again:
+// it proves nothing, and there is nothing to recover any more.
+var errLoginMoved = errors.New("the login was made again during the search")
 
 // recovery is that of one operation.
 type recovery struct {
