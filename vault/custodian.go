@@ -11,8 +11,8 @@ import (
 
 // The custodies of private keys.
 const (
-	// CustodyWrapped: generated in software, sealed by a key of the token, and in the
-	// memory of this process while they are used.
+	// CustodyWrapped: generated in software, sealed so that only a key of the token opens
+	// them, and in the memory of this process while they are used.
 	CustodyWrapped = "wrapped"
 	// CustodyToken: generated, wrapped, unwrapped and used in the token. What comes out
 	// of it are Diffie-Hellman secrets.
@@ -27,8 +27,8 @@ type Binding struct {
 	EncryptionKey []byte // encryption_key of the leaf node, Npk bytes
 }
 
-// Custodian keeps the private keys of key packages under one wrapping key. Vault and
-// TokenVault are the two. It is safe for concurrent use.
+// Custodian keeps the private keys of key packages under one wrapping key. Vault, RSAVault
+// and TokenVault are the three. It is safe for concurrent use.
 //
 // Errors wrap ErrSealed where what was kept is at fault, and are the token's otherwise.
 type Custodian interface {

@@ -1,8 +1,10 @@
 // Package vault is the custody of the HPKE private keys of key packages, under a
-// wrapping key that lives in the token. There are two: a Vault seals keys that were
+// wrapping key that lives in the token. There are three ways: a Vault seals keys that were
 // made in software, before anything of them reaches a disk, and they come back only
-// through the token; a TokenVault has the token make, wrap, unwrap and use them, and
-// never sees them. Custodian is what the two have in common.
+// through the token; an RSAVault does the same for tokens without AES-GCM, with an RSA key
+// that only the token opens with; a TokenVault has the token make, wrap, unwrap and use
+// keys, and never sees them. Custodian is what they have in common, and Sealer what the
+// first two have.
 //
 // What is kept is bound to its key package: moved to another record it does not open,
 // or is found not to fit.
