@@ -194,6 +194,11 @@ func (s *soaked) useOne(ctx context.Context, t *testing.T, custody string) error
 		if err := s.inv.Confirm(ctx, made[i].Ref, inventory.WelcomeDigest(w), now); err != nil {
 			return err
 		}
+		if custody == vault.CustodyToken { // the leaf's key was kept
+			if err := s.inv.ConfirmLeaf(ctx, made[i].Ref, now); err != nil {
+				return err
+			}
+		}
 		s.opened.Add(1)
 	}
 	return nil
