@@ -53,6 +53,7 @@ func (k *aesKey) generate(ctx context.Context, uses ...uint) error {
 			return err
 		}
 		_, err := k.place.in(s, func(s *session) (handles, error) {
+			defer s.make()()
 			h, err := s.generateAES(append(aesTemplate(true, uses...),
 				attr(pkcs11.CKA_ID, k.id),
 				attr(pkcs11.CKA_LABEL, k.label),

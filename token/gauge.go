@@ -121,9 +121,7 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 }
 
 func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
-	m := s.link.token.module
-	m.copying.Lock()
-	defer m.copying.Unlock()
+	defer s.make()()
 	c, err := s.api.CopyObject(s.handle, key, []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)})
 	return c, callError("C_CopyObject", err)
 }

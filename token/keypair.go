@@ -64,7 +64,7 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 	if err := s.requireNew(pkcs11.CKO_PRIVATE_KEY, spec.ID); err != nil {
 		return nil, err
 	}
-	verify, private, err := s.generateOn(spec.Curve, keyPairTemplates(spec))
+	verify, private, err := s.makeKeyPair(spec)
 	if err != nil {
 		return nil, once(err)
 	}
@@ -74,6 +74,11 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 		return nil, once(errors.Join(err, s.destroy(private), s.destroy(verify)))
 	}
 	return k, nil
+}
+
+func (s *session) makeKeyPair(spec KeyPairSpec) (verify, private pkcs11.ObjectHandle, err error) {
+	defer s.make()()
+	return s.generateOn(spec.Curve, keyPairTemplates(spec))
 }
 
 // requireNew fails with ErrKeyExists where an object of that class has the ID.

@@ -31,10 +31,17 @@ func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 	return found, nil
 }
 
+// make keeps searches of this process away until what it returns is called.
+func (s *session) make() (end func()) {
+	m := s.link.token.module
+	m.making.Lock()
+	return m.making.Unlock
+}
+
 func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	if s.link != nil {
-		s.link.token.module.copying.RLock()
-		defer s.link.token.module.copying.RUnlock()
+		s.link.token.module.making.RLock()
+		defer s.link.token.module.making.RUnlock()
 	}
 	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
 		return nil, callError("C_FindObjectsInit", err)
