@@ -59,6 +59,7 @@ type Stock struct {
 	Version    uint64 // of the identity
 	State      State
 	LastResort bool
+	Custody    string
 	Count      uint64
 }
 

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,7 +84,7 @@ func listTokens(infos []Info) string {
 }
 
 // errTokenChanged reports a token that is no longer where it was found.
-var errTokenChanged = errors.New("it is no longer in its slot")
+var errTokenChanged = fmt.Errorf("%w: it is no longer in its slot", ErrNoToken)
 
 // crypto11Config names the chosen token to crypto11: by its serial, because some
 // modules give out other slots each time they are initialised, or by its slot

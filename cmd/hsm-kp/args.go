@@ -60,6 +60,9 @@ func intersperse(app *cli.App, args []string) ([]string, error) {
 			commands = commands[i].Subcommands
 		}
 	}
+	if len(verbs) > 0 && slices.ContainsFunc(command, func(arg string) bool { return arg == "--help" || arg == "-h" }) {
+		words = nil // the library takes one for the name of a subcommand
+	}
 	out := append([]string{args[0]}, global...)
 	out = append(append(out, verbs...), command...)
 	if len(words) > 0 {

@@ -46,7 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "lifetime", Usage: "valid for `DURATION` from now, as 84d or 36h (default: the config's)"},
 			&cli.BoolFlag{Name: "last-resort", Usage: "mark them as key packages of last resort"},
 			&cli.BoolFlag{Name: "if-due", Usage: "with --last-resort: only where the one before was used or is old, and retire it"},
-			&cli.StringFlag{Name: "custody", Usage: "keep the private keys `WHERE`: wrapped or token", DefaultText: "the config's"},
+			custodyFlag,
 			&cli.StringFlag{Name: "application-id", Usage: "put `TEXT` into the leaf nodes as application_id", DefaultText: "the config's"},
 			&cli.StringSliceFlag{Name: "extension", Usage: "add an extension to the key packages: `TYPE=HEX`, as 0xF001=00ff; may be repeated"},
 			&cli.StringSliceFlag{Name: "leaf-extension", Usage: "add an extension to the leaf nodes: `TYPE=HEX`; may be repeated"},
@@ -163,7 +163,7 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	if err != nil {
 		return err
 	}
-	custody, err := custodyOf(c, e.config)
+	custody, err := custodyOf(c, e.config, c.String("identity"))
 	if err != nil {
 		return err
 	}
@@ -289,7 +289,7 @@ func (e *env) makeKeyPackages(c *cli.Context, p production) (uint64, error) {
 
 // generateVersion makes key packages of a version of an identity that does not sign
 // yet.
-func (e *env) generateVersion(c *cli.Context, version *store.Identity, n uint64, lastResort bool) (uint64, error) {
+func (e *env) generateVersion(c *cli.Context, version *store.Identity, custody string, n uint64, lastResort bool) (uint64, error) {
 	policy, err := policyOf(e.config, version.Name)
 	if err != nil {
 		return 0, err
@@ -299,7 +299,7 @@ func (e *env) generateVersion(c *cli.Context, version *store.Identity, n uint64,
 		return 0, err
 	}
 	return e.makeKeyPackages(c, production{
-		record: version, policy: policy, peers: peers, custody: e.config.CustodyOf(version.Name), count: n, lastResort: lastResort, mute: true,
+		record: version, policy: policy, peers: peers, custody: custody, count: n, lastResort: lastResort, mute: true,
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 func identityRotateCommand(u *ui) *cli.Command {
@@ -39,6 +40,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "chain", Usage: "the new chain of certificates from `FILE`, in PEM"},
 			&cli.Uint64Flag{Name: "count", Aliases: []string{"n"}, Usage: "make `N` key packages", DefaultText: "as many as are pending, available, published or claimed"},
+			custodyFlag,
 			outFlag,
 			jsonFlag,
 		},
@@ -76,11 +78,15 @@ func (e *env) rotateIdentity(c *cli.Context) error {
 	if err := e.tidy(ctx); err != nil {
 		return err
 	}
+	custody, err := e.custodyOfNext(c, name)
+	if err != nil {
+		return err
+	}
 	next, err := e.nextVersion(c, name)
 	if err != nil {
 		return err
 	}
-	generated, err := e.replace(c, next)
+	generated, err := e.replace(c, next, custody)
 	if err != nil {
 		return err
 	}
@@ -91,6 +97,35 @@ func (e *env) rotateIdentity(c *cli.Context) error {
 		return fmt.Errorf("rotate identity %q: %w", name, err)
 	}
 	return e.printRotated(c, rotatedJSON{name, next.Version, generated, retired, until.UTC().Truncate(time.Second)})
+}
+
+// errLessCustody reports a rotation after which private keys would leave the token that do not
+// now.
+var errLessCustody = errors.New("the key packages that are replaced have custody token, and the new ones would have custody wrapped")
+
+// custodyOfNext is the custody of the key packages that take the place of those there are.
+// Nothing falls back silently: where one of these has its private keys in the token, wrapped
+// has to be asked for.
+func (e *env) custodyOfNext(c *cli.Context, name string) (string, error) {
+	custody, err := custodyOf(c, e.config, name)
+	if err != nil || custody != vault.CustodyWrapped || c.IsSet("custody") {
+		return custody, err
+	}
+	stock, err := e.store.Stock(c.Context, name)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range stock {
+		if s.Custody == vault.CustodyToken && isLive(s.State) {
+			return "", fmt.Errorf("rotate identity %q: %w", name, errLessCustody)
+		}
+	}
+	return custody, nil
+}
+
+// isLive reports whether key packages of a state are or may be used.
+func isLive(s store.State) bool {
+	return s == store.Pending || s == store.Available || s == store.Published || s == store.Claimed
 }
 
 func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
@@ -312,7 +347,7 @@ func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain c
 
 // replace makes the key packages of a next version that it does not have yet, and
 // returns how many.
-func (e *env) replace(c *cli.Context, next *store.Identity) (uint64, error) {
+func (e *env) replace(c *cli.Context, next *store.Identity, custody string) (uint64, error) {
 	stock, err := e.store.Stock(c.Context, next.Name)
 	if err != nil {
 		return 0, err
@@ -327,7 +362,7 @@ func (e *env) replace(c *cli.Context, next *store.Identity) (uint64, error) {
 		if n == 0 {
 			continue
 		}
-		generated, err := e.generateVersion(c, next, n, lastResort)
+		generated, err := e.generateVersion(c, next, custody, n, lastResort)
 		total += generated
 		if err != nil {
 			return total, err
@@ -351,9 +386,8 @@ func made(stock []store.Stock, version uint64) (n uint64) {
 func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 	var before, after uint64
 	for _, s := range stock {
-		live := s.State == store.Pending || s.State == store.Available || s.State == store.Published || s.State == store.Claimed
 		switch {
-		case s.LastResort != lastResort || !live:
+		case s.LastResort != lastResort || !isLive(s.State):
 		case s.Version < next:
 			before += s.Count
 		default:

@@ -493,9 +493,11 @@ var errNoSuchWrappingKey = fmt.Errorf("there is no such wrapping key: %w", store
 // errAmbiguousWrappingKey reports the first digits of several wrapping keys.
 var errAmbiguousWrappingKey = errors.New("more than one wrapping key begins so")
 
+var custodyFlag = &cli.StringFlag{Name: "custody", Usage: "keep the private keys `WHERE`: wrapped or token", DefaultText: "the config's"}
+
 // custodyOf is the custody that the command line asks for, or the config's.
-func custodyOf(c *cli.Context, cfg *config.Config) (string, error) {
-	custody := cfg.CustodyOf(c.String("identity"))
+func custodyOf(c *cli.Context, cfg *config.Config, name string) (string, error) {
+	custody := cfg.CustodyOf(name)
 	if c.IsSet("custody") {
 		custody = c.String("custody")
 	}

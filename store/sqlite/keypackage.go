@@ -275,9 +275,9 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 // Stock implements store.Store.
 func (s *Store) Stock(ctx context.Context, name string) ([]store.Stock, error) {
 	return query(ctx, s.db, func(s scanner) (line store.Stock, err error) {
-		return line, translate(s.Scan(&line.Version, &line.State, &line.LastResort, &line.Count))
-	}, `SELECT version, state, last_resort, count(*) FROM key_packages WHERE identity = (SELECT id FROM identities WHERE name = ?)
-		GROUP BY version, state, last_resort ORDER BY version, state, last_resort`, name)
+		return line, translate(s.Scan(&line.Version, &line.State, &line.LastResort, &line.Custody, &line.Count))
+	}, `SELECT version, state, last_resort, custody, count(*) FROM key_packages WHERE identity = (SELECT id FROM identities WHERE name = ?)
+		GROUP BY version, state, last_resort, custody ORDER BY version, state, last_resort, custody`, name)
 }
 
 // Count implements store.Store.

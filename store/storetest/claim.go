@@ -375,11 +375,11 @@ func stock(t *testing.T, f *fixture) {
 	b[3].Identity = "bob"
 	check(t, "AddKeyPackages", f.AddKeyPackages(ctx, b), nil)
 	want := map[store.Stock]bool{
-		{Version: 1, State: store.Available, LastResort: true, Count: 2}: true,
-		{Version: 2, State: store.Available, Count: 1}:                   true,
+		{Version: 1, State: store.Available, LastResort: true, Custody: b[0].Custody, Count: 2}: true,
+		{Version: 2, State: store.Available, Custody: b[0].Custody, Count: 1}:                   true,
 	}
 	for _, s := range store.States {
-		line := store.Stock{Version: 1, State: s, Count: 1}
+		line := store.Stock{Version: 1, State: s, Custody: b[0].Custody, Count: 1}
 		if s == store.Available {
 			line.Count = 2
 		}
