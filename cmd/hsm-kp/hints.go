@@ -94,7 +94,6 @@ var hints = []struct {
 	{is(token.ErrKeyChanged), "somebody replaced the key in the token under the same CKA_ID; nothing was done with the new one"},
 	{is(token.CKR_DEVICE_ERROR, token.CKR_DEVICE_REMOVED, token.CKR_TOKEN_NOT_PRESENT), "look at the device, its network and its client, then run the command again: what was done is kept; token.recovery in the config says how long it is tried"},
 	{is(token.CKR_SESSION_COUNT), "other processes have the sessions of the token; give fewer in token.sessions"},
-	{is(token.CKR_GENERAL_ERROR), "the module says no more than that; SoftHSM says so when another process logs in at the same moment: run the command again"},
 	{is(token.ErrModule), "token.module in the config must be the absolute path of the PKCS#11 library of your HSM"},
 	{is(token.ErrAmbiguousToken), "choose one of them by token.serial or token.slot in the config"},
 	{is(token.ErrNoToken), "see token.label, token.serial and token.slot in the config, and the variables that the module needs under token.environment"},
@@ -151,6 +150,7 @@ var hints = []struct {
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
+	{is(token.CKR_GENERAL_ERROR), "the module says no more than that; SoftHSM says so when another process logs in at the same moment: run the command again"},
 	{is(context.DeadlineExceeded), "the token did not answer in time"},
 }
 
