@@ -230,8 +230,10 @@ func TestAnotherKeyAfterAFailOver(t *testing.T) {
 	i := install(t)
 	wait := i.start("generate", "--identity", "alice", "--count", "20000", "--out", filepath.Join(t.TempDir(), "out"))
 	i.during(t)
+	i.SetDown(true) // the other machine has the other key already
 	swapKey(t, i)
 	i.DropSessions()
+	i.SetDown(false)
 	e := wait(t)
 	if e.status != 3 || !strings.Contains(e.stderr, token.ErrKeyChanged.Error()) {
 		t.Errorf("status %d, want 3 and %q", e.status, token.ErrKeyChanged)
