@@ -44,6 +44,9 @@ const (
 	Rewrapped Act = "rewrapped"
 	// Retired: a key is not used for anything new.
 	Retired Act = "retired"
+	// Condemned: a wrapping key is to be destroyed with what is under it, of which nothing
+	// opens any more.
+	Condemned Act = "condemned"
 	// Destroyed: a key was destroyed in the token.
 	Destroyed Act = "destroyed"
 	// Refused: something was asked for and not done.
@@ -56,5 +59,5 @@ const (
 var Acts = []Act{
 	Created, Requested, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
 	Decrypted, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
-	Rewrapped, Retired, Destroyed, Refused, Repaired,
+	Rewrapped, Retired, Condemned, Destroyed, Refused, Repaired,
 }

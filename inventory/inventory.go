@@ -213,7 +213,9 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now t
 		err := fmt.Errorf("unwrap key package %v: %w", ref, ErrNothingToShow)
 		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
 	}
-	err = keys.Check()
+	if err = keys.Check(); err == nil {
+		err = inv.kept(ctx, &record)
+	}
 	if err != nil {
 		err = inv.refuse(ctx, &record, now, "unwrap", err)
 	} else {

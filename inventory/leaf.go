@@ -35,6 +35,11 @@ func (inv *Inventory) DecryptPathSecret(ctx context.Context, ref keypackage.Ref,
 		return nil, fmt.Errorf("load key package %v: %w", ref, err)
 	}
 	secret, err := inv.decryptPathSecret(ctx, &record, c)
+	if err == nil {
+		if err = inv.kept(ctx, &record); err != nil {
+			clear(secret)
+		}
+	}
 	if err != nil {
 		return nil, inv.refuse(ctx, &record, now, "decrypt a path secret", err)
 	}

@@ -168,7 +168,7 @@ func TestALeafIsKeptUnderTheKeyOfItsKeyPackage(t *testing.T) {
 			if done, err := other.Rewrap(t.Context(), old.ID, now, nil); err != nil || done.KeyPackages != 1 {
 				t.Errorf("Rewrap() = %+v, %v, want 1", done, err)
 			}
-			if _, err := other.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil {
+			if _, err := other.DestroyWrappingKey(t.Context(), old.ID, false, now, nil); err != nil {
 				t.Error(err)
 			}
 		}}

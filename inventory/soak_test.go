@@ -222,7 +222,7 @@ func (s *soaked) rotate(ctx context.Context, m vault.Mechanism) error {
 		if _, err := s.inv.Rewrap(ctx, k.ID, now, func(inventory.Rewrapped) {}); err != nil {
 			return err
 		}
-		if _, err := s.inv.DestroyWrappingKey(ctx, k.ID, false, now); err != nil {
+		if _, err := s.inv.DestroyWrappingKey(ctx, k.ID, false, now, nil); err != nil {
 			return err
 		}
 	}

@@ -526,35 +526,64 @@ func (r *rewrapping) fault() error {
 // DestroyWrappingKey destroys a wrapping key in the token: nothing that was under it
 // opens any more, in whatever copy of the store. Stamps are made anew first. The error
 // is store.ErrState for a current key, and store.ErrInUse where private keys are under it;
-// with shred, these are erased instead, and it returns of how many key packages.
-func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time) (uint64, error) {
+// with shred, these are erased instead, and it returns of how many key packages, and tells
+// progress of it.
+//
+// What is shredded is erased in this order: one small transaction condemns the key, and
+// nothing under it opens from then on; the key is destroyed in the token; then the sealed
+// private keys are erased from the store, batch by batch. So the key does not wait for the
+// rows. Until it is destroyed, what was meant to be gone is gone only as far as hsm-kp is
+// asked; after it, what is left in rows, the write-ahead log and backups is ciphertext that
+// nobody can open, and that half a million rows of it take a minute to be overwritten, or
+// are left by a crash until the next sweep, costs nothing. The other order would keep the
+// key for that long, and for as long as it takes somebody to sweep.
+//
+// Interrupted, the error is ErrInterrupted; another call goes on, and its count is that of
+// all calls.
+func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time, progress func(store.Backlog)) (uint64, error) {
+	erasing, err := inv.destroyWrappingKey(ctx, id, shred, now)
+	if err != nil || erasing.ID == 0 {
+		return 0, err
+	}
+	erasing, err = inv.WorkOff(ctx, erasing, now, progress)
+	return erasing.Moved, err
+}
+
+// destroyWrappingKey condemns a wrapping key and destroys it in the token. It returns the
+// backlog of what was under it.
+func (inv *Inventory) destroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time) (store.Backlog, error) {
 	record, err := inv.wrappingKey(ctx, id)
+	if errors.Is(err, store.ErrWrappingKey) { // perhaps by a call that did not come to its end
+		if erasing, fault := inv.shredding(ctx, id); fault != nil || erasing.ID != 0 {
+			return erasing, fault
+		}
+	}
 	if err == nil {
 		err = inv.inThisToken(record.TokenSerial)
 	}
 	if err != nil {
-		return 0, err
+		return store.Backlog{}, err
 	}
 	if record.Purpose == store.Seal && !record.Current && !record.Condemned {
 		if _, err := inv.restamp(ctx, id, now); err != nil {
-			return 0, err
+			return store.Backlog{}, err
 		}
 	}
 	m, err := MechanismOf(&record)
 	if err != nil {
-		return 0, err
+		return store.Backlog{}, err
 	}
 	i := store.Intent{KeyID: id, Object: kinds[m].object, TokenSerial: record.TokenSerial, Destroy: true, CreatedAt: now}
 	if err := inv.stampIntent(ctx, &i); err != nil {
-		return 0, err
+		return store.Backlog{}, err
 	}
-	shredded, err := inv.Store.CondemnWrappingKey(ctx, i, shred)
+	erasing, err := inv.Store.CondemnWrappingKey(ctx, i, shred)
 	if err != nil {
-		return 0, inv.RefuseKey(ctx, "", id, now, "destroy", fmt.Errorf("destroy: %w", err))
+		return erasing, inv.RefuseKey(ctx, "", id, now, "destroy", fmt.Errorf("destroy: %w", err))
 	}
 	err = inv.settle(context.WithoutCancel(ctx), i, now)
 	inv.forget(id)
-	return shredded, err
+	return erasing, err
 }
 
 // ErrOtherToken reports a key of another token than the one that is open: not to find it
@@ -587,7 +616,7 @@ func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault
 		if k.TokenSerial != inv.Ring.Serial() {
 			continue
 		}
-		_, err := inv.DestroyWrappingKey(ctx, k.ID, false, now)
+		_, err := inv.DestroyWrappingKey(ctx, k.ID, false, now, nil)
 		switch {
 		case errors.Is(err, store.ErrInUse): // since
 		case err != nil:

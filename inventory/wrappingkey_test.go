@@ -67,14 +67,14 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now); !errors.Is(err, store.ErrState) {
+	if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now, nil); !errors.Is(err, store.ErrState) {
 		t.Errorf("DestroyWrappingKey() of the current one err = %v, want %v", err, store.ErrState)
 	}
 	next, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now)
 	if err != nil || !next.Current {
 		t.Fatalf("RotateWrappingKey() = %+v, %v, want a new current one", next, err)
 	}
-	if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now); !errors.Is(err, store.ErrInUse) {
+	if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now, nil); !errors.Is(err, store.ErrInUse) {
 		t.Errorf("DestroyWrappingKey() with key packages under it err = %v, want %v", err, store.ErrInUse)
 	}
 	progress := uint64(0)
@@ -85,7 +85,7 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if again, err := inv.Rewrap(t.Context(), old.ID, now, nil); err != nil || again.KeyPackages != 0 {
 		t.Errorf("Rewrap() again = %+v, %v, want nothing", again, err)
 	}
-	if n, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil || n != 0 {
+	if n, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now, nil); err != nil || n != 0 {
 		t.Fatalf("DestroyWrappingKey() = %d, %v, want 0", n, err)
 	}
 	if _, err := f.config.Ring.Open(t.Context(), old.ID, f.mechanism()); !errors.Is(err, token.ErrNotFound) {
@@ -115,7 +115,7 @@ func shred(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 		t.Fatal(err)
 	}
 	after := makeMany(t, f, "bob", 3)
-	if n, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now); err != nil || n != 7 {
+	if n, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now, nil); err != nil || n != 7 {
 		t.Fatalf("DestroyWrappingKey() = %d, %v, want 7", n, err)
 	}
 	for _, kp := range before {
@@ -158,7 +158,7 @@ func TestNothingIsStoredUnderADestroyedKey(t *testing.T) {
 			if _, err := other.Rewrap(t.Context(), old.ID, now, nil); err != nil {
 				return err
 			}
-			_, err := other.DestroyWrappingKey(t.Context(), old.ID, false, now)
+			_, err := other.DestroyWrappingKey(t.Context(), old.ID, false, now, nil)
 			return err
 		})
 		if err == nil {
@@ -204,7 +204,7 @@ func TestStampsOutliveTheirWrappingKey(t *testing.T) {
 	if _, err := inv.RotateWrappingKey(t.Context(), f.mechanism(), nil, now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := inv.DestroyWrappingKey(t.Context(), old, false, now); err != nil {
+	if _, err := inv.DestroyWrappingKey(t.Context(), old, false, now, nil); err != nil {
 		t.Fatalf("DestroyWrappingKey() err = %v, want nil", err)
 	}
 	versions, err := f.store.Versions(t.Context(), "alice")
@@ -406,7 +406,7 @@ func TestSealingKeysOfBothKindsTakeEachOthersPlace(t *testing.T) {
 		if err != nil || done.KeyPackages != 3 || done.Identities != 1 {
 			t.Fatalf("Rewrap() = %+v, %v, want 3 key packages and an identity", done, err)
 		}
-		if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now); err != nil {
+		if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, false, now, nil); err != nil {
 			t.Fatalf("DestroyWrappingKey() err = %v, want nil", err)
 		}
 		if err := openOne(t, f.again(t), kp); err != nil {

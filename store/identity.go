@@ -58,13 +58,14 @@ type Identities interface {
 	// next version already, or ErrWrappingKey.
 	ProposeIdentity(ctx context.Context, id Identity) error
 	// SwitchIdentity makes the next version the current one, and retires the key packages
-	// of the versions before it, whose private keys are erased after until. It returns how
-	// many were retired. The error is ErrNotFound, or ErrState where version is not the
+	// of the versions before it, whose private keys are erased after until: it returns the
+	// backlog of these. The error is ErrNotFound, or ErrState where version is not the
 	// next one.
-	SwitchIdentity(ctx context.Context, name string, version uint64, until, at time.Time) (uint64, error)
-	// RetireIdentity retires an identity with all its key packages, and returns how many
-	// these were. The error is ErrNotFound.
-	RetireIdentity(ctx context.Context, name string, until, at time.Time) (uint64, error)
+	SwitchIdentity(ctx context.Context, name string, version uint64, until, at time.Time) (Backlog, error)
+	// RetireIdentity retires an identity with all its key packages, and returns the backlog
+	// of these: that of an earlier call, with its own until, where that is not finished and
+	// nothing was added since. The error is ErrNotFound.
+	RetireIdentity(ctx context.Context, name string, until, at time.Time) (Backlog, error)
 	// CondemnSignatureKey records that the signature key of a version is about to be
 	// destroyed in the token, as an intent; a next version is given up with it. The error is
 	// ErrNotFound, ErrState where the version signs, or ErrInUse where key packages that it signed are open, unless force

@@ -52,6 +52,7 @@ type Swept struct {
 	Released uint64 // reservations that had ended
 	Expired  uint64 // key packages whose lifetime was over
 	Erased   uint64 // key packages whose grace was over
+	Finished uint64 // key packages of backlogs that were written down
 }
 
 // Stock counts key packages of one kind.
@@ -122,8 +123,8 @@ type KeyPackages interface {
 	// Retire retires key packages until a time, all or none. The error is ErrNotFound, or
 	// ErrState for one that cannot be retired any more.
 	Retire(ctx context.Context, refs [][]byte, until, at time.Time) error
-	// Sweep ends reservations whose time has come at now, and expires what is past its
-	// lifetime. What has been so for longer than grace, or is retired and past its time,
+	// Sweep works off all backlogs, ends reservations whose time has come at now, and
+	// expires what is past its lifetime. What has been so for longer than grace, or is retired and past its time,
 	// becomes Erased: its sealed keys are erased. It does so in many short transactions, and
 	// may be called by several processes at once. It returns what it did, also when it
 	// fails.

@@ -58,6 +58,7 @@ type Store interface {
 	Identities
 	WrappingKeys
 	KeyPackages
+	Backlogs
 	Trail
 
 	// Close releases the store. Nothing may be called after it.

@@ -95,11 +95,13 @@ type WrappingKeys interface {
 	// CondemnWrappingKey records that a wrapping key is about to be destroyed in the token,
 	// as an intent: from then on nothing is added under it. The error is ErrNotFound,
 	// ErrState where it is the current one, or ErrInUse where something depends on it.
-	// With shred the private keys under it are erased instead, and it returns of how many
-	// key packages; stamps still keep it.
+	// With shred the private keys under it are erased instead, and it returns the backlog of
+	// their key packages; stamps still keep it. Where there are none, or the backlog is
+	// finished, that is the zero Backlog. Once it is condemned, condemning it again changes
+	// nothing and returns the backlog as it is.
 	//
 	// The intent's KeyID is the wrapping key.
-	CondemnWrappingKey(ctx context.Context, i Intent, shred bool) (uint64, error)
+	CondemnWrappingKey(ctx context.Context, i Intent, shred bool) (Backlog, error)
 
 	// Intend records an intent. The error is ErrExists where the key has one.
 	Intend(ctx context.Context, i Intent) error

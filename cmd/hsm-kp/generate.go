@@ -175,7 +175,7 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 		return err
 	}
 	if due {
-		_, err = e.makeKeyPackages(c, production{
+		err = e.makeKeyPackages(c, production{
 			record: &record, policy: policy, peers: peers, custody: custody, count: c.Uint64("count"), lastResort: c.Bool("last-resort"),
 		})
 	} else {
@@ -245,33 +245,33 @@ type production struct {
 	mute       bool // nothing on standard output
 }
 
-// makeKeyPackages makes key packages, and returns how many are stored.
-func (e *env) makeKeyPackages(c *cli.Context, p production) (uint64, error) {
+// makeKeyPackages makes key packages.
+func (e *env) makeKeyPackages(c *cli.Context, p production) error {
 	var out *outFolder
 	if dir := c.String("out"); dir != "" {
 		var err error
 		if out, err = openOutFolder(dir); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	id, err := e.openRecord(c.Context, p.record)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
 		if p.policy.Roots, err = loadRoots(e.config.X509.Roots); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := e.rotateWhenDue(c.Context); err != nil {
-		return 0, err
+		return err
 	}
 	inv, err := e.inventory(c.Context)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if err := e.warn(id, p.policy, p.lastResort, p.peers); err != nil {
-		return 0, err
+		return err
 	}
 	g := &generation{env: e, ctx: context.WithoutCancel(c.Context), out: out, json: c.Bool("json"), mute: p.mute, count: p.count, start: time.Now()}
 	stored, err := inv.Generate(c.Context, inventory.Request{
@@ -284,19 +284,19 @@ func (e *env) makeKeyPackages(c *cli.Context, p production) (uint64, error) {
 		Custody:    p.custody,
 		Now:        g.start,
 	}, g.show)
-	return stored, g.finish(context.Cause(c.Context), id, stored, err)
+	return g.finish(context.Cause(c.Context), id, stored, err)
 }
 
 // generateVersion makes key packages of a version of an identity that does not sign
 // yet.
-func (e *env) generateVersion(c *cli.Context, version *store.Identity, custody string, n uint64, lastResort bool) (uint64, error) {
+func (e *env) generateVersion(c *cli.Context, version *store.Identity, custody string, n uint64, lastResort bool) error {
 	policy, err := policyOf(e.config, version.Name)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	peers, err := peersOf(c, e.config)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	return e.makeKeyPackages(c, production{
 		record: version, policy: policy, peers: peers, custody: custody, count: n, lastResort: lastResort, mute: true,

@@ -26,7 +26,9 @@ func identityRotateCommand(u *ui) *cli.Command {
 to be replaced; only then is it the one that signs, and the key packages before are retired:
 they are handed out no more, Welcomes that used them still open for key_packages.grace of the
 config, and then "hsm-kp sweep" erases their private keys. An interrupted rotation is taken up
-where it was.
+where it was, also where nothing but the key packages before were left to be retired: of them
+none is handed out from the moment that the next version signs, and they are written down as
+retired batch by batch, beside everything else, which "hsm-kp sweep" finishes too.
 
 With a basic credential the next version has a new signature key. With certificates it has
 what --chain FILE certifies: the key that the identity has, or the next one, for which "hsm-kp
@@ -75,6 +77,14 @@ type rotatedJSON struct {
 
 func (e *env) rotateIdentity(c *cli.Context) error {
 	ctx, name := c.Context, c.Args().First()
+	switched, err := e.switched(ctx, name)
+	if err != nil {
+		return err
+	}
+	if switched.ID != 0 {
+		e.ui.notef("the rotation of %q to version %d was interrupted: finishing it", name, switched.Version)
+		return e.retireBefore(c, switched)
+	}
 	if err := e.tidy(ctx); err != nil {
 		return err
 	}
@@ -86,17 +96,51 @@ func (e *env) rotateIdentity(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	generated, err := e.replace(c, next, custody)
-	if err != nil {
+	if err := e.replace(c, next, custody); err != nil {
 		return err
 	}
 	now := time.Now()
-	until := now.Add(time.Duration(e.config.KeyPackages.Grace))
-	retired, err := e.store.SwitchIdentity(ctx, name, next.Version, until, now)
+	switched, err = e.store.SwitchIdentity(ctx, name, next.Version, now.Add(time.Duration(e.config.KeyPackages.Grace)), now)
 	if err != nil {
 		return fmt.Errorf("rotate identity %q: %w", name, err)
 	}
-	return e.printRotated(c, rotatedJSON{name, next.Version, generated, retired, until.UTC().Truncate(time.Second)})
+	return e.retireBefore(c, switched)
+}
+
+// switched returns the backlog of a rotation that was interrupted after the next version had
+// become the one that signs.
+func (e *env) switched(ctx context.Context, name string) (store.Backlog, error) {
+	current, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return store.Backlog{}, err
+	}
+	backlogs, err := e.store.Backlogs(ctx)
+	for _, b := range backlogs {
+		if b.Identity == name && b.Version == current.Version {
+			return b, err
+		}
+	}
+	return store.Backlog{}, err
+}
+
+// retireBefore retires the key packages of the versions before the one that signs now. What
+// it tells is of the whole rotation, in however many runs.
+func (e *env) retireBefore(c *cli.Context, b store.Backlog) error {
+	b, err := e.workOff(c.Context, b)
+	if err != nil {
+		return fmt.Errorf("identity %q signs as version %d now: %w", b.Identity, b.Version, err)
+	}
+	stock, err := e.store.Stock(c.Context, b.Identity)
+	if err != nil {
+		return err
+	}
+	generated := uint64(0)
+	for _, s := range stock {
+		if s.Version == b.Version {
+			generated += s.Count
+		}
+	}
+	return e.printRotated(c, rotatedJSON{b.Identity, b.Version, generated, b.Moved, b.Until})
 }
 
 // errLessCustody reports a rotation after which private keys would leave the token that do not
@@ -345,14 +389,12 @@ func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain c
 	return &next, e.store.ProposeIdentity(ctx, next)
 }
 
-// replace makes the key packages of a next version that it does not have yet, and
-// returns how many.
-func (e *env) replace(c *cli.Context, next *store.Identity, custody string) (uint64, error) {
+// replace makes the key packages of a next version that it does not have yet.
+func (e *env) replace(c *cli.Context, next *store.Identity, custody string) error {
 	stock, err := e.store.Stock(c.Context, next.Name)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var total uint64
 	for _, lastResort := range []bool{false, true} {
 		n := wanting(stock, next.Version, lastResort)
 		if c.IsSet("count") && !lastResort {
@@ -362,13 +404,11 @@ func (e *env) replace(c *cli.Context, next *store.Identity, custody string) (uin
 		if n == 0 {
 			continue
 		}
-		generated, err := e.generateVersion(c, next, custody, n, lastResort)
-		total += generated
-		if err != nil {
-			return total, err
+		if err := e.generateVersion(c, next, custody, n, lastResort); err != nil {
+			return err
 		}
 	}
-	return total, nil
+	return nil
 }
 
 // made is how many key packages of a version there are already that are for single use.
@@ -406,8 +446,10 @@ func identityRetireCommand(u *ui) *cli.Command {
 		Usage:     "end an identity: it signs no more, and its key packages are retired",
 		ArgsUsage: "NAME",
 		Description: `Its key packages are handed out no more; Welcomes that used them still open for
-key_packages.grace of the config, and then "hsm-kp sweep" erases their private keys. The
-signature key stays in the token until "hsm-kp identity destroy-key". "hsm-kp identity rotate"
+key_packages.grace of the config, and then "hsm-kp sweep" erases their private keys. None is
+handed out from the first moment on; they are written down as retired batch by batch, beside
+everything else. Interrupted, run it again, or "hsm-kp sweep". The signature key stays in the
+token until "hsm-kp identity destroy-key". "hsm-kp identity rotate"
 begins the identity anew.
 
 Examples:
@@ -420,12 +462,14 @@ Examples:
 			if err != nil {
 				return err
 			}
-			until := now.Add(time.Duration(e.config.KeyPackages.Grace))
-			retired, err := e.store.RetireIdentity(c.Context, name, until, now)
+			b, err := e.store.RetireIdentity(c.Context, name, now.Add(time.Duration(e.config.KeyPackages.Grace)), now)
 			if err != nil {
 				return err
 			}
-			return e.printRotated(c, rotatedJSON{name, record.Version, 0, retired, until.UTC().Truncate(time.Second)})
+			if b, err = e.workOff(c.Context, b); err != nil {
+				return fmt.Errorf("identity %q signs no more: %w", name, err)
+			}
+			return e.printRotated(c, rotatedJSON{name, record.Version, 0, b.Moved, b.Until})
 		}, "NAME"),
 	}
 }

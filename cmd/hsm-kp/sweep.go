@@ -25,7 +25,8 @@ after it expired, and a retired one until the end of its own grace: a Welcome ma
 way. Then sweep erases them for good. Reservations of "hsm-kp welcome open" that nobody
 confirmed or released end by themselves; sweep puts their key packages back into the state in
 which they were. Where a crash left a key in the token that nothing is recorded of, or cut its
-destruction short, sweep destroys it. Wrapping keys that others took the place of are destroyed
+destruction short, sweep destroys it. What "hsm-kp identity retire", "hsm-kp identity rotate"
+or "hsm-kp wrap-key destroy --shred" was interrupted in is finished. Wrapping keys that others took the place of are destroyed
 once nothing depends on them, where wrapping_keys.automatic of the config says so.
 
 It opens the token only where there is something to do in it, may run beside everything else,
@@ -61,6 +62,9 @@ Examples:
 				return u.json(swept)
 			}
 			u.printf("%s expired, erased %s, ended %s\n", plural(swept.Expired, "key package"), plural(swept.Erased, "key package"), plural(swept.Released, "reservation"))
+			if swept.Finished > 0 {
+				u.printf("finished with %s what was begun and interrupted\n", plural(swept.Finished, "key package"))
+			}
 			if swept.Repaired+swept.Destroyed > 0 {
 				u.printf("repaired %s, destroyed %s\n", pluralOf(swept.Repaired, "unfinished act", "unfinished acts"), plural(swept.Destroyed, "unused wrapping key"))
 			}
@@ -74,6 +78,7 @@ type sweptJSON struct {
 	Released  uint64 `json:"reservations_ended"`
 	Expired   uint64 `json:"expired"`
 	Erased    uint64 `json:"erased"`
+	Finished  uint64 `json:"finished"` // retired or erased by what was interrupted
 	Repaired  uint64 `json:"repaired"`
 	Destroyed uint64 `json:"wrapping_keys_destroyed"`
 }
@@ -81,9 +86,13 @@ type sweptJSON struct {
 // sweep does what the time has come for. It opens the token where there is something to
 // do in it.
 func (e *env) sweep(ctx context.Context, age time.Duration, destroy bool) (sweptJSON, error) {
+	finished, err := e.finishBacklogs(ctx)
+	if err != nil {
+		return sweptJSON{Finished: finished}, err
+	}
 	now := time.Now()
 	swept, err := e.store.Sweep(ctx, now, time.Duration(e.config.KeyPackages.Grace))
-	out := sweptJSON{Released: swept.Released, Expired: swept.Expired, Erased: swept.Erased}
+	out := sweptJSON{Released: swept.Released, Expired: swept.Expired, Erased: swept.Erased, Finished: finished + swept.Finished}
 	if err != nil {
 		return out, err
 	}
@@ -159,6 +168,9 @@ func (e *env) tidy(ctx context.Context) error {
 	if as[*repairError](err) { // no reason to stop work that does not need it
 		e.ui.warnf("%v", err)
 		err = nil
+	}
+	if err == nil && swept.Finished > 0 {
+		e.ui.notef("finished with %s what an earlier run has begun", plural(swept.Finished, "key package"))
 	}
 	if err == nil && swept.Repaired > 0 {
 		e.ui.notef("repaired %s of an earlier run", pluralOf(swept.Repaired, "unfinished act", "unfinished acts"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -396,8 +397,10 @@ func wrapKeyDestroyCommand(u *ui) *cli.Command {
 		ArgsUsage: "ID",
 		Description: `What was under the key opens no more: neither here nor in any copy of the store. It is
 refused for a current key, and while private keys are under it that may still be used;
-"hsm-kp wrap-key rewrap" puts them under another. With --shred these are erased, and no others.
-It cannot be undone.
+"hsm-kp wrap-key rewrap" puts them under another. With --shred these are erased, and no others:
+from the first moment on nothing opens with them, then the key is destroyed, and then they are
+erased from the store, batch by batch beside everything else. That may be interrupted, and run
+again; "hsm-kp sweep" finishes it too. It cannot be undone.
 
 Examples:
    hsm-kp wrap-key destroy 5b0c7f0f
@@ -438,7 +441,10 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now())
+	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now(), e.backlogProgress(c.Context))
+	if errors.Is(err, inventory.ErrInterrupted) {
+		return e.shredInterrupted(c.Context, &k, err)
+	}
 	if err != nil {
 		err = advise(err, store.ErrState, "`hsm-kp wrap-key rotate` makes another key the current one")
 		return advise(err, store.ErrInUse, "`hsm-kp wrap-key rewrap` puts them under the current wrapping key; --shred erases them")
@@ -455,6 +461,17 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	}
 	e.ui.printf("destroyed wrapping key %x in token %q%s\n", k.ID, e.token.Info().Label, also)
 	return nil
+}
+
+// shredInterrupted says how far the erasing of what was under a wrapping key is.
+func (e *env) shredInterrupted(ctx context.Context, k *store.WrappingKey, err error) error {
+	backlogs, fault := e.store.Backlogs(context.WithoutCancel(ctx))
+	for _, b := range backlogs {
+		if bytes.Equal(b.WrappingKeyID, k.ID) {
+			return e.backlogError(ctx, b, err)
+		}
+	}
+	return errors.Join(err, fault)
 }
 
 // rotateWhenDue replaces wrapping keys whose time has come, or says that it has.

@@ -151,7 +151,7 @@ func (s *Store) ProposeIdentity(ctx context.Context, id store.Identity) error {
 }
 
 // SwitchIdentity implements store.Store.
-func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, until, at time.Time) (retired uint64, err error) {
+func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, until, at time.Time) (retiring store.Backlog, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		was, err := scanIdentity(tx.QueryRowContext(ctx, selectIdentity+" WHERE name = ?", name))
 		if err != nil {
@@ -176,11 +176,10 @@ func (s *Store) SwitchIdentity(ctx context.Context, name string, number uint64, 
 		if err != nil {
 			return err
 		}
-		retired, err = retireAll(ctx, tx, "k.identity = (SELECT id FROM identities WHERE name = @name) AND k.version < @version", until, at,
-			sql.Named("name", name), sql.Named("version", number))
+		retiring, err = beginRetiring(ctx, tx, name, number, until, at)
 		return err
 	})
-	return retired, err
+	return retiring, err
 }
 
 // lastVersion returns the row of an identity and its last version that is no next one.
@@ -222,7 +221,7 @@ func switchVersions(ctx context.Context, tx *transaction, was, next *store.Ident
 }
 
 // RetireIdentity implements store.Store.
-func (s *Store) RetireIdentity(ctx context.Context, name string, until, at time.Time) (retired uint64, err error) {
+func (s *Store) RetireIdentity(ctx context.Context, name string, until, at time.Time) (retiring store.Backlog, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		id, err := scanIdentity(tx.QueryRowContext(ctx, selectIdentity+" WHERE name = ?", name))
 		if err != nil {
@@ -236,10 +235,15 @@ func (s *Store) RetireIdentity(ctx context.Context, name string, until, at time.
 				return err
 			}
 		}
-		retired, err = retireAll(ctx, tx, "k.identity = (SELECT id FROM identities WHERE name = @name)", until, at, sql.Named("name", name))
+		if !id.RetiredAt.IsZero() { // and perhaps by a call that did not come to its end
+			retiring, err = tx.retiring(ctx, name)
+		}
+		if err == nil && retiring.ID == 0 {
+			retiring, err = beginRetiring(ctx, tx, name, allVersions, until, at)
+		}
 		return err
 	})
-	return retired, err
+	return retiring, err
 }
 
 // CondemnSignatureKey implements store.Store.
@@ -270,7 +274,8 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 				SELECT id AS identity, version, key_id, token_serial FROM identities
 				UNION ALL SELECT identity, version, key_id, token_serial FROM identity_versions
 			) v ON v.identity = k.identity AND v.version = k.version
-			WHERE v.key_id = @key AND v.token_serial = @serial AND k.state NOT IN (@consumed, @erased)`,
+			WHERE v.key_id = @key AND v.token_serial = @serial AND k.state NOT IN (@consumed, @erased)
+				AND NOT (`+under+` AND k.wrapping_key IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL))`,
 			sql.Named("key", id.KeyID), sql.Named("serial", id.TokenSerial),
 			sql.Named("consumed", string(store.Consumed)), sql.Named("erased", string(store.Erased))).Scan(&open)
 		if err != nil {

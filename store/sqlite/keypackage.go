@@ -19,14 +19,25 @@ const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite,
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
-	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from
-	FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key`
+	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, r.id, r.until, e.id, e.begun_at` + keyPackageTables
 
-// row is a key package with its rowid, which pages follow, and the state that it was
-// reserved from.
+// keyPackageTables has key packages with what they refer to, and the backlogs that they are
+// to follow: r, to be retired, the first of several, and e, to be erased.
+const keyPackageTables = ` FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key
+	LEFT JOIN backlogs r ON r.id = (SELECT min(o.id) FROM backlogs o
+		WHERE o.finished_at IS NULL AND o.identity = k.identity AND o.before > k.version AND o.last >= k.id)
+	LEFT JOIN backlogs e ON e.wrapping_key = k.wrapping_key AND e.finished_at IS NULL`
+
+// stateAhead is the state of a key package by its row and its backlogs: that of row.ahead.
+const stateAhead = `CASE WHEN k.state IN ('consumed', 'erased') THEN k.state WHEN e.id IS NOT NULL AND ` + under + ` THEN 'erased'
+	WHEN r.id IS NOT NULL AND k.state IN (` + retirableStates + `) THEN 'retired' ELSE k.state END`
+
+// row is a key package with its rowid, which pages follow, the state that it was reserved
+// from, and the backlogs that its row has still to follow.
 type row struct {
-	id           int64
-	reservedFrom store.State
+	id                int64
+	reservedFrom      store.State
+	retireBy, eraseBy int64
 	store.KeyPackage
 }
 
@@ -35,13 +46,17 @@ func scanKeyPackage(s scanner) (row, error) {
 	var created, notBefore, notAfter int64
 	var published, reserved, consumed, claimed, retired, erased sql.NullInt64
 	var from sql.NullString
+	var l lag
 	err := s.Scan(&r.id, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &l.retire, &l.until, &l.erase, &l.erased)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
 	r.reservedFrom = store.State(from.String)
+	if err == nil {
+		r.ahead(l)
+	}
 	return r, translate(err)
 }
 
@@ -139,15 +154,23 @@ const page = 256
 // KeyPackages implements store.Store.
 func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store.KeyPackage, error] {
 	return func(yield func(store.KeyPackage, error) bool) {
-		condition, args := condition(f)
-		text := selectKeyPackage + " WHERE " + condition + " ORDER BY k.id LIMIT @page"
 		for after := int64(0); ; {
+			lags, err := s.lags(ctx)
+			if err != nil {
+				yield(store.KeyPackage{}, err)
+				return
+			}
+			condition, args := condition(f, lags)
+			text := selectKeyPackage + " WHERE " + condition + " ORDER BY k.id LIMIT @page"
 			rows, err := query(ctx, s.db, scanKeyPackage, text, append(args, sql.Named("after", after), sql.Named("page", page))...)
 			if err != nil {
 				yield(store.KeyPackage{}, err)
 				return
 			}
 			for i := range rows {
+				if f.State != "" && rows[i].State != f.State {
+					continue // a backlog was begun since
+				}
 				if !yield(rows[i].KeyPackage, nil) {
 					return
 				}
@@ -162,22 +185,27 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 
 // condition fits the rows of a page, which begins after the row @after. Those of
 // one identity are found by index, which has them by state and then by row: the
-// first of each state, and of these the page.
-func condition(f store.Filter) (text string, args []any) {
+// first of each state, and of these the page. While rows lag behind a backlog, no index
+// has the states.
+func condition(f store.Filter, lags bool) (text string, args []any) {
+	state := "k.state = @state"
+	if lags {
+		state = stateAhead + " = @state"
+	}
 	switch {
 	case len(f.WrappingKeyID) > 0:
-		return "k.id > @after AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)",
+		return "k.id > @after AND e.id IS NULL AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)",
 			[]any{sql.Named("key", f.WrappingKeyID)}
 	case f.LastResort:
-		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity) AND @state IN ('', k.state)",
+		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity) AND (@state = '' OR " + state + ")",
 			[]any{sql.Named("identity", f.Identity), sql.Named("state", string(f.State))}
 	case f.Identity == "" && f.State == "":
 		return "k.id > @after", nil
 	case f.Identity == "":
-		return "k.id > @after AND k.state = @state", []any{sql.Named("state", string(f.State))}
+		return "k.id > @after AND " + state, []any{sql.Named("state", string(f.State))}
 	}
 	states := store.States
-	if f.State != "" {
+	if f.State != "" && !lags {
 		states = []store.State{f.State}
 	}
 	args = append(args, sql.Named("identity", f.Identity))
@@ -201,11 +229,11 @@ func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byt
 func (s *Store) Move(ctx context.Context, refs [][]byte, from []store.State, to store.State, at time.Time) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, ref := range refs {
-			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
-			if err == nil {
-				err = move(ctx, tx, &r, from, to, at)
-			}
+			r, err := tx.keyPackage(ctx, ref, at)
 			if err != nil {
+				return err
+			}
+			if err := move(ctx, tx, &r, from, to, at); err != nil {
 				return fmt.Errorf("key package %x: %w", ref, err)
 			}
 		}
@@ -246,12 +274,22 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Exported, at))
 }
 
+// claimable finds what Claim hands out. What is in a backlog is passed over by its index
+// alone: half a million of them may stand before the first that is not, and a claim holds
+// the store. What is under a key that is being shredded waits until that is written down,
+// also where it has no private keys.
+const claimable = selectKeyPackage + ` WHERE k.id IN (SELECT c.id FROM key_packages c WHERE c.state = 'available'
+	AND c.identity = (SELECT id FROM identities WHERE name = @name)
+	AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
+	AND c.wrapping_key NOT IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL)
+	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
+	AND NOT c.last_resort AND c.not_before <= @at AND c.not_after > @at ORDER BY c.id LIMIT @n) ORDER BY k.id`
+
 // Claim implements store.Store.
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+` WHERE k.identity = (SELECT id FROM identities WHERE name = ?) AND k.state = ?
-			AND k.version = i.version AND i.retired_at IS NULL AND NOT k.last_resort AND k.not_before <= ? AND k.not_after > ? ORDER BY k.id LIMIT ?`,
-			identity, string(store.Available), seconds(at), seconds(at), max(n, 0)) // SQLite takes a negative limit for none
+		rows, err := queryTx(ctx, tx, scanKeyPackage, claimable, // SQLite takes a negative limit for none
+			sql.Named("name", identity), sql.Named("at", seconds(at)), sql.Named("n", max(n, 0)))
 		if err != nil {
 			return err
 		}
@@ -274,10 +312,24 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 
 // Stock implements store.Store.
 func (s *Store) Stock(ctx context.Context, name string) ([]store.Stock, error) {
+	state, tables, err := s.counted(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return query(ctx, s.db, func(s scanner) (line store.Stock, err error) {
 		return line, translate(s.Scan(&line.Version, &line.State, &line.LastResort, &line.Custody, &line.Count))
-	}, `SELECT version, state, last_resort, custody, count(*) FROM key_packages WHERE identity = (SELECT id FROM identities WHERE name = ?)
-		GROUP BY version, state, last_resort, custody ORDER BY version, state, last_resort, custody`, name)
+	}, "SELECT k.version, "+state+" AS s, k.last_resort, k.custody, count(*)"+tables+` WHERE k.identity = (SELECT id FROM identities WHERE name = ?)
+		GROUP BY k.version, s, k.last_resort, k.custody ORDER BY k.version, s, k.last_resort, k.custody`, name)
+}
+
+// counted returns the state of a key package, and the tables that it is found in: an index
+// has it, unless rows lag behind a backlog.
+func (s *Store) counted(ctx context.Context) (state, tables string, err error) {
+	lags, err := s.lags(ctx)
+	if lags {
+		return stateAhead, keyPackageTables, err
+	}
+	return "k.state", " FROM key_packages k", err
 }
 
 // Count implements store.Store.
@@ -291,8 +343,12 @@ func (s *Store) Count(ctx context.Context, name string) (map[store.State]uint64,
 		n     uint64
 	}
 	scan := func(s scanner) (c count, err error) { return c, s.Scan(&c.state, &c.n) }
-	rows, err := query(ctx, s.db, scan, `SELECT k.state, count(*) FROM key_packages k JOIN identities i ON i.id = k.identity
-		WHERE ? = '' OR i.name = ? GROUP BY k.state`, name, name)
+	state, tables, err := s.counted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := query(ctx, s.db, scan, "SELECT "+state+" AS s, count(*)"+tables+`
+		WHERE ? = '' OR k.identity = (SELECT id FROM identities WHERE name = ?) GROUP BY s`, name, name)
 	for _, c := range rows {
 		counts[c.state] = c.n
 	}

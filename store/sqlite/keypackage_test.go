@@ -16,7 +16,7 @@ import (
 func TestListingOfAnIdentityUsesTheIndex(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store.db"))
 	for _, f := range []store.Filter{{Identity: "alice"}, {Identity: "alice", State: store.Available}} {
-		text, args := condition(f)
+		text, args := condition(f, false)
 		scan := func(s scanner) (detail string, err error) {
 			return detail, s.Scan(new(int), new(int), new(int), &detail)
 		}
@@ -59,7 +59,7 @@ func TestDependentsAreFoundByIndex(t *testing.T) {
 	scan := func(s scanner) (detail string, err error) {
 		return detail, s.Scan(new(int), new(int), new(int), &detail)
 	}
-	text, args := condition(store.Filter{WrappingKeyID: []byte("k1")})
+	text, args := condition(store.Filter{WrappingKeyID: []byte("k1")}, true)
 	for _, q := range []string{countDependents, selectKeyPackage + " WHERE " + text} {
 		plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+q, append(args, sql.Named("after", 0), sql.Named("page", page))...)
 		if err != nil {
@@ -68,6 +68,43 @@ func TestDependentsAreFoundByIndex(t *testing.T) {
 		if all := strings.Join(plan, "\n"); !strings.Contains(all, "key_packages_under") || strings.Contains(all, "SCAN k") {
 			t.Errorf("plan of %s =\n%s\nwant it to use key_packages_under", q, all)
 		}
+	}
+}
+
+// What is next of a backlog is found without reading what is not in it, and without
+// putting all that is into an order.
+func TestBacklogsAreFoundByIndex(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	scan := func(s scanner) (detail string, err error) {
+		return detail, s.Scan(new(int), new(int), new(int), &detail)
+	}
+	for step, conditions := range toFollow {
+		for _, condition := range conditions {
+			plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN SELECT id FROM key_packages WHERE "+condition+" ORDER BY id LIMIT @n",
+				sql.Named("backlog", 1), sql.Named("n", 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			index := map[store.Step]string{store.Retire: "key_packages_by_identity (identity=? AND state=? AND rowid<?)", store.Erase: "key_packages_under (wrapping_key=?)"}[step]
+			if all := strings.Join(plan, "\n"); !strings.Contains(all, index) || strings.Contains(all, "SCAN key_packages") || strings.Contains(all, "TEMP B-TREE") {
+				t.Errorf("plan of %s =\n%s\nwant it to use %s", condition, all, index)
+			}
+		}
+	}
+}
+
+// What is in a backlog is passed over by a claim without reading it.
+func TestAClaimUsesItsIndex(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	scan := func(s scanner) (detail string, err error) {
+		return detail, s.Scan(new(int), new(int), new(int), &detail)
+	}
+	plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+claimable, sql.Named("name", "alice"), sql.Named("at", 0), sql.Named("n", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(plan, "\n"); !strings.Contains(all, "SEARCH c USING INDEX claimable (identity=? AND version=?)") || strings.Contains(all, "SCAN c") || strings.Contains(all, "SCAN k") {
+		t.Errorf("plan =\n%s\nwant it to use claimable", all)
 	}
 }
 

@@ -15,10 +15,11 @@ import (
 func (s *Store) Reserve(ctx context.Context, r store.Reservation) (store.KeyPackage, error) {
 	var reserved row
 	err := s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		was, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", r.Ref))
-		if err == nil {
-			err = reservable(&was, r.Digest, r.Now)
+		was, err := tx.keyPackage(ctx, r.Ref, r.Now)
+		if err != nil {
+			return err
 		}
+		err = reservable(&was, r.Digest, r.Now)
 		if err == nil && len(r.Leaf) > 0 && !bytes.Equal(r.LeafUnder, was.WrappingKeyID) {
 			err = store.ErrRewrapped
 		}
@@ -71,7 +72,7 @@ func welcomeDetail(digest []byte) string { return fmt.Sprintf("Welcome %x", dige
 
 // Release implements store.Store.
 func (s *Store) Release(ctx context.Context, ref, digest []byte, at time.Time) error {
-	return s.endReservation(ctx, ref, digest, func(ctx context.Context, tx *transaction, r *row) error {
+	return s.endReservation(ctx, ref, digest, at, func(ctx context.Context, tx *transaction, r *row) error {
 		return release(ctx, tx, r, at)
 	})
 }
@@ -91,7 +92,7 @@ func release(ctx context.Context, tx *transaction, r *row, at time.Time) error {
 // Consume implements store.Store. The pages that held the sealed keys are
 // overwritten: see secure_delete.
 func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) error {
-	return s.endReservation(ctx, ref, digest, func(ctx context.Context, tx *transaction, r *row) error {
+	return s.endReservation(ctx, ref, digest, at, func(ctx context.Context, tx *transaction, r *row) error {
 		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET
 			state       = iif(last_resort, reserved_from, @consumed),
 			sealed      = iif(last_resort, sealed, x''),
@@ -114,12 +115,12 @@ func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) e
 
 // endReservation runs f on a key package that is reserved for the Welcome with the
 // digest.
-func (s *Store) endReservation(ctx context.Context, ref, digest []byte, f func(context.Context, *transaction, *row) error) error {
+func (s *Store) endReservation(ctx context.Context, ref, digest []byte, at time.Time, f func(context.Context, *transaction, *row) error) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
+		r, err := tx.keyPackage(ctx, ref, at)
 		switch {
 		case err != nil:
-			return fmt.Errorf("key package %x: %w", ref, err)
+			return err
 		case r.State != store.Reserved:
 			return fmt.Errorf("key package %x: %w: it is %s", ref, store.ErrState, r.State)
 		case !bytes.Equal(r.WelcomeDigest, digest):
@@ -129,19 +130,21 @@ func (s *Store) endReservation(ctx context.Context, ref, digest []byte, f func(c
 	})
 }
 
+const eraseLeaf = "UPDATE key_packages SET leaf = x'' WHERE id = @id"
+
 // EraseLeaf implements store.Store.
 func (s *Store) EraseLeaf(ctx context.Context, ref []byte, at time.Time) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
+		r, err := tx.keyPackage(ctx, ref, at)
 		switch {
 		case err != nil:
-			return fmt.Errorf("key package %x: %w", ref, err)
+			return err
 		case r.State != store.Consumed:
 			return fmt.Errorf("key package %x: %w: it is %s", ref, store.ErrState, r.State)
 		case len(r.Leaf) == 0:
 			return nil
 		}
-		if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET leaf = x'' WHERE id = ?", r.id); err != nil {
+		if _, err := tx.ExecContext(ctx, eraseLeaf, sql.Named("id", r.id)); err != nil {
 			return err
 		}
 		return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.LeafErased, at))

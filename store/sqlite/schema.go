@@ -152,6 +152,23 @@ var migrations = []string{
 		verifier_key TEXT    NOT NULL,
 		created_at   INTEGER NOT NULL
 	) STRICT;`,
+
+	// What one transaction has decided of many key packages, and is still to be written down
+	// of each: of those of an identity, of versions before one, that were there by then, or
+	// of those under a wrapping key. A claim passes over those without reading them.
+	`CREATE TABLE backlogs (
+		id           INTEGER PRIMARY KEY,
+		identity     INTEGER REFERENCES identities (id),
+		before       INTEGER,
+		last         INTEGER,
+		until        INTEGER,
+		wrapping_key INTEGER UNIQUE REFERENCES wrapping_keys (id),
+		begun_at     INTEGER NOT NULL,
+		moved        INTEGER NOT NULL DEFAULT 0,
+		finished_at  INTEGER
+	) STRICT;
+	CREATE INDEX unfinished_backlogs ON backlogs (identity) WHERE finished_at IS NULL;
+	CREATE INDEX claimable ON key_packages (identity, version, id, wrapping_key) WHERE state = 'available';`,
 }
 
 // SchemaError reports a store whose schema is newer than this program.

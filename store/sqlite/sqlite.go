@@ -175,6 +175,21 @@ type transaction struct {
 	head  *head // of the trail, once it was read
 	// append is the store's, once it was used.
 	append *sql.Stmt
+	// prepared are the statements that change something, which end with the transaction.
+	prepared map[string]*sql.Stmt
+}
+
+// ExecContext prepares a statement once: many run for row after row.
+func (tx *transaction) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	stmt := tx.prepared[text]
+	if stmt == nil {
+		var err error
+		if stmt, err = tx.PrepareContext(ctx, text); err != nil {
+			return nil, err
+		}
+		tx.prepared[text] = stmt
+	}
+	return stmt.ExecContext(ctx, args...)
 }
 
 // write runs f in a transaction. Where ctx ends, it is rolled back. The statements of
@@ -186,12 +201,12 @@ func (s *Store) write(ctx context.Context, f func(context.Context, *transaction)
 		return translate(err)
 	}
 	defer tx.Rollback()
-	err = f(context.WithoutCancel(ctx), &transaction{Tx: tx, store: s, actor: store.Actor(ctx)})
+	err = f(context.WithoutCancel(ctx), &transaction{Tx: tx, store: s, actor: store.Actor(ctx), prepared: make(map[string]*sql.Stmt)})
 	if err == nil {
 		err = tx.Commit()
 	}
-	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
-		return ctx.Err()
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // it was rolled back under f
 	}
 	return translate(err)
 }

@@ -28,10 +28,16 @@ const sweepable = selectKeyPackage + ` WHERE k.id IN (
 // Sweep implements store.Store.
 func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (store.Swept, error) {
 	var swept store.Swept
+	var err error
+	if swept.Finished, err = s.finishBacklogs(ctx, now); err != nil {
+		return swept, fmt.Errorf("sweep: %w", err)
+	}
 	for {
 		var did store.Swept
+		var start time.Time
 		rows := 0
 		err := s.write(ctx, func(ctx context.Context, tx *transaction) (err error) {
+			start = time.Now()
 			did, rows, err = sweepRows(ctx, tx, now, grace)
 			return err
 		})
@@ -44,6 +50,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (
 		if rows < sweepBatch {
 			return swept, nil
 		}
+		rest(ctx, time.Since(start))
 	}
 }
 
@@ -60,6 +67,9 @@ func sweepRows(ctx context.Context, tx *transaction, now time.Time, grace time.D
 
 // sweepRow does what the time has come for, in the order of a life.
 func sweepRow(ctx context.Context, tx *transaction, r *row, now time.Time, grace time.Duration, did *store.Swept) error {
+	if err := tx.catchUp(ctx, r, now); err != nil || r.State == store.Erased || r.State == store.Consumed {
+		return err
+	}
 	if r.State == store.Reserved {
 		if err := release(ctx, tx, r, now); err != nil {
 			return err
@@ -100,54 +110,19 @@ func erase(ctx context.Context, tx *transaction, r *row, at time.Time) error {
 func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, ref := range refs {
-			r, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", ref))
-			if err == nil && !retirable(&r) {
-				err = fmt.Errorf("%w: it is %s", store.ErrState, r.State)
-			}
-			if err == nil {
-				err = retire(ctx, tx, &r, until, at)
-			}
+			r, err := tx.keyPackage(ctx, ref, at)
 			if err != nil {
-				return fmt.Errorf("key package %x: %w", ref, err)
+				return err
+			}
+			if !retirable(&r) {
+				return fmt.Errorf("key package %x: %w: it is %s", ref, store.ErrState, r.State)
+			}
+			if err := retire(ctx, tx, &r, until, at); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
-}
-
-// retireAll retires those that fit a condition and can be retired.
-func retireAll(ctx context.Context, tx *transaction, condition string, until, at time.Time, args ...any) (uint64, error) {
-	var retired uint64
-	_, err := tx.each(ctx, condition+" AND k.state IN ('pending', 'available', 'published', 'claimed', 'reserved')", args, func(r *row) error {
-		if !retirable(r) {
-			return nil
-		}
-		retired++
-		return retire(ctx, tx, r, until, at)
-	})
-	return retired, err
-}
-
-// each calls f with every key package that fits a condition, and returns how many there
-// were. It reads a page at a time, which f may change.
-func (tx *transaction) each(ctx context.Context, condition string, args []any, f func(*row) error) (n uint64, err error) {
-	text := selectKeyPackage + " WHERE k.id > @after AND " + condition + " ORDER BY k.id LIMIT @page"
-	for after := int64(0); ; {
-		rows, err := queryTx(ctx, tx, scanKeyPackage, text, append(args[:len(args):len(args)], sql.Named("after", after), sql.Named("page", page))...)
-		if err != nil {
-			return n, err
-		}
-		for i := range rows {
-			if err := f(&rows[i]); err != nil {
-				return n, err
-			}
-			n++
-		}
-		if len(rows) < page {
-			return n, nil
-		}
-		after = rows[len(rows)-1].id
-	}
 }
 
 // retirable reports whether a key package can be retired. Of one that is reserved, what
@@ -160,19 +135,11 @@ func retirable(r *row) bool {
 	return store.Allowed(was, store.Retire, store.Retired)
 }
 
-// retiredState is what a key package becomes that is retired: one that is reserved
-// stays so until its Welcome is settled.
-func retiredState(r *row) store.State {
-	if r.State == store.Reserved {
-		return store.Reserved
-	}
-	return store.Retired
-}
-
+// retire retires a key package; one that is reserved stays so until its Welcome is settled.
 func retire(ctx context.Context, tx *transaction, r *row, until, at time.Time) error {
-	_, err := tx.ExecContext(ctx, `UPDATE key_packages SET state = ?, retired_until = ?,
-		reserved_from = iif(state = 'reserved', ?, NULL) WHERE id = ?`,
-		string(retiredState(r)), seconds(until), string(store.Retired), r.id)
+	_, err := tx.ExecContext(ctx, `UPDATE key_packages SET state = iif(state = 'reserved', state, @retired), retired_until = @until,
+		reserved_from = iif(state = 'reserved', @retired, NULL) WHERE id = @id`,
+		sql.Named("retired", string(store.Retired)), sql.Named("until", seconds(until)), sql.Named("id", r.id))
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (s *Store) CurrentWrappingKey(ctx context.Context, p store.Purpose) (store.
 const under = "(sealed <> x'' OR leaf <> x'')"
 
 const countDependents = `SELECT
-	(SELECT count(*) FROM key_packages WHERE ` + under + ` AND wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)),
+	(SELECT count(*) FROM key_packages WHERE ` + under + ` AND wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key AND NOT condemned)),
 	(SELECT count(*) FROM identities WHERE stamp_key = @key) + (SELECT count(*) FROM identity_versions WHERE stamp_key = @key)`
 
 // Dependents implements store.Store.
@@ -113,7 +113,7 @@ func (s *Store) Rewrap(ctx context.Context, batch []store.Rewrapped, at time.Tim
 		for i := range batch {
 			done, err := rewrap(ctx, tx, &batch[i], at)
 			if err != nil {
-				return fmt.Errorf("key package %x: %w", batch[i].Ref, err)
+				return err
 			}
 			if done {
 				moved++
@@ -135,7 +135,7 @@ func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Ti
 	if err != nil {
 		return false, err
 	}
-	was, err := scanKeyPackage(tx.QueryRowContext(ctx, selectKeyPackage+" WHERE k.ref = ?", r.Ref))
+	was, err := tx.keyPackage(ctx, r.Ref, at)
 	if err != nil {
 		return false, err
 	}
@@ -155,45 +155,61 @@ func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Ti
 }
 
 // CondemnWrappingKey implements store.Store.
-func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bool) (shredded uint64, err error) {
-	id, at := i.KeyID, i.CreatedAt
+func (s *Store) CondemnWrappingKey(ctx context.Context, i store.Intent, shred bool) (erasing store.Backlog, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		k, err := wrappingKey(ctx, tx, id)
+		k, err := wrappingKey(ctx, tx, i.KeyID)
 		switch {
 		case err != nil:
 			return err
-		case !k.DestroyedAt.IsZero():
-			return fmt.Errorf("wrapping key %x: %w", id, store.ErrWrappingKey)
+		case k.Condemned:
+			erasing, err = tx.unfinished(ctx, "b.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?)", blob(i.KeyID))
+			if err == nil && erasing.ID == 0 && !k.DestroyedAt.IsZero() {
+				err = fmt.Errorf("wrapping key %x: %w", i.KeyID, store.ErrWrappingKey)
+			}
+			if err != nil || !k.DestroyedAt.IsZero() {
+				return err
+			}
+			if err = tx.intend(ctx, i); errors.Is(err, store.ErrExists) {
+				err = nil // begun before
+			}
+			return err
 		case k.Current:
-			return fmt.Errorf("wrapping key %x: %w: it is the current one to %s", id, store.ErrState, k.Purpose)
+			return fmt.Errorf("wrapping key %x: %w: it is the current one to %s", i.KeyID, store.ErrState, k.Purpose)
 		}
-		var d store.Dependents
-		if err := tx.QueryRowContext(ctx, countDependents, sql.Named("key", blob(id))).Scan(&d.KeyPackages, &d.Identities); err != nil {
+		erasing, err = condemn(ctx, tx, &k, shred, i.CreatedAt)
+		if err != nil {
 			return err
 		}
-		if d.Identities > 0 || d.KeyPackages > 0 && !shred {
-			return fmt.Errorf("wrapping key %x: %w: %s", id, store.ErrInUse, dependents(d))
-		}
-		var unfinished uint64
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM intents WHERE substr(stamp, 6, 16) = @key AND key_id <> @key", sql.Named("key", blob(id))).Scan(&unfinished); err != nil {
-			return err
-		}
-		if unfinished > 0 {
-			return fmt.Errorf("wrapping key %x: %w: %d unfinished acts have its stamp, which a sweep ends", id, store.ErrInUse, unfinished)
-		}
-		if shredded, err = shredUnder(ctx, tx, id, at); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET condemned = 1 WHERE key_id = ?", blob(id)); err != nil {
-			return err
-		}
-		err = tx.intend(ctx, i)
-		if errors.Is(err, store.ErrExists) && k.Condemned {
-			err = nil // begun before
-		}
-		return err
+		return tx.intend(ctx, i)
 	})
-	return shredded, err
+	return erasing, err
+}
+
+// condemn condemns a wrapping key that nothing depends on, or with shred, what is under it
+// too.
+func condemn(ctx context.Context, tx *transaction, k *store.WrappingKey, shred bool, at time.Time) (erasing store.Backlog, err error) {
+	var d store.Dependents
+	if err := tx.QueryRowContext(ctx, countDependents, sql.Named("key", blob(k.ID))).Scan(&d.KeyPackages, &d.Identities); err != nil {
+		return erasing, err
+	}
+	if d.Identities > 0 || d.KeyPackages > 0 && !shred {
+		return erasing, fmt.Errorf("wrapping key %x: %w: %s", k.ID, store.ErrInUse, dependents(d))
+	}
+	var unfinished uint64
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM intents WHERE substr(stamp, 6, 16) = @key AND key_id <> @key", sql.Named("key", blob(k.ID))).Scan(&unfinished); err != nil {
+		return erasing, err
+	}
+	if unfinished > 0 {
+		return erasing, fmt.Errorf("wrapping key %x: %w: %d unfinished acts have its stamp, which a sweep ends", k.ID, store.ErrInUse, unfinished)
+	}
+	if _, err := tx.ExecContext(ctx, "UPDATE wrapping_keys SET condemned = 1 WHERE key_id = ?", blob(k.ID)); err != nil || d.KeyPackages == 0 {
+		return erasing, err
+	}
+	err = tx.record(ctx, 0, audit.Entry{Time: at, Act: audit.Condemned, KeyID: k.ID, Detail: "wrapping key, to " + string(k.Purpose)})
+	if err != nil {
+		return erasing, err
+	}
+	return beginErasing(ctx, tx, k.ID, at)
 }
 
 // dependents says what depends on a wrapping key.
@@ -206,23 +222,6 @@ func dependents(d store.Dependents) string {
 		parts = append(parts, fmt.Sprintf("stamps of %d of the identities", d.Identities))
 	}
 	return strings.Join(parts, " and ") + " are under it"
-}
-
-// shredUnder erases the private keys that are under a wrapping key.
-func shredUnder(ctx context.Context, tx *transaction, id []byte, at time.Time) (uint64, error) {
-	condition := under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)"
-	return tx.each(ctx, condition, []any{sql.Named("key", blob(id))}, func(r *row) error {
-		change, step := "UPDATE key_packages SET leaf = x'' WHERE id = @id", audit.LeafErased
-		if r.State != store.Consumed {
-			change, step = eraseKeyPackage, audit.Erased
-		}
-		if _, err := tx.ExecContext(ctx, change, sql.Named("id", r.id), sql.Named("at", seconds(at)), sql.Named("erased", string(store.Erased))); err != nil {
-			return err
-		}
-		e := entryOf(&r.KeyPackage, step, at)
-		e.Detail = "its wrapping key is destroyed"
-		return tx.record(ctx, r.id, e)
-	})
 }
 
 // query returns all rows of a query.

@@ -218,17 +218,18 @@ func switching(t *testing.T, f *fixture) {
 	refused(t, f, "SwitchIdentity to a version that there is not", store.ErrState, change("alice", 3))
 	refused(t, f, "SwitchIdentity without a next version", store.ErrState, change("bob", 2))
 
-	want := []audit.Entry{{Time: at, Act: audit.Rotated, Identity: "alice", KeyID: next.KeyID, Detail: "signature key, version 2"}}
+	var b store.Backlog
+	recorded(t, f, "SwitchIdentity", func() (err error) {
+		b, err = f.SwitchIdentity(ctx, "alice", 2, until, at)
+		return err
+	}, audit.Entry{Time: at, Act: audit.Rotated, Identity: "alice", KeyID: next.KeyID, Detail: "signature key, version 2"})
+	backlogs(t, f, store.Backlog{ID: b.ID, Step: store.Retire, Identity: "alice", Version: 2, Until: until, BegunAt: at})
+	retiredWithIdentity(t, f, until)
+	var want []audit.Entry
 	for _, s := range retiring {
 		want = append(want, about(ref(number(s)), audit.Retired, at, ""))
 	}
-	recorded(t, f, "SwitchIdentity", func() error {
-		n, err := f.SwitchIdentity(ctx, "alice", 2, until, at)
-		if int(n) != len(retiring) {
-			t.Errorf("SwitchIdentity() = %d, want %d", n, len(retiring))
-		}
-		return err
-	}, want...)
+	writtenDown(t, f, b, at, want...)
 	refused(t, f, "SwitchIdentity again", store.ErrState, change("alice", 2))
 
 	first := version("alice", 1, store.Old)
@@ -254,16 +255,16 @@ func switchingTwice(t *testing.T, f *fixture) {
 	check(t, "Reserve", reserve(t, f, ref(3), []byte("w"), nil), nil)
 	for n := uint64(2); n <= 3; n++ {
 		check(t, "ProposeIdentity", f.ProposeIdentity(ctx, version("alice", n, store.Next)), nil)
-		retired, err := f.SwitchIdentity(ctx, "alice", n, made.Add(time.Duration(n)*time.Hour), made)
+		b, err := f.SwitchIdentity(ctx, "alice", n, made.Add(time.Duration(n)*time.Hour), made)
 		check(t, "SwitchIdentity", err, nil)
-		if want := uint64(5 - n); retired != want { // three, then two
-			t.Errorf("SwitchIdentity(%d) = %d, want %d", n, retired, want)
+		if retired, want := workOff(t, f, b, 2, made).Moved, 5-n; retired != want { // three, then two
+			t.Errorf("SwitchIdentity(%d) retired %d, want %d", n, retired, want)
 		}
-		b := batch(n*10, 2)
-		for i := range b {
-			b[i].Version = n
+		more := batch(n*10, 2)
+		for i := range more {
+			more[i].Version = n
 		}
-		check(t, "AddKeyPackages", f.AddKeyPackages(ctx, b), nil)
+		check(t, "AddKeyPackages", f.AddKeyPackages(ctx, more), nil)
 	}
 	for r, want := range map[uint64]time.Duration{1: 2 * time.Hour, 3: 2 * time.Hour, 20: 3 * time.Hour} {
 		k, err := f.KeyPackage(ctx, ref(r))
@@ -284,22 +285,27 @@ func retiringAnIdentity(t *testing.T, f *fixture) {
 	theirs[0].Identity = "bob"
 	check(t, "AddKeyPackages", f.AddKeyPackages(ctx, theirs), nil)
 	until, at := made.Add(48*time.Hour), made.Add(time.Minute)
-	retire := func(name string, want int, until, at time.Time) func() error {
-		return func() error {
-			n, err := f.RetireIdentity(ctx, name, until, at)
-			if int(n) != want {
-				t.Errorf("RetireIdentity(%s) = %d, want %d", name, n, want)
-			}
+	var b store.Backlog
+	retire := func(name string, until, at time.Time) func() error {
+		return func() (err error) {
+			b, err = f.RetireIdentity(ctx, name, until, at)
 			return err
 		}
 	}
-	refused(t, f, "RetireIdentity of nobody", store.ErrNotFound, retire("carol", 0, until, at))
-	want := []audit.Entry{{Time: at, Act: audit.Retired, Identity: "alice", KeyID: []byte("id of alice")}}
+	refused(t, f, "RetireIdentity of nobody", store.ErrNotFound, retire("carol", until, at))
+	recorded(t, f, "RetireIdentity", retire("alice", until, at), audit.Entry{Time: at, Act: audit.Retired, Identity: "alice", KeyID: []byte("id of alice")})
+	first := store.Backlog{ID: b.ID, Step: store.Retire, Identity: "alice", Until: until, BegunAt: at}
+	backlogs(t, f, first)
+	retiredWithIdentity(t, f, until)
+	recorded(t, f, "RetireIdentity again", retire("alice", until.Add(time.Hour), at.Add(time.Hour)))
+	backlogs(t, f, first)
+	var want []audit.Entry
 	for _, s := range retiring {
 		want = append(want, about(ref(number(s)), audit.Retired, at, ""))
 	}
-	recorded(t, f, "RetireIdentity", retire("alice", len(retiring), until, at), want...)
-	recorded(t, f, "RetireIdentity again", retire("alice", 0, until.Add(time.Hour), at.Add(time.Hour)))
+	writtenDown(t, f, b, at, want...)
+	recorded(t, f, "RetireIdentity once more", retire("alice", until.Add(time.Hour), at.Add(time.Hour)))
+	writtenDown(t, f, b, at)
 	retiredWithIdentity(t, f, until)
 	alice := identity("alice")
 	alice.RetiredAt = at

@@ -96,6 +96,8 @@ func everything(t *testing.T, s store.Store) string {
 	list("Checkpoints", checkpoints, err)
 	auditKeys, err := s.AuditKeys(t.Context())
 	list("AuditKeys", auditKeys, err)
+	backlogs, err := s.Backlogs(t.Context())
+	list("Backlogs", backlogs, err)
 	list("KeyPackages", all(t, s, store.Filter{}), nil)
 	list("Entries", words(trail(t, s)), nil)
 	return b.String()

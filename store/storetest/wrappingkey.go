@@ -300,9 +300,9 @@ func condemningAWrappingKey(t *testing.T, f *fixture) {
 	check(t, "AddKeyPackages", f.AddKeyPackages(ctx, batch(1, 1)), nil)
 	condemn := func(id string, shred bool) func() error {
 		return func() error {
-			n, err := f.CondemnWrappingKey(ctx, destruction([]byte(id), store.ObjectSealingKey), shred)
-			if n != 0 {
-				t.Errorf("CondemnWrappingKey() = %d, want 0", n)
+			b, err := f.CondemnWrappingKey(ctx, destruction([]byte(id), store.ObjectSealingKey), shred)
+			if b.ID != 0 {
+				t.Errorf("CondemnWrappingKey() = %+v, want no backlog", b)
 			}
 			return err
 		}
@@ -410,13 +410,18 @@ func shredding(t *testing.T, f *fixture) {
 		}
 	}
 	want = append(want, about(ref(101), audit.Erased, at, why))
-	recorded(t, f, "CondemnWrappingKey", func() error {
-		n, err := f.CondemnWrappingKey(ctx, destruction([]byte("k1"), store.ObjectSealingKey), true)
-		if int(n) != len(want) {
-			t.Errorf("CondemnWrappingKey() = %d, want %d", n, len(want))
-		}
+	var backlog store.Backlog
+	condemn := func() (err error) {
+		backlog, err = f.CondemnWrappingKey(ctx, destruction([]byte("k1"), store.ObjectSealingKey), true)
 		return err
-	}, want...)
+	}
+	recorded(t, f, "CondemnWrappingKey", condemn, audit.Entry{Time: at, Act: audit.Condemned, KeyID: []byte("k1"), Detail: "wrapping key, to seal"})
+	backlogs(t, f, store.Backlog{ID: backlog.ID, Step: store.Erase, WrappingKeyID: []byte("k1"), BegunAt: at})
+	recorded(t, f, "CondemnWrappingKey again", condemn)
+	check(t, "Settle", f.Settle(ctx, []byte("k1"), at), nil)
+	recorded(t, f, "CondemnWrappingKey of a destroyed one", condemn)
+	writtenDown(t, f, backlog, at, want...)
+	check(t, "CondemnWrappingKey of a destroyed one that nothing is under", condemn(), store.ErrWrappingKey)
 	for i, s := range store.States {
 		end := store.Erased
 		if s == store.Consumed {

@@ -52,6 +52,7 @@ func (p *prepared) verbs() []verb {
 		{name: "identity create", args: []string{"identity", "create", "dave"}, over: "it exists already"},
 		{name: "identity rotate", args: []string{"identity", "rotate", "alice", "--out", "OUT"}},
 		{name: "identity rotate in token", args: []string{"identity", "rotate", "bob", "--out", "OUT"}},
+		{name: "identity retire", args: []string{"identity", "retire", "alice"}},
 		{name: "identity destroy-key", args: []string{"identity", "destroy-key", "carol"}, over: "destroyed"},
 		{name: "checkpoint", args: []string{"audit", "checkpoint"}},
 	}

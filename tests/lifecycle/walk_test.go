@@ -24,7 +24,7 @@ var begin = time.Unix(1_800_000_000, 0).UTC()
 
 // Times of a walk.
 const (
-	lifetime    = 10 * time.Hour
+	lifetime    = 10 // hours, at most
 	grace       = 5 * time.Hour
 	reservation = 2 * time.Hour
 )
@@ -40,6 +40,10 @@ type known struct {
 	notAfter     time.Time
 	key          int // number of its wrapping key
 	opened       uint64
+	version      uint64 // of the identity
+	// ahead are the entries that its trail still lacks, because what was decided of it with
+	// many others is not written down.
+	ahead []audit.Act
 }
 
 // walk is one random walk.
@@ -51,6 +55,8 @@ type walk struct {
 	known   map[string]*known
 	keys    int // wrapping keys made so far; the last one is current
 	gone    map[int]bool
+	version uint64 // of the identity
+	retired bool   // the identity is
 	covered *coverage
 }
 
@@ -58,10 +64,11 @@ type walk struct {
 type coverage struct {
 	states map[store.State]bool
 	steps  map[store.Step]bool
+	ahead  map[store.Step]int // taken with key packages of which a backlog was not written down
 }
 
 func TestWalkThroughTheStates(t *testing.T) {
-	c := &coverage{states: make(map[store.State]bool), steps: make(map[store.Step]bool)}
+	c := &coverage{states: make(map[store.State]bool), steps: make(map[store.Step]bool), ahead: make(map[store.Step]int)}
 	dir, n := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
@@ -80,6 +87,8 @@ func TestWalkThroughTheStates(t *testing.T) {
 			"retire":      w.retire,
 			"sweep":       w.sweep,
 			"rotate":      w.rotate,
+			"end many":    w.endMany,
+			"work off":    w.workOff,
 			"rewrap":      w.rewrap,
 			"destroy":     w.destroy,
 			"clock":       w.clock,
@@ -98,10 +107,16 @@ func TestWalkThroughTheStates(t *testing.T) {
 			t.Errorf("no walk took the step %s", s)
 		}
 	}
+	c.ahead[store.Consume] += c.ahead[store.Release]
+	for _, s := range []store.Step{store.Publish, store.Reserve, store.Consume, store.Erase} {
+		if c.ahead[s] == 0 {
+			t.Errorf("no walk took the step %s with a key package of an interrupted act", s)
+		}
+	}
 }
 
 func newWalk(t *testing.T, rt *rapid.T, path string, c *coverage) *walk {
-	w := &walk{path: path, now: begin, known: make(map[string]*known), gone: make(map[int]bool), covered: c}
+	w := &walk{path: path, now: begin, version: 1, known: make(map[string]*known), gone: make(map[int]bool), covered: c}
 	w.open(rt)
 	must(rt, w.store.AddIdentity(t.Context(), store.Identity{Name: "alice", CreatedAt: w.now}))
 	w.rotate(rt)
@@ -147,6 +162,15 @@ func (w *walk) step(t *rapid.T, k *known, s store.Step, to store.State) {
 	k.state = to
 }
 
+// written notes that a key package was written to, and all that was decided of it before
+// with it.
+func (w *walk) written(k *known, s store.Step) {
+	if len(k.ahead) > 0 {
+		w.covered.ahead[s]++
+	}
+	k.ahead = nil
+}
+
 // want checks an error.
 func want(t *rapid.T, err, wanted error) {
 	t.Helper()
@@ -159,15 +183,18 @@ func (w *walk) add(t *rapid.T) {
 	if len(w.refs) >= 12 {
 		t.Skip("enough")
 	}
+	if w.retired {
+		t.Skip("it signs no more")
+	}
 	ref := make([]byte, 32)
 	binary.BigEndian.PutUint64(ref, uint64(len(w.refs)+1))
 	k := &known{
 		state:      rapid.SampledFrom([]store.State{store.Pending, store.Available}).Draw(t, "state"),
 		lastResort: rapid.IntRange(0, 3).Draw(t, "last resort") == 0,
-		sealed:     true, notAfter: w.now.Add(lifetime), key: w.keys,
+		sealed:     true, notAfter: w.now.Add(time.Duration(rapid.IntRange(1, lifetime).Draw(t, "lifetime")) * time.Hour), key: w.keys, version: w.version,
 	}
 	must(t, w.store.AddKeyPackages(t.Context(), []store.KeyPackage{{
-		Ref: ref, Identity: "alice", Version: 1, Suite: 2, State: k.state, LastResort: k.lastResort, Custody: "wrapped", WrappingKeyID: keyID(k.key),
+		Ref: ref, Identity: "alice", Version: k.version, Suite: 2, State: k.state, LastResort: k.lastResort, Custody: "wrapped", WrappingKeyID: keyID(k.key),
 		Sealed: []byte("sealed"), Public: []byte("public"), CreatedAt: w.now, NotBefore: w.now.Add(-time.Hour), NotAfter: k.notAfter,
 	}}))
 	w.refs = append(w.refs, string(ref))
@@ -186,6 +213,7 @@ func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
 		want(t, err, store.ErrErased)
 	case s == store.Publish && slices.Contains(overtaken, k.state):
 		want(t, err, nil)
+		w.written(k, s)
 		if k.state == store.Reserved && k.from == store.Pending {
 			k.from = store.Published
 		}
@@ -201,7 +229,7 @@ func (w *walk) claim(t *rapid.T) {
 	n := rapid.IntRange(1, 3).Draw(t, "n")
 	var wanted []string
 	for _, ref := range w.refs {
-		if k := w.known[ref]; k.state == store.Available && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
+		if k := w.known[ref]; k.state == store.Available && !w.retired && k.version == w.version && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
 			wanted = append(wanted, ref)
 		}
 	}
@@ -235,6 +263,7 @@ func (w *walk) reserve(t *rapid.T) {
 		want(t, err, store.ErrReserved)
 	default:
 		want(t, err, nil)
+		w.written(k, store.Reserve)
 		if k.state != store.Reserved {
 			k.from = k.state
 		}
@@ -245,8 +274,12 @@ func (w *walk) reserve(t *rapid.T) {
 
 // end releases or consumes.
 func (w *walk) end(t *rapid.T, s store.Step) {
-	ref, k := w.pick(t)
-	digest := rapid.SampledFrom([]string{"w1", "w2"}).Draw(t, "Welcome")
+	ref, _ := w.pick(t)
+	w.endOne(t, s, ref, rapid.SampledFrom([]string{"w1", "w2"}).Draw(t, "Welcome"))
+}
+
+func (w *walk) endOne(t *rapid.T, s store.Step, ref, digest string) {
+	k := w.known[ref]
 	var err error
 	if s == store.Release {
 		err = w.store.Release(t.Context(), []byte(ref), []byte(digest), w.now)
@@ -258,6 +291,7 @@ func (w *walk) end(t *rapid.T, s store.Step) {
 		want(t, err, store.ErrState)
 	case s == store.Release || k.lastResort:
 		want(t, err, nil)
+		w.written(k, s)
 		if s == store.Consume {
 			k.opened++
 		}
@@ -265,6 +299,7 @@ func (w *walk) end(t *rapid.T, s store.Step) {
 		k.leaf = false
 	default:
 		want(t, err, nil)
+		w.written(k, s)
 		w.step(t, k, s, store.Consumed)
 		k.sealed = false
 	}
@@ -278,6 +313,7 @@ func (w *walk) eraseLeaf(t *rapid.T) {
 		return
 	}
 	want(t, err, nil)
+	k.ahead = nil
 	k.leaf = false
 }
 
@@ -299,6 +335,102 @@ func (w *walk) retire(t *rapid.T) {
 	}
 }
 
+// retireIfCan retires one of many, and reports whether it could be.
+func (w *walk) retireIfCan(t *rapid.T, k *known, until time.Time) {
+	switch {
+	case k.state == store.Reserved && store.Allowed(k.from, store.Retire, store.Retired):
+		w.step(t, k, store.Retire, store.Reserved)
+		k.from = store.Retired
+	case k.state != store.Reserved && store.Allowed(k.state, store.Retire, store.Retired):
+		w.step(t, k, store.Retire, store.Retired)
+	default:
+		return
+	}
+	k.retired = until
+	k.ahead = append(k.ahead, audit.Retired)
+}
+
+// switchIdentity makes another version current, and leaves the key packages before it to be
+// written down.
+func (w *walk) switchIdentity(t *rapid.T) {
+	if w.version >= 4 {
+		t.Skip("enough")
+	}
+	w.version++
+	w.retired = false
+	must(t, w.store.ProposeIdentity(t.Context(), store.Identity{Name: "alice", Version: w.version, KeyID: fmt.Appendf(nil, "key %d", w.version), CreatedAt: w.now}))
+	until := w.now.Add(grace)
+	_, err := w.store.SwitchIdentity(t.Context(), "alice", w.version, until, w.now)
+	must(t, err)
+	for _, ref := range w.refs {
+		w.retireIfCan(t, w.known[ref], until)
+	}
+}
+
+// retireIdentity retires all, and leaves the key packages to be written down.
+func (w *walk) retireIdentity(t *rapid.T) {
+	b, err := w.store.RetireIdentity(t.Context(), "alice", w.now.Add(grace), w.now)
+	must(t, err)
+	w.retired = true
+	for _, ref := range w.refs {
+		w.retireIfCan(t, w.known[ref], b.Until)
+	}
+}
+
+// endMany rotates or retires the identity. Then it releases or consumes some of those that
+// were reserved, before that is written down: chance alone seldom comes to it.
+func (w *walk) endMany(t *rapid.T) {
+	var reserved []string
+	for _, ref := range w.refs {
+		if k := w.known[ref]; k.state == store.Reserved && store.Allowed(k.from, store.Retire, store.Retired) {
+			reserved = append(reserved, ref)
+		}
+	}
+	if rapid.Bool().Draw(t, "rotate") {
+		w.switchIdentity(t)
+	} else {
+		w.retireIdentity(t)
+	}
+	for _, ref := range reserved {
+		if s := rapid.SampledFrom([]store.Step{store.Release, store.Consume, store.Retire}).Draw(t, "then"); s != store.Retire {
+			w.endOne(t, s, ref, w.known[ref].digest)
+		}
+	}
+}
+
+// workOff writes a part of what is left down, or all of it.
+func (w *walk) workOff(t *rapid.T) {
+	backlogs, err := w.store.Backlogs(t.Context())
+	must(t, err)
+	if len(backlogs) == 0 {
+		t.Skip("nothing is left")
+	}
+	b := rapid.SampledFrom(backlogs).Draw(t, "backlog")
+	before, err := w.store.Left(t.Context(), b.ID)
+	must(t, err)
+	n := rapid.IntRange(1, 4).Draw(t, "n")
+	b, err = w.store.WorkOff(t.Context(), b.ID, n, w.now)
+	must(t, err)
+	left, err := w.store.Left(t.Context(), b.ID)
+	must(t, err)
+	if left != before-min(before, uint64(n)) || b.Finished() && left > 0 {
+		t.Fatalf("WorkOff(%d) left %d of %d and is %+v", n, left, before, b)
+	}
+	w.readTrail(t)
+}
+
+// readTrail notes what was written down.
+func (w *walk) readTrail(t *rapid.T) {
+	for _, ref := range w.refs {
+		if k := w.known[ref]; len(k.ahead) > 0 {
+			acts := w.acts(t, ref)
+			if acts[k.ahead[len(k.ahead)-1]] > 0 {
+				k.ahead = nil
+			}
+		}
+	}
+}
+
 // sweep does what the time has come for, step by step.
 func (w *walk) sweep(t *rapid.T) {
 	got, err := w.store.Sweep(t.Context(), w.now, grace)
@@ -306,7 +438,9 @@ func (w *walk) sweep(t *rapid.T) {
 	var did store.Swept
 	for _, ref := range w.refs {
 		k := w.known[ref]
+		did.Finished += uint64(len(k.ahead))
 		if k.state == store.Reserved && !k.until.After(w.now) {
+			w.written(k, store.Release)
 			w.step(t, k, store.Release, k.from)
 			k.leaf = false
 			did.Released++
@@ -317,13 +451,18 @@ func (w *walk) sweep(t *rapid.T) {
 		}
 		over := k.state == store.Expired && k.notAfter.Add(grace).Before(w.now) || k.state == store.Retired && !k.retired.After(w.now)
 		if over {
+			w.written(k, store.Erase)
 			w.step(t, k, store.Erase, store.Erased)
 			k.sealed, k.leaf = false, false
 			did.Erased++
 		}
+		k.ahead = nil
 	}
 	if got != did {
 		t.Fatalf("Sweep() = %+v, want %+v", got, did)
+	}
+	if left, err := w.store.Backlogs(t.Context()); err != nil || len(left) > 0 {
+		t.Fatalf("Backlogs() after a sweep = %+v, %v, want none", left, err)
 	}
 }
 
@@ -352,6 +491,7 @@ func (w *walk) rewrap(t *rapid.T) {
 	if n != 1 {
 		t.Fatalf("Rewrap() = %d, want 1", n)
 	}
+	k.ahead = nil
 	k.key = w.keys
 }
 
@@ -367,8 +507,10 @@ func (w *walk) destroy(t *rapid.T) {
 	}
 	got, err := w.store.CondemnWrappingKey(t.Context(), store.Intent{KeyID: keyID(n), Object: store.ObjectSealingKey, Destroy: true, CreatedAt: w.now}, shred)
 	switch {
-	case w.gone[n]:
-		want(t, err, store.ErrWrappingKey)
+	case w.gone[n]: // what is left of it goes on
+		if got.ID == 0 {
+			want(t, err, store.ErrWrappingKey)
+		}
 		return
 	case n == w.keys:
 		want(t, err, store.ErrState)
@@ -378,21 +520,24 @@ func (w *walk) destroy(t *rapid.T) {
 		return
 	}
 	want(t, err, nil)
-	if got != uint64(len(under)) {
-		t.Fatalf("CondemnWrappingKey() erased %d, want %d", got, len(under))
+	if (got.ID != 0) != (len(under) > 0) {
+		t.Fatalf("CondemnWrappingKey() = %+v, want a backlog of %d", got, len(under))
 	}
 	must(t, w.store.Settle(t.Context(), keyID(n), w.now))
 	w.gone[n] = true
 	for _, k := range under {
+		act := audit.LeafErased
 		if k.state != store.Consumed {
 			w.step(t, k, store.Erase, store.Erased)
+			act = audit.Erased
 		}
 		k.sealed, k.leaf = false, false
+		k.ahead = append(k.ahead, act)
 	}
 }
 
 func (w *walk) clock(t *rapid.T) {
-	w.now = w.now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "hours")) * time.Hour)
+	w.now = w.now.Add(time.Duration(rapid.IntRange(1, 12).Draw(t, "hours")) * time.Hour)
 }
 
 // compare holds the store against what the walk knows.
@@ -425,22 +570,38 @@ var lastActs = map[store.State]audit.Act{
 	store.Expired: audit.Expired, store.Retired: audit.Retired, store.Reserved: audit.Reserved, store.Published: audit.Exported,
 }
 
-// verifyTrail checks that the trail is whole, and has what led to each state.
+// acts counts the entries of a key package.
+func (w *walk) acts(t *rapid.T, ref string) map[audit.Act]int {
+	acts := make(map[audit.Act]int)
+	for stored, err := range w.store.EntriesOf(t.Context(), []byte(ref)) {
+		must(t, err)
+		e, err := audit.ParseEntry(stored.Bytes)
+		must(t, err)
+		acts[e.Act]++
+	}
+	return acts
+}
+
+// verifyTrail checks that the trail is whole, and has what led to each state, unless it is
+// still to be written down.
 func (w *walk) verifyTrail(t *rapid.T) {
 	if _, err := audit.Verify(w.store.Entries(t.Context(), 0), nil); err != nil {
 		t.Fatalf("Verify() err = %v, want nil", err)
 	}
 	for _, ref := range w.refs {
-		acts := make(map[audit.Act]int)
-		for stored, err := range w.store.EntriesOf(t.Context(), []byte(ref)) {
-			must(t, err)
-			e, err := audit.ParseEntry(stored.Bytes)
-			must(t, err)
-			acts[e.Act]++
+		acts, k := w.acts(t, ref), w.known[ref]
+		if act, ok := lastActs[k.state]; ok && (acts[act] == 0) != slices.Contains(k.ahead, act) {
+			t.Fatalf("%x is %s, its trail is %v, and it lacks %v", ref, k.state, acts, k.ahead)
 		}
-		k := w.known[ref]
-		if act, ok := lastActs[k.state]; ok && acts[act] == 0 {
-			t.Fatalf("%x is %s, and its trail is %v", ref, k.state, acts)
+		for _, act := range k.ahead {
+			if acts[act] != 0 {
+				t.Fatalf("the trail of %x is %v, and %v were not written down", ref, acts, k.ahead)
+			}
+		}
+		for _, act := range []audit.Act{audit.Retired, audit.Erased, audit.LeafErased, audit.Expired} {
+			if acts[act] > 1 {
+				t.Fatalf("%x was %s %d times", ref, act, acts[act])
+			}
 		}
 		if acts[audit.Generated] != 1 || k.lastResort && acts[audit.Consumed] != int(k.opened) || !k.lastResort && acts[audit.Consumed] > 1 {
 			t.Fatalf("the trail of %x is %v, and it is %+v", ref, acts, *k)
