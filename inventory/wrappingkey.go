@@ -86,13 +86,16 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, 
 	if key.ID, err = vault.NewKeyID(inv.Rand); err != nil {
 		return store.WrappingKey{}, err
 	}
-	err = inv.Make(ctx, store.Intent{KeyID: key.ID, Object: kinds[m].object, TokenSerial: key.TokenSerial, CreatedAt: now}, func(ctx context.Context) (err error) {
-		if key.Stamp, err = inv.Ring.Create(ctx, key.ID, m, key.Label); err != nil {
-			return fmt.Errorf("generate wrapping key: %w", err)
-		}
-		return inv.addWrappingKey(ctx, key)
-	})
-	return key, err
+	i := store.Intent{KeyID: key.ID, Object: kinds[m].object, TokenSerial: key.TokenSerial, CreatedAt: now}
+	return key, inv.Make(ctx, i, func(ctx context.Context) error { return inv.makeWrappingKey(ctx, m, &key) })
+}
+
+// makeWrappingKey makes a wrapping key of a mechanism in the token and records it.
+func (inv *Inventory) makeWrappingKey(ctx context.Context, m vault.Mechanism, key *store.WrappingKey) (err error) {
+	if key.Stamp, err = inv.Ring.Create(ctx, key.ID, m, key.Label); err != nil {
+		return fmt.Errorf("generate wrapping key: %w", err)
+	}
+	return inv.addWrappingKey(ctx, *key)
 }
 
 func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey) error {

@@ -40,7 +40,9 @@ type Trail interface {
 	// Checkpoints returns all, the oldest first.
 	Checkpoints(ctx context.Context) ([]Checkpoint, error)
 	// AddAuditKey adds a key for checkpoints, the current one from then on, and settles the
-	// intent to make it.
+	// intent to make it. The trail has its verifier key. The error is ErrExists, or ErrState
+	// where the intent says that it succeeds another, and that is not the current one any
+	// more.
 	AddAuditKey(ctx context.Context, k AuditKey) error
 	// AuditKeys returns all, the oldest first: the last one signs.
 	AuditKeys(ctx context.Context) ([]AuditKey, error)

@@ -58,8 +58,13 @@ type Intent struct {
 	Object      Object
 	TokenSerial string
 	Destroy     bool   // else it was to be made
-	Stamp       []byte // authenticates all of it but CreatedAt
+	Stamp       []byte // authenticates all of it but CreatedAt and what follows
 	CreatedAt   time.Time
+	// Succeeds says that what is made is to take the place of the key Instead, which is the
+	// current one of its kind, or empty where there is none yet. Of several that would take
+	// the place of one key, one is under way at a time, and one does.
+	Succeeds bool
+	Instead  []byte
 }
 
 // Object is a kind of object in the token.
@@ -71,13 +76,15 @@ const (
 	ObjectSealingKey   Object = "sealing key"
 	ObjectSealingPair  Object = "sealing key pair" // an RSA key, and the key pair that stamps for it
 	ObjectWrappingKey  Object = "wrapping key"
+	ObjectAuditKey     Object = "audit key"
 )
 
 // WrappingKeys remembers the keys that private keys are under.
 type WrappingKeys interface {
 	// AddWrappingKey adds a wrapping key, and settles the intent to make it. Where Current
 	// is set it becomes the current one of its purpose. Uses are ignored. The error is
-	// ErrExists where the id is taken.
+	// ErrExists where the id is taken, or ErrState where the intent says that it succeeds
+	// another, and that is not the current one any more.
 	AddWrappingKey(ctx context.Context, key WrappingKey) error
 	// WrappingKeys returns all, the oldest first, those too that are destroyed.
 	WrappingKeys(ctx context.Context) ([]WrappingKey, error)
@@ -103,7 +110,9 @@ type WrappingKeys interface {
 	// The intent's KeyID is the wrapping key.
 	CondemnWrappingKey(ctx context.Context, i Intent, shred bool) (Backlog, error)
 
-	// Intend records an intent. The error is ErrExists where the key has one.
+	// Intend records an intent. The error is ErrExists where the key has one, or where
+	// another key is about to take the same one's place; ErrState where that one is not
+	// current any more.
 	Intend(ctx context.Context, i Intent) error
 	// Intents returns those that are not settled, the oldest first.
 	Intents(ctx context.Context) ([]Intent, error)

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -116,10 +115,21 @@ func keyChecks(ctx context.Context, s store.Store, t *token.Token) ([]keyCheck, 
 		}
 	}
 	auditKeys, err := s.AuditKeys(ctx)
-	for _, k := range auditKeys {
-		if k.TokenSerial == serial {
-			checks = append(checks, keyCheck{"audit key", k.Origin, k.KeyID, func(ctx context.Context) error { return checkAuditKey(ctx, t, &k) }})
+	for i, k := range auditKeys {
+		if k.TokenSerial != serial {
+			continue
 		}
+		check := keyCheck{"audit key", k.Origin, k.KeyID, func(ctx context.Context) error { return checkAuditKey(ctx, t, &k) }}
+		if i < len(auditKeys)-1 { // which signs no more, and may have been lost
+			check.name += ", replaced"
+			check.check = func(ctx context.Context) error {
+				if err := checkAuditKey(ctx, t, &k); !errors.Is(err, token.ErrNotFound) {
+					return err
+				}
+				return nil
+			}
+		}
+		checks = append(checks, check)
 	}
 	return checks, err
 }
@@ -151,11 +161,7 @@ func checkAuditKey(ctx context.Context, t *token.Token, k *store.AuditKey) error
 	if err != nil {
 		return err
 	}
-	verifier, err := audit.VerifierKey(k.Origin, key.Public())
-	if err == nil && verifier != k.VerifierKey {
-		err = errOtherAuditKey
-	}
-	return errors.Join(err, key.TryOut())
+	return errors.Join(sameAuditKey(k, key), key.TryOut())
 }
 
 func (d *diagnosis) printKeys(u *ui) {

@@ -39,7 +39,7 @@ func TestExitStatuses(t *testing.T) {
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
-			inventory.ErrMixedUp, inventory.ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
+			inventory.ErrMixedUp, inventory.ErrNotOurs, inventory.ErrUnderWay, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
 			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,

@@ -34,6 +34,7 @@ func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
 		store.ObjectSealingPair:  pair,
 		store.ObjectWrappingKey:  {token.ClassSecretKey},
 		store.ObjectSignatureKey: pair,
+		store.ObjectAuditKey:     pair,
 	}[o]
 	_, err := r.token.DestroyByID(ctx, id, classes...)
 	if err == nil && o == store.ObjectSealingPair {

@@ -474,7 +474,8 @@ func (e *env) shredInterrupted(ctx context.Context, k *store.WrappingKey, err er
 	return errors.Join(err, fault)
 }
 
-// rotateWhenDue replaces wrapping keys whose time has come, or says that it has.
+// rotateWhenDue replaces wrapping keys whose time has come, or says that it has. Of several
+// processes that find one due, one makes the next, and the others use it.
 func (e *env) rotateWhenDue(ctx context.Context) error {
 	inv, err := e.inventory(ctx)
 	if err != nil {
@@ -491,11 +492,11 @@ func (e *env) rotateWhenDue(ctx context.Context) error {
 				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), plural(k.Uses, "time"), k.Purpose)
 			continue
 		}
-		m, err := inventory.MechanismOf(&k)
-		if err != nil {
-			return err
+		next, err := inv.ReplaceWrappingKey(ctx, &k, time.Now())
+		if errors.Is(err, inventory.ErrUnderWay) { // which the next run does, or a sweep repairs
+			e.ui.warnf("%v: new key packages are under the one before", err)
+			continue
 		}
-		next, err := inv.RotateWrappingKey(ctx, m, nil, time.Now())
 		if err != nil {
 			return err
 		}

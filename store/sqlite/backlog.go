@@ -145,7 +145,7 @@ func (s *Store) WorkOff(ctx context.Context, id uint64, n int, at time.Time) (b 
 	var start time.Time
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		start = time.Now()
-		rows, err := queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE k.id IN (SELECT value FROM json_each(?)) ORDER BY k.id", list(next))
+		rows, err := tx.rows(ctx, next)
 		for i := range rows {
 			if err == nil {
 				err = tx.catchUp(ctx, &rows[i], at)

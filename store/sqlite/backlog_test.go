@@ -39,7 +39,11 @@ func BenchmarkOthersWait(b *testing.B) {
 func othersWait(b *testing.B, begin func(*Store) (store.Backlog, error)) {
 	const many = 500_000
 	path := filepath.Join(b.TempDir(), "store.db")
-	s := open(b, path)
+	s, err := Open(b.Context(), path, Options{Create: true, BusyTimeout: time.Hour})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
 	furnish(b, s)
 	next := store.Identity{Name: "alice", Version: 2, KeyID: []byte("next"), CreatedAt: schema1Time}
 	if err := s.ProposeIdentity(b.Context(), next); err != nil {

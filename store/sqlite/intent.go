@@ -1,8 +1,10 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,19 +12,64 @@ import (
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
-const intentColumns = "key_id, object, token_serial, destroy, stamp, created_at"
+const intentColumns = "key_id, object, token_serial, destroy, stamp, created_at, instead"
 
 func scanIntent(s scanner) (i store.Intent, err error) {
 	var created int64
-	err = s.Scan(&i.KeyID, &i.Object, &i.TokenSerial, &i.Destroy, &i.Stamp, &created)
-	i.CreatedAt = date(created)
+	err = s.Scan(&i.KeyID, &i.Object, &i.TokenSerial, &i.Destroy, &i.Stamp, &created, &i.Instead)
+	i.CreatedAt, i.Succeeds = date(created), i.Instead != nil
 	return i, translate(err)
 }
 
 func (tx *transaction) intend(ctx context.Context, i store.Intent) error {
-	_, err := tx.ExecContext(ctx, "INSERT INTO intents ("+intentColumns+") VALUES (?, ?, ?, ?, ?, ?)",
-		blob(i.KeyID), string(i.Object), i.TokenSerial, i.Destroy, blob(i.Stamp), seconds(i.CreatedAt))
+	var instead []byte // NULL
+	if i.Succeeds {
+		if err := tx.stillCurrent(ctx, i.Object, i.Instead); err != nil {
+			return err
+		}
+		instead = blob(i.Instead)
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO intents ("+intentColumns+") VALUES (?, ?, ?, ?, ?, ?, ?)",
+		blob(i.KeyID), string(i.Object), i.TokenSerial, i.Destroy, blob(i.Stamp), seconds(i.CreatedAt), instead)
 	return translate(err)
+}
+
+// currentOf finds the current key of a kind.
+var currentOf = map[store.Object]string{
+	store.ObjectSealingKey:  "SELECT key_id FROM wrapping_keys WHERE current = 1 AND purpose = 'seal'",
+	store.ObjectSealingPair: "SELECT key_id FROM wrapping_keys WHERE current = 1 AND purpose = 'seal'",
+	store.ObjectWrappingKey: "SELECT key_id FROM wrapping_keys WHERE current = 1 AND purpose = 'wrap'",
+	store.ObjectAuditKey:    "SELECT key_id FROM audit_keys ORDER BY id DESC LIMIT 1",
+}
+
+// stillCurrent fails where a key is not the current one of its kind; an empty id is that of
+// none.
+func (tx *transaction) stillCurrent(ctx context.Context, o store.Object, id []byte) error {
+	var current []byte
+	query, ok := currentOf[o]
+	if !ok {
+		return fmt.Errorf("%s: %w: none takes the place of another", o, store.ErrState)
+	}
+	if err := tx.QueryRowContext(ctx, query).Scan(&current); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if !bytes.Equal(current, id) {
+		return fmt.Errorf("%s: %w: %x is the current one by now", o, store.ErrState, current)
+	}
+	return nil
+}
+
+// succeeds fails for a key that was made to take the place of another, where somebody else
+// was quicker.
+func (tx *transaction) succeeds(ctx context.Context, keyID []byte) error {
+	i, err := scanIntent(tx.QueryRowContext(ctx, "SELECT "+intentColumns+" FROM intents WHERE key_id = ? AND destroy = 0", blob(keyID)))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !i.Succeeds {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return tx.stillCurrent(ctx, i.Object, i.Instead)
 }
 
 // made settles the intent to make a key, where there was one.

@@ -274,22 +274,44 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Exported, at))
 }
 
-// claimable finds what Claim hands out. What is in a backlog is passed over by its index
-// alone: half a million of them may stand before the first that is not, and a claim holds
-// the store. What is under a key that is being shredded waits until that is written down,
-// also where it has no private keys.
-const claimable = selectKeyPackage + ` WHERE k.id IN (SELECT c.id FROM key_packages c WHERE c.state = 'available'
+// claimable finds the first rows that Claim may hand out of those under one wrapping key, by
+// an index. What is under a key that is being shredded may be half a million rows, none of
+// which is read while a claim holds the store: those keys are left out.
+const claimable = `SELECT c.id FROM key_packages c WHERE c.state = 'available' AND c.wrapping_key = @key
 	AND c.identity = (SELECT id FROM identities WHERE name = @name)
 	AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-	AND c.wrapping_key NOT IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL)
 	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
-	AND NOT c.last_resort AND c.not_before <= @at AND c.not_after > @at ORDER BY c.id LIMIT @n) ORDER BY k.id`
+	AND NOT c.last_resort AND c.not_before <= @at AND c.not_after > @at ORDER BY c.id LIMIT @n`
+
+// claimable returns the first n rows that may be handed out.
+func (tx *transaction) claimable(ctx context.Context, identity string, n int, at time.Time) ([]row, error) {
+	number := func(s scanner) (id int64, err error) { return id, s.Scan(&id) }
+	keys, err := queryTx(ctx, tx, number, `SELECT id FROM wrapping_keys
+		WHERE id NOT IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL)`)
+	var first []int64
+	for _, key := range keys {
+		var ids []int64
+		if err == nil {
+			ids, err = queryTx(ctx, tx, number, claimable, sql.Named("key", key), sql.Named("name", identity), sql.Named("at", seconds(at)), sql.Named("n", n))
+		}
+		first = append(first, ids...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(first)
+	return tx.rows(ctx, first[:min(n, len(first))])
+}
+
+// rows returns key packages by their rows, the oldest first.
+func (tx *transaction) rows(ctx context.Context, ids []int64) ([]row, error) {
+	return queryTx(ctx, tx, scanKeyPackage, selectKeyPackage+" WHERE k.id IN (SELECT value FROM json_each(?)) ORDER BY k.id", list(ids))
+}
 
 // Claim implements store.Store.
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		rows, err := queryTx(ctx, tx, scanKeyPackage, claimable, // SQLite takes a negative limit for none
-			sql.Named("name", identity), sql.Named("at", seconds(at)), sql.Named("n", max(n, 0)))
+		rows, err := tx.claimable(ctx, identity, max(n, 0), at) // SQLite takes a negative limit for none
 		if err != nil {
 			return err
 		}

@@ -168,7 +168,11 @@ var migrations = []string{
 		finished_at  INTEGER
 	) STRICT;
 	CREATE INDEX unfinished_backlogs ON backlogs (identity) WHERE finished_at IS NULL;
-	CREATE INDEX claimable ON key_packages (identity, version, id, wrapping_key) WHERE state = 'available';`,
+	CREATE INDEX claimable ON key_packages (identity, version, wrapping_key) WHERE state = 'available';`,
+
+	// A key that is to take the place of another one.
+	`ALTER TABLE intents ADD COLUMN instead BLOB;
+	CREATE UNIQUE INDEX one_successor ON intents (object, instead) WHERE instead IS NOT NULL;`,
 }
 
 // SchemaError reports a store whose schema is newer than this program.

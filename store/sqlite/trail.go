@@ -149,6 +149,13 @@ func (s *Store) Checkpoints(ctx context.Context) ([]store.Checkpoint, error) {
 // AddAuditKey implements store.Store.
 func (s *Store) AddAuditKey(ctx context.Context, k store.AuditKey) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		if err := tx.succeeds(ctx, k.KeyID); err != nil {
+			return err
+		}
+		var before []byte
+		if err := tx.QueryRowContext(ctx, currentOf[store.ObjectAuditKey]).Scan(&before); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO audit_keys (key_id, label, token_serial, origin, verifier_key, created_at) VALUES (?, ?, ?, ?, ?, ?)",
 			blob(k.KeyID), k.Label, k.TokenSerial, k.Origin, k.VerifierKey, seconds(k.CreatedAt))
 		if err != nil {
@@ -157,7 +164,11 @@ func (s *Store) AddAuditKey(ctx context.Context, k store.AuditKey) error {
 		if err := tx.made(ctx, k.KeyID); err != nil {
 			return err
 		}
-		return tx.record(ctx, 0, audit.Entry{Time: k.CreatedAt, Act: audit.Created, KeyID: k.KeyID, Detail: "audit key"})
+		err = tx.record(ctx, 0, audit.Entry{Time: k.CreatedAt, Act: audit.Created, KeyID: k.KeyID, Detail: audit.KeyDetail(k.VerifierKey)})
+		if err != nil || before == nil {
+			return err
+		}
+		return tx.record(ctx, 0, audit.Entry{Time: k.CreatedAt, Act: audit.Rotated, KeyID: k.KeyID, Detail: fmt.Sprintf("audit key, in the place of %x", before)})
 	})
 }
 

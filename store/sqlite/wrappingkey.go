@@ -27,6 +27,9 @@ func scanWrappingKey(row scanner) (store.WrappingKey, error) {
 // AddWrappingKey implements store.Store.
 func (s *Store) AddWrappingKey(ctx context.Context, k store.WrappingKey) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+		if err := tx.succeeds(ctx, k.ID); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO wrapping_keys (key_id, purpose, label, token_serial, stamp, current, created_at) VALUES (?, ?, ?, ?, ?, 0, ?)",
 			blob(k.ID), string(k.Purpose), k.Label, k.TokenSerial, blob(k.Stamp), seconds(k.CreatedAt))
 		if err != nil {

@@ -83,6 +83,8 @@ func Run(t *testing.T, open Open) {
 		"retiring what was begun anew":        retiringAgainWhatWasBegunAnew,
 		"intending":                           intending,
 		"intents are settled":                 intentsAreSettled,
+		"one key succeeds another":            oneKeySucceedsAnother,
+		"succeeding is done once":             succeedingOnce,
 		"claiming":                            claiming,
 		"claiming is done once":               claimingOnce,
 		"moving":                              moving,

@@ -121,7 +121,10 @@ func trailOfKeys(t *testing.T, f *fixture) {
 	recorded(t, f, "AddWrappingKey of the other purpose", func() error { return f.AddWrappingKey(t.Context(), spare("k4", store.Wrap)) },
 		audit.Entry{Time: made, Act: audit.Created, KeyID: []byte("k4"), Detail: "wrapping key, to wrap"})
 	recorded(t, f, "AddAuditKey", func() error { return f.AddAuditKey(t.Context(), auditKey("a1")) },
-		audit.Entry{Time: made, Act: audit.Created, KeyID: []byte("a1"), Detail: "audit key"})
+		audit.Entry{Time: made, Act: audit.Created, KeyID: []byte("a1"), Detail: "audit key verifier of a1"})
+	recorded(t, f, "AddAuditKey in another's place", func() error { return f.AddAuditKey(t.Context(), auditKey("a2")) },
+		audit.Entry{Time: made, Act: audit.Created, KeyID: []byte("a2"), Detail: "audit key verifier of a2"},
+		audit.Entry{Time: made, Act: audit.Rotated, KeyID: []byte("a2"), Detail: "audit key, in the place of 6131"})
 	refused(t, f, "AddIdentity again", store.ErrExists, func() error { return f.AddIdentity(t.Context(), identity("alice")) })
 	refused(t, f, "AddWrappingKey again", store.ErrExists, func() error { return f.AddWrappingKey(t.Context(), wrappingKey("k1")) })
 	refused(t, f, "AddAuditKey again", store.ErrExists, func() error { return f.AddAuditKey(t.Context(), auditKey("a1")) })

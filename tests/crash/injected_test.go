@@ -25,6 +25,8 @@ type verb struct {
 	// over is what the command may say when it is run once more, because it had done its
 	// work before it was killed; empty: it succeeds.
 	over string
+	// before is a command that comes first, and is not killed.
+	before []string
 }
 
 // verbs are those that change keys or key packages.
@@ -55,6 +57,7 @@ func (p *prepared) verbs() []verb {
 		{name: "identity retire", args: []string{"identity", "retire", "alice"}},
 		{name: "identity destroy-key", args: []string{"identity", "destroy-key", "carol"}, over: "destroyed"},
 		{name: "checkpoint", args: []string{"audit", "checkpoint"}},
+		{name: "new audit key", args: []string{"audit", "key", "--new"}, before: []string{"audit", "checkpoint"}},
 	}
 }
 
@@ -87,6 +90,11 @@ func TestKilledAtEachStep(t *testing.T) {
 }
 
 func killEach(t *testing.T, k killer, p *prepared, v verb) {
+	if v.before != nil {
+		p = p.copy(t)
+		p.Run(v.before...)
+		p.keepTokenObject(t)
+	}
 	unharmed := p.copy(t)
 	calls, _ := k.run(t, unharmed.Command(v.in(unharmed.Installation)...), 0)
 	unharmed.Run("audit", "verify")

@@ -177,6 +177,88 @@ func (p *prepared) raceOutside(t *testing.T, kp *keypackage.KeyPackage, racers i
 	}
 }
 
+// Four processes find that the wrapping keys are due: one of each purpose is made, and all
+// use it.
+func TestFourProcessesAndOneRotation(t *testing.T) {
+	const racers = 4
+	p := prepare(t)
+	p.Edit("automatic: false", "automatic: true")
+	p.sql(t, "UPDATE wrapping_keys SET created_at = created_at - 100 * 86400 WHERE current = 1")
+	before := p.count(t, "wrapping_keys")
+	hold := p.holdStore(t)
+	time.AfterFunc(racers*stagger+500*time.Millisecond, hold)
+	for i, err := range atOnce(racers, func(i int) error {
+		time.Sleep(time.Duration(i) * stagger)
+		return p.afterLogin("generate", "--identity", []string{"alice", "bob"}[i%2], "--count", "3", "--out", outFolder(p.Installation))
+	}) {
+		if err != nil {
+			t.Errorf("number %d: %v", i, err)
+		}
+	}
+	if made := p.count(t, "wrapping_keys") - before; made != 2 {
+		t.Errorf("%d wrapping keys were made, want 2: one to seal and one to wrap", made)
+	}
+	if n := p.count(t, "key_packages k JOIN wrapping_keys w ON w.id = k.wrapping_key WHERE w.current = 1"); n != 3*racers {
+		t.Errorf("%d key packages are under the new ones, want %d", n, 3*racers)
+	}
+	for _, err := range rest(p.Installation).Faults {
+		t.Error(err)
+	}
+}
+
+// Four processes make the first checkpoint: one makes the audit key, and all sign with it.
+func TestFourProcessesAndTheFirstCheckpoint(t *testing.T) {
+	const racers = 4
+	p := prepare(t)
+	hold := p.holdStore(t)
+	time.AfterFunc(racers*stagger+500*time.Millisecond, hold)
+	for i, err := range atOnce(racers, func(i int) error {
+		time.Sleep(time.Duration(i) * stagger)
+		return p.afterLogin("audit", "checkpoint")
+	}) {
+		if err != nil {
+			t.Errorf("number %d: %v", i, err)
+		}
+	}
+	if n := p.count(t, "audit_keys"); n != 1 {
+		t.Errorf("there are %d audit keys, want 1", n)
+	}
+	p.Run("audit", "verify")
+	for _, err := range rest(p.Installation).Faults {
+		t.Error(err)
+	}
+}
+
+// sql changes the store behind hsm-kp's back.
+func (p *prepared) sql(t *testing.T, statement string) {
+	t.Helper()
+	db := p.database(t)
+	defer db.Close()
+	if _, err := db.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// count counts the rows of a table.
+func (p *prepared) count(t *testing.T, table string) (n int) {
+	t.Helper()
+	db := p.database(t)
+	defer db.Close()
+	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (p *prepared) database(t *testing.T) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Dir, "hsm-kp.db")+"?mode=rw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
 // stagger is the time between two logins.
 const stagger = 100 * time.Millisecond
 
@@ -202,10 +284,7 @@ func (p *prepared) afterLogin(args ...string) error {
 // called.
 func (p *prepared) holdStore(t *testing.T) (letGo func()) {
 	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Dir, "hsm-kp.db")+"?mode=rw")
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := p.database(t)
 	db.SetMaxOpenConns(1) // the transaction lives in one connection
 	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
