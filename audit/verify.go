@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -21,6 +22,9 @@ const ClockSlack = time.Minute
 type Stored struct {
 	Bytes []byte // of Entry.Bytes
 	Hash  Hash   // of Chain
+	// Ref is the KeyPackageRef that the store finds the entry under, which no hash is over;
+	// empty where it finds it under none, nil where it does not say.
+	Ref []byte
 }
 
 // Result is what Verify has seen. After an error it is what held up to there:
@@ -40,8 +44,9 @@ type Result struct {
 // when there were as many.
 //
 // The error wraps ErrTampered and says which entry or checkpoint, and how: the
-// entry cannot be parsed, its sequence has a gap or goes back, or its hash does
-// not fit; the checkpoint has another root, or more entries than there are. An
+// entry cannot be parsed, its sequence has a gap or goes back, its hash does
+// not fit, or the store finds it under another key package than it is about; the
+// checkpoint has another root, or more entries than there are. An
 // error of entries ends it too, and is wrapped as it is.
 //
 // Verify keeps none of the entries; their bytes may be overwritten as soon as
@@ -102,6 +107,9 @@ func (v *verification) add(stored Stored) error {
 	if stored.Hash != Chain(v.result.Head, stored.Bytes) {
 		return fmt.Errorf("%w: its hash does not fit it and the entry before", ErrTampered)
 	}
+	if err := stored.CheckRef(&e); err != nil {
+		return err
+	}
 	if e.Time.Before(v.last.Add(-ClockSlack)) {
 		v.result.Backwards++
 	}
@@ -109,6 +117,20 @@ func (v *verification) add(stored Stored) error {
 	v.result.Head = stored.Hash
 	v.tree.Append(stored.Bytes)
 	return nil
+}
+
+// CheckRef reports whether the store finds an entry, which is e, under the key package that
+// it is about. The error wraps ErrTampered.
+func (s *Stored) CheckRef(e *Entry) error {
+	switch {
+	case s.Ref == nil || bytes.Equal(s.Ref, e.Ref):
+		return nil
+	case len(s.Ref) == 0:
+		return fmt.Errorf("%w: it is about key package %x, and not found under it", ErrTampered, e.Ref)
+	case len(e.Ref) == 0:
+		return fmt.Errorf("%w: it is about no key package, and found under %x", ErrTampered, s.Ref)
+	}
+	return fmt.Errorf("%w: it is about key package %x, and found under %x", ErrTampered, e.Ref, s.Ref)
 }
 
 func checkSequence(got, want uint64) error {

@@ -31,7 +31,9 @@ type Trail interface {
 	// where it is empty, are set.
 	Record(ctx context.Context, entries ...audit.Entry) error
 	// Entries yields the trail from the entry with that sequence number on, in constant
-	// memory and without holding writers back.
+	// memory and without holding writers back. Ref is that of the key package that EntriesOf
+	// yields the entry for: where somebody has written to the store it may be another than the
+	// entry says.
 	Entries(ctx context.Context, from uint64) iter.Seq2[audit.Stored, error]
 	// EntriesOf yields the entries of one key package, oldest first.
 	EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Stored, error]

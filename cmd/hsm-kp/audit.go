@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -67,7 +69,9 @@ func auditShowCommand(u *ui) *cli.Command {
 		Usage:     "show the trail, or what happened to one key package",
 		ArgsUsage: "[REF]",
 		Description: `An entry a line, the oldest first: when, who, what was done, and to which key package and
-key. There is one for every act on a key, added in the transaction that records the act.
+key. There is one for every act on a key, added in the transaction that records the act. Those
+of one key package are found by an index, which no hash is over: that none was hidden from it is
+what "hsm-kp audit verify" finds.
 
 Examples:
    hsm-kp audit show 3f9a61c2
@@ -87,20 +91,21 @@ Examples:
 				return err
 			}
 			defer e.close()
-			entries := e.store.Entries(c.Context, c.Uint64("from"))
+			entries, of := e.store.Entries(c.Context, c.Uint64("from")), keypackage.Ref(nil)
 			if c.NArg() == 1 {
-				ref, err := e.records().Resolve(c.Context, c.Args().First())
-				if err != nil {
+				if of, err = e.records().Resolve(c.Context, c.Args().First()); err != nil {
 					return err
 				}
-				entries = e.store.EntriesOf(c.Context, ref)
+				entries = e.store.EntriesOf(c.Context, of)
 			}
-			return e.showEntries(entries, c.Uint64("from"), c.Uint64("limit"), c.Bool("json"))
+			return e.showEntries(entries, of, c.Uint64("from"), c.Uint64("limit"), c.Bool("json"))
 		},
 	}
 }
 
-func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], from, limit uint64, asJSON bool) error {
+// showEntries shows those from one on, which have to be about the key package of, where there
+// is one.
+func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], of keypackage.Ref, from, limit uint64, asJSON bool) error {
 	n := uint64(0)
 	for stored, err := range entries {
 		if err != nil {
@@ -112,6 +117,9 @@ func (e *env) showEntries(entries iter.Seq2[audit.Stored, error], from, limit ui
 		entry, err := audit.ParseEntry(stored.Bytes)
 		if err != nil {
 			return fmt.Errorf("read the audit trail: %w: %w", audit.ErrTampered, err)
+		}
+		if of != nil && !bytes.Equal(entry.Ref, of) {
+			return fmt.Errorf("read the audit trail: entry %d: %w: it is about another key package", entry.Sequence, audit.ErrTampered)
 		}
 		if entry.Sequence < from {
 			continue // of a key package: all of it was asked for
@@ -149,8 +157,9 @@ func auditVerifyCommand(u *ui) *cli.Command {
 		Name:      "verify",
 		Usage:     "check that no entry was changed, added or removed",
 		ArgsUsage: "[CHECKPOINT...]",
-		Description: `Computes the chain of hashes and the Merkle tree anew from the first entry, and compares
-them with the checkpoints that the store has and with those in the files given: keep these
+		Description: `Computes the chain of hashes and the Merkle tree anew from the first entry, sees that each
+entry is found under the key package that it is about ("hsm-kp audit show REF"), and compares
+with the checkpoints that the store has and with those in the files given: keep these
 elsewhere, because who can write to the store can write all of it anew, but for what a
 checkpoint elsewhere says. --key is the verifier key that you noted when it was made; without
 it, the store's own is believed. A later key is believed where the trail names it and a

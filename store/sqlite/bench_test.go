@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -89,4 +90,24 @@ func BenchmarkKeyPackagesOfAFewAmongMany(b *testing.B) {
 			b.Fatalf("%d key packages, want %d", n, len(few))
 		}
 	}
+}
+
+// BenchmarkVerifyTrail reports how many entries a second are verified, of a trail of half a
+// million. -short leaves it out.
+func BenchmarkVerifyTrail(b *testing.B) {
+	if testing.Short() {
+		b.Skip("short")
+	}
+	s := open(b, filepath.Join(b.TempDir(), "store.db"))
+	furnish(b, s)
+	fill(b, s, rand.New(rand.NewPCG(1, 2)), 500_000)
+	entries := uint64(0)
+	for b.Loop() {
+		result, err := audit.Verify(s.Entries(b.Context(), 0), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		entries += result.Entries
+	}
+	b.ReportMetric(float64(entries)/b.Elapsed().Seconds(), "entries/s")
 }

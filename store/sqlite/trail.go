@@ -83,33 +83,37 @@ func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
 	})
 }
 
-// numbered is an entry with its row.
+// numbered is an entry with its row, and whether the row names a key package, which there
+// may be no more.
 type numbered struct {
 	sequence uint64
+	filed    bool
 	audit.Stored
 }
 
 func scanEntry(s scanner) (n numbered, err error) {
 	var hash []byte
-	if err := s.Scan(&n.sequence, &n.Bytes, &hash); err != nil {
+	if err := s.Scan(&n.sequence, &n.Bytes, &hash, &n.filed, &n.Ref); err != nil {
 		return n, translate(err)
 	}
 	copy(n.Hash[:], hash) // one of another length fits no entry
+	n.Ref = blob(n.Ref)
 	return n, nil
 }
 
 // Entries implements store.Store.
 func (s *Store) Entries(ctx context.Context, from uint64) iter.Seq2[audit.Stored, error] {
-	return s.entries(ctx, "sequence >= @from", from)
+	return s.entries(ctx, "a.sequence >= @from", from)
 }
 
 // EntriesOf implements store.Store.
 func (s *Store) EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Stored, error] {
-	return s.entries(ctx, "key_package = (SELECT id FROM key_packages WHERE ref = @ref) AND sequence >= @from", 0, sql.Named("ref", ref))
+	return s.entries(ctx, "a.key_package = (SELECT id FROM key_packages WHERE ref = @ref) AND a.sequence >= @from", 0, sql.Named("ref", ref))
 }
 
 func (s *Store) entries(ctx context.Context, condition string, from uint64, args ...any) iter.Seq2[audit.Stored, error] {
-	text := "SELECT sequence, entry, hash FROM audit WHERE " + condition + " ORDER BY sequence LIMIT @page"
+	text := `SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN key_packages k ON k.id = a.key_package
+		WHERE ` + condition + " ORDER BY a.sequence LIMIT @page"
 	return func(yield func(audit.Stored, error) bool) {
 		for from := from; ; { // whoever ranges again begins again
 			rows, err := query(ctx, s.db, scanEntry, text, append(args[:len(args):len(args)], sql.Named("from", from), sql.Named("page", page))...)
@@ -118,7 +122,8 @@ func (s *Store) entries(ctx context.Context, condition string, from uint64, args
 				return
 			}
 			for i := range rows {
-				if !yield(rows[i].Stored, nil) {
+				err := s.unfiled(ctx, &rows[i])
+				if !yield(rows[i].Stored, err) || err != nil {
 					return
 				}
 			}
@@ -128,6 +133,26 @@ func (s *Store) entries(ctx context.Context, condition string, from uint64, args
 			from = rows[len(rows)-1].sequence + 1
 		}
 	}
+}
+
+// unfiled looks at an entry that is under no key package. One about a key package that the
+// store does not have is where it should be.
+func (s *Store) unfiled(ctx context.Context, n *numbered) error {
+	if n.filed {
+		return nil
+	}
+	e, err := audit.ParseEntry(n.Bytes)
+	if err != nil || len(e.Ref) == 0 {
+		return nil // whether it is an entry is not for the store to say
+	}
+	var known bool
+	if err := s.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM key_packages WHERE ref = ?)", e.Ref).Scan(&known); err != nil {
+		return translate(err)
+	}
+	if !known {
+		n.Ref = e.Ref
+	}
+	return nil
 }
 
 // AddCheckpoint implements store.Store.

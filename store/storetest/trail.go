@@ -25,6 +25,9 @@ func trail(t *testing.T, s store.Store) []audit.Entry {
 	for stored, err := range s.Entries(t.Context(), 0) {
 		check(t, "Entries", err, nil)
 		all = append(all, parse(t, stored))
+		if stored.Ref == nil { // Verify compares it where it is told
+			t.Fatalf("Entries() does not say whose entry %d is", len(all)-1)
+		}
 	}
 	return all
 }
