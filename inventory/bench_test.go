@@ -2,17 +2,26 @@ package inventory_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/tokentest"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
@@ -170,5 +179,82 @@ func bareInToken(b *testing.B, f *fixture, record *store.KeyPackage, kp *keypack
 			_, err := x.ECDH(peer.PublicKey())
 			return err
 		})
+	}
+}
+
+// BenchmarkLatency makes key packages on 32 sessions of a token that takes 5 ms a call. "calls"
+// is how many a key package takes, "limit" what 32 sessions can do at the six that it needs, as
+// a ratio of what was done to it, and "bare" that ratio to what as many sessions and
+// goroutines do in the same run that make the same calls and nothing else.
+func BenchmarkLatency(b *testing.B) {
+	const sessions, latency, needed = 32, 5 * time.Millisecond, 6
+	cfg := softhsmtest.Config(b)
+	m := tokentest.New(b, cfg.Module)
+	cfg.Sessions = sessions
+	tok := m.Open(b, cfg)
+	f := &fixture{token: tok, path: filepath.Join(b.TempDir(), "store.db")}
+	f.store = openStore(b, f.path)
+	f.config = inventory.Config{Store: f.store, Ring: ring{tok}, Rand: rand.Reader, Workers: sessions + 8*runtime.GOMAXPROCS(0), Batch: 500}
+	sealing, err := tok.FindWrappingKey(b.Context(), f.addWrappingKey(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	id := f.identity(b, "alice", ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
+	m.SetLatency(latency)
+	defer m.SetLatency(0)
+	b.ResetTimer()
+
+	start, before := time.Now(), calls(m)
+	if _, err := f.inventory().Generate(b.Context(), request(id, uint64(b.N)), func([]store.KeyPackage) error { return nil }); err != nil {
+		b.Fatal(err)
+	}
+	took, made := time.Since(start), calls(m)-before
+
+	b.StopTimer()
+	start = time.Now()
+	repeat(b, sessions, func() error {
+		for range 2 {
+			if _, err := id.Signer.Sign(rand.Reader, make([]byte, crypto.SHA256.Size()), crypto.SHA256); err != nil {
+				return err
+			}
+		}
+		var nonce [token.NonceSize]byte
+		rand.Read(nonce[:])
+		_, err := sealing.Seal(b.Context(), &nonce, make([]byte, 66), make([]byte, 96))
+		return err
+	})
+	bare := time.Since(start)
+
+	rate := float64(b.N) / took.Seconds()
+	b.ReportMetric(rate, "keypackages/s")
+	b.ReportMetric(float64(made)/float64(b.N), "calls")
+	b.ReportMetric(rate*needed*latency.Seconds()/sessions, "limit")
+	b.ReportMetric(bare.Seconds()/took.Seconds(), "bare")
+}
+
+// calls returns how many the module has had.
+func calls(m *tokentest.Module) (n int) {
+	for _, made := range m.AllCalls() {
+		n += made
+	}
+	return n
+}
+
+// repeat calls f b.N times in all, from so many goroutines.
+func repeat(b *testing.B, goroutines int, f func() error) {
+	var begun atomic.Int64
+	var g errgroup.Group
+	for range goroutines {
+		g.Go(func() error {
+			for begun.Add(1) <= int64(b.N) {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
 	}
 }

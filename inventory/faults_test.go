@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
@@ -329,35 +328,4 @@ func TestFewestCalls(t *testing.T) {
 			}
 		}
 	}
-}
-
-// BenchmarkLatency makes key packages on 32 sessions of a token that takes 5 ms a call, and
-// holds them against what 32 sessions can do with the fewest calls: "ratio".
-func BenchmarkLatency(b *testing.B) {
-	const sessions, latency, calls = 32, 5 * time.Millisecond, 6
-	cfg := softhsmtest.Config(b)
-	m := tokentest.New(b, cfg.Module)
-	cfg = m.Config(cfg)
-	cfg.Sessions = sessions
-	tok, err := token.Open(b.Context(), cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer tok.Close()
-	f := &fixture{token: tok, path: filepath.Join(b.TempDir(), "store.db")}
-	f.store = openStore(b, f.path)
-	f.config = inventory.Config{Store: f.store, Ring: ring{tok}, Rand: rand.Reader, Workers: sessions + runtime.GOMAXPROCS(0), Batch: 500}
-	f.addWrappingKey(b)
-	id := f.identity(b, "alice", ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
-	m.SetLatency(latency)
-	b.ResetTimer()
-	start := time.Now()
-	if _, err := f.inventory().Generate(b.Context(), request(id, uint64(b.N)), func([]store.KeyPackage) error { return nil }); err != nil {
-		b.Fatal(err)
-	}
-	rate := float64(b.N) / time.Since(start).Seconds()
-	m.SetLatency(0)
-	limit := sessions / (calls * latency.Seconds())
-	b.ReportMetric(rate, "keypackages/s")
-	b.ReportMetric(rate/limit, "ratio")
 }

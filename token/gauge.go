@@ -19,9 +19,10 @@ import (
 type gauge struct {
 	state atomic.Int32
 
-	mu   sync.Mutex
-	seen [2]int
-	best [2]time.Duration // the quickest of each: the others waited for something
+	mu      sync.Mutex
+	seen    [2]int
+	best    [2]time.Duration // the quickest of each: the others waited for something
+	copying int              // copies that are made to measure with
 }
 
 // States of a gauge.
@@ -34,47 +35,70 @@ const (
 // trials is how many operations of each kind are measured.
 const trials = 16
 
+// copiers is how many sessions make a copy to measure with at once: the others do not lose
+// time for what may not be worth it.
+const copiers = 4
+
 // gain is how much quicker copies have to be, to be worth having.
 const gain = 0.9
 
 // with runs op with the key or with a copy of it.
 func (g *gauge) with(s *session, owner any, key pkcs11.ObjectHandle, op func(pkcs11.ObjectHandle) error) error {
-	copied := g.wantsCopy(s)
-	used := key
-	if copied {
-		var err error
-		if used, err = s.copyOf(owner, key); err != nil {
-			if stepOf(err) != StepNone {
-				return err
-			}
-			g.state.Store(useKey) // this token does not copy
-			copied, used = false, key
-		}
+	used, copied, err := g.choose(s, owner, key)
+	if err != nil {
+		return err
 	}
 	if g.state.Load() != measuring {
 		return op(used)
 	}
 	start := time.Now()
-	err := op(used)
+	err = op(used)
 	if err == nil {
 		g.note(copied, time.Since(start))
 	}
 	return err
 }
 
-func (g *gauge) wantsCopy(s *session) bool {
+// choose returns the key, or the session's copy of it.
+func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkcs11.ObjectHandle, copied bool, err error) {
 	if s.link.token.cfg.Quirks.TokenObjects {
-		return false
+		return key, false, nil
 	}
 	switch g.state.Load() {
 	case useKey:
-		return false
-	case useCopies:
-		return true
+		return key, false, nil
+	case measuring:
+		_, has := s.copies[owner]
+		if !has && !g.mayCopy() {
+			return key, false, nil
+		}
+		if !has {
+			defer g.endCopy()
+		}
 	}
+	used, err = s.copyOf(owner, key)
+	if err != nil && stepOf(err) == StepNone {
+		g.state.Store(useKey) // this token does not copy
+		return key, false, nil
+	}
+	return used, true, err
+}
+
+// mayCopy reports whether a session is to make a copy to measure with, which endCopy ends.
+func (g *gauge) mayCopy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.seen[0] >= trials
+	if g.seen[0] < trials || g.copying >= copiers {
+		return false
+	}
+	g.copying++
+	return true
+}
+
+func (g *gauge) endCopy() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.copying--
 }
 
 // note counts a measurement, and decides where there are enough.

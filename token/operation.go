@@ -49,8 +49,9 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 	}
 	m := l.token.module
 	var pulse atomic.Uint64
-	v, err := answer(l.token.cfg.Timeout, &pulse, func() (T, error) {
-		defer l.pool.release()
+	var leave leaving
+	v, err := answerThen(l.token.cfg.Timeout, &pulse, func() (T, error) {
+		defer leave.early(l.pool, time.Now())
 		if l.token.cfg.Quirks.OneAtATime {
 			defer l.token.alone()()
 		} else {
@@ -70,11 +71,34 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 		v, err := f(s)
 		sound = err == nil
 		return v, err
-	})
+	}, func() { leave.late(l.pool) })
 	if errors.Is(err, ErrStuck) {
 		l.token.endStuck(err)
 	}
 	return v, err
+}
+
+// long is what makes an operation a long one. After a short one the processor is what others
+// wait for, and the caller has it next, to go on with what the module has returned. After a
+// long one it is the session, and whoever waits for that is next: the scheduler runs first
+// what was woken last.
+const long = time.Millisecond
+
+// leaving is how an operation leaves its place.
+type leaving struct{ long bool }
+
+// early leaves it, before the caller hears of it, where the operation was a short one.
+func (o *leaving) early(p *pool, begun time.Time) {
+	if o.long = time.Since(begun) > long; !o.long {
+		p.release()
+	}
+}
+
+// late leaves it where early did not.
+func (o *leaving) late(p *pool) {
+	if o.long {
+		p.release()
+	}
 }
 
 // alone waits until no operation runs in the module where none may run beside another one,
@@ -101,6 +125,11 @@ var errNotEnded = errors.New("the operation did not return")
 // beat of pulse, if it has one. A module that does not answer cannot be stopped: f is left
 // behind, and the error is ErrStuck. A panic of f is passed on.
 func answer[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, error)) (T, error) {
+	return answerThen(timeout, pulse, f, func() {})
+}
+
+// answerThen is answer, and calls then after what f returned, or its panic, was passed on.
+func answerThen[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, error), then func()) (T, error) {
 	type outcome struct {
 		v        T
 		err      error
@@ -116,6 +145,7 @@ func answer[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, err
 				o.err = errNotEnded // by runtime.Goexit
 			}
 			done <- o
+			then()
 		}()
 		o.v, o.err = f()
 		returned = true

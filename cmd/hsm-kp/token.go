@@ -130,9 +130,10 @@ func pinSource(p config.PIN) token.PINSource {
 	return nil
 }
 
-// workers is how many key packages are in the making at once: one a session,
-// and one a processor to fill the time that a session waits for software.
-func workers(t *token.Token) int { return t.Sessions() + processors() }
+// workers is how many key packages are in the making at once: one a session, and several a
+// processor, so that there is always one whose turn it is in software, and one that waits for a
+// session. With one a processor, processors were idle for a tenth of the time (docs/BENCHMARKS.md).
+func workers(t *token.Token) int { return t.Sessions() + 8*processors() }
 
 // findKey finds a signature key and refuses one whose attributes let it leave
 // the token, unless the operator allows it.

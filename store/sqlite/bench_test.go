@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -66,7 +67,7 @@ func BenchmarkAddKeyPackages(b *testing.B) {
 func BenchmarkKeyPackagesOfAFewAmongMany(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "store.db"))
 	furnish(b, s)
-	if err := s.AddIdentity(b.Context(), store.Identity{Name: "bob"}); err != nil {
+	if err := s.AddIdentity(b.Context(), store.Identity{Name: "bob", CreatedAt: time.Unix(1_800_000_000, 0)}); err != nil {
 		b.Fatal(err)
 	}
 	source := rand.New(rand.NewPCG(1, 2))

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pkcs11go.h"
@@ -88,12 +89,28 @@ static void drop_all(void) {
 	} while (0)
 
 
+static double now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
+// wait sleeps for so many microseconds. A machine wakes a thread some time later than it was
+// asked to: what that was on average is taken off beforehand.
+static void wait(long us) {
+	static _Thread_local double late;
+	double from = now(), asked = us - late;
+	if (asked > 0)
+		usleep((useconds_t)asked);
+	late += (now() - from - asked - late) / 8;
+}
+
 // enter is called before each call is passed on. What it returns is returned instead.
 static CK_RV enter(long f, int session) {
 	long us = atomic_load(&control->latency);
 	atomic_fetch_add(&control->calls[f], 1);
 	if (us > 0)
-		usleep((useconds_t)us);
+		wait(us);
 	if (session && atomic_exchange(&control->drop, 0))
 		drop_all();
 	if (session && atomic_load(&control->down))
