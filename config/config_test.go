@@ -68,7 +68,7 @@ token:
   recovery: 7m
   environment: {SOFTHSM2_CONF: ./softhsm2.conf, LEVEL: 5}
   vendor: luna
-  quirks: {init_args: "flags=", kwp: 0x80000171, unwrap_point: true, local_untold: true, one_at_a_time: true, token_nonce: true, library_calls: true, token_objects: true}
+  quirks: {init_args: "flags=", kwp: 0x80000171, unwrap_point: true, local_untold: true, one_at_a_time: true, token_nonce: true, gone_codes: [0x80000001, 2147483650], library_calls: true, token_objects: true}
 store:
   url: sqlite:other.db
   batch: 250
@@ -122,7 +122,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			PIN: PIN{Env: "PIN", File: "pin", FD: &fd, Systemd: "hsm-kp-pin", Prompt: true}, Sessions: 4, Timeout: Duration(5 * time.Second), Recovery: Duration(7 * time.Minute),
 			Environment: map[string]string{"SOFTHSM2_CONF": "./softhsm2.conf", "LEVEL": "5"},
 			Vendor:      "luna",
-			Quirks:      Quirks{InitArgs: "flags=", KWP: 0x80000171, UnwrapPoint: yes, LocalUntold: yes, OneAtATime: yes, TokenNonce: yes, LibraryCalls: yes, TokenObjects: yes},
+			Quirks:      Quirks{InitArgs: "flags=", KWP: 0x80000171, UnwrapPoint: yes, LocalUntold: yes, OneAtATime: yes, TokenNonce: yes, GoneCodes: []uint{0x80000001, 0x80000002}, LibraryCalls: yes, TokenObjects: yes},
 		},
 		Store: Store{URL: "sqlite:other.db", Batch: 250},
 		KeyPackages: KeyPackages{

@@ -99,10 +99,15 @@ func (q *Quirks) fields() keys {
 		"local_untold":  optionalTruth(&q.LocalUntold),
 		"one_at_a_time": optionalTruth(&q.OneAtATime),
 		"token_nonce":   optionalTruth(&q.TokenNonce),
+		"gone_codes":    list(&q.GoneCodes, vendorCode),
 		"library_calls": optionalTruth(&q.LibraryCalls),
 		"token_objects": optionalTruth(&q.TokenObjects),
 	}
 }
+
+// vendorCode takes a return value that the standard leaves to vendors, CKR_VENDOR_DEFINED
+// and above.
+func vendorCode(to *uint) field { return number(to, 0x80000000, math.MaxUint32) }
 
 func (c *Capabilities) fields() keys {
 	return keys{

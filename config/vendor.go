@@ -16,6 +16,7 @@ type Quirks struct {
 	LocalUntold *bool  // what the token says of CKA_LOCAL means nothing
 	OneAtATime  *bool  // calls of the module must not overlap
 	TokenNonce  *bool  // the token makes the nonces of AES-GCM
+	GoneCodes   []uint // what the module returns, of the vendor's own, where the device is gone
 	// LibraryCalls has the libraries ask for lengths first; TokenObjects does without session
 	// copies of keys.
 	LibraryCalls, TokenObjects *bool

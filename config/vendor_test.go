@@ -53,6 +53,7 @@ func TestFaultsOfVendors(t *testing.T) {
 		{"vendor: nss", "line 1: token.quirks.init_args is missing: NSS learns from it where its database is, as in configdir='sql:/var/lib/nss' flags="},
 		{"quirks: {locals: true}", `line 1: unknown key "locals" in token.quirks`},
 		{"quirks: {token_nonce: 1}", "line 1: token.quirks.token_nonce must be true or false"},
+		{"quirks: {gone_codes: [0x80000001, 0x30]}", "line 1: token.quirks.gone_codes[1] must be from 2147483648 to 4294967295"},
 		{"quirks: {kwp: 0x100000000}", "line 1: token.quirks.kwp must be from 1 to 4294967295"},
 	} {
 		if got := faultsOf(t, tokenWith(c.text)); len(got) != 1 || got[0] != c.want {

@@ -77,7 +77,7 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 		}
 	}
 	used, err = s.copyOf(owner, key)
-	if err != nil && stepOf(err) == StepNone {
+	if err != nil && s.quirks().stepOf(err) == StepNone {
 		g.state.Store(useKey) // this token does not copy
 		return key, false, nil
 	}

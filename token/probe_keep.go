@@ -14,7 +14,7 @@ const keepProbe = "keep what is not extractable"
 func probeKeep(s *session) error {
 	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
-		return keeps(err) // there is nothing to wrap with
+		return keeps(s, err) // there is nothing to wrap with
 	}
 	secret, err := s.generateAES(aesTemplate(false, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT))
 	if err != nil {
@@ -30,7 +30,7 @@ func probeKeep(s *session) error {
 			if err == nil {
 				return fmt.Errorf("C_WrapKey by %v gives a key out whose CKA_EXTRACTABLE is false", m)
 			}
-			if err := keeps(err); err != nil {
+			if err := keeps(s, err); err != nil {
 				return err
 			}
 		}
@@ -39,8 +39,8 @@ func probeKeep(s *session) error {
 }
 
 // keeps passes over the refusal of a call, which is what is wanted.
-func keeps(err error) error {
-	if _, refused := errors.AsType[*Error](err); refused && stepOf(err) == StepNone {
+func keeps(s *session, err error) error {
+	if _, refused := errors.AsType[*Error](err); refused && s.quirks().stepOf(err) == StepNone {
 		return nil
 	}
 	return err

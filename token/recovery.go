@@ -72,7 +72,7 @@ func once(err error) error {
 
 // stepOf says what an error asks for. What says that the data is at fault asks for
 // nothing, whatever the module said with it.
-func stepOf(err error) Step {
+func (q Quirks) stepOf(err error) Step {
 	if isAnyOf(err, ErrDecrypt, ErrKeyMismatch, ErrKeyChanged, ErrStuck, ErrClosed, ErrPIN, ErrPINAtRisk) {
 		return StepNone
 	}
@@ -89,7 +89,7 @@ func stepOf(err error) Step {
 	case failedWith(err, CKR_SESSION_HANDLE_INVALID, CKR_SESSION_CLOSED, CKR_OBJECT_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID,
 		CKR_WRAPPING_KEY_HANDLE_INVALID, CKR_UNWRAPPING_KEY_HANDLE_INVALID, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED):
 		return StepSession
-	case failedWith(err, CKR_USER_NOT_LOGGED_IN, CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED, CKR_TOKEN_NOT_PRESENT):
+	case failedWith(err, CKR_USER_NOT_LOGGED_IN, CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED, CKR_TOKEN_NOT_PRESENT), failedWith(err, q.Gone...):
 		return StepLogin
 	case failedWith(err, CKR_CRYPTOKI_NOT_INITIALIZED):
 		return StepModule
@@ -154,7 +154,7 @@ func (t *Token) recover(ctx context.Context, r *recovery, l *link, epoch uint64,
 	if errors.Is(err, ErrKeyChanged) {
 		t.end(err)
 	}
-	asked := stepOf(err)
+	asked := t.cfg.Quirks.stepOf(err)
 	if why := t.over.Load(); asked == StepNone || ctx.Err() != nil || why != nil {
 		if why != nil && asked != StepNone {
 			return *why
@@ -263,7 +263,7 @@ func (t *Token) withModule(f func()) error {
 // none is to be had, the old one stays; the next try is a step further.
 func (t *Token) relink(old *link) error {
 	if _, err := t.connect(); err != nil {
-		if stepOf(err) == StepNone {
+		if t.cfg.Quirks.stepOf(err) == StepNone {
 			return err
 		}
 		return nil

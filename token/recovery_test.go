@@ -312,6 +312,27 @@ func TestBadDataStartsNoRecovery(t *testing.T) {
 	}
 }
 
+func TestAVendorsOwnCodeIsRecoveredFromWhereItIsNamed(t *testing.T) {
+	const own = token.RV(0x80000381)
+	for name, gone := range map[string][]token.RV{"named": {0x80000002, own}, "not named": nil} {
+		t.Run(name, func(t *testing.T) {
+			f := openFaulty(t, func(cfg *token.Config) { cfg.Quirks.Gone = gone })
+			f.Fail(t, "C_Sign", 1, 2, own)
+			input, opts := toSign(token.P256, []byte("message"))
+			sig, err := f.signing.Sign(nil, input, opts)
+			if gone != nil && (err != nil || !verifies(f.signing.Public(), []byte("message"), sig)) {
+				t.Errorf("Sign() = %x, %v, want a signature", sig, err)
+			}
+			if gone == nil && !errors.Is(err, own) {
+				t.Errorf("Sign() err = %v, want %v", err, own)
+			}
+			if recovered := slices.Contains(f.steps, token.StepLogin); recovered != (gone != nil) {
+				t.Errorf("steps = %v", f.steps)
+			}
+		})
+	}
+}
+
 // replace has another key stand under the ID of one in use, and the sessions dropped, so
 // that it is found again.
 func TestAnotherKeyUnderTheSameIDStopsEverything(t *testing.T) {

@@ -78,6 +78,9 @@ type Quirks struct {
 	// TokenNonce has the token make the nonces of AES-GCM, as AWS CloudHSM does and nothing
 	// else.
 	TokenNonce bool
+	// Gone are codes of the vendor's own (CKR_VENDOR_DEFINED and above) that say that the
+	// device or the way to it is gone. They are recovered from as CKR_DEVICE_ERROR is.
+	Gone []RV
 }
 
 // Token is an open token with the user logged in. Its methods may be called by

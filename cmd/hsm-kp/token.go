@@ -78,6 +78,10 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 
 func quirks(q config.Quirks) token.Quirks {
 	set := func(b *bool) bool { return b != nil && *b }
+	var gone []token.RV
+	for _, code := range q.GoneCodes {
+		gone = append(gone, token.RV(code))
+	}
 	return token.Quirks{
 		InitArgs:     q.InitArgs,
 		LibraryCalls: set(q.LibraryCalls),
@@ -87,6 +91,7 @@ func quirks(q config.Quirks) token.Quirks {
 		LocalUntold:  set(q.LocalUntold),
 		OneAtATime:   set(q.OneAtATime),
 		TokenNonce:   set(q.TokenNonce),
+		Gone:         gone,
 	}
 }
 
