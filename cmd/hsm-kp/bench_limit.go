@@ -18,6 +18,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // processors is how many of them Go uses.
@@ -28,7 +29,7 @@ func processors() int { return runtime.GOMAXPROCS(0) }
 type bareLoop struct {
 	suite   *ciphersuite.Suite
 	signing *token.SigningKey
-	sealing *token.WrappingKey
+	seal    func(context.Context, []byte) error
 	message []byte
 	opts    crypto.SignerOpts
 }
@@ -40,8 +41,37 @@ func (b *bench) bareLoop(ctx context.Context, t *token.Token, keyID []byte, s *c
 	if l.signing, err = t.FindKeyPair(ctx, token.KeyQuery{ID: keyID}); err != nil {
 		return nil, err
 	}
-	l.sealing, err = t.FindWrappingKey(ctx, b.vaultID)
+	if b.sealing == vault.RSAOAEP {
+		l.seal, err = b.sealByOAEP(ctx)
+	} else {
+		l.seal, err = sealByGCM(ctx, t, b.vaultID)
+	}
 	return l, err
+}
+
+// sealByGCM returns an AES-GCM encryption in the token.
+func sealByGCM(ctx context.Context, t *token.Token, id vault.KeyID) (func(context.Context, []byte) error, error) {
+	key, err := t.FindWrappingKey(ctx, id)
+	return func(ctx context.Context, plaintext []byte) error {
+		var nonce [token.NonceSize]byte
+		rand.Read(nonce[:])
+		_, err := key.Seal(ctx, &nonce, plaintext, make([]byte, 96))
+		return err
+	}, err
+}
+
+// sealByOAEP returns an RSA-OAEP encryption. It is made in software, by the calls of no library
+// of PKCS#11.
+func (b *bench) sealByOAEP(ctx context.Context) (func(context.Context, []byte) error, error) {
+	key, err := b.token.FindDecryptionKey(ctx, b.vaultID)
+	if err != nil {
+		return nil, err
+	}
+	oaep, err := key.Variant(ctx)
+	return func(_ context.Context, plaintext []byte) error {
+		_, err := oaep.Encrypt(key.Public(), plaintext[:min(len(plaintext), oaep.Capacity(key.Public()))], make([]byte, 96))
+		return err
+	}, err
 }
 
 // keyPackage does what one key package cannot do without.
@@ -59,10 +89,7 @@ func (l *bareLoop) keyPackage(ctx context.Context) error {
 			return errors.New("the token returned a signature that does not verify")
 		}
 	}
-	var nonce [token.NonceSize]byte
-	rand.Read(nonce[:])
-	_, err := l.sealing.Seal(ctx, &nonce, make([]byte, 2*l.suite.Nsk+2), make([]byte, 96))
-	return err
+	return l.seal(ctx, make([]byte, 2*l.suite.Nsk+2))
 }
 
 // signature makes one in the token.

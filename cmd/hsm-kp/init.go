@@ -221,7 +221,12 @@ func (i *initializer) mechanismFor(ctx context.Context, p store.Purpose) (vault.
 	case i.mechanism != "":
 		return i.mechanism, nil
 	}
-	can, err := i.env.token.CanSeal(ctx)
+	return sealingOf(ctx, i.env.token)
+}
+
+// sealingOf is how the token seals: what it has of the mechanisms for that.
+func sealingOf(ctx context.Context, t *token.Token) (vault.Mechanism, error) {
+	can, err := t.CanSeal(ctx)
 	if err != nil || can {
 		return vault.AESGCM, err
 	}
