@@ -31,6 +31,19 @@ type Request struct {
 	DNSNames, Emails, URIs []string
 }
 
+// Renewal returns the request for what a certificate says already. Alternative names of other
+// kinds than those of Request are left out.
+func Renewal(of *x509.Certificate) (Request, error) {
+	r := Request{DNSNames: of.DNSNames, Emails: of.EmailAddresses}
+	if _, err := asn1.Unmarshal(of.RawSubject, &r.Subject); err != nil {
+		return r, fmt.Errorf("read the subject of a certificate: %w", err)
+	}
+	for _, u := range of.URIs {
+		r.URIs = append(r.URIs, u.String())
+	}
+	return r, nil
+}
+
 // DER returns the certification request of PKCS #10 (RFC 2986), signed with the
 // key that it is for. The signature is verified before it is returned. The error
 // wraps ErrKey for an Ed448 key, which crypto/x509 does not know.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"encoding/pem"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 )
 
@@ -22,7 +24,8 @@ func identityCSRCommand(u *ui) *cli.Command {
 "hsm-kp identity import-cert" takes. The subject is CN=NAME and what x509.subject
 in the config says, or what identities.NAME.subject or --subject says, in the form
 of RFC 4514: the most specific part first. The alternative names are those of the
-config, or those of the command line where it has any.
+config, or those of the command line where it has any. An identity that has a
+certificate asks for the names that are in it, where neither says others.
 
 Certificates are for P-256, P-384, P-521 and Ed25519 keys: suites 1, 2, 3, 5 and 7.
 
@@ -73,32 +76,64 @@ func keyIDOf(s crypto.Signer) []byte {
 	return nil
 }
 
-// certificateRequest puts together what to ask for: each part from the command
-// line, else from the config.
+// certificateRequest puts together what to ask for: each part from the command line, else
+// from the config's identities, else from the certificate that the identity has, else from
+// the rest of the config.
 func (e *env) certificateRequest(c *cli.Context, name string) (certificate.Request, error) {
 	own := e.config.Identities[name]
-	subject := "CN=" + certificate.EscapeValue(name)
-	if e.config.X509.Subject != "" {
-		subject += "," + e.config.X509.Subject
-	}
-	if own.Subject != "" {
-		subject = own.Subject
-	}
-	if c.IsSet("subject") {
-		subject = c.String("subject")
-	}
-	parsed, err := certificate.ParseName(subject)
+	r, err := e.renewal(c.Context, name)
 	if err != nil {
-		return certificate.Request{}, usagef("identity csr: %v", err)
+		return r, err
 	}
-	r := certificate.Request{Subject: parsed, DNSNames: own.DNSNames, Emails: own.Emails, URIs: own.URIs}
-	if c.IsSet("dns") || c.IsSet("email") || c.IsSet("uri") {
+	if subject, asked := e.subjectOf(c, name); asked || len(r.Subject) == 0 {
+		if r.Subject, err = certificate.ParseName(subject); err != nil {
+			return r, usagef("identity csr: %v", err)
+		}
+	}
+	switch {
+	case c.IsSet("dns") || c.IsSet("email") || c.IsSet("uri"):
 		r.DNSNames, r.Emails, r.URIs = c.StringSlice("dns"), c.StringSlice("email"), c.StringSlice("uri")
+	case len(own.DNSNames)+len(own.Emails)+len(own.URIs) > 0:
+		r.DNSNames, r.Emails, r.URIs = own.DNSNames, own.Emails, own.URIs
 	}
 	if err := r.Check(); err != nil {
 		return r, usagef("identity csr: %v", err)
 	}
 	return r, nil
+}
+
+// subjectOf is the subject of an identity, and whether it was said for this one.
+func (e *env) subjectOf(c *cli.Context, name string) (subject string, asked bool) {
+	own := e.config.Identities[name].Subject
+	switch {
+	case c.IsSet("subject"):
+		return c.String("subject"), true
+	case own != "":
+		return own, true
+	case e.config.X509.Subject != "":
+		return "CN=" + certificate.EscapeValue(name) + "," + e.config.X509.Subject, false
+	}
+	return "CN=" + certificate.EscapeValue(name), false
+}
+
+// renewal asks for what the certificate of an identity says, where it has one.
+func (e *env) renewal(ctx context.Context, name string) (certificate.Request, error) {
+	record, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return certificate.Request{}, err
+	}
+	credential, err := keypackage.ParseCredential(record.Credential)
+	if err != nil {
+		return certificate.Request{}, fmt.Errorf("read stored credential of %q: %w", name, err)
+	}
+	if credential.Type != keypackage.CredentialX509 || len(credential.Certificates) == 0 {
+		return certificate.Request{}, nil
+	}
+	chain, err := credential.Chain()
+	if err != nil {
+		return certificate.Request{}, fmt.Errorf("read the certificates of %q: %w", name, err)
+	}
+	return certificate.Renewal(chain[0])
 }
 
 // requestJSON is what `identity csr --json` prints.
