@@ -20,6 +20,15 @@ const (
 // folder is never searched: a config names a module, and a module is code.
 const defaultConfig = "/etc/hsm-kp/hsm-kp.yaml"
 
+// configPath is the config that is read, and whether the command line or the environment
+// names it. An empty name is none.
+func configPath(c *cli.Context) (path string, named bool) {
+	if path = c.String("config"); path == "" {
+		return defaultConfig, false
+	}
+	return path, c.IsSet("config")
+}
+
 var jsonFlag = &cli.BoolFlag{Name: "json", Usage: "print JSON"}
 
 var outFlag = &cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write public parts to `DIR`/REF.mls"}

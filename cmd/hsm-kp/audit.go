@@ -636,10 +636,13 @@ func (e *env) printAuditKeys(c *cli.Context) error {
 		}
 	}
 	if len(keys) == 0 {
-		e.ui.notef("there is none yet: `hsm-kp audit checkpoint` makes it")
+		return errNoAuditKey
 	}
 	return nil
 }
+
+// errNoAuditKey reports that no checkpoint was made yet.
+var errNoAuditKey = errors.New("there is no audit key yet")
 
 // auditKeyJSON is a line of `audit key --json`.
 type auditKeyJSON struct {

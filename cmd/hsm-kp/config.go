@@ -31,27 +31,14 @@ func configCommand(u *ui) *cli.Command {
 			{
 				Name:  "check",
 				Usage: "report all faults of the config file at once",
-				Description: `Reads the file and the roots that it names, and nothing else: no token, no store.
+				ArgsUsage: "[FILE]",
+				Description: `Reads the file and the roots that it names, and nothing else: no token, no store. Without
+FILE it is the one that --config or HSM_KP_CONFIG names.
 
 Examples:
+   hsm-kp config check hsm-kp.yaml
    hsm-kp --config hsm-kp.yaml config check`,
-				Action: func(c *cli.Context) error {
-					if err := wantArgs(c); err != nil {
-						return err
-					}
-					cfg, err := config.Load(c.String("config"))
-					if err != nil {
-						return err
-					}
-					suitesErr := registerSuites(cfg)
-					policyErr := checkPolicies(cfg)
-					_, tokenErr := tokenConfig(cfg)
-					if err := errors.Join(suitesErr, policyErr, tokenErr); err != nil {
-						return fmt.Errorf("config %s: %w", c.String("config"), err)
-					}
-					u.printf("%s: ok\n", c.String("config"))
-					return nil
-				},
+				Action: func(c *cli.Context) error { return checkConfig(c, u) },
 			},
 		},
 		Action: func(c *cli.Context) error {
@@ -61,4 +48,26 @@ Examples:
 			return cli.ShowSubcommandHelp(c)
 		},
 	}
+}
+
+func checkConfig(c *cli.Context, u *ui) error {
+	path, _ := configPath(c)
+	switch {
+	case c.NArg() > 1:
+		return usagef("config check: at most one FILE is taken")
+	case c.NArg() == 1:
+		path = c.Args().First()
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	suitesErr := registerSuites(cfg)
+	policyErr := checkPolicies(cfg)
+	_, tokenErr := tokenConfig(cfg)
+	if err := errors.Join(suitesErr, policyErr, tokenErr); err != nil {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	u.printf("%s: ok\n", path)
+	return nil
 }

@@ -46,7 +46,8 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			cfg, err := loadConfig(c.String("config"))
+			named, _ := configPath(c)
+			cfg, err := loadConfig(named)
 			if err != nil {
 				return err
 			}

@@ -38,8 +38,11 @@ type env struct {
 
 // openEnv reads the config that the command line names and opens its store.
 func openEnv(c *cli.Context, u *ui) (*env, error) {
-	path := c.String("config")
+	path, named := configPath(c)
 	cfg, err := loadConfig(path)
+	if configMissing(err) && !named && c.String("store") != "" {
+		cfg, err = config.Default(), nil // an auditor has the store, and nothing else
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ Examples:
 				return err
 			}
 			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin), mechanism: m}
-			path := c.String("config")
+			path, _ := configPath(c)
 			if dir := c.String("softhsm"); dir != "" {
 				if path, err = i.softHSM(c.Context, dir); err != nil {
 					return err

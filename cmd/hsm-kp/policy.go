@@ -49,10 +49,11 @@ func registerSuites(cfg *config.Config) error {
 // needs no config: where the command line or the environment names one. One that cannot
 // be read is a warning.
 func knowSuites(c *cli.Context, u *ui) {
-	if !c.IsSet("config") || c.String("config") == "" {
+	path, named := configPath(c)
+	if !named {
 		return
 	}
-	if _, err := loadConfig(c.String("config")); err != nil {
+	if _, err := loadConfig(path); err != nil {
 		u.warnf("no experimental cipher suites are known: %v", err)
 	}
 }

@@ -22,6 +22,9 @@ const refusedSuffix = ".refused-pins"
 // reads are set first: a module reads them when it is initialised. PINs that it refuses are
 // remembered beside the store.
 func openToken(ctx context.Context, u *ui, cfg *config.Config, storePath string, force bool) (*token.Token, error) {
+	if cfg.Token.Module == "" && cfg.Token.URI == "" {
+		return nil, usagef("a token is needed, and no config says which: name one with --config or HSM_KP_CONFIG")
+	}
 	for name, value := range cfg.Token.Environment {
 		if err := os.Setenv(name, value); err != nil {
 			return nil, fmt.Errorf("set %s for the module: %w", name, err)

@@ -138,6 +138,9 @@ func welcomeEndCommand(u *ui, name, usage, description string, end func(context.
 				return u.json(recordOf(&record))
 			}
 			u.printf("%v is %s\n", ref, record.State)
+			if len(record.Leaf) > 0 {
+				u.notef("its leaf's private key stays: `hsm-kp welcome confirm --leaf` erases it once the member has another")
+			}
 			return nil
 		},
 	}
@@ -173,6 +176,9 @@ func (e *env) openWelcome(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("json") {
+		if !c.Bool("consume") {
+			out.ReservedUntil = opened.Record.ReservedUntil.UTC().Format(time.RFC3339)
+		}
 		err = e.ui.json(out)
 	} else {
 		out.print(e.ui)
@@ -208,6 +214,7 @@ type welcomeJSON struct {
 	EpochAuthenticator string `json:"epoch_authenticator"`
 	SignatureVerified  bool   `json:"signature_verified"`
 	WelcomeDigest      string `json:"welcome_digest"` // SHA-256 of the bare Welcome
+	ReservedUntil      string `json:"reserved_until,omitempty"`
 	GroupInfo          string `json:"group_info"`
 }
 
