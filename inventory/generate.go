@@ -24,6 +24,9 @@ const MaxSealings = 1 << 31
 // may.
 var ErrWrappingKeySpent = errors.New("the wrapping key has sealed as often as it may")
 
+// ErrTooMany reports a request for more key packages than one wrapping key may seal.
+var ErrTooMany = errors.New("too many at once")
+
 // ErrInterrupted reports that the caller's context ended before all key
 // packages were made. Those that were made are stored.
 var ErrInterrupted = errors.New("interrupted")
@@ -218,7 +221,11 @@ func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custod
 		return nil, err
 	}
 	// The others have no nonces to run out of.
-	if m == vault.AESGCM && (key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses) {
+	switch {
+	case m != vault.AESGCM:
+	case r.Count > MaxSealings:
+		return nil, fmt.Errorf("%d key packages: %w: a wrapping key seals %d times", r.Count, ErrTooMany, MaxSealings)
+	case key.Uses >= MaxSealings || r.Count > MaxSealings-key.Uses:
 		return nil, fmt.Errorf("wrapping key %v has sealed %d times: %w", vault.KeyID(key.ID), key.Uses, ErrWrappingKeySpent)
 	}
 	v, err := inv.custodian(ctx, key.ID)

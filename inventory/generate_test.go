@@ -411,18 +411,21 @@ func TestASpentWrappingKeySealsNothing(t *testing.T) {
 	f.config.Rand = random
 	key := &tampered{Signer: softwareKey(t, suite1), change: func(_ int64, s []byte) ([]byte, error) { return s, nil }}
 	id := f.identityOf(t, "alice", suite1, key)
-	for _, tt := range []struct{ uses, count uint64 }{
-		{inventory.MaxSealings, 1},
-		{inventory.MaxSealings + 1, 1},
-		{inventory.MaxSealings - 3, 4},
-		{0, inventory.MaxSealings + 1},
-		{1, 1<<64 - 1},
+	for _, tt := range []struct {
+		uses, count uint64
+		want        error
+	}{
+		{inventory.MaxSealings, 1, inventory.ErrWrappingKeySpent},
+		{inventory.MaxSealings + 1, 1, inventory.ErrWrappingKeySpent},
+		{inventory.MaxSealings - 3, 4, inventory.ErrWrappingKeySpent},
+		{0, inventory.MaxSealings + 1, inventory.ErrTooMany},
+		{1, 1<<64 - 1, inventory.ErrTooMany},
 	} {
 		f.setUses(t, tt.uses)
 		var s shown
 		n, err := f.inventory().Generate(t.Context(), request(id, tt.count), s.take)
-		if n != 0 || len(s.refs) != 0 || !errors.Is(err, inventory.ErrWrappingKeySpent) {
-			t.Errorf("%d uses: Generate(%d) = %d, %v, want 0 and %v", tt.uses, tt.count, n, err, inventory.ErrWrappingKeySpent)
+		if n != 0 || len(s.refs) != 0 || !errors.Is(err, tt.want) {
+			t.Errorf("%d uses: Generate(%d) = %d, %v, want 0 and %v", tt.uses, tt.count, n, err, tt.want)
 		}
 	}
 	if random.reads.Load() != 0 || key.made.Load() != 0 {

@@ -83,8 +83,15 @@ func TestSoak(t *testing.T) {
 	})
 	wg.Go(func() { s.disturb(ctx, t) })
 
-	time.Sleep(*soak / 4)
-	before := usageOf(t, f)
+	var before usage
+	for eighth := range 7 {
+		time.Sleep(*soak / 8)
+		u := usageOf(t, f)
+		t.Logf("after %v: %v", *soak*time.Duration(eighth+1)/8, u)
+		if eighth == 1 {
+			before = u
+		}
+	}
 	wg.Wait()
 	f.Reset()
 	after := usageOf(t, f)
@@ -283,12 +290,12 @@ func (s *soaked) checkAll(t *testing.T, db *sqlite.Store) {
 
 // usage is what a process has of the machine and of the token.
 type usage struct {
-	resident                    int64
+	resident, inGo              int64 // inGo: what of it is Go's
 	sessions, files, goroutines int
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d MiB resident, %d sessions, %d files, %d goroutines", u.resident>>20, u.sessions, u.files, u.goroutines)
+	return fmt.Sprintf("%d MiB resident, %d of them Go's, %d sessions, %d files, %d goroutines", u.resident>>20, u.inGo>>20, u.sessions, u.files, u.goroutines)
 }
 
 func usageOf(t *testing.T, f *faulty) usage {
@@ -306,5 +313,7 @@ func usageOf(t *testing.T, f *faulty) usage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return usage{pages * int64(os.Getpagesize()), f.Sessions(), len(files), runtime.NumGoroutine()}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return usage{pages * int64(os.Getpagesize()), int64(m.Sys - m.HeapReleased), f.Sessions(), len(files), runtime.NumGoroutine()}
 }

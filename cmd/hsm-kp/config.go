@@ -29,8 +29,8 @@ func configCommand(u *ui) *cli.Command {
 				},
 			},
 			{
-				Name:  "check",
-				Usage: "report all faults of the config file at once",
+				Name:      "check",
+				Usage:     "report all faults of the config file at once",
 				ArgsUsage: "[FILE]",
 				Description: `Reads the file and the roots that it names, and nothing else: no token, no store. Without
 FILE it is the one that --config or HSM_KP_CONFIG names.

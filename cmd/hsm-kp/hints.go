@@ -108,6 +108,7 @@ var hints = []struct {
 	{is(softhsm.ErrNotInstalled), "install it (Debian, Ubuntu: apt-get install softhsm2), or name its library in SOFTHSM2_MODULE"},
 	{is(softhsm.ErrUnfinished), "another run may be making it just now; where none is, an earlier one was cut short: remove the folder, or choose another"},
 	{is(softhsm.ErrExists), "use the config in it with --config, or choose another folder"},
+	{is(inventory.ErrTooMany), "make them in several runs, with `hsm-kp wrap-key rotate` between"},
 	{is(errNoAuditKey), "`hsm-kp audit checkpoint` makes it"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
 	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},

@@ -38,7 +38,7 @@ func TestExitStatuses(t *testing.T) {
 			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
 			&sqlite.SchemaError{Have: 2, Known: 1},
-			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent,
+			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, errNoAuditKey,
 			inventory.ErrMixedUp, inventory.ErrNotOurs, inventory.ErrUnderWay, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
 			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,

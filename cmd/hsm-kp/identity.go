@@ -296,6 +296,11 @@ func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error 
 	if err != nil {
 		return err
 	}
+	for _, v := range versions { // the identity is as old as its first version
+		if v.CreatedAt.Before(record.CreatedAt) {
+			record.CreatedAt = v.CreatedAt
+		}
+	}
 	if asJSON {
 		out := identityOf(&record)
 		for i := range versions {
