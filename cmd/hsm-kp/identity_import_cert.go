@@ -49,13 +49,42 @@ Examples:
 			if c.Bool("json") {
 				return u.json(identityOf(&record))
 			}
-			_, notAfter := chain.Validity()
-			u.printf("identity %q has %s now; the chain ends at %s, %s\n", record.Name, plural(len(chain), "certificate"),
-				notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
-			u.printf("%s, serial %x, issued by %s\n", printable(orNone(chain[0].Subject.String())), chain[0].SerialNumber.Bytes(), printable(orNone(chain[0].Issuer.String())))
+			u.printf("identity %q has %s now; %s\n", record.Name, plural(len(chain), "certificate"), endOf(chain))
+			u.printf("%s\n", leafOf(chain))
 			return nil
 		}, "NAME", "CHAIN.pem"),
 	}
+}
+
+// endOf says when a chain ends.
+func endOf(chain certificate.Chain) string {
+	_, notAfter := chain.Validity()
+	return fmt.Sprintf("the chain ends at %s, %s", notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
+}
+
+// leafOf says whose the first certificate of a chain is.
+func leafOf(chain certificate.Chain) string {
+	return fmt.Sprintf("%s, serial %x, issued by %s",
+		printable(orNone(chain[0].Subject.String())), chain[0].SerialNumber.Bytes(), printable(orNone(chain[0].Issuer.String())))
+}
+
+// checkChain checks a chain for the key of an identity, with all that the config asks for, and
+// warns of what it does not ask for.
+func (e *env) checkChain(chain certificate.Chain, id *store.Identity) error {
+	roots, err := loadRoots(e.config.X509.Roots)
+	if err != nil {
+		return err
+	}
+	if err := identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots}); err != nil {
+		return fmt.Errorf("identity %q: %w", id.Name, err)
+	}
+	if roots == nil {
+		e.ui.warnf("the config names no x509.roots: nobody vouched for the end of the chain")
+		if end := chain[len(chain)-1]; !bytes.Equal(end.RawIssuer, end.RawSubject) {
+			e.ui.warnf("the chain ends with the certificate of %q, and peers must have that of its issuer, %q", end.Subject, end.Issuer)
+		}
+	}
+	return nil
 }
 
 // importChain checks a chain and makes it the credential of the identity called
@@ -65,23 +94,13 @@ func (e *env) importChain(ctx context.Context, name string, chain certificate.Ch
 	if err != nil {
 		return record, err
 	}
-	roots, err := loadRoots(e.config.X509.Roots)
-	if err != nil {
-		return record, err
-	}
 	// What is stamped below is this record, which must be genuine: one that is loaded
 	// again might be another by then.
 	if _, err := e.openRecord(ctx, &record); err != nil {
 		return record, err
 	}
-	if err := identity.CheckChain(chain, record.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots}); err != nil {
-		return record, fmt.Errorf("identity %q: %w", name, err)
-	}
-	if roots == nil {
-		e.ui.warnf("the config names no x509.roots: nobody vouched for the end of the chain")
-		if end := chain[len(chain)-1]; !bytes.Equal(end.RawIssuer, end.RawSubject) {
-			e.ui.warnf("the chain ends with the certificate of %q, and peers must have that of its issuer, %q", end.Subject, end.Issuer)
-		}
+	if err := e.checkChain(chain, &record); err != nil {
+		return record, err
 	}
 	inv, err := e.inventory(ctx)
 	if err != nil {

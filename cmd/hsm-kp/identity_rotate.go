@@ -140,7 +140,26 @@ func (e *env) retireBefore(c *cli.Context, b store.Backlog) error {
 			generated += s.Count
 		}
 	}
+	if err := e.noteChain(c.Context, b.Identity); err != nil {
+		return err
+	}
 	return e.printRotated(c, rotatedJSON{b.Identity, b.Version, generated, b.Moved, b.Until})
+}
+
+// noteChain says what certifies an identity, where certificates do.
+func (e *env) noteChain(ctx context.Context, name string) error {
+	record, err := e.identityRecord(ctx, name)
+	if err != nil {
+		return err
+	}
+	credential, err := keypackage.ParseCredential(record.Credential)
+	if err != nil {
+		return fmt.Errorf("read stored credential of %q: %w", name, err)
+	}
+	if chain, err := credential.Chain(); err == nil && len(chain) > 0 {
+		e.ui.notef("%s; %s", leafOf(chain), endOf(chain))
+	}
+	return nil
 }
 
 // errLessCustody reports a rotation after which private keys would leave the token that do not
@@ -334,18 +353,6 @@ func certified(id *store.Identity) bool {
 // certifies reports whether a chain is for the key of a version.
 func certifies(chain certificate.Chain, id *store.Identity) bool {
 	return identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: time.Now()}) == nil
-}
-
-// checkChain checks a chain for the key of a version, with all that the config asks for.
-func (e *env) checkChain(chain certificate.Chain, id *store.Identity) error {
-	roots, err := loadRoots(e.config.X509.Roots)
-	if err == nil {
-		err = identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: time.Now(), Roots: roots})
-	}
-	if err != nil {
-		return fmt.Errorf("identity %q: %w", id.Name, err)
-	}
-	return nil
 }
 
 // certify makes a chain the credential of a next version.
