@@ -9,13 +9,13 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 // A backlog is a row that says of many key packages what they are from then on. Their own
 // rows follow, some at a time. Until they have, reading them puts the two together, and
-// writing to one begins by letting it follow: see row.ahead and transaction.catchUp. No row
+// writing to one begins by letting it follow: see record.Row.Ahead and transaction.catchUp. No row
 // gets into a backlog after it was begun, because no key package is added under a condemned
 // wrapping key or to a version that signs no more, and each leaves it once.
 
@@ -218,50 +218,19 @@ func (s *Store) lags(ctx context.Context) (lags bool, err error) {
 	return lags, translate(err)
 }
 
-// lag is what backlogs have in store for a row, as it was read.
-type lag struct {
-	retire, erase sql.NullInt64 // the backlogs
-	until, erased sql.NullInt64
-}
-
-// ahead makes of a row that was read what its backlogs say, in their order.
-func (r *row) ahead(l lag) {
-	if len(r.Sealed)+len(r.Leaf) == 0 {
-		l.erase.Valid = false
-	}
-	first := !l.erase.Valid || l.retire.Int64 < l.erase.Int64
-	if l.retire.Valid && first && retirable(r) {
-		r.retireBy = l.retire.Int64
-		r.RetiredUntil = optionalDate(l.until)
-		if r.State == store.Reserved {
-			r.reservedFrom = store.Retired
-		} else {
-			r.State = store.Retired
-		}
-	}
-	if !l.erase.Valid {
-		return
-	}
-	r.eraseBy = l.erase.Int64
-	r.Sealed, r.Leaf = nil, nil
-	if r.State != store.Consumed {
-		r.State, r.reservedFrom, r.ErasedAt, r.ReservedUntil = store.Erased, "", optionalDate(l.erased), time.Time{}
-	}
-}
-
 // catchUp lets a row follow its backlogs. What was read of it stays as it is.
 func (tx *transaction) catchUp(ctx context.Context, r *row, at time.Time) error {
-	if r.retireBy != 0 {
-		if err := tx.follow(ctx, r.retireBy, func() error { return retire(ctx, tx, r, r.RetiredUntil, at) }); err != nil {
+	if r.RetireBy != 0 {
+		if err := tx.follow(ctx, r.RetireBy, func() error { return retire(ctx, tx, r, r.RetiredUntil, at) }); err != nil {
 			return err
 		}
 	}
-	if r.eraseBy != 0 {
-		if err := tx.follow(ctx, r.eraseBy, func() error { return shred(ctx, tx, r, at) }); err != nil {
+	if r.EraseBy != 0 {
+		if err := tx.follow(ctx, r.EraseBy, func() error { return shred(ctx, tx, r, at) }); err != nil {
 			return err
 		}
 	}
-	r.retireBy, r.eraseBy = 0, 0
+	r.RetireBy, r.EraseBy = 0, 0
 	return nil
 }
 
@@ -276,16 +245,14 @@ func (tx *transaction) follow(ctx context.Context, backlog int64, write func() e
 
 // shred erases the private keys of a key package whose wrapping key is condemned.
 func shred(ctx context.Context, tx *transaction, r *row, at time.Time) error {
-	act, change, args := audit.Erased, eraseKeyPackage, []any{sql.Named("erased", string(store.Erased)), sql.Named("at", optionalSeconds(r.ErasedAt))}
+	change, args := eraseKeyPackage, []any{sql.Named("erased", string(store.Erased)), sql.Named("at", optionalSeconds(r.ErasedAt))}
 	if r.State == store.Consumed {
-		act, change, args = audit.LeafErased, eraseLeaf, nil
+		change, args = eraseLeaf, nil
 	}
-	if _, err := tx.ExecContext(ctx, change, append(args, sql.Named("id", r.id))...); err != nil {
+	if _, err := tx.ExecContext(ctx, change, append(args, sql.Named("id", r.ID))...); err != nil {
 		return err
 	}
-	e := entryOf(&r.KeyPackage, act, at)
-	e.Detail = "its wrapping key is destroyed"
-	return tx.record(ctx, r.id, e)
+	return tx.record(ctx, r.ID, record.ShreddedEntry(r, at))
 }
 
 // keyPackage returns a key package as it is to be written to.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite, state, last_resort, custody,
@@ -19,50 +20,38 @@ const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite,
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
-	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, r.id, r.until, e.id, e.begun_at` + keyPackageTables
+	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, r.ID, r.until, e.id, e.begun_at` + keyPackageTables
 
 // keyPackageTables has key packages with what they refer to, and the backlogs that they are
 // to follow: r, to be retired, the first of several, and e, to be erased.
 const keyPackageTables = ` FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key
-	LEFT JOIN backlogs r ON r.id = (SELECT min(o.id) FROM backlogs o
+	LEFT JOIN backlogs r ON r.ID = (SELECT min(o.id) FROM backlogs o
 		WHERE o.finished_at IS NULL AND o.identity = k.identity AND o.before > k.version AND o.last >= k.id)
 	LEFT JOIN backlogs e ON e.wrapping_key = k.wrapping_key AND e.finished_at IS NULL`
 
-// stateAhead is the state of a key package by its row and its backlogs: that of row.ahead.
+// stateAhead is the state of a key package by its row and its backlogs: that of record.Row.Ahead.
 const stateAhead = `CASE WHEN k.state IN ('consumed', 'erased') THEN k.state WHEN e.id IS NOT NULL AND ` + under + ` THEN 'erased'
-	WHEN r.id IS NOT NULL AND k.state IN (` + retirableStates + `) THEN 'retired' ELSE k.state END`
+	WHEN r.ID IS NOT NULL AND k.state IN (` + retirableStates + `) THEN 'retired' ELSE k.state END`
 
-// row is a key package with its rowid, which pages follow, the state that it was reserved
-// from, and the backlogs that its row has still to follow.
-type row struct {
-	id                int64
-	reservedFrom      store.State
-	retireBy, eraseBy int64
-	store.KeyPackage
-}
+type row = record.Row
 
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
 	var published, reserved, consumed, claimed, retired, erased sql.NullInt64
 	var from sql.NullString
-	var l lag
-	err := s.Scan(&r.id, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
+	var retireBy, until, eraseBy, begun sql.NullInt64
+	err := s.Scan(&r.ID, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &l.retire, &l.until, &l.erase, &l.erased)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &retireBy, &until, &eraseBy, &begun)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
-	r.reservedFrom = store.State(from.String)
+	r.ReservedFrom = store.State(from.String)
 	if err == nil {
-		r.ahead(l)
+		r.Ahead(record.Lag{Retire: retireBy.Int64, Until: optionalDate(until), Erase: eraseBy.Int64, Erased: optionalDate(begun)})
 	}
 	return r, translate(err)
-}
-
-// entryOf is an entry of the trail about a key package.
-func entryOf(k *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
-	return audit.Entry{Time: at, Act: act, Identity: k.Identity, Ref: k.Ref, KeyID: k.WrappingKeyID}
 }
 
 // AddKeyPackages implements store.Store.
@@ -120,7 +109,7 @@ func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return key, n.tx.record(n.ctx, row, entryOf(k, audit.Generated, k.CreatedAt))
+	return key, n.tx.record(n.ctx, row, record.EntryOf(k, audit.Generated, k.CreatedAt))
 }
 
 // find returns the row that a query finds. The query says whether it is out of use,
@@ -178,7 +167,7 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 			if len(rows) < page {
 				return
 			}
-			after = rows[len(rows)-1].id
+			after = rows[len(rows)-1].ID
 		}
 	}
 }
@@ -241,37 +230,25 @@ func (s *Store) Move(ctx context.Context, refs [][]byte, from []store.State, to 
 	})
 }
 
-// overtaken are the states that a key package may have reached while its file was
-// written: it was published, and fast.
-var overtaken = []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired}
-
 func move(ctx context.Context, tx *transaction, r *row, from []store.State, to store.State, at time.Time) error {
-	step := store.Write
-	if to == store.Published {
-		step = store.Publish
+	step, stays, err := r.Movable(from, to)
+	if err != nil {
+		return err
 	}
 	published := sql.NullInt64{Int64: seconds(at), Valid: to == store.Published}
-	switch {
-	case step == store.Publish && slices.Contains(from, store.Pending) && r.State == store.Erased:
-		return store.ErrErased
-	case step == store.Publish && slices.Contains(from, store.Pending) && slices.Contains(overtaken, r.State):
-		_, err := tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
-			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE id = ?`, published, string(store.Pending), string(to), r.id)
-		if err != nil {
-			return err
-		}
-	case !slices.Contains(from, r.State) || !store.Allowed(r.State, step, to):
-		return fmt.Errorf("%w: it is %s", store.ErrState, r.State)
-	default:
-		_, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE id = ?", string(to), published, r.id)
-		if err != nil {
-			return err
-		}
+	if stays {
+		_, err = tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
+			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE id = ?`, published, string(store.Pending), string(to), r.ID)
+	} else {
+		_, err = tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE id = ?", string(to), published, r.ID)
+	}
+	if err != nil {
+		return err
 	}
 	if step != store.Publish {
 		return nil
 	}
-	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Exported, at))
+	return tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Exported, at))
 }
 
 // claimable finds the first rows that Claim may hand out of those under one wrapping key, by
@@ -318,10 +295,10 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 		claimed = nil
 		for i := range rows {
 			r := &rows[i]
-			if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, claimed_at = ? WHERE id = ?", string(store.Claimed), seconds(at), r.id); err != nil {
+			if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, claimed_at = ? WHERE id = ?", string(store.Claimed), seconds(at), r.ID); err != nil {
 				return err
 			}
-			if err := tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Claimed, at)); err != nil {
+			if err := tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Claimed, at)); err != nil {
 				return err
 			}
 			r.State, r.ClaimedAt = store.Claimed, date(seconds(at))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 // sweepBatch is how many rows one transaction of a sweep changes: others write in
@@ -70,24 +71,24 @@ func sweepRow(ctx context.Context, tx *transaction, r *row, now time.Time, grace
 	if err := tx.catchUp(ctx, r, now); err != nil || r.State == store.Erased || r.State == store.Consumed {
 		return err
 	}
-	if r.State == store.Reserved {
+	if r.Ends(now) {
 		if err := release(ctx, tx, r, now); err != nil {
 			return err
 		}
-		r.State = r.reservedFrom
+		r.State = r.ReservedFrom
 		did.Released++
 	}
-	over := r.State != store.Retired && r.NotAfter.Before(now)
-	if over && r.State != store.Expired {
-		if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ? WHERE id = ?", string(store.Expired), r.id); err != nil {
+	if r.Expires(now) {
+		if _, err := tx.ExecContext(ctx, "UPDATE key_packages SET state = ? WHERE id = ?", string(store.Expired), r.ID); err != nil {
 			return err
 		}
-		if err := tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Expired, now)); err != nil {
+		if err := tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Expired, now)); err != nil {
 			return err
 		}
+		r.State = store.Expired
 		did.Expired++
 	}
-	if over && r.NotAfter.Add(grace).Before(now) || r.State == store.Retired && !r.RetiredUntil.After(now) {
+	if r.GraceOver(now, grace) {
 		did.Erased++
 		return erase(ctx, tx, r, now)
 	}
@@ -99,11 +100,11 @@ const eraseKeyPackage = `UPDATE key_packages SET state = @erased, sealed = x'', 
 	reserved_from = NULL, reserved_until = NULL WHERE id = @id`
 
 func erase(ctx context.Context, tx *transaction, r *row, at time.Time) error {
-	_, err := tx.ExecContext(ctx, eraseKeyPackage, sql.Named("erased", string(store.Erased)), sql.Named("at", seconds(at)), sql.Named("id", r.id))
+	_, err := tx.ExecContext(ctx, eraseKeyPackage, sql.Named("erased", string(store.Erased)), sql.Named("at", seconds(at)), sql.Named("id", r.ID))
 	if err != nil {
 		return err
 	}
-	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Erased, at))
+	return tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Erased, at))
 }
 
 // Retire implements store.Store.
@@ -114,7 +115,7 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 			if err != nil {
 				return err
 			}
-			if !retirable(&r) {
+			if !r.Retirable() {
 				return fmt.Errorf("key package %x: %w: it is %s", ref, store.ErrState, r.State)
 			}
 			if err := retire(ctx, tx, &r, until, at); err != nil {
@@ -125,25 +126,15 @@ func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) 
 	})
 }
 
-// retirable reports whether a key package can be retired. Of one that is reserved, what
-// it was reserved from counts: an end of its private keys that is set already stays.
-func retirable(r *row) bool {
-	was := r.State
-	if was == store.Reserved {
-		was = r.reservedFrom
-	}
-	return store.Allowed(was, store.Retire, store.Retired)
-}
-
 // retire retires a key package; one that is reserved stays so until its Welcome is settled.
 func retire(ctx context.Context, tx *transaction, r *row, until, at time.Time) error {
 	_, err := tx.ExecContext(ctx, `UPDATE key_packages SET state = iif(state = 'reserved', state, @retired), retired_until = @until,
 		reserved_from = iif(state = 'reserved', @retired, NULL) WHERE id = @id`,
-		sql.Named("retired", string(store.Retired)), sql.Named("until", seconds(until)), sql.Named("id", r.id))
+		sql.Named("retired", string(store.Retired)), sql.Named("until", seconds(until)), sql.Named("id", r.ID))
 	if err != nil {
 		return err
 	}
-	return tx.record(ctx, r.id, entryOf(&r.KeyPackage, audit.Retired, at))
+	return tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Retired, at))
 }
 
 // count returns how many rows a statement changed.

@@ -1,16 +1,15 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 const selectWrappingKey = `SELECT key_id, purpose, label, token_serial, stamp, current, uses, created_at, superseded_at, destroyed_at, condemned FROM wrapping_keys`
@@ -142,11 +141,11 @@ func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Ti
 	if err != nil {
 		return false, err
 	}
-	if !bytes.Equal(was.Sealed, r.WasSealed) || !bytes.Equal(was.Leaf, r.WasLeaf) || !bytes.Equal(was.WrappingKeyID, r.WasWrappingKeyID) {
+	if !was.As(r) {
 		return false, nil
 	}
 	_, err = tx.ExecContext(ctx, "UPDATE key_packages SET sealed = ?, leaf = ?, wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = ?) WHERE id = ?",
-		blob(r.Sealed), blob(r.Leaf), blob(r.WrappingKeyID), was.id)
+		blob(r.Sealed), blob(r.Leaf), blob(r.WrappingKeyID), was.ID)
 	if err != nil {
 		return false, err
 	}
@@ -154,7 +153,7 @@ func rewrap(ctx context.Context, tx *transaction, r *store.Rewrapped, at time.Ti
 		return false, err
 	}
 	was.WrappingKeyID = r.WrappingKeyID
-	return true, tx.record(ctx, was.id, entryOf(&was.KeyPackage, audit.Rewrapped, at))
+	return true, tx.record(ctx, was.ID, record.EntryOf(&was.KeyPackage, audit.Rewrapped, at))
 }
 
 // CondemnWrappingKey implements store.Store.
@@ -196,7 +195,7 @@ func condemn(ctx context.Context, tx *transaction, k *store.WrappingKey, shred b
 		return erasing, err
 	}
 	if d.Identities > 0 || d.KeyPackages > 0 && !shred {
-		return erasing, fmt.Errorf("wrapping key %x: %w: %s", k.ID, store.ErrInUse, dependents(d))
+		return erasing, fmt.Errorf("wrapping key %x: %w: %s", k.ID, store.ErrInUse, record.Dependents(d))
 	}
 	var unfinished uint64
 	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM intents WHERE substr(stamp, 6, 16) = @key AND key_id <> @key", sql.Named("key", blob(k.ID))).Scan(&unfinished); err != nil {
@@ -213,18 +212,6 @@ func condemn(ctx context.Context, tx *transaction, k *store.WrappingKey, shred b
 		return erasing, err
 	}
 	return beginErasing(ctx, tx, k.ID, at)
-}
-
-// dependents says what depends on a wrapping key.
-func dependents(d store.Dependents) string {
-	var parts []string
-	if d.KeyPackages > 0 {
-		parts = append(parts, fmt.Sprintf("private keys of %d of the key packages", d.KeyPackages))
-	}
-	if d.Identities > 0 {
-		parts = append(parts, fmt.Sprintf("stamps of %d of the identities", d.Identities))
-	}
-	return strings.Join(parts, " and ") + " are under it"
 }
 
 // query returns all rows of a query.
