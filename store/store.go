@@ -2,7 +2,7 @@
 // key packages with their states, and the audit trail of what was done with them.
 // It sees public bytes and ciphertext only.
 //
-// Store is the interface; store/sqlite and, later, others implement it, and
+// Store is the interface; store/sqlite and store/postgres implement it, and
 // store/storetest is the one suite of tests for all of them. States and what leads
 // from one to another are in state.go.
 package store
@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Errors that callers branch on. A backend wraps its own error with one of
@@ -44,9 +45,19 @@ var (
 	ErrFull = errors.New("the disk is full")
 	// ErrReadOnly reports a store that cannot be written to.
 	ErrReadOnly = errors.New("the store is read-only")
+	// ErrAway reports a server that does not answer, or has stopped. Nothing was done, unless
+	// the error says that it is not known.
+	ErrAway = errors.New("the store's server is away")
 	// ErrDamaged reports a file that is no store, or no longer one.
 	ErrDamaged = errors.New("it is not a store of hsm-kp, or it is damaged")
 )
+
+// SchemaError reports a store whose schema is newer than this program.
+type SchemaError struct{ Have, Known int }
+
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("it was written by a newer hsm-kp: its schema is %d, this one knows %d", e.Have, e.Known)
+}
 
 // Store remembers. It is safe for concurrent use, also by several processes.
 // Slices that it returns are the caller's; slices that it is given are not kept.

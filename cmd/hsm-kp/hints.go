@@ -15,7 +15,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome"
@@ -128,7 +127,7 @@ var hints = []struct {
 	{is(store.ErrFull), "make room on the disk and run the command again: what was stored before is safe"},
 	{is(syscall.ENOSPC), "make room on the disk; what is stored can be written with `hsm-kp export`"},
 	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user"},
-	{as[*sqlite.SchemaError], "install the newer hsm-kp, or use another store"},
+	{as[*store.SchemaError], "install the newer hsm-kp, or use another store"},
 	{is(store.ErrExists), "choose another name"},
 	{is(inventory.ErrNotOurs), "the key package that it is for was made elsewhere, or another store has it"},
 	{is(store.ErrReserved), "`hsm-kp welcome confirm` or `hsm-kp welcome release` ends the reservation, and time does"},

@@ -23,7 +23,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome"
@@ -37,7 +36,7 @@ func TestExitStatuses(t *testing.T) {
 			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged,
-			&sqlite.SchemaError{Have: 2, Known: 1},
+			&store.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, errNoAuditKey,
 			inventory.ErrMixedUp, inventory.ErrNotOurs, inventory.ErrUnderWay, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
@@ -154,7 +153,7 @@ func exportedErrors(t *testing.T) []string {
 func TestHints(t *testing.T) {
 	for _, err := range []error{
 		errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
-		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, &sqlite.SchemaError{Have: 2, Known: 1},
+		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,
 		usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},

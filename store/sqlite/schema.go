@@ -175,13 +175,6 @@ var migrations = []string{
 	CREATE UNIQUE INDEX one_successor ON intents (object, instead) WHERE instead IS NOT NULL;`,
 }
 
-// SchemaError reports a store whose schema is newer than this program.
-type SchemaError struct{ Have, Known int }
-
-func (e *SchemaError) Error() string {
-	return fmt.Sprintf("it was written by a newer hsm-kp: its schema is %d, this one knows %d", e.Have, e.Known)
-}
-
 // recognize refuses another program's database. It looks before a connection
 // with our settings is opened, which would write them into the file.
 func recognize(ctx context.Context, path string, busyTimeout time.Duration) error {
@@ -208,7 +201,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 	switch {
 	case version > len(migrations):
-		return &SchemaError{Have: version, Known: len(migrations)}
+		return &store.SchemaError{Have: version, Known: len(migrations)}
 	case version == len(migrations):
 		return nil
 	}
@@ -234,7 +227,7 @@ func migrateOnce(ctx context.Context, db *sql.DB) (done bool, err error) {
 	}
 	switch {
 	case version > len(migrations):
-		return false, &SchemaError{Have: version, Known: len(migrations)}
+		return false, &store.SchemaError{Have: version, Known: len(migrations)}
 	case version == len(migrations):
 		return true, nil
 	}

@@ -65,7 +65,7 @@ var _ store.Store = (*Store)(nil)
 // new file has mode 0600, and so have the files that SQLite puts beside it; the
 // mode of a file that is there already is its owner's choice: what is private in
 // it is sealed. Another program's database is refused and not written to. The
-// error is a *SchemaError, or wraps one of the errors of package store.
+// error is a *store.SchemaError, or wraps one of the errors of package store.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -108,7 +108,7 @@ func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), path, Options{})
-	if newer, ok := errors.AsType[*SchemaError](err); !ok || newer.Have != 7 || newer.Known != len(migrations) {
+	if newer, ok := errors.AsType[*store.SchemaError](err); !ok || newer.Have != 7 || newer.Known != len(migrations) {
 		t.Errorf("Open() err = %v, want a SchemaError of 7", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {

@@ -1,0 +1,275 @@
+// Package postgrestest gives tests a PostgreSQL of their own.
+//
+// The server is started from the binaries that are installed, in a temporary folder, and
+// listens on a Unix socket in it and nowhere else. The tests of one binary share one server and
+// have a database each. A watchdog stops it and removes the folder when the test binary ends,
+// in whatever way.
+package postgrestest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Options are those of a server.
+type Options struct {
+	// Durable has commits on the disk when they return, as in production. Without it the
+	// server is quicker, and loses what it has where the machine stops, not where it does.
+	Durable bool
+	// Settings are more of postgresql.conf, such as "max_connections=200".
+	Settings []string
+}
+
+// Server is a PostgreSQL server.
+type Server struct {
+	dir, bin string
+	user     *syscall.Credential // the one it runs as; nil: who runs the test
+	options  Options
+	process  *exec.Cmd
+	watchdog *exec.Cmd
+	leash    io.Closer    // what the watchdog reads
+	number   atomic.Int64 // of databases
+}
+
+// superuser is the role that tests connect as.
+const superuser = "postgres"
+
+// FindServer returns the folder of initdb and postgres, the newest version's where there are
+// several.
+func FindServer() (string, error) {
+	patterns := []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/libexec/postgresql*", "/opt/homebrew/opt/postgresql*/bin", "/usr/bin", "/usr/local/bin"}
+	for _, pattern := range patterns {
+		folders, _ := filepath.Glob(pattern) // the patterns are well formed
+		for _, dir := range slices.Backward(folders) {
+			if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+				return dir, nil
+			}
+		}
+	}
+	return "", errors.New("there is no PostgreSQL server: scripts/install-deps test installs one")
+}
+
+var shared struct {
+	sync.Mutex
+	server *Server
+}
+
+// Shared returns the server of this test binary, which is not durable. Without PostgreSQL it
+// skips the test, or fails it where CI=true.
+func Shared(tb testing.TB) *Server {
+	tb.Helper()
+	bin := find(tb)
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil {
+		s, err := start(bin, Options{Settings: []string{"max_connections=200"}})
+		if err != nil {
+			tb.Fatalf("start PostgreSQL: %v", err)
+		}
+		shared.server = s
+	}
+	return shared.server
+}
+
+// Start returns a server for this test alone, which ends with it.
+func Start(tb testing.TB, o Options) *Server {
+	tb.Helper()
+	s, err := start(find(tb), o)
+	if err != nil {
+		tb.Fatalf("start PostgreSQL: %v", err)
+	}
+	tb.Cleanup(s.end)
+	return s
+}
+
+func find(tb testing.TB) string {
+	tb.Helper()
+	bin, err := FindServer()
+	if err == nil {
+		return bin
+	}
+	if os.Getenv("CI") == "true" {
+		tb.Fatal(err)
+	}
+	tb.Skip(err)
+	return ""
+}
+
+func start(bin string, o Options) (*Server, error) {
+	dir, err := os.MkdirTemp("", "pg") // short: the path of a socket has 107 bytes
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir, bin: bin, options: o}
+	if err := s.make(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := errors.Join(s.watch(), s.Up()); err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// make makes the folder of the server. PostgreSQL does not run as root.
+func (s *Server) make() error {
+	if os.Getuid() == 0 {
+		uid, gid, err := unprivileged()
+		if err != nil {
+			return err
+		}
+		s.user = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		if err := os.Chown(s.dir, uid, gid); err != nil {
+			return err
+		}
+	}
+	out, err := s.command("initdb", "-D", s.data(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return nil
+}
+
+// unprivileged is somebody who is not root.
+func unprivileged() (uid, gid int, err error) {
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, first := strconv.Atoi(u.Uid)
+		gid, second := strconv.Atoi(u.Gid)
+		return uid, gid, errors.Join(first, second)
+	}
+	return 0, 0, errors.New("there is no user postgres or nobody to run PostgreSQL as")
+}
+
+// command is a program of PostgreSQL's, apart from the terminal's signals.
+func (s *Server) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user, Setpgid: true}
+	return cmd
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// watch starts what ends the server when this process does: it reads from a pipe that ends
+// then.
+func (s *Server) watch() error {
+	s.watchdog = exec.Command("/bin/sh", "-c", `cat >/dev/null
+		pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
+			while kill -0 "$pid" 2>/dev/null && [ -e "$1/data/postmaster.pid" ]; do sleep 0.05; done
+		rm -rf "$1"`, "sh", s.dir)
+	s.watchdog.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	leash, err := s.watchdog.StdinPipe() // held until this process ends
+	if err != nil {
+		return err
+	}
+	s.leash = leash
+	return s.watchdog.Start()
+}
+
+// Up starts a server that is stopped, and waits until it answers.
+func (s *Server) Up() error {
+	args := []string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "unix_socket_permissions=0777"}
+	settings := s.options.Settings
+	if !s.options.Durable {
+		settings = append([]string{"fsync=off", "full_page_writes=off"}, settings...)
+	}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.process = s.command("postgres", args...)
+	s.process.Stdout, s.process.Stderr = log, log
+	if err := s.process.Start(); err != nil {
+		return err
+	}
+	return s.await()
+}
+
+// patience is how long a server may take to start.
+const patience = 30 * time.Second
+
+func (s *Server) await() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, s.URL("postgres"))
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return fmt.Errorf("%w; its log: %s", err, log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop stops the server as an operator does who is in a hurry: connections are cut off, and it
+// recovers from its log when it is started again.
+func (s *Server) Stop() error {
+	if s.process == nil {
+		return nil
+	}
+	if err := s.process.Process.Signal(syscall.SIGQUIT); err != nil {
+		return err
+	}
+	s.process.Wait() // its status says how it was stopped
+	s.process = nil
+	return nil
+}
+
+// end stops the server for good; the watchdog removes the folder.
+func (s *Server) end() {
+	s.Stop()
+	if s.leash != nil {
+		s.leash.Close()
+		s.watchdog.Wait()
+	}
+}
+
+// URL names a database of the server.
+func (s *Server) URL(database string) string {
+	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}}.Encode()}
+	return u.String()
+}
+
+// Database makes an empty database and returns its URL.
+func (s *Server) Database(tb testing.TB) string {
+	tb.Helper()
+	name := fmt.Sprintf("t%d", s.number.Add(1))
+	conn, err := pgx.Connect(tb.Context(), s.URL("postgres"))
+	if err == nil {
+		defer conn.Close(context.WithoutCancel(tb.Context()))
+		_, err = conn.Exec(tb.Context(), "CREATE DATABASE "+name+" TEMPLATE template0")
+	}
+	if err != nil {
+		tb.Fatalf("make a database: %v", err)
+	}
+	return s.URL(name)
+}
