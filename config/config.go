@@ -57,7 +57,7 @@ type PIN struct {
 
 // Store says where records are kept.
 type Store struct {
-	URL   string // sqlite: and an absolute path
+	URL   string // sqlite: and an absolute path, or postgres://
 	Batch int
 }
 

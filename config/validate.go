@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -105,13 +106,27 @@ func (p *PIN) validate(d *decoder, uri bool) {
 	})
 }
 
+// HasPassword reports whether a URL has a password, or may have: one that is malformed may.
+func HasPassword(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil {
+		return strings.Contains(text, "@") || strings.Contains(text, "password")
+	}
+	if _, set := u.User.Password(); set {
+		return true
+	}
+	parameters, err := url.ParseQuery(u.RawQuery)
+	return err != nil || parameters.Has("password") || parameters.Has("sslpassword")
+}
+
 func (s *Store) validate(d *decoder) {
 	path, ok := strings.CutPrefix(s.URL, "sqlite:")
+	database := strings.HasPrefix(s.URL, "postgres://") || strings.HasPrefix(s.URL, "postgresql://")
 	switch {
-	case strings.HasPrefix(s.URL, "postgres:"), strings.HasPrefix(s.URL, "postgresql:"):
-		d.contentFault("store.url", "names PostgreSQL, which this hsm-kp does not serve: it must be sqlite:PATH")
-	case !ok || path == "":
-		d.contentFault("store.url", "must be sqlite:PATH")
+	case database && HasPassword(s.URL):
+		d.contentFault("store.url", "has a password in it: it belongs in a file that PGPASSFILE names, or in PGPASSWORD")
+	case !database && (!ok || path == ""):
+		d.contentFault("store.url", "must be sqlite:PATH, or postgres://USER@HOST/DATABASE")
 	}
 }
 

@@ -182,7 +182,7 @@ func (b *bench) run(ctx context.Context, suites []*ciphersuite.Suite) (report *b
 // setUp makes the temporary store and wrapping key; the function that it
 // returns removes them.
 func (b *bench) setUp(ctx context.Context) (func() error, error) {
-	dir, err := os.MkdirTemp(filepath.Dir(b.storePath), ".hsm-kp-bench-*")
+	dir, err := os.MkdirTemp(filepath.Dir(b.place.beside(b.configPath)), ".hsm-kp-bench-*")
 	if err != nil {
 		return nil, err
 	}

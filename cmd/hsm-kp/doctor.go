@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -51,11 +50,11 @@ Examples:
 			if err != nil {
 				return err
 			}
-			path, err := storePath(cfg, c.String("store"))
+			at, err := placeOf(cfg, c.String("store"))
 			if err != nil {
 				return err
 			}
-			d, err := diagnose(c.Context, u, cfg, path, c.Bool(forceLogin))
+			d, err := diagnose(c.Context, u, cfg, at, named, c.Bool(forceLogin))
 			if err != nil {
 				return err
 			}
@@ -91,8 +90,8 @@ type suiteDiagnosis struct {
 	InTokenReason string `json:"custody_token_reason,omitempty"` // why not
 }
 
-func diagnose(ctx context.Context, u *ui, cfg *config.Config, storePath string, force bool) (*diagnosis, error) {
-	t, err := openToken(ctx, u, cfg, storePath, force)
+func diagnose(ctx context.Context, u *ui, cfg *config.Config, at place, configPath string, force bool) (*diagnosis, error) {
+	t, err := openToken(ctx, u, cfg, at.beside(configPath), force)
 	if err != nil {
 		return nil, err
 	}
@@ -101,15 +100,20 @@ func diagnose(ctx context.Context, u *ui, cfg *config.Config, storePath string, 
 	if err != nil {
 		return nil, fmt.Errorf("probe token: %w", err)
 	}
-	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results, Store: storePath}
+	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results, Store: at.String()}
 	for _, s := range ciphersuite.All() {
 		d.Suites = append(d.Suites, diagnoseSuite(s, report))
 	}
-	if _, err := os.Stat(storePath); err != nil {
+	s, err := at.open(ctx, false)
+	if errors.Is(err, errNoStore) {
 		return d, nil
 	}
+	if err != nil {
+		return d, err
+	}
+	defer s.Close()
 	d.StoreExists = true
-	return d, d.diagnoseKeys(ctx, t)
+	return d, d.diagnoseKeys(ctx, s, t)
 }
 
 // diagnoseSuite says whether a token with this report can serve a suite.

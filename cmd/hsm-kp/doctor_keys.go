@@ -14,7 +14,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
@@ -38,12 +37,7 @@ type keyCheck struct {
 
 // diagnoseKeys looks at every key that the store depends on, and at what else in the
 // token is labelled as hsm-kp's.
-func (d *diagnosis) diagnoseKeys(ctx context.Context, t *token.Token) error {
-	s, err := sqlite.Open(ctx, d.Store, sqlite.Options{})
-	if err != nil {
-		return fmt.Errorf("open store %s: %w", d.Store, err)
-	}
-	defer s.Close()
+func (d *diagnosis) diagnoseKeys(ctx context.Context, s store.Store, t *token.Token) error {
 	checks, err := keyChecks(ctx, s, t)
 	if err != nil {
 		return err

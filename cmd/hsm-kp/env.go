@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
@@ -30,9 +28,9 @@ type env struct {
 	ui         *ui
 	config     *config.Config
 	configPath string
-	storePath  string
+	place      place
 	forceLogin bool
-	store      *sqlite.Store
+	store      store.Store
 	token      *token.Token
 }
 
@@ -74,31 +72,13 @@ func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.Acti
 func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {
 	e := &env{ui: u, config: cfg, configPath: configPath}
 	var err error
-	if e.storePath, err = storePath(cfg, url); err != nil {
+	if e.place, err = placeOf(cfg, url); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(e.storePath); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open store %s: %w", e.storePath, errNoStore)
-	}
-	if e.store, err = sqlite.Open(ctx, e.storePath, sqlite.Options{}); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", e.storePath, err)
+	if e.store, err = e.place.open(ctx, false); err != nil {
+		return nil, err
 	}
 	return e, nil
-}
-
-// errNoStore reports a store that init has not made yet.
-var errNoStore = errors.New("there is none")
-
-// storePath returns the file that the store's URL names.
-func storePath(cfg *config.Config, url string) (string, error) {
-	if url == "" {
-		url = cfg.Store.URL
-	}
-	path, ok := strings.CutPrefix(url, "sqlite:")
-	if !ok || path == "" {
-		return "", usagef("the store's URL must be sqlite:PATH, not %q", url)
-	}
-	return path, nil
 }
 
 // close ends what was opened. Errors of closing are shown, not returned: what
@@ -121,7 +101,7 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	if e.token != nil {
 		return e.token, nil
 	}
-	t, err := openToken(ctx, e.ui, e.config, e.storePath, e.forceLogin)
+	t, err := openToken(ctx, e.ui, e.config, e.place.beside(e.configPath), e.forceLogin)
 	if err != nil {
 		return nil, err
 	}

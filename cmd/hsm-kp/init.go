@@ -14,7 +14,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
@@ -67,7 +66,7 @@ Examples:
 				return err
 			}
 			if c.Bool("json") {
-				return u.json(initJSON{Config: path, Store: i.env.storePath, Steps: i.steps})
+				return u.json(initJSON{Config: path, Store: i.env.place.String(), Steps: i.steps})
 			}
 			u.printf("ready: hsm-kp --config %s identity create NAME\n", path)
 			return nil
@@ -150,18 +149,22 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	}
 	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin}
 	defer i.env.close()
-	if i.env.storePath, err = storePath(cfg, url); err != nil {
+	if i.env.place, err = placeOf(cfg, url); err != nil {
 		return err
 	}
 	// The token first: a PIN that is wrong leaves no half-made store behind.
 	if _, err := i.env.openToken(ctx); err != nil {
 		return err
 	}
-	_, statErr := os.Stat(i.env.storePath)
-	if i.env.store, err = sqlite.Open(ctx, i.env.storePath, sqlite.Options{Create: true}); err != nil {
-		return fmt.Errorf("open store %s: %w", i.env.storePath, err)
+	i.env.store, err = i.env.place.open(ctx, false)
+	missing := errors.Is(err, errNoStore)
+	if missing {
+		i.env.store, err = i.env.place.open(ctx, true)
 	}
-	i.did(errors.Is(statErr, os.ErrNotExist), "store %s", i.env.storePath)
+	if err != nil {
+		return err
+	}
+	i.did(missing, "store %s", i.env.place)
 	return i.wrappingKeys(ctx)
 }
 

@@ -20,8 +20,8 @@ const refusedSuffix = ".refused-pins"
 
 // openToken logs in to the token that cfg names. Variables that the module
 // reads are set first: a module reads them when it is initialised. PINs that it refuses are
-// remembered beside the store.
-func openToken(ctx context.Context, u *ui, cfg *config.Config, storePath string, force bool) (*token.Token, error) {
+// remembered in a file whose name begins with beside.
+func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, force bool) (*token.Token, error) {
 	if cfg.Token.Module == "" && cfg.Token.URI == "" {
 		return nil, usagef("a token is needed, and no config says which: name one with --config or HSM_KP_CONFIG")
 	}
@@ -36,8 +36,8 @@ func openToken(ctx context.Context, u *ui, cfg *config.Config, storePath string,
 	}
 	tc.ForceLogin = force
 	tc.Observe = (&outage{ui: u}).observe
-	if _, err := os.Stat(filepath.Dir(storePath)); err == nil {
-		tc.Refusals = token.RefusalFile(storePath + refusedSuffix)
+	if _, err := os.Stat(filepath.Dir(beside)); err == nil {
+		tc.Refusals = token.RefusalFile(beside + refusedSuffix)
 	}
 	return token.Open(ctx, tc)
 }

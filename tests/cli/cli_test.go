@@ -22,6 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/tests/program"
+	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 	"github.com/hsm-kp/hsm-kp/wire"
 )
@@ -68,6 +69,7 @@ func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []stri
 		"glob":       glob,
 		"welcome":    welcomeFor(t),
 		"pathsecret": pathSecret,
+		"postgres":   postgresDatabase(t),
 	}
 }
 
@@ -87,6 +89,17 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("%s ended with status %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// postgresDatabase makes the command postgres NAME, which makes a database and puts its URL in
+// the variable NAME.
+func postgresDatabase(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: postgres NAME")
+		}
+		ts.Setenv(args[0], postgrestest.Shared(t).Database(t))
 	}
 }
 
