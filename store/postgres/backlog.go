@@ -151,7 +151,7 @@ func (s *Store) WorkOff(ctx context.Context, id uint64, n int, at time.Time) (b 
 // following returns the first n rows that a backlog is to be written down of.
 func (s *Store) following(ctx context.Context, b *store.Backlog, n int) (next []int64, err error) {
 	for _, condition := range toFollow[b.Step] {
-		rows, err := readAll(ctx, s, value[int64], "SELECT id FROM key_packages WHERE "+condition+" ORDER BY id LIMIT @n",
+		rows, err := readAll(ctx, s, value[int64], "SELECT id FROM key_packages WHERE "+condition+" ORDER BY id + 0 LIMIT @n",
 			pgx.NamedArgs{"backlog": b.ID, "n": max(n, 1) - len(next)})
 		if err != nil {
 			return nil, err

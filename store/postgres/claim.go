@@ -153,7 +153,7 @@ const claimSome = `WITH first AS (SELECT c.id FROM key_packages c WHERE c.state 
 		AND c.not_before <= @at AND c.not_after > @at
 		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.wrapping_key = c.wrapping_key)
 		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
-		ORDER BY c.id LIMIT %d FOR NO KEY UPDATE SKIP LOCKED)
+		ORDER BY c.id + 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED)
 	UPDATE key_packages k SET state = 'claimed', claimed_at = @at FROM first WHERE k.id = first.id RETURNING k.id`
 
 // claim does claims of which the contexts have not ended.

@@ -196,8 +196,8 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 	for i, state := range states {
 		name := fmt.Sprint("state", i)
 		firsts = append(firsts, `(SELECT id FROM key_packages
-			WHERE identity = (SELECT id FROM identities WHERE name = @identity) AND state = @`+name+` AND id > @after
-			ORDER BY id LIMIT @page)`)
+			WHERE identity = (SELECT id FROM identities WHERE name = @identity) AND state = @`+name+` AND id + 0 > @after
+			ORDER BY id + 0 LIMIT @page)`)
 		args[name] = string(state)
 	}
 	return "k.id IN (" + strings.Join(firsts, " UNION ALL ") + ")", args
