@@ -57,14 +57,6 @@ func (p place) String() string {
 	return p.path
 }
 
-// address is the store's URL.
-func (p place) address() string {
-	if p.url != "" {
-		return p.url
-	}
-	return "sqlite:" + p.path
-}
-
 // open opens the store, which must be there unless it is to be made.
 func (p place) open(ctx context.Context, create bool) (s store.Store, err error) {
 	if p.url != "" {

@@ -3,6 +3,7 @@
 package lifecycle
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/postgres"
+	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 )
 
@@ -48,8 +51,8 @@ type known struct {
 
 // walk is one random walk.
 type walk struct {
-	path    string
-	store   *sqlite.Store
+	opens   opener
+	store   store.Store
 	now     time.Time
 	refs    []string // in the order they were added
 	known   map[string]*known
@@ -68,11 +71,38 @@ type coverage struct {
 }
 
 func TestWalkThroughTheStates(t *testing.T) {
-	c := &coverage{states: make(map[store.State]bool), steps: make(map[store.Step]bool), ahead: make(map[store.Step]int)}
 	dir, n := t.TempDir(), 0
-	rapid.Check(t, func(rt *rapid.T) {
+	walkThroughTheStates(t, func() opener {
 		n++
-		w := newWalk(t, rt, filepath.Join(dir, fmt.Sprintf("store-%d.db", n)), c)
+		path := filepath.Join(dir, fmt.Sprintf("store-%d.db", n))
+		return func(ctx context.Context) (store.Store, error) {
+			return sqlite.Open(ctx, path, sqlite.Options{Create: true})
+		}
+	})
+}
+
+// It takes a minute; -short leaves it out.
+func TestWalkThroughTheStatesOnPostgreSQL(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	server := postgrestest.Shared(t)
+	walkThroughTheStates(t, func() opener {
+		url := server.Database(t)
+		return func(ctx context.Context) (store.Store, error) {
+			return postgres.Open(ctx, url, postgres.Options{Create: true})
+		}
+	})
+}
+
+// opener opens one store, as often as it is called.
+type opener func(context.Context) (store.Store, error)
+
+// walkThroughTheStates takes random walks, each in a store of its own.
+func walkThroughTheStates(t *testing.T, empty func() opener) {
+	c := &coverage{states: make(map[store.State]bool), steps: make(map[store.Step]bool), ahead: make(map[store.Step]int)}
+	rapid.Check(t, func(rt *rapid.T) {
+		w := newWalk(t, rt, empty(), c)
 		defer func() { w.store.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"":            w.compare,
@@ -115,8 +145,8 @@ func TestWalkThroughTheStates(t *testing.T) {
 	}
 }
 
-func newWalk(t *testing.T, rt *rapid.T, path string, c *coverage) *walk {
-	w := &walk{path: path, now: begin, version: 1, known: make(map[string]*known), gone: make(map[int]bool), covered: c}
+func newWalk(t *testing.T, rt *rapid.T, opens opener, c *coverage) *walk {
+	w := &walk{opens: opens, now: begin, version: 1, known: make(map[string]*known), gone: make(map[int]bool), covered: c}
 	w.open(rt)
 	must(rt, w.store.AddIdentity(t.Context(), store.Identity{Name: "alice", CreatedAt: w.now}))
 	w.rotate(rt)
@@ -131,7 +161,7 @@ func must(t *rapid.T, err error) {
 }
 
 func (w *walk) open(t *rapid.T) {
-	s, err := sqlite.Open(t.Context(), w.path, sqlite.Options{Create: true})
+	s, err := w.opens(t.Context())
 	must(t, err)
 	w.store = s
 }
