@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -9,21 +10,27 @@ import (
 
 // collector takes key packages from many goroutines and gives them to one in batches. It
 // wakes that one once a batch: a channel would for each key package, which costs as much as
-// storing it. It holds one batch while another one is stored; who has more waits.
+// storing it. It holds a few batches while another one is stored, so that nobody waits where the
+// store folds its WAL into its file, which takes longer than a batch takes to be made; who has
+// more waits.
 type collector struct {
+	size int           // of a batch
 	wait time.Duration // for which the first of a batch waits for the batch to fill
 
 	mu    sync.Mutex
-	ready sync.Cond // the batch is full or due, or the last one
-	room  sync.Cond // the batch was taken
-	batch []store.KeyPackage
-	next  []store.KeyPackage // what batch becomes when it is taken
+	ready sync.Cond // a batch is full or due, or the last one
+	room  sync.Cond // a batch was taken
+	queue []store.KeyPackage
+	taken []store.KeyPackage
 	due   bool
 	ended bool
 }
 
+// collectedBatches is how many a collector holds.
+const collectedBatches = 4
+
 func newCollector(size int, wait time.Duration) *collector {
-	c := &collector{wait: wait, batch: make([]store.KeyPackage, 0, size), next: make([]store.KeyPackage, 0, size)}
+	c := &collector{size: size, wait: wait, queue: make([]store.KeyPackage, 0, collectedBatches*size)}
 	c.ready.L, c.room.L = &c.mu, &c.mu
 	return c
 }
@@ -32,14 +39,14 @@ func newCollector(size int, wait time.Duration) *collector {
 func (c *collector) add(record store.KeyPackage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.batch) == cap(c.batch) && !c.ended {
+	for len(c.queue) == cap(c.queue) && !c.ended {
 		c.room.Wait()
 	}
 	if c.ended {
 		return
 	}
-	c.batch = append(c.batch, record)
-	if len(c.batch) == cap(c.batch) || c.due {
+	c.queue = append(c.queue, record)
+	if len(c.queue) == c.size || c.due {
 		c.ready.Signal()
 	}
 }
@@ -66,11 +73,12 @@ func (c *collector) take() []store.KeyPackage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.due = false
-	for len(c.batch) < cap(c.batch) && !c.ended && !(c.due && len(c.batch) > 0) {
+	for len(c.queue) < c.size && !c.ended && !(c.due && len(c.queue) > 0) {
 		c.ready.Wait()
 	}
-	taken := c.batch
-	c.batch, c.next = c.next[:0], taken
+	n := min(len(c.queue), c.size)
+	c.taken = append(c.taken[:0], c.queue[:n]...)
+	c.queue = slices.Delete(c.queue, 0, n)
 	c.room.Broadcast()
-	return taken
+	return c.taken
 }
