@@ -141,6 +141,13 @@ type Suite struct {
 type X509 struct {
 	Roots   string // absolute path of a PEM file, or empty
 	Subject string // RFC 4514; what follows the name of an identity
+	Enroll  Enroll
+}
+
+// Enroll says how certificates are asked for while devices are provisioned.
+type Enroll struct {
+	Command []string // a program, which may be a path, and its arguments; empty: none
+	Timeout Duration
 }
 
 // Identity is what one identity has other than the rest.
@@ -181,6 +188,7 @@ func Default() *Config {
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(90 * 24 * time.Hour), MaxUses: 1 << 30, Automatic: true},
 		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
+		X509:         X509{Enroll: Enroll{Timeout: Duration(time.Minute)}},
 	}
 }
 

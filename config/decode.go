@@ -72,6 +72,10 @@ func (c *Config) fields() keys {
 		"x509": group(keys{
 			"roots":   text(&c.X509.Roots),
 			"subject": text(&c.X509.Subject),
+			"enroll": group(keys{
+				"command": list(&c.X509.Enroll.Command, text),
+				"timeout": duration(&c.X509.Enroll.Timeout),
+			}),
 		}),
 		"identities": named(&c.Identities, (*Identity).fields),
 		"wrapping_keys": group(keys{

@@ -231,8 +231,15 @@ func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}
+	record := l.of(kp)
+	record.Sealed = sealed
+	return record, nil
+}
+
+// of is the record of a key package, without its private keys.
+func (l *line) of(kp *keypackage.Verified) store.KeyPackage {
 	record := l.record
 	record.CreatedAt = l.request.Now.Add(time.Since(l.start)).UTC().Truncate(time.Second)
-	record.Ref, record.Public, record.Sealed = kp.Ref(), kp.Bytes(), sealed
-	return record, nil
+	record.Ref, record.Public = kp.Ref(), kp.Bytes()
+	return record
 }

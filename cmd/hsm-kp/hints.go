@@ -12,6 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -37,7 +38,7 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &configError):
+	case errors.As(err, &usage), errors.As(err, &configError), as[*manifest.Error](err):
 		return exitUsage
 	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
@@ -151,6 +152,8 @@ var hints = []struct {
 	{is(store.ErrState), "`hsm-kp list` shows the states"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
+	{as[*manifest.Error], "nothing was made; `hsm-kp provision --help` has the fields, and --check tries a manifest"},
+	{is(errDevices), "mend their lines or what they say, and run the command again: what is ready stays as it is"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
 	{is(token.CKR_GENERAL_ERROR), "the module says no more than that; SoftHSM says so when another process logs in at the same moment: run the command again"},
 	{is(context.DeadlineExceeded), "the token did not answer in time"},

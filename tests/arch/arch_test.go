@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"store/storetest":             {"audit", "store"},
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "audit", "store", "vault", "welcome"},
 	"config":                      {},
+	"manifest":                    {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
 	"keypackage/keypackagetest":   {"ciphersuite", "hpke", "keypackage"},
