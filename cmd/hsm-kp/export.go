@@ -75,7 +75,9 @@ func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
 			if err != nil {
 				return nil, nil, fmt.Errorf("list key packages: %w", err)
 			}
-			refs = append(refs, record.Ref)
+			if record.Directory == "" { // what goes to a directory is for `hsm-kp publish`
+				refs = append(refs, record.Ref)
+			}
 		}
 		return refs, []store.State{store.Pending}, nil
 	}
