@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -247,10 +248,10 @@ type production struct {
 
 // makeKeyPackages makes key packages.
 func (e *env) makeKeyPackages(c *cli.Context, p production) error {
-	var out *outFolder
+	var out *directory.Spool
 	if dir := c.String("out"); dir != "" {
 		var err error
-		if out, err = openOutFolder(dir); err != nil {
+		if out, err = directory.OpenSpool(dir); err != nil {
 			return err
 		}
 	}
@@ -390,7 +391,7 @@ func peersOf(c *cli.Context, cfg *config.Config) ([]*profile.Profile, error) {
 type generation struct {
 	*env
 	ctx   context.Context // of what must be done to the end
-	out   *outFolder
+	out   *directory.Spool
 	json  bool
 	mute  bool
 	count uint64
@@ -422,7 +423,7 @@ func (g *generation) publish(batch []store.KeyPackage) ([]string, error) {
 	if g.out == nil {
 		return make([]string, len(batch)), nil
 	}
-	files, err := g.out.writeAll(batch)
+	files, err := writeAll(g.out, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -458,7 +459,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	done := fmt.Sprintf("%s for %q (%v) in %v", plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
-		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.path)
+		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.Path())
 	case err != nil && (stored > 0 || errors.Is(err, inventory.ErrInterrupted)):
 		g.ui.notef("%s stored", done)
 	case err != nil: // nothing was begun
@@ -466,7 +467,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	default:
 		g.ui.printf("generated %s, %.0f a second\n", done, float64(stored)/elapsed.Seconds())
 		if g.out != nil {
-			g.ui.printf("wrote them to %s\n", g.out.path)
+			g.ui.printf("wrote them to %s\n", g.out.Path())
 		}
 		err = g.ui.flush()
 		if err != nil {
