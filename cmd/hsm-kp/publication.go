@@ -16,18 +16,21 @@ import (
 // publication is a run that publishes, in one directory after the other.
 type publication struct {
 	*env
-	json    bool
-	start   time.Time
-	clients map[string]directory.Publisher // that serve all identities, by directory
-	down    map[string]bool                // directories that take nothing
-	refused map[string]time.Time           // refs that were refused, with the end of their lease
+	json     bool
+	start    time.Time
+	sealer   *inventory.Inventory           // of the tokens of delivery services; nil until one is wanted
+	clients  map[string]directory.Publisher // that serve all identities, by directory
+	services map[string]*directory.OpenMLS
+	down     map[string]bool      // directories that take nothing
+	refused  map[string]time.Time // refs that were refused, with the end of their lease
 
 	published, failed uint64
 	cause             error // of the first that failed
 }
 
 func newPublication(e *env, json bool) *publication {
-	return &publication{env: e, json: json, start: time.Now(), clients: make(map[string]directory.Publisher), down: make(map[string]bool), refused: make(map[string]time.Time)}
+	return &publication{env: e, json: json, start: time.Now(), clients: make(map[string]directory.Publisher), services: make(map[string]*directory.OpenMLS),
+		down: make(map[string]bool), refused: make(map[string]time.Time)}
 }
 
 // publishedJSON is a line of publish --json.
@@ -188,25 +191,6 @@ func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error)
 		return nil
 	}
 	return p.ui.jsonLine(line)
-}
-
-// client returns the client of a directory for an identity.
-func (p *publication) client(ctx context.Context, record *store.Identity, dir config.Directory) (directory.Publisher, error) {
-	if c, ok := p.clients[dir.Name]; ok {
-		return c, nil
-	}
-	var c directory.Publisher
-	var err error
-	switch dir.Type {
-	case config.Spool:
-		c, err = directory.OpenSpool(dir.Path)
-	default:
-		c, err = directory.NewHTTP(directoryOptions(&dir))
-	}
-	if err == nil {
-		p.clients[dir.Name] = c
-	}
-	return c, err
 }
 
 // directoryOptions are those of the config.
