@@ -13,6 +13,8 @@ type Dispatch struct {
 	LastResort bool
 	// Resume takes those alone that were on their way before.
 	Resume bool
+	// Ending leaves those out that end by then; zero is Now.
+	Ending time.Time
 	// N is how many, at most.
 	N int
 	// Until is the end of the lease, Now the time. Several machines compare these times:

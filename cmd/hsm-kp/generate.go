@@ -171,7 +171,10 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	if err := e.tidy(c.Context); err != nil {
 		return err
 	}
-	old, due, err := e.lastResorts(c, &record)
+	old, due := [][]byte(nil), true
+	if c.Bool("if-due") {
+		old, due, err = e.lastResorts(c.Context, &record, time.Now())
+	}
 	if err != nil {
 		return err
 	}
@@ -210,14 +213,10 @@ func (e *env) retireOld(ctx context.Context, old [][]byte) error {
 }
 
 // lastResorts returns the key packages of last resort that a new one takes the place of,
-// and whether it is due: where none of them is fresh. Without --if-due it takes the place
-// of none.
-func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte, due bool, err error) {
-	if !c.Bool("if-due") {
-		return nil, true, nil
-	}
+// and whether it is due: where none of them is fresh, which is one that is valid after a time.
+func (e *env) lastResorts(ctx context.Context, record *store.Identity, after time.Time) (old [][]byte, due bool, err error) {
 	now, due := time.Now(), true
-	for k, err := range e.store.KeyPackages(c.Context, store.Filter{Identity: record.Name, LastResort: true}) {
+	for k, err := range e.store.KeyPackages(ctx, store.Filter{Identity: record.Name, LastResort: true}) {
 		if err != nil {
 			return nil, false, err
 		}
@@ -225,7 +224,7 @@ func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte,
 			continue
 		}
 		used := k.State == store.Reserved || k.Opened > 0
-		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || now.After(k.NotAfter)
+		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || after.After(k.NotAfter)
 		if !used && !aged && k.Version == record.Version {
 			due = false
 			continue

@@ -46,29 +46,23 @@ type publishedJSON struct {
 // all publishes at most n key packages of an identity, or all where n is 0, and those of
 // last resort. An error ends the run; what a directory did not take is counted.
 func (p *publication) all(ctx context.Context, record *store.Identity, dir config.Directory, n int) error {
-	for _, lastResort := range []bool{false, true} {
-		if p.down[dir.Name] {
-			return nil
-		}
-		if lastResort {
-			n = 0
-		}
-		if err := p.some(ctx, record, dir, lastResort, n); err != nil {
-			return err
-		}
+	err := p.some(ctx, dir, store.Dispatch{Identity: record.Name, N: n}, record)
+	if err == nil {
+		err = p.some(ctx, dir, store.Dispatch{Identity: record.Name, LastResort: true}, record)
 	}
-	return nil
+	return err
 }
 
-// some publishes at most n key packages of one kind, or all where n is 0, in batches. It
-// stops where the directory takes nothing more.
-func (p *publication) some(ctx context.Context, record *store.Identity, dir config.Directory, lastResort bool, n int) error {
-	for sent := 0; ctx.Err() == nil && (n == 0 || sent < n); {
-		size := batchSize(dir)
-		if n > 0 {
-			size = min(size, n-sent)
+// some publishes the key packages that d chooses, at most d.N or all where that is 0, in
+// batches. It stops where the directory takes nothing more.
+func (p *publication) some(ctx context.Context, dir config.Directory, d store.Dispatch, record *store.Identity) error {
+	most := d.N
+	for sent := 0; ctx.Err() == nil && !p.down[dir.Name] && (most == 0 || sent < most); {
+		d.N = batchSize(dir)
+		if most > 0 {
+			d.N = min(d.N, most-sent)
 		}
-		took, going, err := p.batch(ctx, record, dir, lastResort, size)
+		took, going, err := p.batch(ctx, record, dir, d)
 		if err != nil || !going {
 			return err
 		}
@@ -88,14 +82,14 @@ func batchSize(dir config.Directory) int {
 
 // batch leases key packages, sends them and records what was acknowledged. It returns how
 // many it sent, and whether it makes sense to go on.
-func (p *publication) batch(ctx context.Context, record *store.Identity, dir config.Directory, lastResort bool, n int) (int, bool, error) {
+func (p *publication) batch(ctx context.Context, record *store.Identity, dir config.Directory, d store.Dispatch) (int, bool, error) {
 	client, err := p.client(ctx, record, dir)
 	if err != nil {
 		return 0, false, fmt.Errorf("directory %q: %w", dir.Name, err)
 	}
 	now := time.Now()
-	until := now.Add(time.Duration(dir.Lease))
-	leased, err := p.store.Dispatch(ctx, store.Dispatch{Identity: record.Name, Directory: dir.Name, LastResort: lastResort, N: n, Now: now, Until: until})
+	d.Directory, d.Now, d.Until = dir.Name, now, now.Add(time.Duration(dir.Lease))
+	leased, err := p.store.Dispatch(ctx, d)
 	if err != nil || len(leased) == 0 {
 		return 0, false, err
 	}
@@ -103,7 +97,7 @@ func (p *publication) batch(ctx context.Context, record *store.Identity, dir con
 	sending, cancel := context.WithDeadline(ctx, now.Add(time.Duration(dir.Lease)*9/10))
 	defer cancel()
 	results := p.send(sending, client, leased)
-	going, err := p.settle(context.WithoutCancel(ctx), dir, leased, results, until)
+	going, err := p.settle(context.WithoutCancel(ctx), dir, leased, results, d.Until)
 	return len(leased), going, err
 }
 

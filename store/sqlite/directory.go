@@ -14,7 +14,7 @@ import (
 
 // resumable finds rows that were on their way to a directory, and whose lease is over.
 const resumable = selectKeyPackage + ` WHERE k.state = 'pending' AND k.directory = @directory AND k.identity = (SELECT id FROM identities WHERE name = @name)
-	AND coalesce(k.leased_until, 0) <= @at AND k.last_resort = @last AND k.not_before <= @at AND k.not_after > @at ORDER BY k.id LIMIT @n`
+	AND coalesce(k.leased_until, 0) <= @at AND k.last_resort = @last AND k.not_before <= @at AND k.not_after > @ending ORDER BY k.id LIMIT @n`
 
 // Dispatch implements store.Store.
 func (s *Store) Dispatch(ctx context.Context, d store.Dispatch) (dispatched []store.Dispatched, err error) {
@@ -46,7 +46,7 @@ type sendable struct {
 func (tx *transaction) dispatchable(ctx context.Context, d *store.Dispatch) (all []sendable, err error) {
 	n := max(d.N, 0) // SQLite takes a negative limit for none
 	rows, err := queryTx(ctx, tx, scanKeyPackage, resumable, sql.Named("directory", d.Directory), sql.Named("name", d.Identity),
-		sql.Named("at", seconds(d.Now)), sql.Named("last", d.LastResort), sql.Named("n", n))
+		sql.Named("at", seconds(d.Now)), sql.Named("ending", seconds(latest(d.Now, d.Ending))), sql.Named("last", d.LastResort), sql.Named("n", n))
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +56,18 @@ func (tx *transaction) dispatchable(ctx context.Context, d *store.Dispatch) (all
 	if d.Resume {
 		return all, nil
 	}
-	rows, err = tx.claimable(ctx, d.Identity, d.LastResort, n-len(rows), d.Now)
+	rows, err = tx.claimable(ctx, d.Identity, d.LastResort, n-len(rows), d.Now, latest(d.Now, d.Ending))
 	for i := range rows {
 		all = append(all, sendable{rows[i], false})
 	}
 	return all, err
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // send puts a row on its way, unless a backlog has other plans for it.

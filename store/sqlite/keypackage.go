@@ -283,10 +283,10 @@ const claimable = `SELECT c.id FROM key_packages c WHERE c.state = 'available' A
 	AND c.identity = (SELECT id FROM identities WHERE name = @name)
 	AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
 	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
-	AND c.last_resort = @last AND c.not_before <= @at AND c.not_after > @at ORDER BY c.id LIMIT @n`
+	AND c.last_resort = @last AND c.not_before <= @at AND c.not_after > @ending ORDER BY c.id LIMIT @n`
 
 // claimable returns the first n rows that may be handed out.
-func (tx *transaction) claimable(ctx context.Context, identity string, lastResort bool, n int, at time.Time) ([]row, error) {
+func (tx *transaction) claimable(ctx context.Context, identity string, lastResort bool, n int, at, ending time.Time) ([]row, error) {
 	number := func(s scanner) (id int64, err error) { return id, s.Scan(&id) }
 	keys, err := queryTx(ctx, tx, number, `SELECT id FROM wrapping_keys
 		WHERE id NOT IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL)`)
@@ -294,7 +294,7 @@ func (tx *transaction) claimable(ctx context.Context, identity string, lastResor
 	for _, key := range keys {
 		var ids []int64
 		if err == nil {
-			ids, err = queryTx(ctx, tx, number, claimable, sql.Named("key", key), sql.Named("name", identity), sql.Named("last", lastResort), sql.Named("at", seconds(at)), sql.Named("n", n))
+			ids, err = queryTx(ctx, tx, number, claimable, sql.Named("key", key), sql.Named("name", identity), sql.Named("last", lastResort), sql.Named("at", seconds(at)), sql.Named("ending", seconds(ending)), sql.Named("n", n))
 		}
 		first = append(first, ids...)
 	}
@@ -313,7 +313,7 @@ func (tx *transaction) rows(ctx context.Context, ids []int64) ([]row, error) {
 // Claim implements store.Store.
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		rows, err := tx.claimable(ctx, identity, false, max(n, 0), at) // SQLite takes a negative limit for none
+		rows, err := tx.claimable(ctx, identity, false, max(n, 0), at, at) // SQLite takes a negative limit for none
 		if err != nil {
 			return err
 		}

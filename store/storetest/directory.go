@@ -99,6 +99,22 @@ func dispatching(t *testing.T, f *fixture) {
 	}
 }
 
+func dispatchingWhatLasts(t *testing.T, f *fixture) {
+	furnish(t, f)
+	b := batch(0, 3)
+	b[0].NotAfter = made.Add(time.Hour)
+	b[1].NotAfter = made.Add(2 * time.Hour)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), b), nil)
+	d := toMain(5, made)
+	d.Ending = made.Add(time.Hour)
+	first, _ := dispatch(t, f, d)
+	wantRefs(t, "Dispatch() of what lasts for more than an hour", first, 1, 2)
+	d.Now, d.Ending = d.Until, made.Add(2*time.Hour)
+	d.Until = d.Now.Add(time.Minute)
+	_, again := dispatch(t, f, d)
+	wantRefs(t, "Dispatch() again of what lasts for more than two", again, 2)
+}
+
 func dispatchingALastResort(t *testing.T, f *fixture) {
 	furnish(t, f)
 	b := batch(0, 2)

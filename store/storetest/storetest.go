@@ -88,6 +88,7 @@ func Run(t *testing.T, open Open) {
 		"claiming":                            claiming,
 		"claiming is done once":               claimingOnce,
 		"dispatching":                         dispatching,
+		"dispatching what lasts":              dispatchingWhatLasts,
 		"dispatching a last resort":           dispatchingALastResort,
 		"dispatching is done once":            dispatchingOnce,
 		"acknowledging":                       acknowledging,
