@@ -17,6 +17,7 @@ import (
 type publication struct {
 	*env
 	json     bool
+	mute     bool // nothing of single key packages on standard output
 	start    time.Time
 	sealer   *inventory.Inventory           // of the tokens of delivery services; nil until one is wanted
 	clients  map[string]directory.Publisher // that serve all identities, by directory

@@ -130,7 +130,7 @@ func (e *env) publishAll(c *cli.Context, records []store.Identity) error {
 // finish says what was published, and what was not.
 func (p *publication) finish(ctx context.Context) error {
 	elapsed := time.Since(p.start)
-	if !p.json && (p.published > 0 || p.failed == 0) {
+	if !p.json && !p.mute && (p.published > 0 || p.failed == 0) {
 		p.ui.printf("published %s in %v\n", plural(p.published, "key package"), elapsed.Round(time.Millisecond))
 	}
 	if err := errors.Join(p.giveBack(context.WithoutCancel(ctx)), p.ui.flush()); err != nil {

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -92,6 +93,7 @@ type Server struct {
 	refuse   map[string]bool
 	requests []*http.Request
 	posted   map[string]int // by ref: how often it was taken or sent again
+	content  map[string][]byte
 	clients  map[string]*member
 }
 
@@ -112,7 +114,7 @@ func New(decode Decode) *Server {
 
 // NewUnstarted returns a server that the caller starts, perhaps with TLS.
 func NewUnstarted(decode Decode) *Server {
-	s := &Server{decode: decode, refuse: make(map[string]bool), posted: make(map[string]int), clients: make(map[string]*member)}
+	s := &Server{decode: decode, refuse: make(map[string]bool), posted: make(map[string]int), content: make(map[string][]byte), clients: make(map[string]*member)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /key-packages", s.post)
 	mux.HandleFunc("POST /clients/register", s.register)
@@ -149,11 +151,14 @@ func (s *Server) Forget() {
 func (s *Server) Posted() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string]int, len(s.posted))
-	for ref, n := range s.posted {
-		all[ref] = n
-	}
-	return all
+	return maps.Clone(s.posted)
+}
+
+// Content returns the bare key packages that were sent, by their refs in hexadecimal.
+func (s *Server) Content() map[string][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.content)
 }
 
 // Requests returns the headers and addresses of all requests.
@@ -202,6 +207,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.posted[ref]++
+	s.content[ref] = content
 	if s.posted[ref] > 1 {
 		w.WriteHeader(http.StatusConflict)
 		return
@@ -239,6 +245,7 @@ func (s *Server) parse(b []byte) (all []entry, identity, rest []byte, err error)
 func (s *Server) keep(m *member, more []entry) {
 	for _, e := range more {
 		s.posted[hex.EncodeToString(e.ref)]++
+		s.content[hex.EncodeToString(e.ref)] = e.bytes
 	}
 	m.keyPackages = append(m.keyPackages, more...)
 }

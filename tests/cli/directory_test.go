@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -21,6 +23,7 @@ type directoryKey struct{}
 //	directory reset               after the work of the next request is done
 //	directory slow SECONDS        the next request
 //	directory forget              all clients
+//	directory save DIR            each key package that it was sent, in DIR/REF.mls
 //	directory has N               asserts how many key packages it was sent, each once
 func directory(ts *testscript.TestScript, neg bool, args []string) {
 	s := ts.Value(directoryKey{}).(**directorytest.Server)
@@ -49,6 +52,11 @@ func directory(ts *testscript.TestScript, neg bool, args []string) {
 		(*s).Fail(directorytest.Slow(time.Duration(number(1, 1)) * time.Second))
 	case "forget":
 		(*s).Forget()
+	case "save":
+		ts.Check(os.MkdirAll(ts.MkAbs(args[1]), 0o755))
+		for ref, kp := range (*s).Content() {
+			ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[1]), ref+".mls"), append([]byte{0, 1, 0, 5}, kp...), 0o644))
+		}
 	case "has":
 		posted := (*s).Posted()
 		if len(posted) != number(1, 0) {
