@@ -132,6 +132,13 @@ func (s *Server) Fail(faults ...Fault) {
 	s.faults = append(s.faults, faults...)
 }
 
+// Unfail forgets what was to go wrong.
+func (s *Server) Unfail() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 // Refuse has the server refuse a key package with 400.
 func (s *Server) Refuse(ref []byte) {
 	s.mu.Lock()
