@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"encoding/base64"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +24,8 @@ type directoryKey struct{}
 //	directory fail STATUS [N]     the next N requests, 1 where it is not given
 //	directory reset               after the work of the next request is done
 //	directory slow SECONDS        the next request
+//	directory take CLIENT N       as one who adds the client does
+//	directory text TEXT           answers the next request with it
 //	directory forget              all clients
 //	directory save DIR            each key package that it was sent, in DIR/REF.mls
 //	directory has N               asserts how many key packages it was sent, each once
@@ -50,6 +54,18 @@ func directory(ts *testscript.TestScript, neg bool, args []string) {
 		(*s).Fail(directorytest.Reset(true))
 	case "slow":
 		(*s).Fail(directorytest.Slow(time.Duration(number(1, 1)) * time.Second))
+	case "take":
+		at := (*s).URL + "/clients/key_package/" + base64.URLEncoding.EncodeToString([]byte(args[1]))
+		for range number(2, 1) {
+			answer, err := http.Get(at)
+			ts.Check(err)
+			answer.Body.Close()
+			if answer.StatusCode != http.StatusOK {
+				ts.Fatalf("GET %s: %s", at, answer.Status)
+			}
+		}
+	case "text":
+		(*s).Fail(directorytest.Body(args[1]))
 	case "forget":
 		(*s).Forget()
 	case "save":
