@@ -93,8 +93,11 @@ func (o *OpenMLS) add(ctx context.Context, id []byte, items []Item, token []byte
 		return err
 	}
 	_, err = o.do(ctx, http.MethodPost, at, octets, appendAuthToken(clientKeyPackages(items), token), nil)
-	if isStatus(err, http.StatusNotFound) {
+	switch {
+	case isStatus(err, http.StatusNotFound):
 		return ErrUnknownClient
+	case isStatus(err, http.StatusUnauthorized):
+		return fmt.Errorf("the token that hsm-kp has of the client is not the directory's: %w", err)
 	}
 	return err
 }

@@ -118,6 +118,9 @@ func (e *env) replenishOne(c *cli.Context, run *publication, record *store.Ident
 	if err := r.run(c); err != nil {
 		return err
 	}
+	if was.Err() == nil && ctx.Err() != nil {
+		return context.Cause(ctx) // somebody else may be at it by now
+	}
 	return r.tellDone(c.Bool("json"))
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // resumable finds rows that were on their way to a directory, and whose lease is over.
-const resumable = selectKeyPackage + ` WHERE k.state = 'pending' AND k.directory = @directory AND k.identity = (SELECT id FROM identities WHERE name = @name)
+const resumable = selectKeyPackage + ` WHERE k.state = 'pending' AND r.id IS NULL AND e.id IS NULL AND k.directory = @directory AND k.identity = (SELECT id FROM identities WHERE name = @name)
 	AND coalesce(k.leased_until, 0) <= @at AND k.last_resort = @last AND k.not_before <= @at AND k.not_after > @ending ORDER BY k.id LIMIT @n`
 
 // Dispatch implements store.Store.
