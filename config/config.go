@@ -26,6 +26,8 @@ type Config struct {
 	Identities   map[string]Identity
 	WrappingKeys WrappingKeys
 	Welcome      Welcome
+	Directories  []Directory
+	Replenish    Replenish
 	Audit        Audit
 	Unwrap       Unwrap
 }
@@ -157,6 +159,7 @@ type Identity struct {
 	Emails        []string
 	URIs          []string
 	ApplicationID string
+	Replenish     OwnReplenish
 	Custody       string        // in place of KeyPackages.Custody; or empty
 	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
 }
@@ -189,6 +192,7 @@ func Default() *Config {
 		WrappingKeys: WrappingKeys{MaxAge: Duration(90 * 24 * time.Hour), MaxUses: 1 << 30, Automatic: true},
 		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
 		X509:         X509{Enroll: Enroll{Timeout: Duration(time.Minute)}},
+		Replenish:    defaultReplenish(),
 	}
 }
 
@@ -271,6 +275,12 @@ func (c *Config) resolve(dir string) {
 	c.X509.Roots = from(c.X509.Roots)
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		c.Store.URL = "sqlite:" + from(path)
+	}
+	for i := range c.Directories {
+		dir := &c.Directories[i]
+		for _, p := range []*string{&dir.Path, &dir.Bearer.File, &dir.CA, &dir.Certificate, &dir.Key} {
+			*p = from(*p)
+		}
 	}
 	for name, value := range c.Token.Environment {
 		if strings.HasPrefix(value, "./") {

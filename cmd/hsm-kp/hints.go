@@ -9,6 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -124,7 +125,12 @@ var hints = []struct {
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},
 	{is(inventory.ErrAmbiguousRef, errAmbiguousWrappingKey), "give more of its digits"},
 	{is(inventory.ErrRef), "`hsm-kp list` shows them"},
-	{is(errPartial), "run the command again for the rest"},
+	{is(directory.ErrUnauthorized), "see bearer, certificate and ca of the directory in the config; what was not taken is sent again by the next run"},
+	{is(directory.ErrKnown), "somebody else registered the client, or the store was set back: have the directory's operator remove the client, then run the command again"},
+	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
+	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
+	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
+	{is(errPartial, errUnpublished), "run the command again for the rest"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
 	{is(store.ErrFull), "make room on the disk and run the command again: what was stored before is safe"},
 	{is(syscall.ENOSPC), "make room on the disk; what is stored can be written with `hsm-kp export`"},

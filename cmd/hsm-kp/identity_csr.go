@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 )
@@ -164,7 +165,7 @@ func writeRequest(u *ui, c *cli.Context, r certificate.Request, der []byte) erro
 	case out != "" && c.Bool("json"):
 		return usagef("identity csr: --json is for standard output, and --out for a file")
 	case out != "":
-		if err := replaceFile(out, text, 0o644); err != nil {
+		if err := directory.ReplaceFile(out, text, 0o644); err != nil {
 			return fmt.Errorf("write certification request: %w", err)
 		}
 		u.notef("wrote a request for %q to %s", r.Subject.String(), out)

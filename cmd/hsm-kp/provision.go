@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -170,7 +171,7 @@ type provisioner struct {
 	*env
 	lines  []manifest.Line
 	folder string // from which certificates are named
-	out    *outFolder
+	out    *directory.Spool
 	json   bool
 
 	mu      sync.Mutex
@@ -187,7 +188,7 @@ var errDevices = errors.New("devices failed")
 func (p *provisioner) run(c *cli.Context) error {
 	if dir := c.String("out"); dir != "" {
 		var err error
-		if p.out, err = openOutFolder(dir); err != nil {
+		if p.out, err = directory.OpenSpool(dir); err != nil {
 			return err
 		}
 	}

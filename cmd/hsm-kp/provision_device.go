@@ -366,7 +366,7 @@ func (d *device) publish(ctx context.Context, batch []store.KeyPackage) (map[str
 	if len(pending) == 0 {
 		return nil, nil
 	}
-	names, err := out.writeAll(pending)
+	names, err := writeAll(out, pending)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errFolder, err)
 	}

@@ -40,6 +40,8 @@ var arrows = map[string][]string{
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
 	"keypackage/keypackagetest":   {"ciphersuite", "hpke", "keypackage"},
+	"directory":                   {"wire", "keypackage"},
+	"directory/directorytest":     {"wire", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 
