@@ -26,6 +26,8 @@ type Config struct {
 	Identities   map[string]Identity
 	WrappingKeys WrappingKeys
 	Welcome      Welcome
+	Directories  []Directory
+	Replenish    Replenish
 	Audit        Audit
 	Unwrap       Unwrap
 }
@@ -141,6 +143,13 @@ type Suite struct {
 type X509 struct {
 	Roots   string // absolute path of a PEM file, or empty
 	Subject string // RFC 4514; what follows the name of an identity
+	Enroll  Enroll
+}
+
+// Enroll says how certificates are asked for while devices are provisioned.
+type Enroll struct {
+	Command []string // a program, which may be a path, and its arguments; empty: none
+	Timeout Duration
 }
 
 // Identity is what one identity has other than the rest.
@@ -150,6 +159,7 @@ type Identity struct {
 	Emails        []string
 	URIs          []string
 	ApplicationID string
+	Replenish     OwnReplenish
 	Custody       string        // in place of KeyPackages.Custody; or empty
 	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
 }
@@ -181,6 +191,8 @@ func Default() *Config {
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(90 * 24 * time.Hour), MaxUses: 1 << 30, Automatic: true},
 		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
+		X509:         X509{Enroll: Enroll{Timeout: Duration(time.Minute)}},
+		Replenish:    defaultReplenish(),
 	}
 }
 
@@ -263,6 +275,12 @@ func (c *Config) resolve(dir string) {
 	c.X509.Roots = from(c.X509.Roots)
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		c.Store.URL = "sqlite:" + from(path)
+	}
+	for i := range c.Directories {
+		dir := &c.Directories[i]
+		for _, p := range []*string{&dir.Path, &dir.Bearer.File, &dir.CA, &dir.Certificate, &dir.Key} {
+			*p = from(*p)
+		}
 	}
 	for name, value := range c.Token.Environment {
 		if strings.HasPrefix(value, "./") {

@@ -99,12 +99,32 @@ identities:
     uris: [spiffe://a.example]
     application_id: seven
     custody: wrapped
+    replenish: {directory: web, low: 1, high: 2}
     capabilities: {cipher_suites: [2], extensions: [7], proposals: [10]}
   8:
 wrapping_keys: {max_age: 4d, max_uses: 1000, automatic: false}
 audit: {origin: hsm.example/mls}
 welcome:
   reservation: 30s
+directories:
+  - name: web
+    type: http
+    url: https://directory.example/kp
+    path: spool
+    headers: {X-Tenant: "7"}
+    bearer: {env: TOKEN, file: bearer, systemd: bearer-token}
+    ca: ca.pem
+    certificate: client.pem
+    key: client.key
+    timeout: 1s
+    deadline: 2s
+    lease: 4s
+    rate: 4
+    burst: 5
+    concurrency: 6
+    batch: 7
+    max_response: 8192
+replenish: {directory: web, low: 3, high: 4, ending: 5d, last_resort: false}
 unwrap:
   allow: true
 `
@@ -115,7 +135,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 	if err != nil || len(d.faults) != 0 {
 		t.Fatalf("decode() = %v, %v, want no faults", d, err)
 	}
-	slot, fd := uint(16), 3
+	slot, fd, one, two := uint(16), 3, 1, 2
 	want := &Config{
 		Token: Token{
 			Module: "lib.so", URI: "pkcs11:token=prod", Label: "0042", Serial: "0123456789abcdef", Slot: &slot,
@@ -143,7 +163,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		Identities: map[string]Identity{
 			"relay.7": {
 				Subject: "CN=relay", DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, URIs: []string{"spiffe://a.example"},
-				ApplicationID: "seven", Custody: Wrapped,
+				ApplicationID: "seven", Custody: Wrapped, Replenish: OwnReplenish{"web", &one, &two},
 				Capabilities: &Capabilities{CipherSuites: []string{"2"}, Extensions: []uint16{7}, Proposals: []uint16{10}},
 			},
 			"8": {},
@@ -151,7 +171,14 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},
 		Audit:        Audit{Origin: "hsm.example/mls"},
 		Welcome:      Welcome{Reservation: Duration(30 * time.Second)},
-		Unwrap:       Unwrap{Allow: true},
+		Directories: []Directory{{
+			Name: "web", Type: HTTP, URL: "https://directory.example/kp", Path: "spool", Headers: map[string]string{"X-Tenant": "7"},
+			Bearer: Secret{Env: "TOKEN", File: "bearer", Systemd: "bearer-token"}, CA: "ca.pem", Certificate: "client.pem", Key: "client.key",
+			Timeout: Duration(time.Second), Deadline: Duration(2 * time.Second), Lease: Duration(4 * time.Second),
+			Rate: 4, Burst: 5, Concurrency: 6, Batch: 7, MaxResponse: 8192,
+		}},
+		Replenish: Replenish{Directory: "web", Low: 3, High: 4, Ending: Duration(120 * time.Hour)},
+		Unwrap:    Unwrap{Allow: true},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("decode() = %+v, want %+v", got, want)
@@ -346,7 +373,7 @@ func TestAliasesAreNotExpanded(t *testing.T) {
 
 func TestLinesMayEndAsOnWindows(t *testing.T) {
 	text := strings.ReplaceAll(everything, "slot: 0x10\n  pin: {env: PIN, file: pin, fd: 3, systemd: hsm-kp-pin, prompt: true}", "pin: {env: PIN}")
-	text = strings.NewReplacer("  uri: \"pkcs11:token=prod\"\n", "", "  serial: 0123456789abcdef\n", "").Replace(text)
+	text = strings.NewReplacer("  uri: \"pkcs11:token=prod\"\n", "", "  serial: 0123456789abcdef\n", "", "env: TOKEN, file: bearer, ", "").Replace(text)
 	want, err := parseText(text)
 	if err != nil {
 		t.Fatal(err)

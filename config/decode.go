@@ -72,6 +72,10 @@ func (c *Config) fields() keys {
 		"x509": group(keys{
 			"roots":   text(&c.X509.Roots),
 			"subject": text(&c.X509.Subject),
+			"enroll": group(keys{
+				"command": list(&c.X509.Enroll.Command, text),
+				"timeout": duration(&c.X509.Enroll.Timeout),
+			}),
 		}),
 		"identities": named(&c.Identities, (*Identity).fields),
 		"wrapping_keys": group(keys{
@@ -85,6 +89,8 @@ func (c *Config) fields() keys {
 		"welcome": group(keys{
 			"reservation": duration(&c.Welcome.Reservation),
 		}),
+		"directories": list(&c.Directories, directory),
+		"replenish":   group(c.Replenish.fields()),
 		"unwrap": group(keys{
 			"allow": truth(&c.Unwrap.Allow),
 		}),
@@ -125,6 +131,7 @@ func (i *Identity) fields() keys {
 		"uris":           list(&i.URIs, text),
 		"application_id": text(&i.ApplicationID),
 		"custody":        text(&i.Custody),
+		"replenish":      group(i.Replenish.fields()),
 		"capabilities": func(d *decoder, path string, n *yaml.Node) {
 			i.Capabilities = new(Capabilities)
 			group(i.Capabilities.fields())(d, path, n)

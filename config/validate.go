@@ -52,8 +52,12 @@ func (c *Config) validate(d *decoder) {
 	c.Store.validate(d)
 	c.KeyPackages.validate(d)
 	c.validateCustody(d)
+	c.validateDirectories(d)
 	if strings.ContainsAny(c.Audit.Origin, " \t\n+") {
 		d.contentFault("audit.origin", "must have neither spaces nor +")
+	}
+	if c.X509.Enroll.Timeout <= 0 {
+		d.contentFault("x509.enroll.timeout", "must be longer than nothing")
 	}
 	if c.Welcome.Reservation <= 0 {
 		d.contentFault("welcome.reservation", "must be longer than nothing")

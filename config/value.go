@@ -121,7 +121,9 @@ func list[T any](to *[]T, item func(*T) field) field {
 		}
 		*to = make([]T, len(n.Content))
 		for i, element := range n.Content {
-			item(&(*to)[i])(d, fmt.Sprintf("%s[%d]", path, i), follow(element))
+			of := fmt.Sprintf("%s[%d]", path, i)
+			d.lines[of] = element.Line
+			item(&(*to)[i])(d, of, follow(element))
 		}
 	}
 }

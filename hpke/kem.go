@@ -1,6 +1,7 @@
 package hpke
 
 import (
+	"crypto/ecdh"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -44,8 +45,11 @@ type classic struct {
 	kem   circl.KEM
 }
 
-// generate uses DeriveKeyPair of RFC 9180, Section 7.1.3.
+// generate uses DeriveKeyPair of RFC 9180, Section 7.1.3, or draws a scalar.
 func (c classic) generate(rand io.Reader) (public, private []byte, err error) {
+	if curve := c.curve(); curve != nil {
+		return drawScalar(curve, c.kem.Scheme().PrivateKeySize(), rand)
+	}
 	ikm := make([]byte, c.kem.Scheme().SeedSize())
 	defer clear(ikm)
 	if _, err := io.ReadFull(rand, ikm); err != nil {
@@ -57,6 +61,39 @@ func (c classic) generate(rand io.Reader) (public, private []byte, err error) {
 	}
 	private, err = privateKey.MarshalBinary()
 	return public, private, err
+}
+
+// curve returns the curve of NIST that the KEM works on, or nil.
+func (c classic) curve() ecdh.Curve {
+	switch c.kem {
+	case circl.KEM_P256_HKDF_SHA256:
+		return ecdh.P256()
+	case circl.KEM_P384_HKDF_SHA384:
+		return ecdh.P384()
+	case circl.KEM_P521_HKDF_SHA512:
+		return ecdh.P521()
+	}
+	return nil
+}
+
+// drawScalar draws candidates of n bytes until one is between 0 and the order of the curve
+// (FIPS 186-5, Appendix A.2.2): the first one, but once in 2^32 times. Nobody is to derive this key
+// again, and the HKDF of DeriveKeyPair is a quarter of what a key pair of P-256 costs.
+func drawScalar(curve ecdh.Curve, n int, rand io.Reader) (public, private []byte, err error) {
+	private = make([]byte, n)
+	for range 16 {
+		if _, err := io.ReadFull(rand, private); err != nil {
+			clear(private)
+			return nil, nil, err
+		}
+		if curve == ecdh.P521() { // 521 bits of 66 bytes
+			private[0] &= 1
+		}
+		if key, err := curve.NewPrivateKey(private); err == nil {
+			return key.PublicKey().Bytes(), private, nil
+		}
+	}
+	return nil, nil, errors.New("the source of randomness gives none")
 }
 
 // errOutOfRange stands for every error about a private key: circl's form of one
@@ -74,6 +111,10 @@ func (c classic) publicOf(private []byte) ([]byte, error) {
 func (c classic) check(public []byte) error {
 	if smallOrder(c.kem, public) {
 		return errors.New("it is a point of small order")
+	}
+	if curve := c.curve(); curve != nil {
+		_, err := curve.NewPublicKey(public)
+		return err
 	}
 	_, err := c.kem.Scheme().UnmarshalBinaryPublicKey(public)
 	return err

@@ -63,8 +63,9 @@ func newSecretKey(s *ciphersuite.Suite, public, b []byte) *SecretKey {
 	return &SecretKey{suite: s, public: public, secret: &secret{b: &b}}
 }
 
-// GenerateKeyPair makes a key pair from bytes of rand: with DeriveKeyPair (RFC 9180,
-// Section 7.1.3) from Nsk of them, or from a seed for a hybrid KEM.
+// GenerateKeyPair makes a key pair from Nsk bytes of rand. For a P-curve they are the private
+// key, or the next ones are where these are out of range; for X25519 and X448 it is derived from them
+// (DeriveKeyPair of RFC 9180, Section 7.1.3); for a hybrid KEM they are the seed.
 func GenerateKeyPair(s *ciphersuite.Suite, rand io.Reader) (*SecretKey, error) {
 	public, private, err := libraryOf(s).generate(rand)
 	if err != nil {

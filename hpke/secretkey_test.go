@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ func TestExampleOfRFC9180(t *testing.T) {
 	}
 }
 
-func TestKeysAreDerivedAsAnotherImplementationDoes(t *testing.T) {
+func TestKeysAreMadeAsByAnotherImplementation(t *testing.T) {
 	for _, s := range comparable() {
 		kem := newPeer(t, s).kem
 		for range 20 {
@@ -61,12 +62,45 @@ func TestKeysAreDerivedAsAnotherImplementationDoes(t *testing.T) {
 				t.Fatalf("%v: GenerateKeyPair() err = %v, want nil", s.ID, err)
 			}
 			private, err := kem.DeriveKeyPair(ikm)
+			if s.ID != 1 && s.ID != 3 { // the P-curves
+				ikm[0] &= byte(0xff >> (8*s.Nsk - bitsOf(s)))
+				private, err = kem.NewPrivateKey(ikm)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			if want := private.PublicKey().Bytes(); !bytes.Equal(k.PublicKey(), want) {
 				t.Errorf("%v: PublicKey() = %x, want %x", s.ID, k.PublicKey(), want)
 			}
+		}
+	}
+}
+
+// bitsOf returns how long a private key of a P-curve may be.
+func bitsOf(s *ciphersuite.Suite) int {
+	if s.Nsk == 66 {
+		return 521
+	}
+	return 8 * s.Nsk
+}
+
+func TestAScalarThatIsOutOfRangeIsPassedOver(t *testing.T) {
+	for _, s := range comparable() {
+		if s.ID == 1 || s.ID == 3 {
+			continue
+		}
+		good := bytes.Repeat([]byte{1}, s.Nsk)
+		for _, bad := range [][]byte{make([]byte, s.Nsk), bytes.Repeat([]byte{0xff}, s.Nsk)} {
+			k, err := hpke.GenerateKeyPair(s, bytes.NewReader(slices.Concat(bad, good)))
+			if err != nil {
+				t.Fatalf("%v: GenerateKeyPair() err = %v, want nil", s.ID, err)
+			}
+			if !bytes.Equal(k.Bytes(), good) {
+				t.Errorf("%v: GenerateKeyPair() is not the second candidate", s.ID)
+			}
+		}
+		if _, err := hpke.GenerateKeyPair(s, bytes.NewReader(make([]byte, 100*s.Nsk))); err == nil {
+			t.Errorf("%v: GenerateKeyPair() of nothing but zeros err = nil", s.ID)
 		}
 	}
 }
@@ -85,7 +119,7 @@ func TestAKeyTakesAllItsBytesFromRand(t *testing.T) {
 		if _, err := hpke.GenerateKeyPair(s, bytes.NewReader(make([]byte, s.Nsk-1))); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("%v: GenerateKeyPair() of too few bytes err = %v, want %v", s.ID, err, io.ErrUnexpectedEOF)
 		}
-		r := bytes.NewReader(make([]byte, s.Nsk+5))
+		r := bytes.NewReader(bytes.Repeat([]byte{1}, s.Nsk+5))
 		if _, err := hpke.GenerateKeyPair(s, r); err != nil || r.Len() != 5 {
 			t.Errorf("%v: GenerateKeyPair() err = %v and leaves %d bytes, want nil and 5", s.ID, err, r.Len())
 		}

@@ -76,7 +76,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 
-	made := make(chan store.KeyPackage, max(inv.Batch, 1))
+	made := newCollector(max(inv.Batch, 1), maxWait)
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
 	for range max(inv.Workers, 1) {
@@ -86,21 +86,22 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 				if err != nil {
 					return err
 				}
-				made <- record
+				made.add(record)
 			}
 			return nil
 		})
 	}
-	var makeErr error
+	ended := make(chan error, 1)
 	go func() {
-		defer close(made)
-		makeErr = workers.Wait()
+		err := workers.Wait()
+		made.end()
+		ended <- err
 	}()
 
 	n, err := inv.keep(uncut, made, stored)
 	stop()
-	for range made { // not kept: nobody has seen them
-	}
+	made.end() // what is not kept, nobody has seen
+	makeErr := <-ended
 	switch {
 	case err != nil:
 		return n, err
@@ -116,47 +117,22 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 // makes twenty a second still shows progress, and a crash loses a second of it.
 const maxWait = time.Second
 
-// keep stores what arrives in batches: full ones, those that have waited, and
-// the last one however small.
-func (inv *Inventory) keep(ctx context.Context, made <-chan store.KeyPackage, stored func([]store.KeyPackage) error) (uint64, error) {
+// keep stores what is made, batch by batch.
+func (inv *Inventory) keep(ctx context.Context, made *collector, stored func([]store.KeyPackage) error) (uint64, error) {
 	var n uint64
-	batch := make([]store.KeyPackage, 0, max(inv.Batch, 1))
-	flush := func() error {
+	for {
+		batch := made.take()
 		if len(batch) == 0 {
-			return nil
+			return n, nil
 		}
 		if err := inv.Store.AddKeyPackages(ctx, batch); err != nil {
-			return fmt.Errorf("store a batch of %d: %w", len(batch), err)
+			return n, fmt.Errorf("store a batch of %d: %w", len(batch), err)
 		}
 		n += uint64(len(batch))
 		if err := stored(batch); err != nil {
-			return err
-		}
-		batch = batch[:0]
-		return nil
-	}
-	waited := time.NewTicker(maxWait)
-	defer waited.Stop()
-	for open := true; open; {
-		due := false
-		select {
-		case record, ok := <-made:
-			if open = ok; ok {
-				batch = append(batch, record)
-			}
-			due = !ok || len(batch) == cap(batch)
-		case <-waited.C:
-			due = true
-		}
-		if !due {
-			continue
-		}
-		if err := flush(); err != nil {
 			return n, err
 		}
-		waited.Reset(maxWait)
 	}
-	return n, nil
 }
 
 // line makes key packages of one kind. It is safe for concurrent use.
@@ -255,8 +231,15 @@ func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}
+	record := l.of(kp)
+	record.Sealed = sealed
+	return record, nil
+}
+
+// of is the record of a key package, without its private keys.
+func (l *line) of(kp *keypackage.Verified) store.KeyPackage {
 	record := l.record
 	record.CreatedAt = l.request.Now.Add(time.Since(l.start)).UTC().Truncate(time.Second)
-	record.Ref, record.Public, record.Sealed = kp.Ref(), kp.Bytes(), sealed
-	return record, nil
+	record.Ref, record.Public = kp.Ref(), kp.Bytes()
+	return record
 }

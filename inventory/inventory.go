@@ -266,6 +266,9 @@ func erased(record *store.KeyPackage) error {
 	case store.Erased:
 		return store.ErrErased
 	}
+	if record.Custody == vault.CustodyDevice {
+		return ErrAtDevice
+	}
 	return nil
 }
 
@@ -303,7 +306,7 @@ func reason(err error) string {
 		text string
 	}{
 		{store.ErrConsumed, "consumed"}, {store.ErrErased, "erased"}, {store.ErrReserved, "reserved for another Welcome"},
-		{ErrNothingToShow, "in the token"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
+		{ErrNothingToShow, "in the token"}, {ErrAtDevice, "at the device"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
 		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
 		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"},
 		{vault.ErrStamp, "record was changed"}, {identity.ErrKeyMismatch, "another key stands in its place"},

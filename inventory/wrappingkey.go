@@ -380,8 +380,12 @@ func (inv *Inventory) Rewrap(ctx context.Context, from vault.KeyID, now time.Tim
 	return r.done, r.fault()
 }
 
-// restamp makes the stamps of a wrapping key anew with the current one.
+// restamp makes the stamps of a wrapping key anew with the current one, and seals anew the
+// accounts that are under it.
 func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Time) (uint64, error) {
+	if err := inv.resealAccounts(ctx, from); err != nil {
+		return 0, err
+	}
 	identities, err := inv.Store.Identities(ctx)
 	if err != nil {
 		return 0, err

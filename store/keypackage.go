@@ -26,6 +26,11 @@ type KeyPackage struct {
 	PublishedAt   time.Time // zero: not published
 	ClaimedAt     time.Time // zero: not claimed
 
+	// Directory is where it is published, or on its way to; empty for a folder, and where
+	// it is on no way. LeasedUntil is how long whoever publishes it has for that.
+	Directory   string
+	LeasedUntil time.Time
+
 	// WelcomeDigest is that of the Welcome which reserved or consumed it last.
 	WelcomeDigest []byte
 	ReservedUntil time.Time // of a reserved one
@@ -93,7 +98,8 @@ type KeyPackages interface {
 	FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error)
 	// Move moves key packages that are in one of the states from to the state to, which is
 	// Pending or Published, all or none. One that becomes published gets the time at,
-	// unless it has been published before. The error is ErrNotFound for an unknown ref,
+	// unless it has been published before. One that becomes pending is on its way to no
+	// directory any more. The error is ErrNotFound for an unknown ref,
 	// ErrState for a key package in another state: of two callers that move the same one
 	// out of a state, one wins. What is moved from Pending to Published and was reserved
 	// meanwhile, or consumed, retired or expired, counts as moved: it was published, and

@@ -7,8 +7,8 @@ type State string
 
 // The states of a key package.
 const (
-	// Pending: made to be written to a folder, and perhaps not written yet. It is
-	// handed out to nobody else: it may be in the folder.
+	// Pending: on its way to a folder or to a directory, and perhaps there already. It is
+	// handed out to nobody else.
 	Pending State = "pending"
 	// Available: made, and not handed out.
 	Available State = "available"
@@ -39,7 +39,7 @@ type Step string
 
 // The steps of a life.
 const (
-	Write   Step = "write"   // begin to write it to a folder
+	Write   Step = "write"   // begin to write it to a folder, or to send it to a directory
 	Publish Step = "publish" // it is where others take it from
 	Claim   Step = "claim"   // hand it to one who adds its client
 	Reserve Step = "reserve" // open a Welcome with it

@@ -31,6 +31,8 @@ var (
 	// ErrErased reports a key package whose private keys were erased unused: it
 	// expired, was retired, or its wrapping key was destroyed.
 	ErrErased = errors.New("its private keys are erased")
+	// ErrHeld reports a lease that somebody else has.
+	ErrHeld = errors.New("somebody else is at it")
 	// ErrInUse reports a key that something live depends on.
 	ErrInUse = errors.New("it is in use")
 	// ErrWrappingKey reports private keys or a stamp under a wrapping key that is
@@ -70,6 +72,7 @@ type Store interface {
 	WrappingKeys
 	KeyPackages
 	Backlogs
+	Directories
 	Trail
 
 	// Close releases the store. Nothing may be called after it.

@@ -120,7 +120,7 @@ func TestFilesThatHoldNoPIN(t *testing.T) {
 	for name, source := range map[string]token.PINSource{
 		"missing file": token.File(filepath.Join(t.TempDir(), "missing")),
 		"folder":       token.File(t.TempDir()),
-		"long file":    token.File(pinFile(t, strings.Repeat("1", 2000), 0o600)),
+		"long file":    token.File(pinFile(t, strings.Repeat("1", 20000), 0o600)),
 		"variable":     token.Env("NO_SUCH_VARIABLE"),
 		"descriptor":   token.FD(-1),
 	} {

@@ -22,8 +22,9 @@ type PINSource interface {
 	Read(ctx context.Context) (PIN, error)
 }
 
-// maxPIN is more than any token takes; a longer file is the wrong file.
-const maxPIN = 1024
+// maxPIN is more than any token takes, and any bearer token, which comes from the same
+// sources; a longer file is the wrong file.
+const maxPIN = 16 << 10
 
 // Env reads the PIN from an environment variable.
 func Env(name string) PINSource { return envSource(name) }

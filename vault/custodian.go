@@ -17,6 +17,9 @@ const (
 	// CustodyToken: generated, wrapped, unwrapped and used in the token. What comes out
 	// of it are Diffie-Hellman secrets.
 	CustodyToken = "token"
+	// CustodyDevice: made and kept by a device, which gave the public keys. There is nothing
+	// in the vault.
+	CustodyDevice = "device"
 )
 
 // Binding is the key package that private keys are of.

@@ -54,6 +54,12 @@ type Sealer interface {
 	// under this wrapping key. The error wraps ErrStamp where it is not, and is the token's
 	// otherwise.
 	CheckStamp(ctx context.Context, kind string, record, stamp []byte) error
+	// SealSecret seals a short secret that is no private key, bound to its kind and to a
+	// public record.
+	SealSecret(ctx context.Context, rand io.Reader, kind string, record, secret []byte) ([]byte, error)
+	// OpenSecret opens what SealSecret sealed for this kind and record. The caller clears
+	// it. The error wraps ErrSealed where it was sealed for another, or was changed.
+	OpenSecret(ctx context.Context, kind string, record, sealed []byte) ([]byte, error)
 	// Prove tries out the wrapping key, and returns the stamp by which it is recognized.
 	Prove(ctx context.Context, rand io.Reader) ([]byte, error)
 }

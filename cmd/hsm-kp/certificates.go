@@ -21,6 +21,20 @@ type certificateJSON struct {
 	URIs      []string  `json:"uris,omitempty"`
 }
 
+// readChain reads a chain in PEM, the end entity's certificate first, from a file or, for -,
+// from standard input.
+func readChain(u *ui, name string) (certificate.Chain, error) {
+	text, err := readInput(u, name, maxKeyPackageBytes)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := certificate.ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return chain, nil
+}
+
 func certificatesOf(chain certificate.Chain) []certificateJSON {
 	out := make([]certificateJSON, len(chain))
 	for i, c := range chain {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -75,7 +76,9 @@ func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
 			if err != nil {
 				return nil, nil, fmt.Errorf("list key packages: %w", err)
 			}
-			refs = append(refs, record.Ref)
+			if record.Directory == "" { // what goes to a directory is for `hsm-kp publish`
+				refs = append(refs, record.Ref)
+			}
 		}
 		return refs, []store.State{store.Pending}, nil
 	}
@@ -89,7 +92,7 @@ func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
 // export writes key packages. They are pending while it does: whatever happens,
 // nobody else hands them out.
 func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
-	out, err := openOutFolder(c.String("out"))
+	out, err := directory.OpenSpool(c.String("out"))
 	if err != nil {
 		return err
 	}
@@ -107,7 +110,7 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	}
 	files, err := e.writePending(context.WithoutCancel(c.Context), out, refs)
 	if err != nil {
-		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", plural(len(refs), "key package"), out.path)
+		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", plural(len(refs), "key package"), out.Path())
 		return err
 	}
 	return e.printExported(c.Bool("json"), refs, files)
@@ -115,7 +118,7 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 
 // writePending writes pending key packages and records them as published once
 // they are on the disk. It returns the names of the files.
-func (e *env) writePending(ctx context.Context, out *outFolder, refs [][]byte) ([]string, error) {
+func (e *env) writePending(ctx context.Context, out *directory.Spool, refs [][]byte) ([]string, error) {
 	records := make([]store.KeyPackage, len(refs))
 	expired := 0
 	for i, ref := range refs {
@@ -127,7 +130,7 @@ func (e *env) writePending(ctx context.Context, out *outFolder, refs [][]byte) (
 			expired++
 		}
 	}
-	files, err := out.writeAll(records)
+	files, err := writeAll(out, records)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -170,7 +171,10 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	if err := e.tidy(c.Context); err != nil {
 		return err
 	}
-	old, due, err := e.lastResorts(c, &record)
+	old, due := [][]byte(nil), true
+	if c.Bool("if-due") {
+		old, due, err = e.lastResorts(c.Context, &record, time.Now())
+	}
 	if err != nil {
 		return err
 	}
@@ -209,14 +213,10 @@ func (e *env) retireOld(ctx context.Context, old [][]byte) error {
 }
 
 // lastResorts returns the key packages of last resort that a new one takes the place of,
-// and whether it is due: where none of them is fresh. Without --if-due it takes the place
-// of none.
-func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte, due bool, err error) {
-	if !c.Bool("if-due") {
-		return nil, true, nil
-	}
+// and whether it is due: where none of them is fresh, which is one that is valid after a time.
+func (e *env) lastResorts(ctx context.Context, record *store.Identity, after time.Time) (old [][]byte, due bool, err error) {
 	now, due := time.Now(), true
-	for k, err := range e.store.KeyPackages(c.Context, store.Filter{Identity: record.Name, LastResort: true}) {
+	for k, err := range e.store.KeyPackages(ctx, store.Filter{Identity: record.Name, LastResort: true}) {
 		if err != nil {
 			return nil, false, err
 		}
@@ -224,7 +224,7 @@ func (e *env) lastResorts(c *cli.Context, record *store.Identity) (old [][]byte,
 			continue
 		}
 		used := k.State == store.Reserved || k.Opened > 0
-		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || now.After(k.NotAfter)
+		aged := now.After(k.CreatedAt.Add(time.Duration(e.config.KeyPackages.LastResort.MaxAge))) || after.After(k.NotAfter)
 		if !used && !aged && k.Version == record.Version {
 			due = false
 			continue
@@ -247,10 +247,10 @@ type production struct {
 
 // makeKeyPackages makes key packages.
 func (e *env) makeKeyPackages(c *cli.Context, p production) error {
-	var out *outFolder
+	var out *directory.Spool
 	if dir := c.String("out"); dir != "" {
 		var err error
-		if out, err = openOutFolder(dir); err != nil {
+		if out, err = directory.OpenSpool(dir); err != nil {
 			return err
 		}
 	}
@@ -390,7 +390,7 @@ func peersOf(c *cli.Context, cfg *config.Config) ([]*profile.Profile, error) {
 type generation struct {
 	*env
 	ctx   context.Context // of what must be done to the end
-	out   *outFolder
+	out   *directory.Spool
 	json  bool
 	mute  bool
 	count uint64
@@ -422,7 +422,7 @@ func (g *generation) publish(batch []store.KeyPackage) ([]string, error) {
 	if g.out == nil {
 		return make([]string, len(batch)), nil
 	}
-	files, err := g.out.writeAll(batch)
+	files, err := writeAll(g.out, batch)
 	if err != nil {
 		return nil, err
 	}
@@ -458,7 +458,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	done := fmt.Sprintf("%s for %q (%v) in %v", plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
-		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.path)
+		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.Path())
 	case err != nil && (stored > 0 || errors.Is(err, inventory.ErrInterrupted)):
 		g.ui.notef("%s stored", done)
 	case err != nil: // nothing was begun
@@ -466,7 +466,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 	default:
 		g.ui.printf("generated %s, %.0f a second\n", done, float64(stored)/elapsed.Seconds())
 		if g.out != nil {
-			g.ui.printf("wrote them to %s\n", g.out.path)
+			g.ui.printf("wrote them to %s\n", g.out.Path())
 		}
 		err = g.ui.flush()
 		if err != nil {

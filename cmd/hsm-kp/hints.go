@@ -9,9 +9,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -36,7 +38,7 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &configError):
+	case errors.As(err, &usage), errors.As(err, &configError), as[*manifest.Error](err):
 		return exitUsage
 	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
@@ -122,7 +124,12 @@ var hints = []struct {
 	{is(identity.ErrKeyMismatch), "somebody replaced the key in the token under the same CKA_ID; nothing was signed"},
 	{is(inventory.ErrAmbiguousRef, errAmbiguousWrappingKey), "give more of its digits"},
 	{is(inventory.ErrRef), "`hsm-kp list` shows them"},
-	{is(errPartial), "run the command again for the rest"},
+	{is(directory.ErrUnauthorized), "see bearer, certificate and ca of the directory in the config; what was not taken is sent again by the next run"},
+	{is(directory.ErrKnown), "somebody else registered the client, or the store was set back: have the directory's operator remove the client, then run the command again"},
+	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
+	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
+	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
+	{is(errPartial, errUnpublished), "run the command again for the rest"},
 	{is(errURLPassword), "keep it in a file that PGPASSFILE names, with mode 0600, or in PGPASSWORD; a certificate or a peer's login needs none"},
 	{is(store.ErrAway), "is PostgreSQL up, and does store.url name its host and database? what was told of as done is safe; run the command again"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
@@ -152,6 +159,8 @@ var hints = []struct {
 	{is(store.ErrState), "`hsm-kp list` shows the states"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
+	{as[*manifest.Error], "nothing was made; `hsm-kp provision --help` has the fields, and --check tries a manifest"},
+	{is(errDevices), "mend their lines or what they say, and run the command again: what is ready stays as it is"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
 	{is(token.CKR_GENERAL_ERROR), "the module says no more than that; SoftHSM says so when another process logs in at the same moment: run the command again"},
 	{is(context.DeadlineExceeded), "the token did not answer in time"},

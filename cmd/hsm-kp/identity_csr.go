@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 )
@@ -57,15 +58,19 @@ Examples:
 			if err != nil {
 				return fmt.Errorf("identity %q: %w", name, err)
 			}
-			err = e.store.Record(c.Context, audit.Entry{
-				Time: time.Now(), Act: audit.Requested, Identity: name, KeyID: keyIDOf(id.Signer), Detail: fmt.Sprintf("certificate for %.200s", request.Subject.String()),
-			})
-			if err != nil {
+			if err := e.recordRequest(c.Context, name, id.Signer, request); err != nil {
 				return err
 			}
 			return writeRequest(u, c, request, der)
 		}, "NAME"),
 	}
+}
+
+// recordRequest puts into the trail that a certificate was asked for.
+func (e *env) recordRequest(ctx context.Context, name string, key crypto.Signer, r certificate.Request) error {
+	return e.store.Record(ctx, audit.Entry{
+		Time: time.Now(), Act: audit.Requested, Identity: name, KeyID: keyIDOf(key), Detail: fmt.Sprintf("certificate for %.200s", r.Subject.String()),
+	})
 }
 
 // keyIDOf returns the CKA_ID of a signer in the token.
@@ -104,13 +109,19 @@ func (e *env) certificateRequest(c *cli.Context, name string) (certificate.Reque
 
 // subjectOf is the subject of an identity, and whether it was said for this one.
 func (e *env) subjectOf(c *cli.Context, name string) (subject string, asked bool) {
-	own := e.config.Identities[name].Subject
-	switch {
-	case c.IsSet("subject"):
+	if c.IsSet("subject") {
 		return c.String("subject"), true
-	case own != "":
+	}
+	return e.configSubject(name)
+}
+
+// configSubject is the subject of an identity by the config, and whether that says it for this
+// one.
+func (e *env) configSubject(name string) (subject string, asked bool) {
+	if own := e.config.Identities[name].Subject; own != "" {
 		return own, true
-	case e.config.X509.Subject != "":
+	}
+	if e.config.X509.Subject != "" {
 		return "CN=" + certificate.EscapeValue(name) + "," + e.config.X509.Subject, false
 	}
 	return "CN=" + certificate.EscapeValue(name), false
@@ -154,7 +165,7 @@ func writeRequest(u *ui, c *cli.Context, r certificate.Request, der []byte) erro
 	case out != "" && c.Bool("json"):
 		return usagef("identity csr: --json is for standard output, and --out for a file")
 	case out != "":
-		if err := replaceFile(out, text, 0o644); err != nil {
+		if err := directory.ReplaceFile(out, text, 0o644); err != nil {
 			return fmt.Errorf("write certification request: %w", err)
 		}
 		u.notef("wrote a request for %q to %s", r.Subject.String(), out)

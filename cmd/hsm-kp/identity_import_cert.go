@@ -34,13 +34,9 @@ Examples:
    cat gateway.pem issuing-ca.pem | hsm-kp identity import-cert gateway -`,
 		Flags: []cli.Flag{jsonFlag},
 		Action: with(u, func(c *cli.Context, e *env) error {
-			text, err := readInput(u, c.Args().Get(1), maxKeyPackageBytes)
+			chain, err := readChain(u, c.Args().Get(1))
 			if err != nil {
 				return err
-			}
-			chain, err := certificate.ParsePEM(text)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.Args().Get(1), err)
 			}
 			record, err := e.importChain(c.Context, c.Args().First(), chain)
 			if err != nil {

@@ -319,13 +319,9 @@ func (e *env) nextCertified(c *cli.Context, current, next *store.Identity) (*sto
 		}
 		return nil, fmt.Errorf("rotate identity %q: %w", current.Name, errNoChain)
 	}
-	text, err := readInput(e.ui, path, maxKeyPackageBytes)
+	chain, err := readChain(e.ui, path)
 	if err != nil {
 		return nil, err
-	}
-	chain, err := certificate.ParsePEM(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if next != nil && (next.Version == current.Version || certifies(chain, next)) {
 		return next, e.certify(c.Context, next, chain)

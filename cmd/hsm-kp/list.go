@@ -137,6 +137,7 @@ type recordJSON struct {
 	NotBefore     time.Time `json:"not_before"`
 	NotAfter      time.Time `json:"not_after"`
 	PublishedAt   string    `json:"published_at,omitempty"`
+	Directory     string    `json:"directory,omitempty"` // where it is published, or on its way to
 	ReservedUntil string    `json:"reserved_until,omitempty"`
 	ConsumedAt    string    `json:"consumed_at,omitempty"`
 	WelcomeDigest string    `json:"welcome_digest,omitempty"` // SHA-256 of the bare Welcome
@@ -163,6 +164,7 @@ func recordOf(r *store.KeyPackage) recordJSON {
 		NotAfter:      r.NotAfter.UTC(),
 		WelcomeDigest: fmt.Sprintf("%x", r.WelcomeDigest),
 		Opened:        r.Opened,
+		Directory:     r.Directory,
 		Version:       r.Version,
 		LeafKept:      len(r.Leaf) > 0,
 		Bytes:         len(r.Public),

@@ -52,6 +52,9 @@ func (e *env) show(c *cli.Context) error {
 	if !record.PublishedAt.IsZero() {
 		e.ui.printf("published        %s\n", record.PublishedAt.UTC().Format(time.RFC3339))
 	}
+	if record.Directory != "" {
+		e.ui.printf("directory        %s\n", record.Directory)
+	}
 	switch {
 	case record.State == store.Reserved:
 		e.ui.printf("reserved until   %s, for the Welcome %x\n", record.ReservedUntil.UTC().Format(time.RFC3339), record.WelcomeDigest)

@@ -148,13 +148,16 @@ type want struct {
 // shredded, or in a backlog, is left out. How many stands in the text: for a plan that is kept
 // for any number, PostgreSQL takes it for a tenth of the rows, and sorts them all.
 const claimSome = `WITH first AS (SELECT c.id FROM key_packages c WHERE c.state = 'available' AND NOT c.last_resort
-		AND c.identity = (SELECT id FROM identities WHERE name = @name)
-		AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-		AND c.not_before <= @at AND c.not_after > @at
-		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.wrapping_key = c.wrapping_key)
-		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
+		AND ` + free + ` AND c.not_after > @at
 		ORDER BY c.id + 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED)
 	UPDATE key_packages k SET state = 'claimed', claimed_at = @at FROM first WHERE k.id = first.id RETURNING k.id`
+
+// free is what signs still, is valid at a time, and in no backlog.
+const free = `c.identity = (SELECT id FROM identities WHERE name = @name)
+		AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
+		AND c.not_before <= @at
+		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.wrapping_key = c.wrapping_key)
+		AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)`
 
 // claim does claims of which the contexts have not ended.
 func (tx *transaction) claim(ctx context.Context, group []*claim) error {

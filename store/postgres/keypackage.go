@@ -18,7 +18,8 @@ import (
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
-	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, r.ID, r.until, e.id, e.begun_at` + keyPackageTables
+	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
+	r.id, r.until, e.id, e.begun_at` + keyPackageTables
 
 // keyPackageTables has key packages with what they refer to, and the backlogs that they are
 // to follow: r, to be retired, the first of several, and e, to be erased.
@@ -36,16 +37,16 @@ type row = record.Row
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published, reserved, consumed, claimed, retired, erased sql.NullInt64
+	var published, reserved, consumed, claimed, retired, erased, leased sql.NullInt64
 	var from sql.NullString
 	var retireBy, until, eraseBy, begun sql.NullInt64
 	err := s.Scan(&r.ID, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &retireBy, &until, &eraseBy, &begun)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased, &retireBy, &until, &eraseBy, &begun)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
-	r.ReservedFrom = store.State(from.String)
+	r.ReservedFrom, r.LeasedUntil = store.State(from.String), optionalDate(leased)
 	if err == nil {
 		r.Ahead(record.Lag{Retire: retireBy.Int64, Until: optionalDate(until), Erase: eraseBy.Int64, Erased: optionalDate(begun)})
 	}
@@ -237,7 +238,8 @@ func (tx *transaction) move(r *row, from []store.State, to store.State, at time.
 		tx.later(`UPDATE key_packages SET published_at = coalesce(published_at, $1),
 			reserved_from = CASE reserved_from WHEN 'pending' THEN $2 ELSE reserved_from END WHERE id = $3`, published, string(to), r.ID)
 	} else {
-		tx.later("UPDATE key_packages SET state = $1, published_at = coalesce(published_at, $2) WHERE id = $3", string(to), published, r.ID)
+		tx.later(`UPDATE key_packages SET state = $1, published_at = coalesce(published_at, $2),
+			directory = NULL, leased_until = NULL WHERE id = $3`, string(to), published, r.ID)
 		r.State = to
 	}
 	if step != store.Publish {

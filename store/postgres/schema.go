@@ -174,6 +174,26 @@ var migrations = []string{
 		verifier_key text   NOT NULL,
 		created_at   bigint NOT NULL
 	);`,
+
+	// What goes to directories, who is at it, and by what token a directory knows a client.
+	`ALTER TABLE key_packages ADD COLUMN directory text, ADD COLUMN leased_until bigint;
+	CREATE INDEX on_their_way ON key_packages (identity, directory, (id + 0)) WHERE state = 'pending' AND directory IS NOT NULL;
+	CREATE TABLE leases (
+		name   text   PRIMARY KEY,
+		holder text   NOT NULL,
+		until  bigint NOT NULL
+	);
+	CREATE TABLE accounts (
+		id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		identity     bigint NOT NULL REFERENCES identities (id),
+		directory    text   NOT NULL,
+		client       bytea  NOT NULL,
+		wrapping_key bytea  NOT NULL,
+		sealed       bytea  NOT NULL,
+		created_at   bigint NOT NULL,
+		UNIQUE (directory, client)
+	);
+	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
 }
 
 // undefinedTable is the code of a query of a table that there is not.

@@ -116,6 +116,24 @@ func (r *Row) Movable(from []store.State, to store.State) (step store.Step, stay
 	return step, false, nil
 }
 
+// Acknowledge says whether the word of a directory that it has a key package changes anything
+// of it: said a second time, it does not. The error is store.ErrErased, or store.ErrState for one
+// that was on no way to this directory.
+func (r *Row) Acknowledge(directory string) (changes bool, err error) {
+	overtaken := slices.Contains(overtaken, r.State)
+	switch {
+	case r.State == store.Erased:
+		return false, store.ErrErased
+	case r.Directory != directory:
+		return false, fmt.Errorf("%w: it is on no way to directory %q", store.ErrState, directory)
+	case r.State == store.Published, overtaken && r.LeasedUntil.IsZero():
+		return false, nil
+	case r.State != store.Pending && !overtaken:
+		return false, fmt.Errorf("%w: it is %s", store.ErrState, r.State)
+	}
+	return true, nil
+}
+
 // As reports whether a key package is still what it was when a new sealing of its private
 // keys was made.
 func (r *Row) As(was *store.Rewrapped) bool {
@@ -142,6 +160,13 @@ func (r *Row) GraceOver(now time.Time, grace time.Duration) bool {
 // EntryOf is an entry of the trail about a key package.
 func EntryOf(k *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
 	return audit.Entry{Time: at, Act: act, Identity: k.Identity, Ref: k.Ref, KeyID: k.WrappingKeyID}
+}
+
+// AcknowledgedEntry is that of a key package that a directory has.
+func AcknowledgedEntry(r *Row, directory string, at time.Time) audit.Entry {
+	e := EntryOf(&r.KeyPackage, audit.Exported, at)
+	e.Detail = fmt.Sprintf("directory %q", directory)
+	return e
 }
 
 // WelcomeEntry is an entry of the trail about a key package and a Welcome, by its digest.

@@ -20,7 +20,8 @@ const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite,
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
-	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, r.ID, r.until, e.id, e.begun_at` + keyPackageTables
+	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
+	r.id, r.until, e.id, e.begun_at` + keyPackageTables
 
 // keyPackageTables has key packages with what they refer to, and the backlogs that they are
 // to follow: r, to be retired, the first of several, and e, to be erased.
@@ -38,16 +39,16 @@ type row = record.Row
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published, reserved, consumed, claimed, retired, erased sql.NullInt64
+	var published, reserved, consumed, claimed, retired, erased, leased sql.NullInt64
 	var from sql.NullString
 	var retireBy, until, eraseBy, begun sql.NullInt64
 	err := s.Scan(&r.ID, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &retireBy, &until, &eraseBy, &begun)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased, &retireBy, &until, &eraseBy, &begun)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
-	r.ReservedFrom = store.State(from.String)
+	r.ReservedFrom, r.LeasedUntil = store.State(from.String), optionalDate(leased)
 	if err == nil {
 		r.Ahead(record.Lag{Retire: retireBy.Int64, Until: optionalDate(until), Erase: eraseBy.Int64, Erased: optionalDate(begun)})
 	}
@@ -240,7 +241,8 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 		_, err = tx.ExecContext(ctx, `UPDATE key_packages SET published_at = coalesce(published_at, ?),
 			reserved_from = iif(reserved_from = ?, ?, reserved_from) WHERE id = ?`, published, string(store.Pending), string(to), r.ID)
 	} else {
-		_, err = tx.ExecContext(ctx, "UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?) WHERE id = ?", string(to), published, r.ID)
+		_, err = tx.ExecContext(ctx, `UPDATE key_packages SET state = ?, published_at = coalesce(published_at, ?),
+			directory = NULL, leased_until = NULL WHERE id = ?`, string(to), published, r.ID)
 	}
 	if err != nil {
 		return err
@@ -251,17 +253,17 @@ func move(ctx context.Context, tx *transaction, r *row, from []store.State, to s
 	return tx.record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Exported, at))
 }
 
-// claimable finds the first rows that Claim may hand out of those under one wrapping key, by
+// claimable finds the first rows that Claim, or Dispatch, may hand out of those under one wrapping key, by
 // an index. What is under a key that is being shredded may be half a million rows, none of
 // which is read while a claim holds the store: those keys are left out.
 const claimable = `SELECT c.id FROM key_packages c WHERE c.state = 'available' AND c.wrapping_key = @key
 	AND c.identity = (SELECT id FROM identities WHERE name = @name)
 	AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
 	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
-	AND NOT c.last_resort AND c.not_before <= @at AND c.not_after > @at ORDER BY c.id LIMIT @n`
+	AND c.last_resort = @last AND c.not_before <= @at AND c.not_after > @ending ORDER BY c.id LIMIT @n`
 
 // claimable returns the first n rows that may be handed out.
-func (tx *transaction) claimable(ctx context.Context, identity string, n int, at time.Time) ([]row, error) {
+func (tx *transaction) claimable(ctx context.Context, identity string, lastResort bool, n int, at, ending time.Time) ([]row, error) {
 	number := func(s scanner) (id int64, err error) { return id, s.Scan(&id) }
 	keys, err := queryTx(ctx, tx, number, `SELECT id FROM wrapping_keys
 		WHERE id NOT IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL)`)
@@ -269,7 +271,7 @@ func (tx *transaction) claimable(ctx context.Context, identity string, n int, at
 	for _, key := range keys {
 		var ids []int64
 		if err == nil {
-			ids, err = queryTx(ctx, tx, number, claimable, sql.Named("key", key), sql.Named("name", identity), sql.Named("at", seconds(at)), sql.Named("n", n))
+			ids, err = queryTx(ctx, tx, number, claimable, sql.Named("key", key), sql.Named("name", identity), sql.Named("last", lastResort), sql.Named("at", seconds(at)), sql.Named("ending", seconds(ending)), sql.Named("n", n))
 		}
 		first = append(first, ids...)
 	}
@@ -288,7 +290,7 @@ func (tx *transaction) rows(ctx context.Context, ids []int64) ([]row, error) {
 // Claim implements store.Store.
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) (claimed []store.KeyPackage, err error) {
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		rows, err := tx.claimable(ctx, identity, max(n, 0), at) // SQLite takes a negative limit for none
+		rows, err := tx.claimable(ctx, identity, false, max(n, 0), at, at) // SQLite takes a negative limit for none
 		if err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ func TestAClaimUsesItsIndex(t *testing.T) {
 	scan := func(s scanner) (detail string, err error) {
 		return detail, s.Scan(new(int), new(int), new(int), &detail)
 	}
-	plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+claimable, sql.Named("key", 1), sql.Named("name", "alice"), sql.Named("at", 0), sql.Named("n", 1))
+	plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+claimable, sql.Named("key", 1), sql.Named("last", false), sql.Named("name", "alice"), sql.Named("at", 0), sql.Named("ending", 0), sql.Named("n", 1))
 	if err != nil {
 		t.Fatal(err)
 	}

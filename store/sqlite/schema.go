@@ -173,6 +173,28 @@ var migrations = []string{
 	// A key that is to take the place of another one.
 	`ALTER TABLE intents ADD COLUMN instead BLOB;
 	CREATE UNIQUE INDEX one_successor ON intents (object, instead) WHERE instead IS NOT NULL;`,
+
+	// Directories: where a key package is published or on its way to, who is at what, and by
+	// what token a directory knows a client.
+	`ALTER TABLE key_packages ADD COLUMN directory TEXT;
+	ALTER TABLE key_packages ADD COLUMN leased_until INTEGER;
+	CREATE INDEX on_their_way ON key_packages (identity, directory) WHERE state = 'pending' AND directory IS NOT NULL;
+	CREATE TABLE leases (
+		name   TEXT    PRIMARY KEY,
+		holder TEXT    NOT NULL,
+		until  INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE accounts (
+		id           INTEGER PRIMARY KEY,
+		identity     INTEGER NOT NULL REFERENCES identities (id),
+		directory    TEXT    NOT NULL,
+		client       BLOB    NOT NULL,
+		wrapping_key BLOB    NOT NULL,
+		sealed       BLOB    NOT NULL,
+		created_at   INTEGER NOT NULL,
+		UNIQUE (directory, client)
+	) STRICT;
+	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
 }
 
 // recognize refuses another program's database. It looks before a connection

@@ -99,7 +99,7 @@ func TestOpenWithoutCreateMakesNothing(t *testing.T) {
 func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	if _, err := s.w.Exec("PRAGMA user_version = 7"); err != nil {
+	if _, err := s.w.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations)+1)); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -108,7 +108,7 @@ func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(t.Context(), path, Options{})
-	if newer, ok := errors.AsType[*store.SchemaError](err); !ok || newer.Have != 7 || newer.Known != len(migrations) {
+	if newer, ok := errors.AsType[*store.SchemaError](err); !ok || newer.Have != len(migrations)+1 || newer.Known != len(migrations) {
 		t.Errorf("Open() err = %v, want a SchemaError of 7", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {

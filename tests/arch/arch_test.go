@@ -39,9 +39,12 @@ var arrows = map[string][]string{
 	"store/storetest":             {"audit", "store"},
 	"inventory":                   {"wire", "ciphersuite", "hpke", "keypackage", "identity", "audit", "store", "vault", "welcome"},
 	"config":                      {},
+	"manifest":                    {},
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
 	"keypackage/keypackagetest":   {"ciphersuite", "hpke", "keypackage"},
+	"directory":                   {"wire", "keypackage"},
+	"directory/directorytest":     {"wire", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
@@ -42,6 +43,7 @@ func params(t *testing.T, bin string) testscript.Params {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("SOFTHSM2_MODULE", os.Getenv("SOFTHSM2_MODULE"))
+			e.Values[directoryKey{}] = new(*directorytest.Server)
 			return nil
 		},
 		Cmds: commands(t),
@@ -70,6 +72,7 @@ func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []stri
 		"welcome":    welcomeFor(t),
 		"pathsecret": pathSecret,
 		"postgres":   postgresDatabase(t),
+		"directory":  directory,
 	}
 }
 

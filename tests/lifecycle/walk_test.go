@@ -44,6 +44,8 @@ type known struct {
 	key          int // number of its wrapping key
 	opened       uint64
 	version      uint64 // of the identity
+	directory    string // that it is on its way to, or was published in
+	leased       time.Time
 	// ahead are the entries that its trail still lacks, because what was decided of it with
 	// many others is not written down.
 	ahead []audit.Act
@@ -109,6 +111,8 @@ func walkThroughTheStates(t *testing.T, empty func() opener) {
 			"add":         w.add,
 			"write":       func(t *rapid.T) { w.move(t, store.Write, store.Pending) },
 			"publish":     func(t *rapid.T) { w.move(t, store.Publish, store.Published) },
+			"dispatch":    w.dispatch,
+			"acknowledge": w.acknowledge,
 			"claim":       w.claim,
 			"reserve":     w.reserve,
 			"release":     func(t *rapid.T) { w.end(t, store.Release) },
@@ -252,6 +256,7 @@ func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
 	default:
 		want(t, err, nil)
 		w.step(t, k, s, to)
+		k.directory, k.leased = "", time.Time{}
 	}
 }
 

@@ -12,6 +12,9 @@
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "pkcs11go.h"
 
@@ -231,6 +234,9 @@ static CK_RV my_Finalize(CK_VOID_PTR a) {
 		CALL(rv, C_Finalize(a));
 	if (rv == CKR_OK)
 		atomic_store(&control->open, 0);
+#ifdef __GLIBC__
+	malloc_trim(0); // what the module gave back is not counted as the process's any more
+#endif
 	return rv;
 }
 

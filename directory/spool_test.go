@@ -1,4 +1,4 @@
-package main
+package directory
 
 import (
 	"errors"
@@ -28,8 +28,8 @@ func TestReplaceFileReplacesTheWhole(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "a.mls")
 	for _, text := range []string{"first, which is long", "second", ""} {
-		if err := replaceFile(name, []byte(text), 0o644); err != nil {
-			t.Fatalf("replaceFile() err = %v, want nil", err)
+		if err := ReplaceFile(name, []byte(text), 0o644); err != nil {
+			t.Fatalf("ReplaceFile() err = %v, want nil", err)
 		}
 		if got, err := os.ReadFile(name); err != nil || string(got) != text {
 			t.Errorf("the file has %q, %v, want %q", got, err, text)
@@ -50,16 +50,16 @@ func TestReplaceFileLeavesNothingBehind(t *testing.T) {
 	if err := os.Mkdir(name, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := replaceFile(name, []byte("x"), 0o644)
+	err := ReplaceFile(name, []byte("x"), 0o644)
 	if err == nil || !strings.HasPrefix(err.Error(), name+": ") || strings.Contains(err.Error(), ".tmp") {
-		t.Errorf("replaceFile() err = %v, want one that names %s and no temporary file", err, name)
+		t.Errorf("ReplaceFile() err = %v, want one that names %s and no temporary file", err, name)
 	}
 	if got := namesIn(t, dir); len(got) != 1 || got[0] != "a.mls" {
 		t.Errorf("the folder has %q, want what it had", got)
 	}
 	missing := filepath.Join(dir, "none", "a.mls")
-	if err := replaceFile(missing, []byte("x"), 0o644); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), ".tmp") {
-		t.Errorf("replaceFile() into no folder err = %v, want %v and no temporary file's name", err, fs.ErrNotExist)
+	if err := ReplaceFile(missing, []byte("x"), 0o644); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), ".tmp") {
+		t.Errorf("ReplaceFile() into no folder err = %v, want %v and no temporary file's name", err, fs.ErrNotExist)
 	}
 }
 
@@ -86,8 +86,8 @@ func TestSweepTakesOnlyWhatIsOldAndOurs(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, ".hsm-kp-folder.tmp"), long, long); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openOutFolder(dir); err != nil {
-		t.Fatalf("openOutFolder() err = %v, want nil", err)
+	if _, err := OpenSpool(dir); err != nil {
+		t.Fatalf("OpenSpool() err = %v, want nil", err)
 	}
 	want := ".hsm-kp-2.tmp .hsm-kp-folder.tmp .hsm-kp-notes a.mls a.tmp"
 	if got := strings.Join(namesIn(t, dir), " "); got != want {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/config"
+)
+
+// errEnroll reports an enrolment command that did not answer with a chain.
+var errEnroll = errors.New("the enrolment command failed")
+
+// What an enrolment command may say, in bytes: a chain, and why there is none.
+const (
+	maxChain     = 1 << 20
+	maxComplaint = 2 << 10
+)
+
+// enrollVariable has the name of the device for the enrolment command.
+const enrollVariable = "HSM_KP_DEVICE"
+
+// enroll has the config's enrolment command turn a certification request (DER) into a chain.
+func enroll(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
+	how := cfg.X509.Enroll
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(how.Timeout))
+	defer cancel()
+	out, complaint := &limited{limit: maxChain}, &limited{limit: maxComplaint}
+	cmd := exec.CommandContext(ctx, how.Command[0], how.Command[1:]...)
+	cmd.Stdin = bytes.NewReader(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}))
+	cmd.Stdout, cmd.Stderr = out, complaint
+	cmd.Env = append(withoutPIN(os.Environ(), cfg.Token.PIN), enrollVariable+"="+device)
+	cmd.WaitDelay = time.Second // for what it started and left
+	err := cmd.Run()
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, fmt.Errorf("%w: it did not answer in %v", errEnroll, time.Duration(how.Timeout))
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w%s", errEnroll, err, complaint.after(": "))
+	case out.cut:
+		return nil, fmt.Errorf("%w: it answered with more than %d bytes", errEnroll, maxChain)
+	}
+	chain, err := certificate.ParsePEM(out.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("%w: its answer: %w", errEnroll, err)
+	}
+	return chain, nil
+}
+
+// withoutPIN leaves out of an environment what the PIN comes from: other programs have no
+// use for it.
+func withoutPIN(environment []string, pin config.PIN) []string {
+	var out []string
+	for _, variable := range environment {
+		name, _, _ := strings.Cut(variable, "=")
+		if pin.Env != "" && name == pin.Env || pin.Systemd != "" && name == "CREDENTIALS_DIRECTORY" {
+			continue
+		}
+		out = append(out, variable)
+	}
+	return out
+}
+
+// limited keeps the first bytes that are written to it, and takes the rest too, so that the
+// writer does not stop.
+type limited struct {
+	bytes.Buffer
+	limit int
+	cut   bool
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	room := max(l.limit-l.Len(), 0)
+	if len(b) > room {
+		l.cut = true
+		l.Buffer.Write(b[:room])
+		return len(b), nil
+	}
+	return l.Buffer.Write(b)
+}
+
+// after returns what was kept, on one line and fit to be shown, behind a separator; or nothing.
+func (l *limited) after(separator string) string {
+	text := strings.Join(strings.Fields(l.String()), " ")
+	if text == "" {
+		return ""
+	}
+	return separator + printable(text)
+}

@@ -1,0 +1,237 @@
+package crash
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// publishing is an installation with a directory.
+type publishing struct {
+	*program.Installation
+	t      *testing.T
+	server *directorytest.Server
+	kind   string
+}
+
+// lease is how long a key package is one sender's here: the shortest that the config takes.
+const lease = 2 * time.Second
+
+func newPublishing(t *testing.T, kind string) *publishing {
+	t.Helper()
+	p := &publishing{program.Install(t), t, directorytest.New(program.Theirs), kind}
+	t.Cleanup(p.server.Close)
+	url := p.server.URL
+	if kind == "http" {
+		url += "/key-packages"
+	}
+	p.Edit("directories: []", fmt.Sprintf("directories:\n  - {name: main, type: %s, url: %q, timeout: 1s, deadline: 1s, lease: %v, batch: 4}", kind, url, lease))
+	p.Edit("  low: 20 ", "  low: 3 ")
+	p.Edit("  high: 50 ", "  high: 6 ")
+	p.Run("identity", "create", "alice")
+	return p
+}
+
+// refs returns what is in a state.
+func (p *publishing) refs(state string) []string {
+	p.t.Helper()
+	return strings.Fields(string(p.Run("list", "--refs", "--state", state)))
+}
+
+// until runs a command until it succeeds: what was leased by one that was killed is free only
+// when the lease is over.
+func (p *publishing) until(args ...string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		out, err := p.Command(args...).CombinedOutput()
+		if err != nil && time.Now().After(deadline) {
+			p.t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		if err == nil && len(p.refs("pending")) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%v: still pending: %v", args, p.refs("pending"))
+		}
+	}
+}
+
+// checkTruth checks, whenever it is called, that what is published is in the directory, and
+// that what is in the directory is published or known to be on its way.
+func (p *publishing) checkTruth() {
+	p.t.Helper()
+	published, pending, there := p.refs("published"), p.refs("pending"), p.server.Posted()
+	for _, ref := range published {
+		if there[ref] == 0 {
+			p.t.Errorf("%s is published, and the directory has it not", ref)
+		}
+	}
+	for ref := range there {
+		if !slices.Contains(published, ref) && !slices.Contains(pending, ref) {
+			p.t.Errorf("%s is in the directory, and neither published nor pending", ref)
+		}
+	}
+}
+
+// checkDone checks that all is published, whole, and, by a service that can be asked, once.
+func (p *publishing) checkDone(n int) {
+	p.t.Helper()
+	p.checkTruth()
+	published := p.refs("published")
+	if len(published) != n || len(p.server.Posted()) != n {
+		p.t.Errorf("%d are published and the directory has %d, want %d", len(published), len(p.server.Posted()), n)
+	}
+	for ref, times := range p.server.Posted() {
+		if p.kind == "openmls" && times != 1 {
+			p.t.Errorf("the service was given %s %d times, want once", ref, times)
+		}
+		kp, err := keypackage.Parse(p.server.Content()[ref])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if own, err := kp.Ref(); err != nil || hex.EncodeToString(own) != ref {
+			p.t.Errorf("the directory has %v under %s: %v", own, ref, err)
+		}
+	}
+	p.Run("audit", "verify")
+}
+
+// Killed by the directory, before it takes something in and after: nothing is lost, nothing
+// is said to be published that is not, and the next run does the rest.
+func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
+	for _, kind := range []string{"http", "openmls"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			p := newPublishing(t, kind)
+			if kind == "openmls" { // a token that nobody kept is another story: see TestKilledBeforeTheTokenIsKept
+				p.Run("generate", "-i", "alice")
+				p.Run("publish")
+			}
+			total := len(p.refs("published"))
+			requests := map[string]int{"http": 6, "openmls": 2} // of one run: a batch has 4
+			for request := range requests[kind] {
+				for _, after := range []bool{false, true} {
+					p.Generate("alice", "6")
+					total += 6
+					cmd := p.Command("publish")
+					for range request {
+						p.server.Fail(directorytest.Fault{})
+					}
+					p.server.Fail(directorytest.Fault{After: after, Do: func(http.ResponseWriter) {
+						_ = cmd.Process.Kill()
+						panic(http.ErrAbortHandler)
+					}})
+					out, err := cmd.CombinedOutput()
+					p.checkTruth()
+					if err == nil {
+						t.Errorf("request %d, after %v: publish was not killed\n%s", request, after, out)
+					}
+					p.server.Unfail()
+					p.until("publish")
+					p.checkDone(total)
+				}
+			}
+		})
+	}
+}
+
+// Killed between two of its writes to the store.
+func TestKilledWhilePublishing(t *testing.T) {
+	k := buildKiller(t)
+	for _, kind := range []string{"http", "openmls"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			p := newPublishing(t, kind)
+			p.Run("generate", "-i", "alice")
+			p.Run("publish")
+			p.Generate("alice", "6")
+			calls, _ := k.run(t, p.Command("publish"), 0)
+			points := inStore(calls)
+			total, killed := 7, 0
+			for _, at := range points {
+				p.Generate("alice", "6")
+				total += 6
+				if _, dead := k.run(t, p.Command("publish"), at); dead {
+					killed++
+				}
+				p.checkTruth()
+				p.until("publish")
+				p.checkDone(total)
+			}
+			t.Logf("killed %d times, at %d of %d calls", killed, len(points), len(calls))
+			if killed == 0 {
+				t.Error("nothing was killed: it tells nothing")
+			}
+		})
+	}
+}
+
+// inStore returns some of the calls that go to the store.
+func inStore(calls []string) []int {
+	var points []int
+	for n, call := range calls {
+		if strings.Contains(call, "hsm-kp.db") {
+			points = append(points, n+1)
+		}
+	}
+	if !*every {
+		points = some(points, 8)
+	}
+	return slices.Compact(points)
+}
+
+// A delivery service gives its token once. Where that is lost, what it took in with it is
+// known to be there, and the rest is told.
+func TestKilledBeforeTheTokenIsKept(t *testing.T) {
+	p := newPublishing(t, "openmls")
+	p.Generate("alice", "3")
+	cmd := p.Command("publish")
+	p.server.Fail(directorytest.Fault{After: true, Do: func(http.ResponseWriter) {
+		_ = cmd.Process.Kill()
+		panic(http.ErrAbortHandler)
+	}})
+	_ = cmd.Run()
+	p.checkTruth()
+	p.until("publish")
+	p.checkDone(3)
+	p.Generate("alice", "1")
+	out, err := p.Command("publish").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "the directory knows the client already") {
+		t.Errorf("publish = %v\n%s\nwant that the client is known", err, out)
+	}
+	p.checkTruth()
+}
+
+// Several runs at once, some killed: an identity is at its high mark in the end, and not above
+// it.
+func TestReplenishingAtOnce(t *testing.T) {
+	p := newPublishing(t, "http")
+	var runs []*exec.Cmd
+	for range 4 {
+		cmd := p.Command("replenish")
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		runs = append(runs, cmd)
+	}
+	for _, cmd := range runs {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("replenish err = %v, want nil", err)
+		}
+	}
+	p.checkDone(7) // with one of last resort
+	if made := len(strings.Fields(string(p.Run("list", "--refs")))); made != 7 {
+		t.Errorf("%d key packages were made, want 7", made)
+	}
+}

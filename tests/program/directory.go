@@ -1,0 +1,26 @@
+package program
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/thomas-vilte/mls-go/ciphersuite"
+	"github.com/thomas-vilte/mls-go/keypackages"
+
+	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+)
+
+// Theirs decodes key packages for a directory of tests with mls-go, so that what the product
+// sends is read by another library than the one that wrote it.
+func Theirs(b []byte) (directorytest.Decoded, error) {
+	kp, err := keypackages.UnmarshalKeyPackage(b) // takes what follows for none of its business
+	if err != nil {
+		return directorytest.Decoded{}, err
+	}
+	encoded := kp.Marshal()
+	if !bytes.HasPrefix(b, encoded) {
+		return directorytest.Decoded{}, errors.New("mls-go does not encode what it decoded")
+	}
+	ref := ciphersuite.MakeKeyPackageRef(encoded, ciphersuite.CipherSuite(kp.CipherSuite).HashFunction())
+	return directorytest.Decoded{Size: len(encoded), Ref: ref.AsSlice(), Identity: kp.LeafNode.Credential.Identity}, nil
+}
