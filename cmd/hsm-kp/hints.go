@@ -130,7 +130,7 @@ var hints = []struct {
 	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
 	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
 	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
-	{is(errPartial, errUnpublished), "run the command again for the rest"},
+	{is(errPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
 	{is(store.ErrFull), "make room on the disk and run the command again: what was stored before is safe"},
 	{is(syscall.ENOSPC), "make room on the disk; what is stored can be written with `hsm-kp export`"},
