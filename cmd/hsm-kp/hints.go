@@ -129,7 +129,7 @@ var hints = []struct {
 	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
 	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
 	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
-	{is(errPartial, errUnpublished), "run the command again for the rest"},
+	{is(errPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
 	{is(errURLPassword), "keep it in a file that PGPASSFILE names, with mode 0600, or in PGPASSWORD; a certificate or a peer's login needs none"},
 	{is(store.ErrAway), "is PostgreSQL up, and does store.url name its host and database? what was told of as done is safe; run the command again"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},

@@ -16,10 +16,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/directory"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -47,10 +49,13 @@ func TestExitStatuses(t *testing.T) {
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
 			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
+			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
+			&directory.StatusError{Status: 500}, store.ErrHeld, errUnpublished, errNoDirectory,
+			inventory.ErrAtDevice, errDevices, errOther, errEnroll,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
-		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}},
+		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
@@ -158,6 +163,7 @@ func TestHints(t *testing.T) {
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,
 		errURLPassword, usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},
 		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
+		directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrAnswer, directory.ErrUnreachable, errUnpublished, errNoDirectory,
 		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{},
 		&token.Error{Func: "C_Login", RV: token.CKR_PIN_LOCKED},
 	} {

@@ -95,6 +95,9 @@ func (e *env) replenishOne(c *cli.Context, run *publication, record *store.Ident
 	if err != nil {
 		return err
 	}
+	if run.down[dir.Name] {
+		return nil // which was told
+	}
 	r := &replenishment{publication: run, record: record, dir: dir, goal: e.config.ReplenishOf(record.Name), now: time.Now()}
 	if c.Bool("dry-run") {
 		if err := r.measure(c.Context); err != nil {

@@ -95,6 +95,7 @@ func (r *replenishment) measure(ctx context.Context) error {
 	}
 	if r.dir.Type == config.OpenMLS && r.level.Published > 0 {
 		if r.level.Published, err = r.left(ctx); err != nil {
+			r.down[r.dir.Name] = takesNothing(r.dir, err)
 			return fmt.Errorf("directory %q: %w", r.dir.Name, err)
 		}
 	}
