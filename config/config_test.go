@@ -91,6 +91,9 @@ experimental:
 x509:
   roots: roots.pem
   subject: O=Example
+  enroll:
+    command: [enroll, "7"]
+    timeout: 3s
 identities:
   relay.7:
     subject: CN=relay
@@ -159,7 +162,7 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			Peers:          []string{"openmls", "7"},
 		},
 		Experimental: Experimental{Enabled: true, Suites: []Suite{{77, "XWING", "X-Wing", "AES128GCM", "SHA256", "P256"}}},
-		X509:         X509{Roots: "roots.pem", Subject: "O=Example"},
+		X509:         X509{Roots: "roots.pem", Subject: "O=Example", Enroll: Enroll{Command: []string{"enroll", "7"}, Timeout: Duration(3 * time.Second)}},
 		Identities: map[string]Identity{
 			"relay.7": {
 				Subject: "CN=relay", DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, URIs: []string{"spiffe://a.example"},
@@ -306,6 +309,7 @@ func TestFaults(t *testing.T) {
 		{small + "key_packages: {last_resort: {max_age: 0s}}", "line 2: key_packages.last_resort.max_age must be longer than nothing"},
 		{small + "wrapping_keys: {max_uses: 0}", "line 2: wrapping_keys.max_uses must be from 1 to 2147483648"},
 		{small + "audit: {origin: a b}", "line 2: audit.origin must have neither spaces nor +"},
+		{small + "x509: {enroll: {timeout: 0s}}", "line 2: x509.enroll.timeout must be longer than nothing"},
 		{small + "welcome: {reservation: 0s}", "line 2: welcome.reservation must be longer than nothing"},
 		{small + "unwrap: {allow: 'yes'}", "line 2: unwrap.allow must be true or false"},
 		{small + "? [a]\n: b\n", "line 2: a key that is not known"},
