@@ -17,6 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome"
@@ -137,6 +138,7 @@ var hints = []struct {
 	{is(syscall.ENOSPC), "make room on the disk; what is stored can be written with `hsm-kp export`"},
 	{is(store.ErrReadOnly), "the store's file and its folder must be writable for this user, or the database's role have the privileges"},
 	{as[*store.SchemaError], "install the newer hsm-kp, or use another store"},
+	{is(record.ErrNotEmpty), "name a store that has no records: another database, or a file that is not there yet"},
 	{is(store.ErrExists), "choose another name"},
 	{is(inventory.ErrNotOurs), "the key package that it is for was made elsewhere, or another store has it"},
 	{is(store.ErrReserved), "`hsm-kp welcome confirm` or `hsm-kp welcome release` ends the reservation, and time does"},
