@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/hsm-kp/hsm-kp/audit"
@@ -159,6 +160,7 @@ var hints = []struct {
 	{as[*welcome.MissingPSKError], "give it with --psk ID=FILE"},
 	{is(welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature), "nothing was used up; ask for the Welcome again, and compare pre-shared keys where there are any"},
 	{is(store.ErrState), "`hsm-kp list` shows the states"},
+	{configIsHere, "there is one in this folder: `--config hsm-kp.yaml`, or HSM_KP_CONFIG=hsm-kp.yaml"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
 	{as[*manifest.Error], "nothing was made; `hsm-kp provision --help` has the fields, and --check tries a manifest"},
@@ -170,6 +172,12 @@ var hints = []struct {
 
 func is(targets ...error) func(error) bool {
 	return func(err error) bool { return isAny(err, targets...) }
+}
+
+// configIsHere reports a missing config while one of the usual name is in the working folder.
+func configIsHere(err error) bool {
+	_, here := os.Stat("hsm-kp.yaml")
+	return configMissing(err) && here == nil
 }
 
 func isAny(err error, targets ...error) bool {
