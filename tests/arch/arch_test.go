@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"welcome":                     {"wire", "ciphersuite", "hpke", "keypackage"},
 	"welcome/welcometest":         {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
 	"keypackage/keypackagetest":   {"ciphersuite", "hpke", "keypackage"},
+	"framing":                     {"wire", "keypackage"},
 	"profile":                     {"ciphersuite", "hpke", "keypackage"},
 }
 
