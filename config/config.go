@@ -28,6 +28,7 @@ type Config struct {
 	Welcome      Welcome
 	Audit        Audit
 	Unwrap       Unwrap
+	Server       Server
 }
 
 // Token says which token to use and how.
@@ -181,6 +182,7 @@ func Default() *Config {
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(90 * 24 * time.Hour), MaxUses: 1 << 30, Automatic: true},
 		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
+		Server:       defaultServer(),
 	}
 }
 
@@ -261,6 +263,7 @@ func (c *Config) resolve(dir string) {
 	c.Token.Module = from(c.Token.Module)
 	c.Token.PIN.File = from(c.Token.PIN.File)
 	c.X509.Roots = from(c.X509.Roots)
+	c.Server.resolve(from)
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		c.Store.URL = "sqlite:" + from(path)
 	}

@@ -51,6 +51,7 @@ func (c *Config) validate(d *decoder) {
 	c.Store.validate(d)
 	c.KeyPackages.validate(d)
 	c.validateCustody(d)
+	c.Server.validate(d)
 	if strings.ContainsAny(c.Audit.Origin, " \t\n+") {
 		d.contentFault("audit.origin", "must have neither spaces nor +")
 	}
