@@ -4,7 +4,7 @@
 GO ?= go
 BIN := bin/hsm-kp
 
-.PHONY: all build demo test interop lint vuln generate fuzz bench deps clean help
+.PHONY: all buf build demo test interop lint vuln generate fuzz bench deps clean help
 
 all: build
 
@@ -27,7 +27,7 @@ interop: ## the MLS libraries of other people as judges; needs Node.js, Rust and
 	@scripts/install-deps interop
 	cd tests && $(GO) test -count=1 -timeout 60m ./interop
 
-lint: ## formatting, vet, staticcheck, tidy modules, generated files up to date
+lint: buf ## formatting, vet, staticcheck, tidy modules, generated files up to date
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	cd tests && $(GO) build -o ../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	$(GO) vet ./... && bin/staticcheck ./...
@@ -35,13 +35,20 @@ lint: ## formatting, vet, staticcheck, tidy modules, generated files up to date
 	$(GO) mod tidy -diff
 	cd tests && $(GO) mod tidy -diff
 	$(GO) run ./cmd/hsm-kp man | diff docs/man/hsm-kp.1 -
+	bin/buf lint
+	bin/buf breaking --against server/api/released.binpb
+	@new=$$(mktemp -d) && bin/buf generate -o $$new && diff -r -x '*.proto' -x released.binpb server/api $$new/server/api; same=$$?; rm -rf $$new; exit $$same
 
 vuln: ## known vulnerabilities; needs the Go vulnerability database
 	cd tests && $(GO) build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-generate: ## files that are made from code: the manual page
+buf:
+	cd tools && $(GO) build -o ../bin/ github.com/bufbuild/buf/cmd/buf connectrpc.com/connect/cmd/protoc-gen-connect-go google.golang.org/protobuf/cmd/protoc-gen-go
+
+generate: buf ## files that are made from others: the manual page, the code of the API
 	$(GO) generate ./...
+	bin/buf generate
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME

@@ -25,6 +25,9 @@ const (
 	Unwrapped Act = "unwrapped"
 	// Decrypted: a path secret was decrypted with the key of a leaf.
 	Decrypted Act = "decrypted"
+	// Signed: a structure of MLS was signed for a caller, who has its bytes; the detail is
+	// its label.
+	Signed Act = "signed"
 	// Opened: a Welcome was opened with a key package.
 	Opened Act = "opened"
 	// Released: a reservation was given up.
@@ -58,6 +61,6 @@ const (
 // Acts are all acts, in the order of a life.
 var Acts = []Act{
 	Created, Requested, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
-	Decrypted, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
+	Decrypted, Signed, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
 	Rewrapped, Retired, Condemned, Destroyed, Refused, Repaired,
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Replenish    Replenish
 	Audit        Audit
 	Unwrap       Unwrap
+	Server       Server
 }
 
 // Token says which token to use and how.
@@ -193,6 +194,7 @@ func Default() *Config {
 		Welcome:      Welcome{Reservation: Duration(15 * time.Minute)},
 		X509:         X509{Enroll: Enroll{Timeout: Duration(time.Minute)}},
 		Replenish:    defaultReplenish(),
+		Server:       defaultServer(),
 	}
 }
 
@@ -273,6 +275,7 @@ func (c *Config) resolve(dir string) {
 	c.Token.Module = from(c.Token.Module)
 	c.Token.PIN.File = from(c.Token.PIN.File)
 	c.X509.Roots = from(c.X509.Roots)
+	c.Server.resolve(from)
 	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok {
 		c.Store.URL = "sqlite:" + from(path)
 	}

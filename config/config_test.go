@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -130,6 +131,23 @@ directories:
 replenish: {directory: web, low: 3, high: 4, ending: 5d, last_resort: false}
 unwrap:
   allow: true
+server:
+  listen: [tcp:127.0.0.1:8443, unix:s.sock, systemd:api]
+  tls: {certificate: c.pem, key: k.pem, client_ca: ca.pem, crl: ca.crl}
+  callers:
+    app:
+      uris: [spiffe://a.example]
+      dns_names: [a.example]
+      emails: [a@a.example]
+      subjects: [CN=a]
+      uids: [1000]
+      gids: [4294967295]
+      identities: [relay-*]
+      operations: [claim]
+      quota: 7
+      period: 1h
+  limits: {message_bytes: 5, concurrent: 6, batch: 7, request: 8s}
+  grace: 9s
 `
 
 func TestEveryFieldCanBeSet(t *testing.T) {
@@ -170,6 +188,17 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 				Capabilities: &Capabilities{CipherSuites: []string{"2"}, Extensions: []uint16{7}, Proposals: []uint16{10}},
 			},
 			"8": {},
+		},
+		Server: Server{
+			Listen: []string{"tcp:127.0.0.1:8443", "unix:s.sock", "systemd:api"},
+			TLS:    TLS{Certificate: "c.pem", Key: "k.pem", ClientCA: "ca.pem", CRL: "ca.crl"},
+			Callers: map[string]Caller{"app": {
+				URIs: []string{"spiffe://a.example"}, DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, Subjects: []string{"CN=a"},
+				UIDs: []uint32{1000}, GIDs: []uint32{math.MaxUint32}, Identities: []string{"relay-*"}, Operations: []string{"claim"},
+				Quota: 7, Period: Duration(time.Hour),
+			}},
+			Limits: Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second)},
+			Grace:  Duration(9 * time.Second),
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},
 		Audit:        Audit{Origin: "hsm.example/mls"},

@@ -94,6 +94,7 @@ func (c *Config) fields() keys {
 		"unwrap": group(keys{
 			"allow": truth(&c.Unwrap.Allow),
 		}),
+		"server": group(c.Server.fields()),
 	}
 }
 

@@ -53,6 +53,7 @@ func (c *Config) validate(d *decoder) {
 	c.KeyPackages.validate(d)
 	c.validateCustody(d)
 	c.validateDirectories(d)
+	c.Server.validate(d)
 	if strings.ContainsAny(c.Audit.Origin, " \t\n+") {
 		d.contentFault("audit.origin", "must have neither spaces nor +")
 	}

@@ -48,15 +48,20 @@ const labelGroupInfo = "GroupInfoTBS"
 func ParseGroupInfo(b []byte) (*GroupInfo, error) {
 	g := new(GroupInfo)
 	r := wire.NewReader(slices.Clone(b))
-	g.GroupContext.read(r)
-	g.Extensions = readExtensions(r)
-	g.ConfirmationTag = r.Vector()
-	g.Signer = r.Uint32()
+	g.readTBS(r)
 	g.Signature = r.Vector()
 	if err := r.Finish(); err != nil {
 		return nil, fmt.Errorf("parse GroupInfo: %w", err)
 	}
 	return g, nil
+}
+
+// readTBS decodes the fields before the signature.
+func (g *GroupInfo) readTBS(r *wire.Reader) {
+	g.GroupContext.read(r)
+	g.Extensions = readExtensions(r)
+	g.ConfirmationTag = r.Vector()
+	g.Signer = r.Uint32()
 }
 
 func (c *GroupContext) read(r *wire.Reader) {

@@ -56,12 +56,17 @@ func ReadKeyPackage(r *wire.Reader) *KeyPackage {
 }
 
 func (kp *KeyPackage) read(r *wire.Reader) {
+	kp.readTBS(r)
+	kp.Signature = r.Vector()
+}
+
+// readTBS decodes the fields before the signature.
+func (kp *KeyPackage) readTBS(r *wire.Reader) {
 	kp.Version = ProtocolVersion(r.Uint16())
 	kp.CipherSuite = ciphersuite.ID(r.Uint16())
 	kp.InitKey = r.Vector()
 	kp.LeafNode.read(r)
 	kp.Extensions = readExtensions(r)
-	kp.Signature = r.Vector()
 }
 
 // Bytes returns the encoded KeyPackage in new memory. No field may be longer

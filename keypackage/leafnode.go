@@ -63,6 +63,12 @@ func ReadLeafNode(r *wire.Reader) *LeafNode {
 }
 
 func (l *LeafNode) read(r *wire.Reader) {
+	l.readTBS(r)
+	l.Signature = r.Vector()
+}
+
+// readTBS decodes the fields before the signature.
+func (l *LeafNode) readTBS(r *wire.Reader) {
 	l.EncryptionKey = r.Vector()
 	l.SignatureKey = r.Vector()
 	l.Credential.read(r)
@@ -78,7 +84,6 @@ func (l *LeafNode) read(r *wire.Reader) {
 		r.Fail(ErrSource)
 	}
 	l.Extensions = readExtensions(r)
-	l.Signature = r.Vector()
 }
 
 // Bytes returns the encoded LeafNode in new memory. The limit on lengths is

@@ -65,3 +65,13 @@ func (w *Welcome) Bytes() []byte {
 	}
 	return wire.AppendVector(b, w.EncryptedGroupInfo)
 }
+
+// DecodeWelcome decodes a Welcome in an MLSMessage, or bare. A bare one of suite 1 begins like
+// an MLSMessage, and is none of wire format mls_welcome. Its errors and the ownership of its
+// slices are those of Parse.
+func DecodeWelcome(b []byte) (*Welcome, error) {
+	if m, err := ParseMessage(b); err == nil && m.WireFormat == WireFormatWelcome {
+		b = m.Body
+	}
+	return ParseWelcome(b)
+}

@@ -3,6 +3,7 @@ module github.com/hsm-kp/hsm-kp/tests
 go 1.26.0
 
 require (
+	connectrpc.com/connect v1.21.1
 	github.com/cloudflare/circl v1.6.5
 	github.com/hsm-kp/hsm-kp v0.0.0
 	github.com/mattn/go-sqlite3 v1.14.53
@@ -36,6 +37,7 @@ require (
 	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
 	golang.org/x/tools v0.52.0 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 )
 
 replace github.com/hsm-kp/hsm-kp => ../

@@ -17,6 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/directory"
+	"github.com/hsm-kp/hsm-kp/framing"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/inventory"
@@ -45,7 +46,7 @@ func TestExitStatuses(t *testing.T) {
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
 			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
 			softhsm.ErrExists, softhsm.ErrUnfinished, identity.ErrName,
-			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource,
+			ciphersuite.ErrSignature, hpke.ErrCleared, certificate.ErrMalformed, certificate.ErrKey, identity.ErrNoCertificate, &identity.ChainError{}, &identity.MissingError{}, keypackage.ErrVersion, keypackage.ErrSource, framing.ErrVersion, framing.ErrKind,
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
@@ -122,7 +123,7 @@ func exportedErrors(t *testing.T) []string {
 		switch base := entry.Name(); {
 		case err != nil:
 			return err
-		case entry.IsDir() && (base == "cmd" || base == "tests" || base == "bin" || base == "testdata" || strings.HasPrefix(base, ".") && base != ".."):
+		case entry.IsDir() && (base == "cmd" || base == "tests" || base == "api" || base == "bin" || base == "testdata" || strings.HasPrefix(base, ".") && base != ".."):
 			return fs.SkipDir
 		case entry.IsDir() || !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
 			return nil

@@ -280,18 +280,14 @@ func readWelcome(u *ui, name string) (*keypackage.Welcome, error) {
 }
 
 // decodeWelcome takes what begins with no zero byte, and is no text, for raw: the number
-// of an experimental cipher suite may begin so. A bare Welcome of suite 1 begins like an
-// MLSMessage.
+// of an experimental cipher suite may begin so.
 func decodeWelcome(data []byte) (*keypackage.Welcome, error) {
 	raw, _, err := decodeText(data)
 	if err != nil {
 		raw = data
 	}
+	w, err := keypackage.DecodeWelcome(raw)
 	message, messageErr := keypackage.ParseMessage(raw)
-	if messageErr == nil && message.WireFormat == keypackage.WireFormatWelcome {
-		raw = message.Body
-	}
-	w, err := keypackage.ParseWelcome(raw)
 	switch {
 	case err != nil && messageErr == nil && message.WireFormat != keypackage.WireFormatWelcome:
 		return nil, fmt.Errorf("%w: it is an MLSMessage that holds %v", errNotWelcome, message.WireFormat)

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/server"
+)
+
+func serveCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:     "serve",
+		Category: categoryKeep,
+		Usage:    "serve the network API to the callers that the config knows",
+		Description: `Serves gRPC, gRPC-Web and JSON over HTTP at the listeners of server.listen: over TCP with
+mutual TLS, over Unix sockets to the users that the kernel names, and over sockets that systemd
+hands over. What server.callers does not grant is refused, and the audit trail says so. See
+docs/API.md.
+
+SIGTERM and Ctrl-C end it: what is under way has server.grace to end. SIGHUP reads certificates
+again; they are also read when they change. The log, on standard error, is JSON, a request a
+line.
+
+Examples:
+   hsm-kp serve
+   hsm-kp --config /etc/hsm-kp/hsm-kp.yaml serve`,
+		Action: with(u, func(c *cli.Context, e *env) error { return e.serve(c.Context) }),
+	}
+}
+
+const (
+	// housekeeping is how often refusals are flushed, certificates looked at, and the store
+	// swept.
+	housekeeping = time.Minute
+	// readyWithin is how long the token and the store have to say that they are there.
+	readyWithin = 3 * time.Second
+)
+
+func (e *env) serve(ctx context.Context) error {
+	if len(e.config.Server.Listen) == 0 {
+		return usagef("serve: server.listen of the config names no listener")
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewJSONHandler(e.ui.errOut, nil))
+	inv, err := e.inventory(ctx)
+	if err != nil {
+		return err
+	}
+	s := server.New(server.Config{
+		Inventory: inv, OpenIdentity: e.openRecord, Policy: e.policyWithRoots, Custody: e.config.CustodyOf,
+		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
+		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log,
+	})
+	listeners, files, err := listen(&e.config.Server)
+	if err != nil {
+		return err
+	}
+	go e.keepHouse(ctx, s, files, log)
+	log.Info("serving", "listen", e.config.Server.Listen, "callers", len(e.config.Server.Callers))
+	notifySystemd("READY=1")
+	err = s.Serve(ctx, s.Handler(e.ready), time.Duration(e.config.Server.Grace), listeners...)
+	notifySystemd("STOPPING=1")
+	log.Info("stopped")
+	return errors.Join(err, s.Flush(context.WithoutCancel(ctx), true))
+}
+
+// ready reports whether the token and the store answer.
+func (e *env) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	if err := e.token.Random(ctx, make([]byte, 1)); err != nil {
+		return fmt.Errorf("token: %w", err)
+	}
+	if _, err := e.store.WrappingKeys(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// tokenGone reports an error that says that the token cannot be used.
+func tokenGone(err error) bool { return exitStatus(err) == exitToken }
+
+// policyWithRoots is the config's policy of an identity, with the trust anchors of X.509
+// credentials.
+func (e *env) policyWithRoots(name string) (identity.Policy, error) {
+	p, err := policyOf(e.config, name)
+	if err == nil {
+		p.Roots, err = loadRoots(e.config.X509.Roots)
+	}
+	return p, err
+}
+
+// keepHouse does once a minute what nobody asks for, until ctx ends; SIGHUP reads the
+// certificates at once.
+func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			reload(files, log)
+			continue
+		case <-tick.C:
+		}
+		reload(files, log)
+		for what, f := range map[string]func(context.Context) error{
+			"record refusals":      func(ctx context.Context) error { return s.Flush(ctx, false) },
+			"sweep":                e.tidy,
+			"rotate wrapping keys": e.rotateWhenDue,
+		} {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				log.Error(what, "error", err)
+			}
+		}
+	}
+}
+
+func reload(files *server.TLS, log *slog.Logger) {
+	if files == nil {
+		return
+	}
+	if err := files.Reload(); err != nil {
+		log.Error("reload certificates: those before stay", "error", err)
+	}
+}
+
+// rulesOf are the rules of the config, by name.
+func rulesOf(c *config.Server) []server.Rule {
+	var out []server.Rule
+	for _, name := range slices.Sorted(maps.Keys(c.Callers)) {
+		r := c.Callers[name]
+		rule := server.Rule{
+			Name: name, URIs: r.URIs, DNSNames: r.DNSNames, Emails: r.Emails, Subjects: r.Subjects, UIDs: r.UIDs, GIDs: r.GIDs,
+			Identities: r.Identities, Quota: r.Quota, Period: time.Duration(r.Period),
+		}
+		for _, op := range r.Operations {
+			rule.Operations = append(rule.Operations, server.Operation(op))
+		}
+		out = append(out, rule)
+	}
+	return out
+}
+
+func limitsOf(c *config.Server) server.Limits {
+	return server.Limits{
+		MessageBytes: c.Limits.MessageBytes, Concurrent: c.Limits.Concurrent, Batch: uint32(c.Limits.Batch), Request: time.Duration(c.Limits.Request),
+	}
+}

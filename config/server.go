@@ -1,0 +1,151 @@
+package config
+
+import (
+	"maps"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Server says where the network service is reached, and what it grants to whom.
+type Server struct {
+	Listen  []string // tcp:HOST:PORT, unix:PATH or systemd:NAME
+	TLS     TLS
+	Callers map[string]Caller
+	Limits  Limits
+	Grace   Duration // for requests under way when it stops
+}
+
+// TLS has the absolute paths of the PEM files of mutual TLS.
+type TLS struct {
+	Certificate, Key string
+	ClientCA         string
+	CRL              string // or empty
+}
+
+// Caller grants operations on identities to those who come with one of its names.
+type Caller struct {
+	URIs, DNSNames, Emails, Subjects []string
+	UIDs, GIDs                       []uint32
+	Identities                       []string // * stands for any text
+	Operations                       []string // of Operations
+	Quota                            uint64   // 0: none
+	Period                           Duration
+}
+
+// Limits bound what callers can ask for.
+type Limits struct {
+	MessageBytes int
+	Concurrent   int
+	Batch        int
+	Request      Duration
+}
+
+// Operations are what callers can be granted.
+var Operations = []string{
+	"generate", "list", "get", "claim", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
+}
+
+func defaultServer() Server {
+	return Server{
+		Limits: Limits{MessageBytes: 4 << 20, Concurrent: 256, Batch: 1000, Request: Duration(time.Minute)},
+		Grace:  Duration(30 * time.Second),
+	}
+}
+
+func (s *Server) fields() keys {
+	return keys{
+		"listen": list(&s.Listen, text),
+		"tls": group(keys{
+			"certificate": text(&s.TLS.Certificate),
+			"key":         text(&s.TLS.Key),
+			"client_ca":   text(&s.TLS.ClientCA),
+			"crl":         text(&s.TLS.CRL),
+		}),
+		"callers": named(&s.Callers, (*Caller).fields),
+		"limits": group(keys{
+			"message_bytes": number(&s.Limits.MessageBytes, 1, math.MaxInt32),
+			"concurrent":    number(&s.Limits.Concurrent, 1, 1<<20),
+			"batch":         number(&s.Limits.Batch, 1, 1<<20),
+			"request":       duration(&s.Limits.Request),
+		}),
+		"grace": duration(&s.Grace),
+	}
+}
+
+func (c *Caller) fields() keys {
+	userID := func(to *uint32) field {
+		return func(d *decoder, path string, n *yaml.Node) {
+			var id uint64
+			number(&id, 0, math.MaxUint32)(d, path, n)
+			*to = uint32(id)
+		}
+	}
+	return keys{
+		"uris":       list(&c.URIs, text),
+		"dns_names":  list(&c.DNSNames, text),
+		"emails":     list(&c.Emails, text),
+		"subjects":   list(&c.Subjects, text),
+		"uids":       list(&c.UIDs, userID),
+		"gids":       list(&c.GIDs, userID),
+		"identities": list(&c.Identities, text),
+		"operations": list(&c.Operations, text),
+		"quota":      number(&c.Quota, 0, math.MaxInt64),
+		"period":     duration(&c.Period),
+	}
+}
+
+// resolve makes paths absolute.
+func (s *Server) resolve(from func(string) string) {
+	for _, p := range []*string{&s.TLS.Certificate, &s.TLS.Key, &s.TLS.ClientCA, &s.TLS.CRL} {
+		*p = from(*p)
+	}
+	for i, l := range s.Listen {
+		if path, ok := strings.CutPrefix(l, "unix:"); ok {
+			s.Listen[i] = "unix:" + from(path)
+		}
+	}
+}
+
+func (s *Server) validate(d *decoder) {
+	for _, l := range s.Listen {
+		kind, where, _ := strings.Cut(l, ":")
+		switch {
+		case kind == "unix" && where != "", kind == "systemd" && where != "":
+		case kind == "tcp":
+			if _, _, err := net.SplitHostPort(where); err != nil {
+				d.contentFault("server.listen", "must have a host and a port after tcp:, as tcp:0.0.0.0:8443")
+			}
+		default:
+			d.contentFault("server.listen", "must begin with tcp:, unix: or systemd:")
+		}
+	}
+	if s.Limits.Request <= 0 {
+		d.contentFault("server.limits.request", "must be longer than nothing")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Callers)) {
+		c := s.Callers[name]
+		c.validate(d, "server.callers."+name)
+	}
+}
+
+func (c *Caller) validate(d *decoder, path string) {
+	if len(c.URIs)+len(c.DNSNames)+len(c.Emails)+len(c.Subjects)+len(c.UIDs)+len(c.GIDs) == 0 {
+		d.contentFault(path, "must have one of uris, dns_names, emails, subjects, uids and gids: else it is nobody")
+	}
+	if len(c.Identities) == 0 || len(c.Operations) == 0 {
+		d.contentFault(path, "must have identities and operations: else it grants nothing")
+	}
+	for _, op := range c.Operations {
+		if !slices.Contains(Operations, op) {
+			d.contentFault(path+".operations", "has one that is none of %s", strings.Join(Operations, ", "))
+		}
+	}
+	if c.Quota > 0 && c.Period <= 0 {
+		d.contentFault(path+".period", "must be longer than nothing where there is a quota")
+	}
+}

@@ -1,0 +1,72 @@
+package keypackage
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+// LeafNodeTBS is what the signature of a leaf node is over (RFC 9420, Section 7.2): the
+// fields before it, and for sources update and commit opaque group_id<V>, uint32 leaf_index.
+type LeafNodeTBS struct {
+	// Leaf has no Signature.
+	Leaf LeafNode
+	// GroupID and LeafIndex are on the wire only where the source is update or commit.
+	GroupID   []byte
+	LeafIndex uint32
+}
+
+// ParseLeafNodeTBS decodes a LeafNodeTBS. Its errors and the ownership of its slices are
+// those of ParseLeafNode.
+func ParseLeafNodeTBS(b []byte) (*LeafNodeTBS, error) {
+	t := new(LeafNodeTBS)
+	r := wire.NewReader(slices.Clone(b))
+	t.Leaf.readTBS(r)
+	if t.Leaf.Source != SourceKeyPackage {
+		t.GroupID = r.Vector()
+		t.LeafIndex = r.Uint32()
+	}
+	if err := r.Finish(); err != nil {
+		return nil, fmt.Errorf("parse LeafNodeTBS: %w", err)
+	}
+	return t, nil
+}
+
+// ParseKeyPackageTBS decodes a KeyPackageTBS (RFC 9420, Section 10): a KeyPackage without
+// its signature, which the result has not. Its errors and the ownership of its slices are
+// those of Parse.
+func ParseKeyPackageTBS(b []byte) (*KeyPackage, error) {
+	r := wire.NewReader(slices.Clone(b))
+	kp := new(KeyPackage)
+	kp.readTBS(r)
+	if err := r.Finish(); err != nil {
+		return nil, fmt.Errorf("parse KeyPackageTBS: %w", err)
+	}
+	return kp, nil
+}
+
+// ParseGroupInfoTBS decodes a GroupInfoTBS (RFC 9420, Section 12.4.3): a GroupInfo without
+// its signature, which the result has not. Its errors and the ownership of its slices are
+// those of Parse.
+func ParseGroupInfoTBS(b []byte) (*GroupInfo, error) {
+	g := new(GroupInfo)
+	r := wire.NewReader(slices.Clone(b))
+	g.readTBS(r)
+	if err := r.Finish(); err != nil {
+		return nil, fmt.Errorf("parse GroupInfoTBS: %w", err)
+	}
+	return g, nil
+}
+
+// ReadGroupContext decodes a GroupContext in the midst of something longer. The slices of
+// the result share the reader's input. Errors are the reader's.
+func ReadGroupContext(r *wire.Reader) GroupContext {
+	var c GroupContext
+	c.read(r)
+	return c
+}
+
+// ReadExtensions decodes Extension extensions<V> in the midst of something longer. The
+// slices of the result share the reader's input. Errors are the reader's.
+func ReadExtensions(r *wire.Reader) []Extension { return readExtensions(r) }

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+
+	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+)
+
+// Handler serves the API, grpc.health.v1, and /healthz and /readyz. ready reports whether
+// the token and the store can be used; what it says is for operators, and is not shown. The
+// health of the process and of the service is told to any caller that the listener lets in.
+func (s *Server) Handler(ready func(context.Context) error) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(hsmkpv1connect.NewKeyPackageServiceHandler(s,
+		connect.WithInterceptors(s.interceptor()),
+		connect.WithReadMaxBytes(s.Limits.MessageBytes),
+		connect.WithRecover(s.recovered),
+	))
+	mux.Handle(grpchealth.NewHandler(health(ready)))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := ready(r.Context()); err != nil {
+			s.Log.Warn("not ready", "error", err)
+			say(w, http.StatusServiceUnavailable, "not ready\n")
+			return
+		}
+		say(w, http.StatusOK, "ready\n")
+	})
+	return withCaller(mux)
+}
+
+func say(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // whoever asked is gone where it fails
+}
+
+// recovered ends a request that met a fault of ours, and not the process.
+func (s *Server) recovered(_ context.Context, spec connect.Spec, _ http.Header, fault any) error {
+	s.Log.Error("panic", "procedure", spec.Procedure, "fault", fault)
+	return connectError(errInternal)
+}
+
+type callerKey struct{}
+
+// withCaller puts into the context who the connection is with.
+func withCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var c Caller
+		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+			c = callerOf(r.TLS.PeerCertificates[0])
+		} else if peer, ok := r.Context().Value(connKey{}).(*Peer); ok {
+			c.Peer = peer
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// callerFrom returns who the connection is with; the zero Caller is nobody.
+func callerFrom(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
+}
+
+// health is grpc.health.v1 over a function.
+type health func(context.Context) error
+
+// Check implements grpchealth.Checker.
+func (h health) Check(ctx context.Context, r *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if r.Service != "" && r.Service != hsmkpv1connect.KeyPackageServiceName {
+		return nil, connect.NewError(connect.CodeNotFound, nil)
+	}
+	if h(ctx) != nil {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}

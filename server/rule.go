@@ -1,0 +1,97 @@
+package server
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Operation is what a caller may be granted.
+type Operation string
+
+// The operations.
+const (
+	Generate         Operation = "generate"
+	List             Operation = "list"
+	Get              Operation = "get"
+	Claim            Operation = "claim"
+	OpenWelcome      Operation = "open_welcome"
+	ConfirmWelcome   Operation = "confirm_welcome"
+	ReleaseWelcome   Operation = "release_welcome"
+	SignWithLabel    Operation = "sign_with_label"
+	DecryptWithLabel Operation = "decrypt_with_label"
+)
+
+// Operations are all operations.
+var Operations = []Operation{
+	Generate, List, Get, Claim, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
+}
+
+// Rule grants operations on identities to callers. Names are compared byte by byte.
+type Rule struct {
+	// Name is that of the rule in the config.
+	Name string
+	// URIs, DNSNames and Emails are alternative names of certificates, Subjects their
+	// subjects (RFC 2253). UIDs and GIDs are of processes that come over a Unix socket.
+	URIs, DNSNames, Emails, Subjects []string
+	UIDs, GIDs                       []uint32
+	// Identities are names, in which * stands for any text.
+	Identities []string
+	Operations []Operation
+	// Quota is how much the rule allows in a period, all its callers together: an
+	// operation counts 1, and generate and claim one for each key package. 0: no limit.
+	Quota  uint64
+	Period time.Duration
+}
+
+// grants reports whether the rule is about an operation on an identity.
+func (r *Rule) grants(op Operation, identity string) bool {
+	return slices.Contains(r.Operations, op) &&
+		slices.ContainsFunc(r.Identities, func(pattern string) bool { return matches(pattern, identity) })
+}
+
+// matches reports whether name is what the pattern says, in which * stands for any text.
+func matches(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == name
+	}
+	rest, ok := strings.CutPrefix(name, parts[0])
+	if !ok {
+		return false
+	}
+	for _, part := range parts[1 : len(parts)-1] {
+		_, after, found := strings.Cut(rest, part)
+		if !found {
+			return false
+		}
+		rest = after
+	}
+	return strings.HasSuffix(rest, parts[len(parts)-1])
+}
+
+// quota counts what a rule has allowed in the period under way. It is in memory: another
+// process, and the same one after a restart, begins anew.
+type quota struct {
+	mu    sync.Mutex
+	ends  time.Time
+	spent uint64
+}
+
+// take counts n, or reports that the period has not that much left: then nothing is counted.
+func (q *quota) take(r *Rule, n uint64, now time.Time) bool {
+	if r.Quota == 0 {
+		return true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !now.Before(q.ends) {
+		q.ends, q.spent = now.Add(r.Period), 0
+	}
+	if n > r.Quota-min(q.spent, r.Quota) {
+		return false
+	}
+	q.spent += n
+	return true
+}

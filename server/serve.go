@@ -1,0 +1,105 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Timeouts of connections: a client that is slower has gone, or means harm.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+	// maxStreams is how many requests one HTTP/2 connection has under way.
+	maxStreams = 250
+)
+
+// Listener is where the service is reached.
+type Listener struct {
+	net.Listener
+	// TLS is that of a TCP listener. Without it the listener is a Unix socket, whose
+	// callers the kernel names.
+	TLS *tls.Config
+}
+
+// errPlain reports a listener that would serve without knowing its callers.
+var errPlain = errors.New("a TCP listener without TLS would not know its callers")
+
+// Serve serves on all listeners until ctx ends, and closes them. Then what is under way has
+// grace to end; what is left after that is cut off, and the error says so.
+func (s *Server) Serve(ctx context.Context, h http.Handler, grace time.Duration, listeners ...Listener) error {
+	for _, l := range listeners {
+		if _, local := l.Addr().(*net.UnixAddr); !local && l.TLS == nil {
+			return errPlain
+		}
+	}
+	server := s.httpServer(ctx, h)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- serveOn(server, l) }()
+	}
+	var fault error
+	select {
+	case <-ctx.Done():
+	case fault = <-failed:
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		return errors.Join(fault, err, server.Close())
+	}
+	return fault
+}
+
+func serveOn(server *http.Server, l Listener) error {
+	accepted := l.Listener
+	if l.TLS != nil {
+		accepted = tls.NewListener(l.Listener, l.TLS)
+	}
+	if err := server.Serve(accepted); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // gRPC over a Unix socket
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      s.Limits.Request + readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       withPeer,
+		ErrorLog:          log.New(&handshakes{ctx: ctx, server: s}, "", 0),
+	}
+}
+
+// handshakes takes the lines that net/http writes about connections. It has no other way to
+// say that a handshake failed.
+type handshakes struct {
+	ctx    context.Context
+	server *Server
+}
+
+// Write implements io.Writer: one line a call.
+func (h *handshakes) Write(line []byte) (int, error) {
+	h.server.Log.Warn("connection", "error", string(bytes.TrimSpace(line)))
+	if bytes.Contains(line, []byte("TLS handshake error")) {
+		h.server.RefuseHandshake(h.ctx)
+	}
+	return len(line), nil
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/welcome"
+)
+
+// OpenWelcome implements KeyPackageService.
+func (s *Server) OpenWelcome(ctx context.Context, r *connect.Request[hsmkpv1.OpenWelcomeRequest]) (*connect.Response[hsmkpv1.OpenWelcomeResponse], error) {
+	ctx, err := s.admit(ctx, OpenWelcome, r.Msg.GetIdentity(), 1)
+	if err != nil {
+		return nil, err
+	}
+	if r.Msg.GetIdentity() == "" {
+		return nil, malformed("identity is missing")
+	}
+	w, err := keypackage.DecodeWelcome(r.Msg.GetWelcome())
+	if err != nil {
+		return nil, malformed("welcome is no Welcome")
+	}
+	now := s.Now()
+	o, err := s.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{
+		Welcome: w, Identity: r.Msg.GetIdentity(), PSK: psks(r.Msg.GetPsks()), RatchetTree: r.Msg.GetRatchetTree(),
+		KeepLeaf: s.KeepLeaf, Now: now, Until: now.Add(s.Reservation),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer o.Clear()
+	return connect.NewResponse(&hsmkpv1.OpenWelcomeResponse{
+		Ref:                o.Record.Ref,
+		WelcomeDigest:      o.Record.WelcomeDigest,
+		ReservedUntil:      timestamppb.New(o.Record.ReservedUntil),
+		GroupInfo:          o.GroupInfo.Bytes(),
+		JoinerSecret:       bytes.Clone(o.JoinerSecret),
+		PathSecret:         bytes.Clone(o.PathSecret),
+		EpochAuthenticator: bytes.Clone(o.EpochAuthenticator),
+		SignatureVerified:  o.SignatureVerified,
+	}), nil
+}
+
+// psks looks external pre-shared keys up in those of a request.
+func psks(given []*hsmkpv1.PreSharedKey) func(welcome.PSKID) ([]byte, bool) {
+	return func(id welcome.PSKID) ([]byte, bool) {
+		for _, k := range given {
+			if id.Type == welcome.PSKExternal && bytes.Equal(k.GetId(), id.ID) {
+				return k.GetSecret(), true
+			}
+		}
+		return nil, false
+	}
+}
+
+// ConfirmWelcome implements KeyPackageService.
+func (s *Server) ConfirmWelcome(ctx context.Context, r *connect.Request[hsmkpv1.ConfirmWelcomeRequest]) (*connect.Response[hsmkpv1.ConfirmWelcomeResponse], error) {
+	state, err := s.end(ctx, ConfirmWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.Inventory.Confirm)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&hsmkpv1.ConfirmWelcomeResponse{State: state}), nil
+}
+
+// ReleaseWelcome implements KeyPackageService.
+func (s *Server) ReleaseWelcome(ctx context.Context, r *connect.Request[hsmkpv1.ReleaseWelcomeRequest]) (*connect.Response[hsmkpv1.ReleaseWelcomeResponse], error) {
+	state, err := s.end(ctx, ReleaseWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.Inventory.Release)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&hsmkpv1.ReleaseWelcomeResponse{State: state}), nil
+}
+
+// end ends a reservation, and returns the state that the key package is in then.
+func (s *Server) end(ctx context.Context, op Operation, ref, digest []byte, f func(context.Context, keypackage.Ref, []byte, time.Time) error) (hsmkpv1.State, error) {
+	ctx, _, err := s.admitRef(ctx, op, ref)
+	if err == nil {
+		err = f(ctx, ref, digest, s.Now())
+	}
+	if err != nil {
+		return 0, err
+	}
+	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	return stateOf(record.State), err
+}
+
+// labelPath is the label of what members encrypt to a leaf (RFC 9420, Section 7.6).
+const labelPath = "UpdatePathNode"
+
+// DecryptWithLabel implements KeyPackageService.
+func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.DecryptWithLabelRequest]) (*connect.Response[hsmkpv1.DecryptWithLabelResponse], error) {
+	ctx, record, err := s.admitRef(ctx, DecryptWithLabel, r.Msg.GetRef())
+	if err != nil {
+		return nil, err
+	}
+	if r.Msg.GetLabel() != labelPath {
+		return nil, errLabel
+	}
+	if err := contextOf(record, r.Msg.GetContext()); err != nil {
+		return nil, err
+	}
+	secret, err := s.Inventory.DecryptPathSecret(ctx, record.Ref, inventory.Ciphertext{
+		Context: r.Msg.GetContext(), KEMOutput: r.Msg.GetKemOutput(), Ciphertext: r.Msg.GetCiphertext(),
+	}, s.Now())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&hsmkpv1.DecryptWithLabelResponse{Plaintext: secret}), nil
+}

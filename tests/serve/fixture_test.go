@@ -1,0 +1,245 @@
+// Package serve holds `hsm-kp serve` against callers: a real process with a real token,
+// over mutual TLS and a Unix socket, by gRPC and by JSON over HTTP.
+package serve
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// service is a running `hsm-kp serve`.
+type service struct {
+	t    *testing.T
+	on   *program.Installation
+	ca   *certificatetest.CA
+	dir  string
+	addr string
+	log  lockedBuffer
+	stop func() error // SIGTERM, and what the process ended with
+}
+
+// lockedBuffer is written by the process's output and read by the test.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// app is the caller that is granted most.
+const app = "spiffe://example.com/app"
+
+// start makes an installation with the identities alice and bob, and serves it.
+func start(t *testing.T) *service {
+	t.Helper()
+	program.RequireSoftHSM(t)
+	s := &service{t: t, on: program.Install(t), ca: certificatetest.NewRoot(t), dir: t.TempDir()}
+	s.on.Run("identity", "create", "alice")
+	s.on.Run("identity", "create", "bob")
+	server := s.issue(s.ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+	s.writePEM("server.pem", "CERTIFICATE", server.Certificate[0])
+	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.writePEM("server.key", "PRIVATE KEY", key)
+	s.writePEM("ca.pem", "CERTIFICATE", s.ca.Certificate.Raw)
+	s.addr = freeAddress(t)
+	s.configure()
+	s.run()
+	return s
+}
+
+// configure writes what the service is to be into the config.
+func (s *service) configure() {
+	s.t.Helper()
+	path := filepath.Join(s.on.Dir, "hsm-kp.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	all := "[generate, list, get, claim, open_welcome, confirm_welcome, release_welcome, sign_with_label, decrypt_with_label]"
+	text = fmt.Appendf(text, `
+server:
+  listen: ["tcp:%s", "unix:%s"]
+  tls: {certificate: %[3]q, key: %[4]q, client_ca: %[5]q}
+  callers:
+    app: {uris: [%[6]q], identities: [ali*], operations: %[7]s}
+    few: {dns_names: [few.example.com], identities: [alice], operations: [claim, list], quota: 2, period: 1h}
+    local: {uids: [%[8]d], identities: ["*"], operations: %[7]s}
+  limits: {message_bytes: 65536, batch: 50}
+`, s.addr, s.socket(), filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"), filepath.Join(s.dir, "ca.pem"), app, all, os.Getuid())
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *service) socket() string { return filepath.Join(s.dir, "s.sock") }
+
+// run starts the process, and waits until it is ready.
+func (s *service) run() {
+	s.t.Helper()
+	cmd := s.on.Command("serve")
+	cmd.Stderr = &s.log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.stop = sync.OnceValue(func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		return cmd.Wait()
+	})
+	s.t.Cleanup(func() {
+		_ = s.stop()
+		if s.t.Failed() {
+			s.t.Logf("log:\n%s", s.log.String())
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		r, err := s.local().Get("http://local/readyz")
+		if err == nil {
+			r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("not ready: %v\n%s", err, s.log.String())
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *service) writePEM(name, kind string, der []byte) {
+	s.t.Helper()
+	block := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if err := os.WriteFile(filepath.Join(s.dir, name), block, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *service) issue(ca *certificatetest.CA, changes ...certificatetest.Change) tls.Certificate {
+	s.t.Helper()
+	key := certificatetest.NewKey(s.t)
+	c := ca.Issue(s.t, key.Public(), append([]certificatetest.Change{func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+		c.KeyUsage = x509.KeyUsageDigitalSignature
+	}}, changes...)...)
+	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
+}
+
+// withURI names a certificate.
+func withURI(uri string) certificatetest.Change {
+	return func(c *x509.Certificate) {
+		if u, err := url.Parse(uri); err == nil {
+			c.URIs = []*url.URL{u}
+		}
+	}
+}
+
+// local is a client over the Unix socket.
+func (s *service) local() *http.Client {
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.socket())
+	}}}
+}
+
+// remote is a client over TLS with a certificate, or without.
+func (s *service) remote(certificates ...tls.Certificate) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.ca.Certificate)
+	t := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: certificates}}
+	s.t.Cleanup(t.CloseIdleConnections)
+	return &http.Client{Timeout: 20 * time.Second, Transport: t}
+}
+
+// api is the API for a client, by gRPC.
+func (s *service) api(c *http.Client) hsmkpv1connect.KeyPackageServiceClient {
+	return hsmkpv1connect.NewKeyPackageServiceClient(c, "https://"+s.addr, connect.WithGRPC())
+}
+
+// asApp is the API for the caller that is granted most.
+func (s *service) asApp() hsmkpv1connect.KeyPackageServiceClient {
+	return s.api(s.remote(s.issue(s.ca, withURI(app))))
+}
+
+// post sends a request in JSON, and returns status and answer.
+func (s *service) post(c *http.Client, base, method, body string) (int, map[string]any) {
+	s.t.Helper()
+	r, err := c.Post(base+"/hsmkp.v1.KeyPackageService/"+method, "application/json", strings.NewReader(body))
+	if err != nil {
+		s.t.Fatalf("POST %s: %v", method, err)
+	}
+	defer r.Body.Close()
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(data, &answer); err != nil {
+		s.t.Fatalf("POST %s: %d %q: %v", method, r.StatusCode, data, err)
+	}
+	return r.StatusCode, answer
+}
+
+// wantReason checks how a request was refused.
+func wantReason(t *testing.T, what string, err error, code connect.Code, reason hsmkpv1.Reason) {
+	t.Helper()
+	e := new(connect.Error)
+	if got := connect.CodeOf(err); err == nil || got != code {
+		t.Errorf("%s: err = %v, want code %v", what, err, code)
+		return
+	}
+	if !asError(err, &e) || len(e.Details()) != 1 {
+		t.Errorf("%s: err = %v, want one detail", what, err)
+		return
+	}
+	d, err := e.Details()[0].Value()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.(*hsmkpv1.ErrorDetail).GetReason(); got != reason {
+		t.Errorf("%s: reason = %v, want %v", what, got, reason)
+	}
+}

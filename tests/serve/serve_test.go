@@ -1,0 +1,253 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
+	"github.com/hsm-kp/hsm-kp/wire"
+)
+
+func asError(err error, to **connect.Error) bool { return errors.As(err, to) }
+
+// generate makes key packages of alice.
+func generate(t *testing.T, api hsmkpv1connect.KeyPackageServiceClient, n uint32) []*hsmkpv1.KeyPackage {
+	t.Helper()
+	r, err := api.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice", Count: n}))
+	if err != nil {
+		t.Fatalf("Generate() err = %v", err)
+	}
+	if got := len(r.Msg.GetKeyPackages()); got != int(n) {
+		t.Fatalf("Generate() made %d key packages, want %d", got, n)
+	}
+	return r.Msg.GetKeyPackages()
+}
+
+func parse(t *testing.T, k *hsmkpv1.KeyPackage) *keypackage.KeyPackage {
+	t.Helper()
+	m, err := keypackage.ParseMessage(k.GetMlsMessage())
+	if err != nil || m.KeyPackage == nil {
+		t.Fatalf("ParseMessage() = %v, %v", m, err)
+	}
+	return m.KeyPackage
+}
+
+func TestAKeyPackagesWholeLife(t *testing.T) {
+	s := start(t)
+	api := s.asApp()
+	generate(t, api, 3)
+	list, err := api.List(t.Context(), connect.NewRequest(&hsmkpv1.ListRequest{Identity: "alice", PageSize: 2}))
+	if err != nil || len(list.Msg.GetKeyPackages()) != 2 || list.Msg.GetNextPageToken() == "" {
+		t.Fatalf("List() = %v, %v, want two and a token", list, err)
+	}
+	list, err = api.List(t.Context(), connect.NewRequest(&hsmkpv1.ListRequest{Identity: "alice", PageSize: 2, PageToken: list.Msg.GetNextPageToken()}))
+	if err != nil || len(list.Msg.GetKeyPackages()) != 1 || list.Msg.GetNextPageToken() != "" {
+		t.Fatalf("List() of the rest = %v, %v, want one and no token", list, err)
+	}
+	claimed, err := api.Claim(t.Context(), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: "alice"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kp := parse(t, claimed.Msg.GetKeyPackages()[0])
+	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
+	w := welcometest.Message(welcometest.NewGroup(t, suite).Welcome(kp))
+	opened, err := api.OpenWelcome(t.Context(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: w}))
+	if err != nil {
+		t.Fatalf("OpenWelcome() err = %v", err)
+	}
+	if len(opened.Msg.GetJoinerSecret()) != suite.Nh || !opened.Msg.GetSignatureVerified() {
+		t.Errorf("joiner secret of %d bytes, signature verified: %v", len(opened.Msg.GetJoinerSecret()), opened.Msg.GetSignatureVerified())
+	}
+	got, err := api.Get(t.Context(), connect.NewRequest(&hsmkpv1.GetRequest{Ref: opened.Msg.GetRef()}))
+	if err != nil || got.Msg.GetKeyPackage().GetState() != hsmkpv1.State_STATE_RESERVED {
+		t.Errorf("Get() = %v, %v, want a reserved one", got, err)
+	}
+	confirmed, err := api.ConfirmWelcome(t.Context(), connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: opened.Msg.GetRef(), WelcomeDigest: opened.Msg.GetWelcomeDigest()}))
+	if err != nil || confirmed.Msg.GetState() != hsmkpv1.State_STATE_CONSUMED {
+		t.Errorf("ConfirmWelcome() = %v, %v, want consumed", confirmed, err)
+	}
+	_, err = api.OpenWelcome(t.Context(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: w}))
+	wantReason(t, "the Welcome again", err, connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_CONSUMED)
+	s.checkTrail("uri:"+app, "consumed")
+}
+
+// checkTrail looks for an act of an actor in the audit trail.
+func (s *service) checkTrail(actor, act string) {
+	s.t.Helper()
+	for line := range strings.Lines(string(s.on.Run("audit", "show", "--json"))) {
+		if strings.Contains(line, `"`+actor+`"`) && strings.Contains(line, `"`+act+`"`) {
+			return
+		}
+	}
+	s.t.Errorf("the trail has no %q of %s", act, actor)
+}
+
+func TestOnlyWhatTheIdentityWouldSendIsSigned(t *testing.T) {
+	s := start(t)
+	api := s.asApp()
+	kp := parse(t, generate(t, api, 1)[0])
+	sign := func(label string, content []byte) ([]byte, error) {
+		r, err := api.SignWithLabel(t.Context(), connect.NewRequest(&hsmkpv1.SignWithLabelRequest{Identity: "alice", Label: label, Content: content}))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg.GetSignature(), nil
+	}
+	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
+	public, err := suite.Signature.ParsePublicKey(kp.LeafNode.SignatureKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tbs := tbsOf(kp)
+	group := keypackage.GroupContext{Version: keypackage.MLS10, CipherSuite: suite.ID, GroupID: []byte("g"), Epoch: 7}
+	message := append([]byte("\x00\x01\x00\x02\x01g\x00\x00\x00\x00\x00\x00\x00\x07\x01\x00\x00\x00\x03\x00\x01\x02hi"), group.Bytes()...)
+	for label, content := range map[string][]byte{"KeyPackageTBS": tbs, "FramedContentTBS": message} {
+		signature, err := sign(label, content)
+		if err != nil {
+			t.Errorf("%s: err = %v, want nil", label, err)
+			continue
+		}
+		if err := public.VerifyWithLabel(label, content, signature); err != nil {
+			t.Errorf("%s: %v", label, err)
+		}
+		_, err = sign(label, append(bytes.Clone(content), 0))
+		wantReason(t, label+" and a byte", err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED)
+	}
+	s.checkTrail("uri:"+app, "signed")
+	_, err = sign("MyProtocol", []byte("pay a million"))
+	wantReason(t, "a label that is not MLS's", err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_LABEL)
+	_, err = sign("GroupInfoTBS", tbs)
+	wantReason(t, "another structure", err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED)
+	group.CipherSuite = 1
+	other := append(bytes.Clone(message[:len(message)-len(group.Bytes())]), group.Bytes()...)
+	_, err = sign("FramedContentTBS", other)
+	wantReason(t, "another suite", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT)
+	_, err = sign("KeyPackageTBS", tbsOf(parse(t, &hsmkpv1.KeyPackage{MlsMessage: s.bobs()})))
+	wantReason(t, "bob's key package", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT)
+	s.checkTrail("uri:"+app, "refused")
+}
+
+// tbsOf is the KeyPackageTBS of a key package.
+func tbsOf(kp *keypackage.KeyPackage) []byte {
+	whole := kp.Bytes()
+	return whole[:len(whole)-wire.VectorLen(len(kp.Signature))-len(kp.Signature)]
+}
+
+// bobs is a key package of bob's, who is granted to nobody but local callers.
+func (s *service) bobs() []byte {
+	s.t.Helper()
+	api := hsmkpv1connect.NewKeyPackageServiceClient(s.local(), "http://local")
+	r, err := api.Generate(s.t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "bob"}))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r.Msg.GetKeyPackages()[0].GetMlsMessage()
+}
+
+func TestWhoIsNotGrantedIsRefused(t *testing.T) {
+	s := start(t)
+	other := certificatetest.NewRoot(t)
+	for what, c := range map[string][]tls.Certificate{
+		"no certificate": nil,
+		"wrong CA":       {s.issue(other, withURI(app))},
+		"expired":        {s.issue(s.ca, withURI(app), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })},
+		"not yet valid":  {s.issue(s.ca, withURI(app), func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })},
+	} {
+		_, err := s.api(s.remote(c...)).List(t.Context(), connect.NewRequest(&hsmkpv1.ListRequest{Identity: "alice"}))
+		if got := connect.CodeOf(err); err == nil || got != connect.CodeUnavailable {
+			t.Errorf("%s: err = %v, want no connection", what, err)
+		}
+	}
+	s.checkTrail("nobody", "refused")
+
+	stranger := s.api(s.remote(s.issue(s.ca, withURI("spiffe://example.com/other"))))
+	_, err := stranger.List(t.Context(), connect.NewRequest(&hsmkpv1.ListRequest{Identity: "alice"}))
+	wantReason(t, "a stranger", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
+
+	api := s.asApp()
+	for _, name := range []string{"bob", "nobody", ""} {
+		_, err := api.Claim(t.Context(), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: name}))
+		wantReason(t, "identity "+name, err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
+	}
+	_, err = api.Get(t.Context(), connect.NewRequest(&hsmkpv1.GetRequest{Ref: make([]byte, 32)}))
+	wantReason(t, "a ref that is not there", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
+	_, err = api.OpenWelcome(t.Context(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: make([]byte, 70000)}))
+	if connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("oversized: err = %v, want %v", err, connect.CodeResourceExhausted)
+	}
+}
+
+func TestAQuotaIsSpent(t *testing.T) {
+	s := start(t)
+	generate(t, s.asApp(), 4)
+	few := s.api(s.remote(s.issue(s.ca, func(c *x509.Certificate) { c.DNSNames = []string{"few.example.com"} })))
+	claim := func(n uint32) error {
+		_, err := few.Claim(t.Context(), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: "alice", Count: n}))
+		return err
+	}
+	wantReason(t, "three of two", claim(3), connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_QUOTA_SPENT)
+	if err := claim(2); err != nil {
+		t.Fatalf("Claim() of two: %v", err)
+	}
+	wantReason(t, "one more", claim(1), connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_QUOTA_SPENT)
+	_, err := few.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice"}))
+	wantReason(t, "an operation that is not granted", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
+}
+
+func TestJSONOverAUnixSocket(t *testing.T) {
+	s := start(t)
+	status, answer := s.post(s.local(), "http://local", "Generate", `{"identity":"bob","count":2}`)
+	if made, _ := answer["keyPackages"].([]any); status != http.StatusOK || len(made) != 2 {
+		t.Errorf("Generate = %d %v, want two", status, answer)
+	}
+	status, answer = s.post(s.local(), "http://local", "Claim", `{"identity":"nobody"}`)
+	if status != http.StatusNotFound || answer["code"] != "not_found" {
+		t.Errorf("Claim of nobody = %d %v, want not_found", status, answer)
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("after SIGTERM: %v, want exit status 0", err)
+	}
+	if log := s.log.String(); !strings.Contains(log, `"msg":"stopped"`) {
+		t.Errorf("the log does not say that it stopped:\n%s", log)
+	}
+}
+
+func TestASlowClientIsCutOff(t *testing.T) {
+	s := start(t)
+	d := tls.Dialer{Config: s.remote(s.issue(s.ca, withURI(app))).Transport.(*http.Transport).TLSClientConfig}
+	c, err := d.DialContext(context.Background(), "tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("POST /hsmkp.v1.KeyPackageService/List HTTP/1.1\r\nHost: a\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := c.SetReadDeadline(begun.Add(15 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 512)
+	for {
+		if _, err = c.Read(buffer); err != nil {
+			break
+		}
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("cut off after %v (%v), want about 5 s", took, err)
+	}
+}
