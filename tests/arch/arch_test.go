@@ -50,7 +50,6 @@ var arrows = map[string][]string{
 	"server/api/hsmkp/v1":                {},
 	"server/api/hsmkp/v1/hsmkpv1connect": {"server/api/hsmkp/v1"},
 	"server":                             {"wire", "ciphersuite", "hpke", "keypackage", "framing", "welcome", "identity", "audit", "store", "vault", "inventory", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
-	"profile":                            {"ciphersuite", "hpke", "keypackage"},
 }
 
 // owners are the modules that only one room may import.
