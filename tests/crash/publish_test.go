@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -106,6 +107,28 @@ func (p *publishing) checkDone(n int) {
 	p.Run("audit", "verify")
 }
 
+// killedBy runs a command that the directory's next fault kills, before it takes something in or
+// after, and returns what it said.
+func (p *publishing) killedBy(after bool, cmd *exec.Cmd, before func()) ([]byte, error) {
+	p.t.Helper()
+	process := make(chan *os.Process, 1)
+	before()
+	p.server.Fail(directorytest.Fault{After: after, Do: func(http.ResponseWriter) {
+		victim := <-process
+		process <- victim
+		_ = victim.Kill()
+		panic(http.ErrAbortHandler)
+	}})
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	process <- cmd.Process
+	err := cmd.Wait()
+	return out.Bytes(), err
+}
+
 // Killed by the directory, before it takes something in and after: nothing is lost, nothing
 // is said to be published that is not, and the next run does the rest.
 func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
@@ -123,15 +146,11 @@ func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
 				for _, after := range []bool{false, true} {
 					p.Generate("alice", "6")
 					total += 6
-					cmd := p.Command("publish")
-					for range request {
-						p.server.Fail(directorytest.Fault{})
-					}
-					p.server.Fail(directorytest.Fault{After: after, Do: func(http.ResponseWriter) {
-						_ = cmd.Process.Kill()
-						panic(http.ErrAbortHandler)
-					}})
-					out, err := cmd.CombinedOutput()
+					out, err := p.killedBy(after, p.Command("publish"), func() {
+						for range request {
+							p.server.Fail(directorytest.Fault{})
+						}
+					})
 					p.checkTruth()
 					if err == nil {
 						t.Errorf("request %d, after %v: publish was not killed\n%s", request, after, out)
@@ -195,12 +214,9 @@ func inStore(calls []string) []int {
 func TestKilledBeforeTheTokenIsKept(t *testing.T) {
 	p := newPublishing(t, "openmls")
 	p.Generate("alice", "3")
-	cmd := p.Command("publish")
-	p.server.Fail(directorytest.Fault{After: true, Do: func(http.ResponseWriter) {
-		_ = cmd.Process.Kill()
-		panic(http.ErrAbortHandler)
-	}})
-	_ = cmd.Run()
+	if out, err := p.killedBy(true, p.Command("publish"), func() {}); err == nil {
+		t.Errorf("publish was not killed\n%s", out)
+	}
 	p.checkTruth()
 	p.until("publish")
 	p.checkDone(3)
