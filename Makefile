@@ -21,7 +21,7 @@ test: lint ## all tests, with the race detector, against a real SoftHSM and othe
 	@scripts/install-deps test
 	$(GO) test -race ./...
 	$(GO) test -short -run '^$$' -bench . -benchtime 1x ./... # that they run
-	cd tests && $(GO) test -race -count=1 $$($(GO) list ./... | grep -v /interop) # never cached: these run a program that the cache does not see change
+	cd tests && $(GO) test -race -count=1 -timeout 30m $$($(GO) list ./... | grep -v /interop) # never cached: these run a program that the cache does not see change
 
 interop: ## the MLS libraries of other people as judges; needs Node.js, Rust and Java beside Go
 	@scripts/install-deps interop
