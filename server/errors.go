@@ -49,23 +49,34 @@ func foreign(message string) error {
 	return &fault{connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT, message}
 }
 
-// faults are the errors from below that callers can do something about.
+// faults are the errors from below, in the order in which they are looked for: what is wrong
+// with a record or a key comes before what it made of a request.
 var faults = []struct {
 	of []error
 	as fault
 }{
 	{[]error{store.ErrNotFound, inventory.ErrNotOurs}, *errNotFound},
-	{[]error{vault.ErrStamp, vault.ErrSealed, inventory.ErrMixedUp, identity.ErrKeyMismatch, keypackage.ErrSignerFault},
+	{[]error{vault.ErrStamp, vault.ErrSealed, inventory.ErrMixedUp, vault.ErrWeakKey, hpke.ErrKeyMismatch, identity.ErrKeyMismatch, keypackage.ErrSignerFault},
 		fault{connect.CodeDataLoss, hsmkpv1.Reason_REASON_INTEGRITY, "a record or a key is not what it was"}},
 	{[]error{store.ErrConsumed}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_CONSUMED, "a Welcome used the key package up"}},
+	{[]error{inventory.ErrAtDevice}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_ERASED, "the private keys are the device's: they were never here"}},
 	{[]error{store.ErrErased, inventory.ErrNoLeaf}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_ERASED, "the private keys are erased"}},
 	{[]error{store.ErrReserved}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED, "the key package is reserved for another Welcome"}},
-	{[]error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
+	{[]error{store.ErrAway, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
 		fault{connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present"}},
-	{[]error{store.ErrState}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that"}},
+	{[]error{store.ErrHeld, store.ErrRewrapped, store.ErrWrappingKey, inventory.ErrUnderWay},
+		fault{connect.CodeAborted, hsmkpv1.Reason_REASON_BUSY, "others are changing it: ask again"}},
+	{[]error{store.ErrState, store.ErrExists, store.ErrInUse}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that"}},
+	{[]error{inventory.ErrNoWrappingKey, inventory.ErrWrappingKeySpent, inventory.ErrOtherToken, vault.ErrCustody},
+		fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the token has no key to keep such private keys with"}},
+	{[]error{inventory.ErrNothingToShow}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the private keys do not leave the token"}},
 	{[]error{hpke.ErrOpen, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature, welcome.ErrNotForIt, welcome.ErrSuite},
 		fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_NOT_OPENED, "it does not open: it is forged, damaged or for others"}},
 	{[]error{identity.ErrNoCertificate}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the identity has no certificate yet"}},
+	{[]error{inventory.ErrSuiteUnknown}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the cipher suite is not enabled here"}},
+	{[]error{inventory.ErrTooMany}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "count is more than one wrapping key seals"}},
+	{[]error{inventory.ErrRef, inventory.ErrAmbiguousRef}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "ref is no whole KeyPackageRef"}},
+	{[]error{identity.ErrName}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "identity is no name"}},
 	{[]error{context.DeadlineExceeded}, *errDeadline},
 	{[]error{context.Canceled, inventory.ErrInterrupted}, *errCanceled},
 }
@@ -87,6 +98,12 @@ func (s *Server) faultOf(err error) *fault {
 	}
 	if _, ok := errors.AsType[*identity.ChainError](err); ok {
 		return &fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the certificates of the identity cannot be used"}
+	}
+	if _, ok := errors.AsType[*identity.MissingError](err); ok {
+		return &fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the key package would lack a required capability"}
+	}
+	if _, ok := errors.AsType[*store.SchemaError](err); ok {
+		return &fault{connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present"}
 	}
 	if s.TokenFault != nil && s.TokenFault(err) {
 		return &fault{connect.CodeUnavailable, hsmkpv1.Reason_REASON_TOKEN, "the token cannot be used at present"}
