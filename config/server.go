@@ -47,7 +47,7 @@ type Limits struct {
 
 // Operations are what callers can be granted.
 var Operations = []string{
-	"generate", "list", "get", "claim", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
+	"generate", "list", "get", "claim", "publish", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
 }
 
 func defaultServer() Server {

@@ -77,6 +77,7 @@ var faults = []struct {
 	{[]error{inventory.ErrTooMany}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "count is more than one wrapping key seals"}},
 	{[]error{inventory.ErrRef, inventory.ErrAmbiguousRef}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "ref is no whole KeyPackageRef"}},
 	{[]error{identity.ErrName}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "identity is no name"}},
+	{[]error{ErrDirectory}, fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "directory is none of the service's, or must be named"}},
 	{[]error{context.DeadlineExceeded}, *errDeadline},
 	{[]error{context.Canceled, inventory.ErrInterrupted}, *errCanceled},
 }

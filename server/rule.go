@@ -16,6 +16,7 @@ const (
 	List             Operation = "list"
 	Get              Operation = "get"
 	Claim            Operation = "claim"
+	Publish          Operation = "publish"
 	OpenWelcome      Operation = "open_welcome"
 	ConfirmWelcome   Operation = "confirm_welcome"
 	ReleaseWelcome   Operation = "release_welcome"
@@ -25,7 +26,7 @@ const (
 
 // Operations are all operations.
 var Operations = []Operation{
-	Generate, List, Get, Claim, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
+	Generate, List, Get, Claim, Publish, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
 }
 
 // Rule grants operations on identities to callers. Names are compared byte by byte.
@@ -40,7 +41,7 @@ type Rule struct {
 	Identities []string
 	Operations []Operation
 	// Quota is how much the rule allows in a period, all its callers together: an
-	// operation counts 1, and generate and claim one for each key package. 0: no limit.
+	// operation counts 1, and generate, claim and publish one for each key package. 0: no limit.
 	Quota  uint64
 	Period time.Duration
 }

@@ -29,6 +29,11 @@ type Config struct {
 	Policy func(name string) (identity.Policy, error)
 	// Custody is where the private keys of an identity's key packages are kept.
 	Custody func(name string) string
+	// Publish publishes at most n key packages of an identity, and those of last resort, in
+	// the directory with a name, or the identity's where it is empty; the error is
+	// ErrDirectory where there is none. It returns before ctx ends, or soon after: what was
+	// not acknowledged by then stays pending.
+	Publish func(ctx context.Context, record *store.Identity, directory string, n int) (Publication, error)
 	// TokenFault reports whether an error means that the token cannot be used. It may be nil.
 	TokenFault func(error) bool
 	// Rules grant what is allowed.

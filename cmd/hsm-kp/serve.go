@@ -61,6 +61,7 @@ func (e *env) serve(ctx context.Context) error {
 	}
 	s := server.New(server.Config{
 		Inventory: inv, OpenIdentity: e.openRecord, Policy: e.policyWithRoots, Custody: e.config.CustodyOf,
+		Publish:    newDirectories(e).publishFor,
 		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
 		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log,
 	})
