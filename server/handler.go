@@ -15,11 +15,14 @@ import (
 // health of the process and of the service is told to any caller that the listener lets in.
 func (s *Server) Handler(ready func(context.Context) error) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(hsmkpv1connect.NewKeyPackageServiceHandler(s,
+	path, api := hsmkpv1connect.NewKeyPackageServiceHandler(s,
 		connect.WithInterceptors(s.interceptor()),
 		connect.WithReadMaxBytes(s.Limits.MessageBytes),
 		connect.WithRecover(s.recovered),
-	))
+		// An answer has secrets beside what others chose, whose length would tell of them.
+		connect.WithCompression("gzip", nil, nil),
+	)
+	mux.Handle(path, s.watched(api))
 	mux.Handle(grpchealth.NewHandler(health(ready)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -50,6 +53,7 @@ type callerKey struct{}
 // withCaller puts into the context who the connection is with.
 func withCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served(r.Context())
 		var c Caller
 		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 			c = callerOf(r.TLS.PeerCertificates[0])

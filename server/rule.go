@@ -44,6 +44,8 @@ type Rule struct {
 	// operation counts 1, and generate, claim and publish one for each key package. 0: no limit.
 	Quota  uint64
 	Period time.Duration
+	// Rate is how many requests the rule allows, all its callers together.
+	Rate Rate
 }
 
 // grants reports whether the rule is about an operation on an identity.
@@ -80,10 +82,11 @@ type quota struct {
 	spent uint64
 }
 
-// take counts n, or reports that the period has not that much left: then nothing is counted.
-func (q *quota) take(r *Rule, n uint64, now time.Time) bool {
+// take counts n and returns 0, or how long it is until the period ends where it has not that
+// much left: then nothing is counted.
+func (q *quota) take(r *Rule, n uint64, now time.Time) time.Duration {
 	if r.Quota == 0 {
-		return true
+		return 0
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -91,8 +94,8 @@ func (q *quota) take(r *Rule, n uint64, now time.Time) bool {
 		q.ends, q.spent = now.Add(r.Period), 0
 	}
 	if n > r.Quota-min(q.spent, r.Quota) {
-		return false
+		return q.ends.Sub(now)
 	}
 	q.spent += n
-	return true
+	return 0
 }

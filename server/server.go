@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -57,16 +58,25 @@ type Limits struct {
 	Concurrent int
 	// Batch is how many key packages one request makes, at most.
 	Batch uint32
-	// Request is how long one request may take.
-	Request time.Duration
+	// Request is how long one request may take, Read how long it may take to arrive.
+	Request, Read time.Duration
+	// Rate is how many requests are let through, of all callers together.
+	Rate Rate
+	// Connections is how many connections each listener has at once, 1 or more; those
+	// beyond it wait.
+	Connections int
 }
 
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
 	Config
-	quotas   []quota // of the rules, by index
+	quotas   []quota  // of the rules, by index
+	rates    []bucket // the same
+	rate     bucket   // of the limits
 	busy     chan struct{}
 	refusals refusals
+
+	connections connections
 
 	mu         sync.Mutex
 	identities map[string]opened
@@ -80,9 +90,12 @@ func New(c Config) *Server {
 	return &Server{
 		Config:     c,
 		quotas:     make([]quota, len(c.Rules)),
+		rates:      make([]bucket, len(c.Rules)),
 		busy:       make(chan struct{}, c.Limits.Concurrent),
 		refusals:   refusals{trail: c.Inventory.Store, kinds: make(map[refusal]*refused)},
 		identities: make(map[string]opened),
+
+		connections: connections{open: make(map[net.Conn]*connection)},
 	}
 }
 
@@ -92,20 +105,19 @@ func (s *Server) Flush(ctx context.Context, all bool) error {
 	return s.refusals.flush(ctx, s.Now(), all)
 }
 
-// RefuseHandshake records that a connection was refused before there was a request: without
-// a certificate, or with one that is not good.
-func (s *Server) RefuseHandshake(ctx context.Context) {
-	kind := refusal{actor: nobody, what: "connect", why: "no good certificate"}
-	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
-		s.Log.Error("record refusal", "error", err)
-	}
+// RefuseHandshake records that a connection was refused before there was a request, and why:
+// without a certificate, or with one that is not good.
+func (s *Server) RefuseHandshake(ctx context.Context, why string) {
+	s.refuse(ctx, refusal{actor: nobody, what: "connect", why: why})
 }
 
 // call is one request: who sent it, and what for.
 type call struct {
 	caller   Caller
 	op       Operation
-	identity string
+	identity string // where it is a name at all
+	begun    bool   // it was read, and came to the interceptor
+	rated    bool   // a rule's rate has let it through
 }
 
 type callKey struct{}
@@ -114,22 +126,37 @@ type callKey struct{}
 // context that it returns is in the caller's name.
 func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64) (context.Context, error) {
 	c := ctx.Value(callKey{}).(*call)
-	c.op, c.identity = op, name
-	spent := false
+	c.op = op
+	if identity.CheckName(name) == nil {
+		c.identity = name
+	}
+	refused := errNotGranted
 	for i := range s.Rules {
 		r := &s.Rules[i]
 		if !r.is(c.caller) || !r.grants(op, name) {
 			continue
 		}
-		if s.quotas[i].take(r, n, s.Now()) {
+		if refused = s.spend(c, i, n); refused == nil {
 			return store.WithActor(ctx, c.caller.String()), nil
 		}
-		spent = true
 	}
-	if spent {
-		return nil, errQuota
+	return nil, refused
+}
+
+// spend takes a request from what a rule allows. It is one request of its rate, however
+// often it is admitted.
+func (s *Server) spend(c *call, rule int, n uint64) *fault {
+	r, now := &s.Rules[rule], s.Now()
+	if !c.rated {
+		if wait := s.rates[rule].take(r.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
 	}
-	return nil, errNotGranted
+	if wait := s.quotas[rule].take(r, n, now); wait > 0 {
+		return quotaSpent(wait)
+	}
+	c.rated = true
+	return nil
 }
 
 // interceptor admits as many requests at once as the limits say, gives each its time, and
@@ -138,8 +165,9 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 			begun := time.Now()
-			c := &call{caller: callerFrom(ctx)}
-			ctx, cancel := context.WithTimeout(context.WithValue(ctx, callKey{}, c), s.Limits.Request)
+			c := ctx.Value(callKey{}).(*call)
+			c.begun = true
+			ctx, cancel := context.WithTimeout(ctx, s.Limits.Request)
 			defer cancel()
 			answer, err := s.limited(ctx, r, next)
 			s.log(ctx, c, r.Spec().Procedure, time.Since(begun), err)
@@ -152,6 +180,9 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 }
 
 func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	if wait := s.rate.take(s.Limits.Rate, s.Now()); wait > 0 {
+		return nil, tooMany(wait)
+	}
 	select {
 	case s.busy <- struct{}{}:
 		defer func() { <-s.busy }()
@@ -171,10 +202,15 @@ func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
 	if !errors.Is(err, errNotGranted) {
 		kind.identity = c.identity // which the caller is granted, so that it is no text of its own
 	}
+	s.refuse(ctx, kind)
+	return f
+}
+
+// refuse records a refusal. That it cannot is no reason to do what was refused.
+func (s *Server) refuse(ctx context.Context, kind refusal) {
 	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
 		s.Log.Error("record refusal", "error", err)
 	}
-	return f
 }
 
 // log writes one line of a request: who, what, how long, and how it ended. The error is for

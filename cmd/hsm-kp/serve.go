@@ -151,6 +151,7 @@ func rulesOf(c *config.Server) []server.Rule {
 		rule := server.Rule{
 			Name: name, URIs: r.URIs, DNSNames: r.DNSNames, Emails: r.Emails, Subjects: r.Subjects, UIDs: r.UIDs, GIDs: r.GIDs,
 			Identities: r.Identities, Quota: r.Quota, Period: time.Duration(r.Period),
+			Rate: server.Rate{PerSecond: r.PerSecond, Burst: r.Burst},
 		}
 		for _, op := range r.Operations {
 			rule.Operations = append(rule.Operations, server.Operation(op))
@@ -162,6 +163,8 @@ func rulesOf(c *config.Server) []server.Rule {
 
 func limitsOf(c *config.Server) server.Limits {
 	return server.Limits{
-		MessageBytes: c.Limits.MessageBytes, Concurrent: c.Limits.Concurrent, Batch: uint32(c.Limits.Batch), Request: time.Duration(c.Limits.Request),
+		MessageBytes: c.Limits.MessageBytes, Concurrent: c.Limits.Concurrent, Batch: uint32(c.Limits.Batch),
+		Request: time.Duration(c.Limits.Request), Read: time.Duration(c.Limits.Read),
+		Rate: server.Rate{PerSecond: c.Limits.PerSecond, Burst: c.Limits.Burst}, Connections: c.Limits.Connections,
 	}
 }
