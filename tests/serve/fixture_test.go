@@ -5,6 +5,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -286,4 +287,13 @@ func wantReason(t *testing.T, what string, err error, code connect.Code, reason 
 	if got := d.(*hsmkpv1.ErrorDetail).GetReason(); got != reason {
 		t.Errorf("%s: reason = %v, want %v", what, got, reason)
 	}
+}
+
+func randomBytes(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
