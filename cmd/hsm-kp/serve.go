@@ -70,10 +70,11 @@ func (e *env) serve(ctx context.Context) error {
 		return err
 	}
 	go e.keepHouse(ctx, s, files, log)
+	go e.keepWatch(ctx, log)
+	context.AfterFunc(ctx, func() { notifySystemd("STOPPING=1") })
 	log.Info("serving", "listen", e.config.Server.Listen, "callers", len(e.config.Server.Callers))
 	notifySystemd("READY=1")
 	err = s.Serve(ctx, s.Handler(e.ready), time.Duration(e.config.Server.Grace), listeners...)
-	notifySystemd("STOPPING=1")
 	log.Info("stopped")
 	return errors.Join(err, s.Flush(context.WithoutCancel(ctx), true))
 }

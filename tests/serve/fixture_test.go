@@ -42,6 +42,8 @@ type service struct {
 	log  lockedBuffer
 	stop func() error // SIGTERM, and what the process ended with
 
+	ended func() error // what the process ended with, once it has
+
 	process *os.Process
 }
 
@@ -68,10 +70,10 @@ const app = "spiffe://example.com/app"
 
 // settings are what a test has other than the rest.
 type settings struct {
-	limits   string // of server.limits, in YAML
-	callers  string // more of server.callers, a line each
-	tls      string // more of server.tls
-	sections string // more of the config
+	limits  string // of server.limits, in YAML
+	callers string // more of server.callers, a line each
+	tls     string // more of server.tls
+	more    string // more of server
 }
 
 // start makes an installation with the identities alice and bob, and serves it.
@@ -129,7 +131,7 @@ server:
   limits: {%[11]s}
 %[12]s
 `, s.addr, s.socket(), filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"), filepath.Join(s.dir, "ca.pem"),
-		app, allOperations, os.Getuid(), with.tls, with.callers, with.limits, with.sections)
+		app, allOperations, os.Getuid(), with.tls, with.callers, with.limits, with.more)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -154,10 +156,10 @@ func (s *service) runAs(cmd *exec.Cmd) {
 	ended := make(chan struct{})
 	var status error
 	go func() { status = cmd.Wait(); close(ended) }()
+	s.ended = func() error { <-ended; return status }
 	s.stop = sync.OnceValue(func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
-		return status
+		return s.ended()
 	})
 	s.t.Cleanup(func() {
 		_ = s.stop()
