@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"net/http"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
@@ -14,6 +16,7 @@ import (
 // the token and the store can be used; what it says is for operators, and is not shown. The
 // health of the process and of the service is told to any caller that the listener lets in.
 func (s *Server) Handler(ready func(context.Context) error) http.Handler {
+	ready = (&readiness{of: ready}).ask
 	mux := http.NewServeMux()
 	path, api := hsmkpv1connect.NewKeyPackageServiceHandler(s,
 		connect.WithInterceptors(s.interceptor()),
@@ -40,6 +43,30 @@ func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text)) // whoever asked is gone where it fails
+}
+
+// readyFor is how long what is known of the token and the store counts.
+const readyFor = time.Second
+
+// readiness asks how token and store are once in readyFor, however often it is asked: whoever
+// may connect may ask.
+type readiness struct {
+	of func(context.Context) error
+
+	mu  sync.Mutex
+	at  time.Time
+	err error
+}
+
+func (r *readiness) ask(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.at) < readyFor {
+		return r.err
+	}
+	r.err = r.of(context.WithoutCancel(ctx)) // the answer is others' too
+	r.at = time.Now()
+	return r.err
 }
 
 // recovered ends a request that met a fault of ours, and not the process.

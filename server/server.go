@@ -60,7 +60,8 @@ type Limits struct {
 	Batch uint32
 	// Request is how long one request may take, Read how long it may take to arrive.
 	Request, Read time.Duration
-	// Rate is how many requests are let through, of all callers together.
+	// Rate is how many requests are let through, of all callers together; those that are
+	// not granted do not count.
 	Rate Rate
 	// Connections is how many connections each listener has at once, 1 or more; those
 	// beyond it wait.
@@ -143,12 +144,15 @@ func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64)
 	return nil, refused
 }
 
-// spend takes a request from what a rule allows. It is one request of its rate, however
-// often it is admitted.
+// spend takes a request from what a rule, and the service, allow; what is not granted takes
+// nothing from those who are. It is one request of a rate, however often it is admitted.
 func (s *Server) spend(c *call, rule int, n uint64) *fault {
 	r, now := &s.Rules[rule], s.Now()
 	if !c.rated {
 		if wait := s.rates[rule].take(r.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
+		if wait := s.rate.take(s.Limits.Rate, now); wait > 0 {
 			return tooMany(wait)
 		}
 	}
@@ -180,9 +184,6 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 }
 
 func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
-	if wait := s.rate.take(s.Limits.Rate, s.Now()); wait > 0 {
-		return nil, tooMany(wait)
-	}
 	select {
 	case s.busy <- struct{}{}:
 		defer func() { <-s.busy }()

@@ -181,6 +181,13 @@ func TestTooManyRequestsASecondAreRefused(t *testing.T) {
 	if err := list(t, s, s.issue(s.ca, withURI(app))); err != nil {
 		t.Errorf("another caller meanwhile: %v", err)
 	}
+	stranger := s.issue(s.ca, withURI("spiffe://example.com/other"))
+	for range 60 { // which takes nothing from those who are granted
+		_ = list(t, s, stranger)
+	}
+	if err := list(t, s, s.issue(s.ca, withURI(app))); err != nil {
+		t.Errorf("a caller after many who are not granted: %v", err)
+	}
 	refused(s.local(), "http://local", 1000)
 	s.checkTrail("uid:"+strconv.Itoa(os.Getuid()), "refused", "list: too many requests a second")
 }
@@ -218,6 +225,22 @@ func TestASlowClientIsCutOff(t *testing.T) {
 		t.Errorf("another request meanwhile: %v", err)
 	}
 	begun := time.Now()
+	half, rest := io.Pipe() // over HTTP/2
+	go rest.Write([]byte("{"))
+	client := s.remote(certificate)
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+s.addr+"/hsmkp.v1.KeyPackageService/Claim", half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Content-Type", "application/json")
+	if r, err := client.Do(q); err == nil {
+		if r.Body.Close(); r.StatusCode == http.StatusOK || r.ProtoMajor != 2 {
+			t.Errorf("half a body over HTTP/2: %s %s, want no success", r.Proto, r.Status)
+		}
+	}
+	if took := time.Since(begun); took > 8*time.Second {
+		t.Errorf("half a body over HTTP/2: cut off after %v, want about 2 s", took)
+	}
 	for what, c := range map[string]net.Conn{"no handshake": silent, "half a header": header, "half a body": body} {
 		if err := c.SetReadDeadline(begun.Add(15 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -230,6 +253,7 @@ func TestASlowClientIsCutOff(t *testing.T) {
 	s.checkTrail("nobody", "refused", "connect: no handshake in time")
 	s.checkTrail("uri:"+app, "refused", "connect: the request did not arrive in time")
 	s.checkTrail("uri:"+app, "refused", "list: the request did not arrive in time")
+	s.checkTrail("uri:"+app, "refused", "claim: the request did not arrive in time")
 }
 
 // Connections beyond the limit wait until others end, and cost no file meanwhile.
