@@ -146,7 +146,9 @@ server:
       operations: [claim]
       quota: 7
       period: 1h
-  limits: {message_bytes: 5, concurrent: 6, batch: 7, request: 8s}
+      per_second: 16
+      burst: 17
+  limits: {message_bytes: 5, concurrent: 6, batch: 7, request: 8s, read: 12s, per_second: 13, burst: 14, connections: 15}
   grace: 9s
 `
 
@@ -195,9 +197,9 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 			Callers: map[string]Caller{"app": {
 				URIs: []string{"spiffe://a.example"}, DNSNames: []string{"a.example"}, Emails: []string{"a@a.example"}, Subjects: []string{"CN=a"},
 				UIDs: []uint32{1000}, GIDs: []uint32{math.MaxUint32}, Identities: []string{"relay-*"}, Operations: []string{"claim"},
-				Quota: 7, Period: Duration(time.Hour),
+				Quota: 7, Period: Duration(time.Hour), PerSecond: 16, Burst: 17,
 			}},
-			Limits: Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second)},
+			Limits: Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second), Read: Duration(12 * time.Second), PerSecond: 13, Burst: 14, Connections: 15},
 			Grace:  Duration(9 * time.Second),
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},

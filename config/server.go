@@ -35,6 +35,8 @@ type Caller struct {
 	Operations                       []string // of Operations
 	Quota                            uint64   // 0: none
 	Period                           Duration
+	PerSecond                        int // 0: any number
+	Burst                            int // 0: as PerSecond
 }
 
 // Limits bound what callers can ask for.
@@ -43,16 +45,20 @@ type Limits struct {
 	Concurrent   int
 	Batch        int
 	Request      Duration
+	Read         Duration
+	PerSecond    int // 0: any number
+	Burst        int // 0: as PerSecond
+	Connections  int
 }
 
 // Operations are what callers can be granted.
 var Operations = []string{
-	"generate", "list", "get", "claim", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
+	"generate", "list", "get", "claim", "publish", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
 }
 
 func defaultServer() Server {
 	return Server{
-		Limits: Limits{MessageBytes: 4 << 20, Concurrent: 256, Batch: 1000, Request: Duration(time.Minute)},
+		Limits: Limits{MessageBytes: 4 << 20, Concurrent: 256, Batch: 1000, Request: Duration(time.Minute), Read: Duration(30 * time.Second), Connections: 1024},
 		Grace:  Duration(30 * time.Second),
 	}
 }
@@ -72,6 +78,10 @@ func (s *Server) fields() keys {
 			"concurrent":    number(&s.Limits.Concurrent, 1, 1<<20),
 			"batch":         number(&s.Limits.Batch, 1, 1<<20),
 			"request":       duration(&s.Limits.Request),
+			"read":          duration(&s.Limits.Read),
+			"per_second":    number(&s.Limits.PerSecond, 0, 1<<20),
+			"burst":         number(&s.Limits.Burst, 0, 1<<20),
+			"connections":   number(&s.Limits.Connections, 1, 1<<20),
 		}),
 		"grace": duration(&s.Grace),
 	}
@@ -96,6 +106,8 @@ func (c *Caller) fields() keys {
 		"operations": list(&c.Operations, text),
 		"quota":      number(&c.Quota, 0, math.MaxInt64),
 		"period":     duration(&c.Period),
+		"per_second": number(&c.PerSecond, 0, 1<<20),
+		"burst":      number(&c.Burst, 0, 1<<20),
 	}
 }
 
@@ -127,6 +139,12 @@ func (s *Server) validate(d *decoder) {
 	if s.Limits.Request <= 0 {
 		d.contentFault("server.limits.request", "must be longer than nothing")
 	}
+	if s.Limits.Read <= 0 {
+		d.contentFault("server.limits.read", "must be longer than nothing")
+	}
+	if s.Limits.Burst > 0 && s.Limits.PerSecond == 0 {
+		d.contentFault("server.limits.burst", "is of per_second, which is not there")
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Callers)) {
 		c := s.Callers[name]
 		c.validate(d, "server.callers."+name)
@@ -147,5 +165,8 @@ func (c *Caller) validate(d *decoder, path string) {
 	}
 	if c.Quota > 0 && c.Period <= 0 {
 		d.contentFault(path+".period", "must be longer than nothing where there is a quota")
+	}
+	if c.Burst > 0 && c.PerSecond == 0 {
+		d.contentFault(path+".burst", "is of per_second, which is not there")
 	}
 }

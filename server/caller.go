@@ -73,6 +73,9 @@ type connKey struct{}
 // withPeer keeps the credentials of a Unix socket's other end in the context of its
 // requests. Of a connection that is none, or that does not tell, nothing is known.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
+	if below, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = below.NetConn()
+	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx

@@ -1,9 +1,9 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -97,33 +97,49 @@ func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListReques
 	if !known || size > maxPage {
 		return nil, malformed(fmt.Sprintf("state is unknown, or page_size more than %d", maxPage))
 	}
-	after, err := hex.DecodeString(r.Msg.GetPageToken())
-	if err != nil {
-		return nil, malformed("page_token is none of this service")
-	}
 	if _, err := s.Inventory.Store.Identity(ctx, r.Msg.GetIdentity()); err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	page, err := s.page(ctx, store.Filter{Identity: r.Msg.GetIdentity(), State: state}, after, size, r.Msg.GetWithMessage())
+	after, err := s.after(ctx, r.Msg)
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.page(ctx, store.Filter{Identity: r.Msg.GetIdentity(), State: state, After: after}, size, r.Msg.GetWithMessage())
 	if err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
 	return connect.NewResponse(page), nil
 }
 
-// page returns the key packages that come after the one with the ref after. Where that one
-// does not fit the filter any more there is no page, and the caller begins again.
-func (s *Server) page(ctx context.Context, f store.Filter, after []byte, size int, whole bool) (*hsmkpv1.ListResponse, error) {
+// after returns the ref of the last key package of the page before, which a page token is; it
+// is the identity's, so that nobody learns of others.
+func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, error) {
+	if r.GetPageToken() == "" {
+		return nil, nil
+	}
+	unknown := malformed("page_token is none of this list")
+	ref, err := hex.DecodeString(r.GetPageToken())
+	if err != nil {
+		return nil, unknown
+	}
+	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	switch {
+	case errors.Is(err, store.ErrNotFound), err == nil && record.Identity != r.GetIdentity():
+		return nil, unknown
+	case err != nil:
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	return ref, nil
+}
+
+// page returns the key packages that fit, size at most.
+func (s *Server) page(ctx context.Context, f store.Filter, size int, whole bool) (*hsmkpv1.ListResponse, error) {
 	out := new(hsmkpv1.ListResponse)
-	found := len(after) == 0
 	for record, err := range s.Inventory.Store.KeyPackages(ctx, f) {
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case !found:
-			found = bytes.Equal(record.Ref, after)
-			continue
-		case len(out.GetKeyPackages()) == size:
+		}
+		if len(out.GetKeyPackages()) == size {
 			out.NextPageToken = hex.EncodeToString(out.GetKeyPackages()[size-1].GetRef())
 			return out, nil
 		}
@@ -132,9 +148,6 @@ func (s *Server) page(ctx context.Context, f store.Filter, after []byte, size in
 			return nil, err
 		}
 		out.KeyPackages = append(out.KeyPackages, k)
-	}
-	if !found {
-		return nil, malformed("page_token names a key package that is not in the list any more")
 	}
 	return out, nil
 }

@@ -16,6 +16,7 @@ const (
 	List             Operation = "list"
 	Get              Operation = "get"
 	Claim            Operation = "claim"
+	Publish          Operation = "publish"
 	OpenWelcome      Operation = "open_welcome"
 	ConfirmWelcome   Operation = "confirm_welcome"
 	ReleaseWelcome   Operation = "release_welcome"
@@ -25,7 +26,7 @@ const (
 
 // Operations are all operations.
 var Operations = []Operation{
-	Generate, List, Get, Claim, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
+	Generate, List, Get, Claim, Publish, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
 }
 
 // Rule grants operations on identities to callers. Names are compared byte by byte.
@@ -40,9 +41,11 @@ type Rule struct {
 	Identities []string
 	Operations []Operation
 	// Quota is how much the rule allows in a period, all its callers together: an
-	// operation counts 1, and generate and claim one for each key package. 0: no limit.
+	// operation counts 1, and generate, claim and publish one for each key package. 0: no limit.
 	Quota  uint64
 	Period time.Duration
+	// Rate is how many requests the rule allows, all its callers together.
+	Rate Rate
 }
 
 // grants reports whether the rule is about an operation on an identity.
@@ -79,10 +82,11 @@ type quota struct {
 	spent uint64
 }
 
-// take counts n, or reports that the period has not that much left: then nothing is counted.
-func (q *quota) take(r *Rule, n uint64, now time.Time) bool {
+// take counts n and returns 0, or how long it is until the period ends where it has not that
+// much left: then nothing is counted.
+func (q *quota) take(r *Rule, n uint64, now time.Time) time.Duration {
 	if r.Quota == 0 {
-		return true
+		return 0
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,8 +94,8 @@ func (q *quota) take(r *Rule, n uint64, now time.Time) bool {
 		q.ends, q.spent = now.Add(r.Period), 0
 	}
 	if n > r.Quota-min(q.spent, r.Quota) {
-		return false
+		return q.ends.Sub(now)
 	}
 	q.spent += n
-	return true
+	return 0
 }

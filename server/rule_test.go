@@ -73,11 +73,14 @@ func TestAQuotaEndsWithItsPeriod(t *testing.T) {
 		{1<<64 - 1, time.Hour, false},
 		{10, 2 * time.Hour, true},
 	} {
-		if got := q.take(rule, tt.n, now.Add(tt.after)); got != tt.want {
+		if got := q.take(rule, tt.n, now.Add(tt.after)) == 0; got != tt.want {
 			t.Errorf("take(%d) after %v = %v, want %v", tt.n, tt.after, got, tt.want)
 		}
 	}
-	if !q.take(&Rule{}, 1<<63, now) {
+	if q.take(&Rule{}, 1<<63, now) != 0 {
 		t.Error("a rule without a quota refused")
+	}
+	if got := q.take(rule, 1, now.Add(2*time.Hour+15*time.Minute)); got != 45*time.Minute {
+		t.Errorf("take() of what is spent = %v, want the 45 minutes that are left", got)
 	}
 }

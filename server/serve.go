@@ -13,8 +13,7 @@ import (
 
 // Timeouts of connections: a client that is slower has gone, or means harm.
 const (
-	headerTimeout = 5 * time.Second
-	readTimeout   = 30 * time.Second
+	headerTimeout = 5 * time.Second // and of a TLS handshake
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
 	// maxStreams is how many requests one HTTP/2 connection has under way.
@@ -43,7 +42,7 @@ func (s *Server) Serve(ctx context.Context, h http.Handler, grace time.Duration,
 	server := s.httpServer(ctx, h)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { failed <- serveOn(server, l) }()
+		go func() { failed <- serveOn(server, s.limitConnections(l), l) }()
 	}
 	var fault error
 	select {
@@ -58,10 +57,9 @@ func (s *Server) Serve(ctx context.Context, h http.Handler, grace time.Duration,
 	return fault
 }
 
-func serveOn(server *http.Server, l Listener) error {
-	accepted := l.Listener
+func serveOn(server *http.Server, accepted net.Listener, l Listener) error {
 	if l.TLS != nil {
-		accepted = tls.NewListener(l.Listener, l.TLS)
+		accepted = tls.NewListener(accepted, l.TLS)
 	}
 	if err := server.Serve(accepted); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -79,11 +77,12 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      s.Limits.Request + readTimeout,
+		ReadTimeout:       s.Limits.Read,
+		WriteTimeout:      s.Limits.Request + s.Limits.Read,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ConnContext:       withPeer,
+		ConnContext:       s.connected,
+		ConnState:         s.disconnected(ctx),
 		ErrorLog:          log.New(&handshakes{ctx: ctx, server: s}, "", 0),
 	}
 }
@@ -99,7 +98,28 @@ type handshakes struct {
 func (h *handshakes) Write(line []byte) (int, error) {
 	h.server.Log.Warn("connection", "error", string(bytes.TrimSpace(line)))
 	if bytes.Contains(line, []byte("TLS handshake error")) {
-		h.server.RefuseHandshake(h.ctx)
+		h.server.RefuseHandshake(h.ctx, handshakeFault(line))
 	}
 	return len(line), nil
+}
+
+// handshakeFaults are what crypto/tls, crypto/x509 and TLS say of a client's certificate, and
+// what the trail says of it.
+var handshakeFaults = []struct{ text, why string }{
+	{"client didn't provide a certificate", "no certificate"},
+	{"certificate signed by unknown authority", "a certificate of an unknown CA"},
+	{"certificate has expired or is not yet valid", "a certificate that is expired or not yet valid"},
+	{errRevoked.Error(), "a revoked certificate"},
+	{errStaleCRL.Error(), "the revocation list is out of date"},
+	{"i/o timeout", "no handshake in time"},
+}
+
+// handshakeFault is why a handshake failed, in words of ours: nothing of a client's is in it.
+func handshakeFault(line []byte) string {
+	for _, f := range handshakeFaults {
+		if bytes.Contains(line, []byte(f.text)) {
+			return f.why
+		}
+	}
+	return "no good certificate"
 }

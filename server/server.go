@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -29,6 +30,11 @@ type Config struct {
 	Policy func(name string) (identity.Policy, error)
 	// Custody is where the private keys of an identity's key packages are kept.
 	Custody func(name string) string
+	// Publish publishes at most n key packages of an identity, and those of last resort, in
+	// the directory with a name, or the identity's where it is empty; the error is
+	// ErrDirectory where there is none. It returns before ctx ends, or soon after: what was
+	// not acknowledged by then stays pending.
+	Publish func(ctx context.Context, record *store.Identity, directory string, n int) (Publication, error)
 	// TokenFault reports whether an error means that the token cannot be used. It may be nil.
 	TokenFault func(error) bool
 	// Rules grant what is allowed.
@@ -52,16 +58,26 @@ type Limits struct {
 	Concurrent int
 	// Batch is how many key packages one request makes, at most.
 	Batch uint32
-	// Request is how long one request may take.
-	Request time.Duration
+	// Request is how long one request may take, Read how long it may take to arrive.
+	Request, Read time.Duration
+	// Rate is how many requests are let through, of all callers together; those that are
+	// not granted do not count.
+	Rate Rate
+	// Connections is how many connections each listener has at once, 1 or more; those
+	// beyond it wait.
+	Connections int
 }
 
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
 	Config
-	quotas   []quota // of the rules, by index
+	quotas   []quota  // of the rules, by index
+	rates    []bucket // the same
+	rate     bucket   // of the limits
 	busy     chan struct{}
 	refusals refusals
+
+	connections connections
 
 	mu         sync.Mutex
 	identities map[string]opened
@@ -75,9 +91,12 @@ func New(c Config) *Server {
 	return &Server{
 		Config:     c,
 		quotas:     make([]quota, len(c.Rules)),
+		rates:      make([]bucket, len(c.Rules)),
 		busy:       make(chan struct{}, c.Limits.Concurrent),
 		refusals:   refusals{trail: c.Inventory.Store, kinds: make(map[refusal]*refused)},
 		identities: make(map[string]opened),
+
+		connections: connections{open: make(map[net.Conn]*connection)},
 	}
 }
 
@@ -87,20 +106,19 @@ func (s *Server) Flush(ctx context.Context, all bool) error {
 	return s.refusals.flush(ctx, s.Now(), all)
 }
 
-// RefuseHandshake records that a connection was refused before there was a request: without
-// a certificate, or with one that is not good.
-func (s *Server) RefuseHandshake(ctx context.Context) {
-	kind := refusal{actor: nobody, what: "connect", why: "no good certificate"}
-	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
-		s.Log.Error("record refusal", "error", err)
-	}
+// RefuseHandshake records that a connection was refused before there was a request, and why:
+// without a certificate, or with one that is not good.
+func (s *Server) RefuseHandshake(ctx context.Context, why string) {
+	s.refuse(ctx, refusal{actor: nobody, what: "connect", why: why})
 }
 
 // call is one request: who sent it, and what for.
 type call struct {
 	caller   Caller
 	op       Operation
-	identity string
+	identity string // where it is a name at all
+	begun    bool   // it was read, and came to the interceptor
+	rated    bool   // a rule's rate has let it through
 }
 
 type callKey struct{}
@@ -109,22 +127,40 @@ type callKey struct{}
 // context that it returns is in the caller's name.
 func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64) (context.Context, error) {
 	c := ctx.Value(callKey{}).(*call)
-	c.op, c.identity = op, name
-	spent := false
+	c.op = op
+	if identity.CheckName(name) == nil {
+		c.identity = name
+	}
+	refused := errNotGranted
 	for i := range s.Rules {
 		r := &s.Rules[i]
 		if !r.is(c.caller) || !r.grants(op, name) {
 			continue
 		}
-		if s.quotas[i].take(r, n, s.Now()) {
+		if refused = s.spend(c, i, n); refused == nil {
 			return store.WithActor(ctx, c.caller.String()), nil
 		}
-		spent = true
 	}
-	if spent {
-		return nil, errQuota
+	return nil, refused
+}
+
+// spend takes a request from what a rule, and the service, allow; what is not granted takes
+// nothing from those who are. It is one request of a rate, however often it is admitted.
+func (s *Server) spend(c *call, rule int, n uint64) *fault {
+	r, now := &s.Rules[rule], s.Now()
+	if !c.rated {
+		if wait := s.rates[rule].take(r.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
+		if wait := s.rate.take(s.Limits.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
 	}
-	return nil, errNotGranted
+	if wait := s.quotas[rule].take(r, n, now); wait > 0 {
+		return quotaSpent(wait)
+	}
+	c.rated = true
+	return nil
 }
 
 // interceptor admits as many requests at once as the limits say, gives each its time, and
@@ -133,8 +169,9 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 			begun := time.Now()
-			c := &call{caller: callerFrom(ctx)}
-			ctx, cancel := context.WithTimeout(context.WithValue(ctx, callKey{}, c), s.Limits.Request)
+			c := ctx.Value(callKey{}).(*call)
+			c.begun = true
+			ctx, cancel := context.WithTimeout(ctx, s.Limits.Request)
 			defer cancel()
 			answer, err := s.limited(ctx, r, next)
 			s.log(ctx, c, r.Spec().Procedure, time.Since(begun), err)
@@ -166,10 +203,15 @@ func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
 	if !errors.Is(err, errNotGranted) {
 		kind.identity = c.identity // which the caller is granted, so that it is no text of its own
 	}
+	s.refuse(ctx, kind)
+	return f
+}
+
+// refuse records a refusal. That it cannot is no reason to do what was refused.
+func (s *Server) refuse(ctx context.Context, kind refusal) {
 	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
 		s.Log.Error("record refusal", "error", err)
 	}
-	return f
 }
 
 // log writes one line of a request: who, what, how long, and how it ended. The error is for

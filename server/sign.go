@@ -95,7 +95,7 @@ func (id signer) owns(l *keypackage.LeafNode) error {
 }
 
 // notContent reports content that is not the structure of its label.
-func notContent(label string) error { return malformed("content is no " + label) }
+func notContent(label string) error { return wrongContent("content is no " + label) }
 
 // checkLeaf takes a LeafNodeTBS of the identity. Of which group a leaf of source update or
 // commit is, nobody but its member knows.
@@ -121,11 +121,11 @@ func (id signer) checkKeyPackage(content []byte) error {
 	}
 	switch {
 	case kp.LeafNode.Source != keypackage.SourceKeyPackage:
-		return malformed("the leaf node's source is not key_package")
+		return wrongContent("the leaf node's source is not key_package")
 	case bytes.Equal(kp.InitKey, kp.LeafNode.EncryptionKey):
-		return malformed("init_key is encryption_key")
+		return wrongContent("init_key is encryption_key")
 	case kp.LeafNode.Verify(id.Suite, nil, 0) != nil:
-		return malformed("the leaf node's signature does not verify")
+		return wrongContent("the leaf node's signature does not verify")
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (id signer) checkContent(content []byte) error {
 	}
 	c := &t.Content
 	if c.Type == framing.ContentApplication && t.WireFormat != keypackage.WireFormatPrivateMessage {
-		return malformed("application data in a PublicMessage")
+		return wrongContent("application data in a PublicMessage")
 	}
 	if t.Context != nil {
 		if err := id.inGroup(t); err != nil {
@@ -175,12 +175,12 @@ func (id signer) checkContent(content []byte) error {
 		return id.checkMember(c)
 	case framing.SenderNewMemberCommit:
 		if c.Commit == nil || c.Commit.Leaf == nil {
-			return malformed("a new member's commit has no path")
+			return wrongContent("a new member's commit has no path")
 		}
 		return id.checkMember(c)
 	case framing.SenderNewMemberProposal:
 		if c.Proposal == nil || c.Proposal.KeyPackage == nil {
-			return malformed("a new member proposes other than to add itself")
+			return wrongContent("a new member proposes other than to add itself")
 		}
 		return id.ownsKeyPackage(c.Proposal.KeyPackage)
 	}
@@ -193,7 +193,7 @@ func (id signer) inGroup(t *framing.ContentTBS) error {
 		return err
 	}
 	if !bytes.Equal(t.Context.GroupID, t.Content.GroupID) || t.Context.Epoch != t.Content.Epoch {
-		return malformed("the GroupContext is of another group or epoch")
+		return wrongContent("the GroupContext is of another group or epoch")
 	}
 	return nil
 }
@@ -211,7 +211,7 @@ func (id signer) checkMember(c *framing.Content) error {
 
 func (id signer) ownsSource(l *keypackage.LeafNode, want keypackage.LeafNodeSource) error {
 	if l.Source != want {
-		return malformed("the leaf node's source is not " + want.String())
+		return wrongContent("the leaf node's source is not " + want.String())
 	}
 	return id.owns(l)
 }
@@ -229,7 +229,7 @@ func contextOf(record *store.KeyPackage, b []byte) error {
 	r := wire.NewReader(b)
 	c := keypackage.ReadGroupContext(r)
 	if r.Finish() != nil {
-		return malformed("context is no GroupContext")
+		return wrongContent("context is no GroupContext")
 	}
 	if c.Version != keypackage.MLS10 || uint16(c.CipherSuite) != record.Suite {
 		return foreign("the context is of another version or cipher suite")

@@ -75,6 +75,8 @@ type Filter struct {
 	State    State
 	// LastResort chooses those of last resort of an identity.
 	LastResort bool
+	// After leaves out the key package with this ref and those before it.
+	After []byte
 	// WrappingKeyID chooses those that have private keys under it. It goes with no
 	// other field.
 	WrappingKeyID []byte
@@ -92,7 +94,8 @@ type KeyPackages interface {
 	KeyPackage(ctx context.Context, ref []byte) (KeyPackage, error)
 	// KeyPackages yields those that fit, the oldest first, in constant memory
 	// and without holding writers back. Those that are added while it runs may
-	// or may not be among them.
+	// or may not be among them. What comes before f.After costs nothing; the error is
+	// ErrNotFound where there is no such key package.
 	KeyPackages(ctx context.Context, f Filter) iter.Seq2[KeyPackage, error]
 	// FindRefs returns at most limit refs in [lo, hi], compared byte by byte.
 	FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
@@ -14,16 +15,32 @@ import (
 	"github.com/hsm-kp/hsm-kp/wire"
 )
 
+// directories are the clients of the config's directories. Runs at once have them in common,
+// so that a rate is the directory's, whoever publishes there.
+type directories struct {
+	*env
+	mu       sync.Mutex
+	sealer   *inventory.Inventory           // of the tokens of delivery services; nil until one is wanted
+	clients  map[string]directory.Publisher // that serve all identities, by directory
+	services map[string]*directory.OpenMLS
+}
+
+func newDirectories(e *env) *directories {
+	return &directories{env: e, clients: make(map[string]directory.Publisher), services: make(map[string]*directory.OpenMLS)}
+}
+
 // client returns the client of a directory for an identity.
-func (p *publication) client(ctx context.Context, record *store.Identity, dir config.Directory) (directory.Publisher, error) {
+func (d *directories) client(ctx context.Context, record *store.Identity, dir config.Directory) (directory.Publisher, error) {
 	if dir.Type == config.OpenMLS {
-		service, err := p.service(&dir)
+		service, err := d.service(&dir)
 		if err != nil {
 			return nil, err
 		}
-		return p.member(ctx, service, record, dir.Name)
+		return d.member(ctx, service, record, dir.Name)
 	}
-	if c, ok := p.clients[dir.Name]; ok {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c, ok := d.clients[dir.Name]; ok {
 		return c, nil
 	}
 	var c directory.Publisher
@@ -34,36 +51,40 @@ func (p *publication) client(ctx context.Context, record *store.Identity, dir co
 		c, err = directory.NewHTTP(directoryOptions(&dir))
 	}
 	if err == nil {
-		p.clients[dir.Name] = c
+		d.clients[dir.Name] = c
 	}
 	return c, err
 }
 
 // service returns the client of a delivery service, which all identities have in common.
-func (p *publication) service(dir *config.Directory) (*directory.OpenMLS, error) {
-	if s, ok := p.services[dir.Name]; ok {
+func (d *directories) service(dir *config.Directory) (*directory.OpenMLS, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s, ok := d.services[dir.Name]; ok {
 		return s, nil
 	}
 	s, err := directory.NewOpenMLS(directoryOptions(dir))
 	if err == nil {
-		p.services[dir.Name] = s
+		d.services[dir.Name] = s
 	}
 	return s, err
 }
 
 // member returns the Publisher for an identity in a delivery service. Its token is under the
 // wrapping key, which takes the token.
-func (p *publication) member(ctx context.Context, service *directory.OpenMLS, record *store.Identity, name string) (directory.Publisher, error) {
+func (d *directories) member(ctx context.Context, service *directory.OpenMLS, record *store.Identity, name string) (directory.Publisher, error) {
 	id, err := clientID(record)
 	if err != nil {
 		return nil, err
 	}
-	if p.sealer == nil {
-		if p.sealer, err = p.inventory(ctx); err != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sealer == nil {
+		if d.sealer, err = d.inventory(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return service.For(id, &account{p.sealer, store.Account{Identity: record.Name, Directory: name, Client: id}}), nil
+	return service.For(id, &account{d.sealer, store.Account{Identity: record.Name, Directory: name, Client: id}}), nil
 }
 
 // clientID returns what a delivery service knows an identity by: the content of its

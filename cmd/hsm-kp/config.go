@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -32,8 +34,8 @@ func configCommand(u *ui) *cli.Command {
 				Name:      "check",
 				Usage:     "report all faults of the config file at once",
 				ArgsUsage: "[FILE]",
-				Description: `Reads the file and the roots that it names, and nothing else: no token, no store. Without
-FILE it is the one that --config or HSM_KP_CONFIG names.
+				Description: `Reads the file, and the roots and the service's certificates that it names, and nothing else: no
+token, no store. Without FILE it is the one that --config or HSM_KP_CONFIG names.
 
 Examples:
    hsm-kp config check hsm-kp.yaml
@@ -65,9 +67,18 @@ func checkConfig(c *cli.Context, u *ui) error {
 	suitesErr := registerSuites(cfg)
 	policyErr := checkPolicies(cfg)
 	_, tokenErr := tokenConfig(cfg)
-	if err := errors.Join(suitesErr, policyErr, tokenErr); err != nil {
+	if err := errors.Join(suitesErr, policyErr, tokenErr, checkTLS(&cfg.Server)); err != nil {
 		return fmt.Errorf("config %s: %w", path, err)
 	}
 	u.printf("%s: ok\n", path)
 	return nil
+}
+
+// checkTLS reads the certificates of the service, where it is to be reached over TCP.
+func checkTLS(c *config.Server) error {
+	if !slices.ContainsFunc(c.Listen, func(where string) bool { return strings.HasPrefix(where, "tcp:") }) {
+		return nil
+	}
+	_, err := openTLS(c)
+	return err
 }

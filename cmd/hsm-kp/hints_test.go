@@ -23,6 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/manifest"
+	"github.com/hsm-kp/hsm-kp/server"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -53,7 +54,7 @@ func TestExitStatuses(t *testing.T) {
 			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, errUnpublished, errNoDirectory,
-			inventory.ErrAtDevice, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			server.ErrDirectory, errSeveral, inventory.ErrAtDevice, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -81,41 +79,4 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
-}
-
-// firstSocket is the number of the first file that systemd hands over (sd_listen_fds(3)).
-const firstSocket = 3
-
-// errNoSocket reports a socket that systemd did not hand over.
-var errNoSocket = errors.New("systemd handed over no socket of that FileDescriptorName")
-
-// listenSystemd takes the socket with a name that systemd handed over (sd_listen_fds(3)).
-func listenSystemd(name string) (net.Listener, error) {
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	i := slices.Index(names, name)
-	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) || i < 0 || i >= n {
-		return nil, errNoSocket
-	}
-	f := os.NewFile(uintptr(firstSocket+i), name)
-	defer f.Close() // the listener has a copy
-	return net.FileListener(f)
-}
-
-// notifySystemd tells systemd how the service is (sd_notify(3)), where it asked for it. That
-// nobody hears it is no reason to stop.
-func notifySystemd(state string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	if after, abstract := strings.CutPrefix(path, "@"); abstract {
-		path = "\x00" + after
-	}
-	c, err := net.Dial("unixgram", path)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	_, _ = c.Write([]byte(state))
 }

@@ -15,23 +15,27 @@ import (
 
 // publication is a run that publishes, in one directory after the other.
 type publication struct {
-	*env
-	json     bool
-	mute     bool // nothing of single key packages on standard output
-	start    time.Time
-	sealer   *inventory.Inventory           // of the tokens of delivery services; nil until one is wanted
-	clients  map[string]directory.Publisher // that serve all identities, by directory
-	services map[string]*directory.OpenMLS
-	down     map[string]bool      // directories that take nothing
-	refused  map[string]time.Time // refs that were refused, with the end of their lease
+	*directories
+	told    func(dir config.Directory, k *store.Dispatched, err error) error // what became of a key package
+	start   time.Time
+	down    map[string]bool      // directories that take nothing
+	refused map[string]time.Time // refs that were refused, with the end of their lease
+
+	json, mute bool // of printed: in JSON; nothing of single key packages on standard output
 
 	published, failed uint64
 	cause             error // of the first that failed
 }
 
-func newPublication(e *env, json bool) *publication {
-	return &publication{env: e, json: json, start: time.Now(), clients: make(map[string]directory.Publisher), services: make(map[string]*directory.OpenMLS),
-		down: make(map[string]bool), refused: make(map[string]time.Time)}
+func newPublication(d *directories) *publication {
+	return &publication{directories: d, start: time.Now(), down: make(map[string]bool), refused: make(map[string]time.Time)}
+}
+
+// newPrinted returns a run that prints what becomes of key packages.
+func newPrinted(e *env, json bool) *publication {
+	p := newPublication(newDirectories(e))
+	p.json, p.told = json, p.print
+	return p
 }
 
 // publishedJSON is a line of publish --json.
@@ -147,7 +151,6 @@ func (p *publication) settle(ctx context.Context, dir config.Directory, leased [
 			return false, err
 		}
 	}
-	p.ui.progressf("%s published, %.0f a second", plural(p.published, "key package"), float64(p.published)/time.Since(p.start).Seconds())
 	return len(left) == 0, nil
 }
 
@@ -167,21 +170,29 @@ func (p *publication) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// tell counts and shows what became of a key package.
+// tell counts what became of a key package, and tells it.
 func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error) error {
-	line := publishedJSON{Ref: keypackage.Ref(k.Ref).String(), Identity: k.Identity, Directory: dir.Name, LastResort: k.LastResort, Published: err == nil}
 	if err == nil {
 		p.published++
 	} else {
 		p.failed++
-		line.Error = err.Error()
 		if p.cause == nil {
 			p.cause = fmt.Errorf("directory %q: %w", dir.Name, err)
 		}
+	}
+	return p.told(dir, k, err)
+}
+
+// print shows what became of a key package.
+func (p *publication) print(dir config.Directory, k *store.Dispatched, err error) error {
+	line := publishedJSON{Ref: keypackage.Ref(k.Ref).String(), Identity: k.Identity, Directory: dir.Name, LastResort: k.LastResort, Published: err == nil}
+	if err != nil {
+		line.Error = err.Error()
 		if !p.refused[string(k.Ref)].IsZero() {
 			p.ui.warnf("key package %v of %q: directory %q: %v", keypackage.Ref(k.Ref), k.Identity, dir.Name, err)
 		}
 	}
+	p.ui.progressf("%s published, %.0f a second", plural(p.published, "key package"), float64(p.published)/time.Since(p.start).Seconds())
 	if !p.json {
 		return nil
 	}

@@ -90,12 +90,24 @@ func (e *env) publishers(c *cli.Context) ([]store.Identity, error) {
 	return chosen, nil
 }
 
-// errNoDirectory reports a name that no directory of the config has, or the lack of one.
-var errNoDirectory = errors.New("there is no such directory in the config")
+// Errors of what names a directory.
+var (
+	errNoDirectory = errors.New("there is no such directory in the config")
+	// errSeveral reports that none is named, and that there are several.
+	errSeveral = errors.New("the config has several directories")
+)
 
 // directoryOf returns the directory that the command line names, or the identity's.
 func (e *env) directoryOf(c *cli.Context, identity string) (config.Directory, error) {
-	name := c.String("directory")
+	dir, err := e.directoryNamed(c.String("directory"), identity)
+	if errors.Is(err, errSeveral) {
+		err = usagef("%s: %v: name one with --directory", c.Command.Name, err)
+	}
+	return dir, err
+}
+
+// directoryNamed returns the directory with a name, or the identity's where it is empty.
+func (e *env) directoryNamed(name, identity string) (config.Directory, error) {
 	if name == "" {
 		name = e.config.ReplenishOf(identity).Directory
 	}
@@ -104,7 +116,7 @@ func (e *env) directoryOf(c *cli.Context, identity string) (config.Directory, er
 	case ok:
 		return dir, nil
 	case name == "" && len(e.config.Directories) > 1:
-		return dir, usagef("%s: the config has several directories: name one with --directory", c.Command.Name)
+		return dir, errSeveral
 	case name == "":
 		return dir, fmt.Errorf("publish: %w", errNoDirectory)
 	}
@@ -113,7 +125,7 @@ func (e *env) directoryOf(c *cli.Context, identity string) (config.Directory, er
 
 // publishAll publishes what identities have.
 func (e *env) publishAll(c *cli.Context, records []store.Identity) error {
-	run := newPublication(e, c.Bool("json"))
+	run := newPrinted(e, c.Bool("json"))
 	for i := range records {
 		dir, err := e.directoryOf(c, records[i].Name)
 		if err != nil {

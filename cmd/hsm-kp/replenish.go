@@ -60,7 +60,7 @@ Examples:
 // replenishAll sees to all identities. One that it cannot see to does not hold up the others,
 // unless the token is the reason.
 func (e *env) replenishAll(c *cli.Context, records []store.Identity) error {
-	run := newPublication(e, false)
+	run := newPrinted(e, false)
 	run.mute = true
 	var faults []error
 	for i := range records {

@@ -61,6 +61,7 @@ func (e *env) serve(ctx context.Context) error {
 	}
 	s := server.New(server.Config{
 		Inventory: inv, OpenIdentity: e.openRecord, Policy: e.policyWithRoots, Custody: e.config.CustodyOf,
+		Publish:    newDirectories(e).publishFor,
 		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
 		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log,
 	})
@@ -69,10 +70,11 @@ func (e *env) serve(ctx context.Context) error {
 		return err
 	}
 	go e.keepHouse(ctx, s, files, log)
+	go e.keepWatch(ctx, log)
+	context.AfterFunc(ctx, func() { notifySystemd("STOPPING=1") })
 	log.Info("serving", "listen", e.config.Server.Listen, "callers", len(e.config.Server.Callers))
 	notifySystemd("READY=1")
 	err = s.Serve(ctx, s.Handler(e.ready), time.Duration(e.config.Server.Grace), listeners...)
-	notifySystemd("STOPPING=1")
 	log.Info("stopped")
 	return errors.Join(err, s.Flush(context.WithoutCancel(ctx), true))
 }
@@ -150,6 +152,7 @@ func rulesOf(c *config.Server) []server.Rule {
 		rule := server.Rule{
 			Name: name, URIs: r.URIs, DNSNames: r.DNSNames, Emails: r.Emails, Subjects: r.Subjects, UIDs: r.UIDs, GIDs: r.GIDs,
 			Identities: r.Identities, Quota: r.Quota, Period: time.Duration(r.Period),
+			Rate: server.Rate{PerSecond: r.PerSecond, Burst: r.Burst},
 		}
 		for _, op := range r.Operations {
 			rule.Operations = append(rule.Operations, server.Operation(op))
@@ -161,6 +164,8 @@ func rulesOf(c *config.Server) []server.Rule {
 
 func limitsOf(c *config.Server) server.Limits {
 	return server.Limits{
-		MessageBytes: c.Limits.MessageBytes, Concurrent: c.Limits.Concurrent, Batch: uint32(c.Limits.Batch), Request: time.Duration(c.Limits.Request),
+		MessageBytes: c.Limits.MessageBytes, Concurrent: c.Limits.Concurrent, Batch: uint32(c.Limits.Batch),
+		Request: time.Duration(c.Limits.Request), Read: time.Duration(c.Limits.Read),
+		Rate: server.Rate{PerSecond: c.Limits.PerSecond, Burst: c.Limits.Burst}, Connections: c.Limits.Connections,
 	}
 }

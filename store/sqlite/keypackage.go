@@ -144,7 +144,12 @@ const page = 256
 // KeyPackages implements store.Store.
 func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store.KeyPackage, error] {
 	return func(yield func(store.KeyPackage, error) bool) {
-		for after := int64(0); ; {
+		after, err := s.rowOf(ctx, f.After)
+		if err != nil {
+			yield(store.KeyPackage{}, err)
+			return
+		}
+		for {
 			lags, err := s.lags(ctx)
 			if err != nil {
 				yield(store.KeyPackage{}, err)
@@ -171,6 +176,15 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 			after = rows[len(rows)-1].ID
 		}
 	}
+}
+
+// rowOf returns the row of a key package, or 0, which is before all, for no ref.
+func (s *Store) rowOf(ctx context.Context, ref []byte) (id int64, err error) {
+	if len(ref) == 0 {
+		return 0, nil
+	}
+	err = s.db.QueryRowContext(ctx, "SELECT id FROM key_packages WHERE ref = ?", ref).Scan(&id)
+	return id, translate(err)
 }
 
 // condition fits the rows of a page, which begins after the row @after. Those of

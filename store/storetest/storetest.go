@@ -350,6 +350,22 @@ func listing(t *testing.T, f *fixture) {
 		if !slices.EqualFunc(got, fits, func(a, b store.KeyPackage) bool { return bytes.Equal(a.Ref, b.Ref) }) {
 			t.Errorf("KeyPackages(%+v) = %d key packages, want %d in the order they were added", filter, len(got), len(fits))
 		}
+		for _, i := range []int{0, 300, len(fits) - 1} {
+			if i < 0 || i >= len(fits) {
+				continue
+			}
+			filter.After = fits[i].Ref
+			if got := all(t, f, filter); !slices.EqualFunc(got, fits[i+1:], func(a, b store.KeyPackage) bool { return bytes.Equal(a.Ref, b.Ref) }) {
+				t.Errorf("KeyPackages(%+v) = %d key packages, want the %d that come after number %d", filter, len(got), len(fits)-i-1, i)
+			}
+		}
+	}
+	after := store.Filter{Identity: "alice", State: store.Published, After: want[1].Ref} // which is not published
+	if got := all(t, f, after); len(got) == 0 || !bytes.Equal(got[0].Ref, want[5].Ref) {
+		t.Errorf("KeyPackages(%+v) do not begin with the first that fits after one that does not", after)
+	}
+	for _, err := range f.KeyPackages(t.Context(), store.Filter{After: ref(999999)}) {
+		check(t, "KeyPackages after one that is not there", err, store.ErrNotFound)
 	}
 }
 

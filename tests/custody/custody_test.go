@@ -12,46 +12,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/tests/needle"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
-
-// needle is a secret in one of the forms in which it might have got out.
-type needle struct {
-	what  string
-	bytes []byte
-}
-
-func needlesOf(t *testing.T, what, hexKey string) []needle {
-	t.Helper()
-	raw, err := hex.DecodeString(hexKey)
-	if err != nil || len(raw) < 32 {
-		t.Fatalf("%s is %q, not a private key", what, hexKey)
-	}
-	all := []needle{
-		{what + " raw", raw[:16]}, {what + " raw, second half", raw[16:32]},
-		{what + " in hexadecimal", []byte(hexKey[:32])}, {what + " in capital hexadecimal", []byte(strings.ToUpper(hexKey[:32]))},
-	}
-	// A key in the middle of something is cut into groups of three bytes in one of
-	// three ways.
-	for shift := range 3 {
-		part := raw[shift : shift+15]
-		all = append(all, needle{what + " in base64", []byte(base64.StdEncoding.EncodeToString(part))},
-			needle{what + " in base64 for URLs", []byte(base64.URLEncoding.EncodeToString(part))})
-	}
-	return all
-}
 
 func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 	i := program.Install(t)
 	out := filepath.Join(t.TempDir(), "out")
-	var needles []needle
+	var needles []needle.Needle
 	for _, suite := range []string{"1", "2", "3", "4", "5", "6", "7"} {
 		name := "suite" + suite
 		i.Run("identity", "create", name, "--suite", suite)
 		for _, ref := range i.Generate(name, "10", "--out", out) {
 			u := i.Unwrap(ref)
-			needles = append(needles, needlesOf(t, "init key of "+ref, u.InitKey)...)
-			needles = append(needles, needlesOf(t, "encryption key of "+ref, u.EncryptionKey)...)
+			needles = append(needles, needle.OfHex(t, "init key of "+ref, u.InitKey)...)
+			needles = append(needles, needle.OfHex(t, "encryption key of "+ref, u.EncryptionKey)...)
 		}
 	}
 	if len(needles) != 7*10*2*10 {
@@ -64,7 +39,7 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 	}
 	pin = bytes.TrimSpace(pin)
 
-	search(t, "the log", i.Log.Bytes(), needles)
+	needle.Search(t, "the log", i.Log.Bytes(), needles)
 	if bytes.Contains(i.Log.Bytes(), pin) {
 		t.Error("the log has the PIN")
 	}
@@ -75,7 +50,7 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 }
 
 // searchFolders searches all files in folders, and returns how many there are.
-func searchFolders(t *testing.T, needles []needle, pin []byte, folders ...string) (files int) {
+func searchFolders(t *testing.T, needles []needle.Needle, pin []byte, folders ...string) (files int) {
 	t.Helper()
 	for _, dir := range folders {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -87,7 +62,7 @@ func searchFolders(t *testing.T, needles []needle, pin []byte, folders ...string
 				return err
 			}
 			files++
-			search(t, path, data, needles)
+			needle.Search(t, path, data, needles)
 			if filepath.Base(path) != "pin" && bytes.Contains(data, pin) {
 				t.Errorf("%s has the PIN", path)
 			}
@@ -98,15 +73,6 @@ func searchFolders(t *testing.T, needles []needle, pin []byte, folders ...string
 		}
 	}
 	return files
-}
-
-func search(t *testing.T, where string, data []byte, needles []needle) {
-	t.Helper()
-	for _, n := range needles {
-		if bytes.Contains(data, n.bytes) {
-			t.Errorf("%s has the %s", where, n.what)
-		}
-	}
 }
 
 // The search finds what it looks for: without this, the test above could pass
@@ -125,11 +91,7 @@ func TestTheSearchFindsAKey(t *testing.T) {
 		hays = append(hays, []byte(base64.StdEncoding.EncodeToString(longer)), []byte(base64.URLEncoding.EncodeToString(longer)))
 	}
 	for _, hay := range hays {
-		found := false
-		for _, n := range needlesOf(t, "init key", u.InitKey) {
-			found = found || bytes.Contains(append([]byte("..."), hay...), n.bytes)
-		}
-		if !found {
+		if !needle.Found(append([]byte("..."), hay...), needle.OfHex(t, "init key", u.InitKey)) {
 			t.Errorf("no needle is in %q", hay)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/tests/needle"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 	"github.com/hsm-kp/hsm-kp/wire"
@@ -34,7 +35,7 @@ type witness struct {
 	safe    string // where the test keeps what has secrets in it
 	pin     []byte
 	printed bytes.Buffer // by all commands that are not to print a secret
-	needles []needle
+	needles []needle.Needle
 	made    map[string]*keypackage.KeyPackage // those that a Welcome was made for
 }
 
@@ -105,12 +106,12 @@ func (w *witness) refused(why string, args ...string) {
 // learn remembers a secret.
 func (w *witness) learn(what string, secret []byte) {
 	w.t.Helper()
-	w.needles = append(w.needles, needlesOf(w.t, what, hex.EncodeToString(secret))...)
+	w.needles = append(w.needles, needle.Of(w.t, what, secret)...)
 }
 
 func (w *witness) learnHex(what, secret string) {
 	w.t.Helper()
-	w.needles = append(w.needles, needlesOf(w.t, what, secret)...)
+	w.needles = append(w.needles, needle.OfHex(w.t, what, secret)...)
 }
 
 // learnKeys remembers the private keys of a key package, or sees that there is nothing
@@ -136,8 +137,8 @@ func (w *witness) look(after string) {
 			w.t.Errorf("after %s: %s is not there to be searched (%v)", after, name, err)
 		}
 	}
-	search(w.t, "the log", w.Log.Bytes(), w.needles)
-	search(w.t, "what was printed", w.printed.Bytes(), w.needles)
+	needle.Search(w.t, "the log", w.Log.Bytes(), w.needles)
+	needle.Search(w.t, "what was printed", w.printed.Bytes(), w.needles)
 	// A copy, made by another process: one that closes a file loses its locks on it, and
 	// this one has the store open.
 	copied := filepath.Join(w.t.TempDir(), "copy")

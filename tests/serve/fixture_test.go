@@ -5,6 +5,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -39,6 +41,10 @@ type service struct {
 	addr string
 	log  lockedBuffer
 	stop func() error // SIGTERM, and what the process ended with
+
+	ended func() error // what the process ended with, once it has
+
+	process *os.Process
 }
 
 // lockedBuffer is written by the process's output and read by the test.
@@ -62,8 +68,24 @@ func (b *lockedBuffer) String() string {
 // app is the caller that is granted most.
 const app = "spiffe://example.com/app"
 
+// settings are what a test has other than the rest.
+type settings struct {
+	limits  string // of server.limits, in YAML
+	callers string // more of server.callers, a line each
+	tls     string // more of server.tls
+	more    string // more of server
+}
+
 // start makes an installation with the identities alice and bob, and serves it.
-func start(t *testing.T) *service {
+func start(t *testing.T, changes ...func(*service, *settings)) *service {
+	t.Helper()
+	s := prepare(t, changes...)
+	s.run()
+	return s
+}
+
+// prepare makes the installation that start serves.
+func prepare(t *testing.T, changes ...func(*service, *settings)) *service {
 	t.Helper()
 	program.RequireSoftHSM(t)
 	s := &service{t: t, on: program.Install(t), ca: certificatetest.NewRoot(t), dir: t.TempDir()}
@@ -78,30 +100,38 @@ func start(t *testing.T) *service {
 	s.writePEM("server.key", "PRIVATE KEY", key)
 	s.writePEM("ca.pem", "CERTIFICATE", s.ca.Certificate.Raw)
 	s.addr = freeAddress(t)
-	s.configure()
-	s.run()
+	with := settings{limits: "message_bytes: 65536, batch: 50"}
+	for _, change := range changes {
+		change(s, &with)
+	}
+	s.configure(with)
 	return s
 }
 
+// allOperations is a list of all operations, in YAML.
+const allOperations = "[generate, list, get, claim, publish, open_welcome, confirm_welcome, release_welcome, sign_with_label, decrypt_with_label]"
+
 // configure writes what the service is to be into the config.
-func (s *service) configure() {
+func (s *service) configure(with settings) {
 	s.t.Helper()
 	path := filepath.Join(s.on.Dir, "hsm-kp.yaml")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	all := "[generate, list, get, claim, open_welcome, confirm_welcome, release_welcome, sign_with_label, decrypt_with_label]"
 	text = fmt.Appendf(text, `
 server:
   listen: ["tcp:%s", "unix:%s"]
-  tls: {certificate: %[3]q, key: %[4]q, client_ca: %[5]q}
+  tls: {certificate: %[3]q, key: %[4]q, client_ca: %[5]q%[9]s}
   callers:
     app: {uris: [%[6]q], identities: [ali*], operations: %[7]s}
-    few: {dns_names: [few.example.com], identities: [alice], operations: [claim, list], quota: 2, period: 1h}
+    few: {dns_names: [few.example.com], identities: [alice], operations: [claim, list, publish], quota: 2, period: 1h}
     local: {uids: [%[8]d], identities: ["*"], operations: %[7]s}
-  limits: {message_bytes: 65536, batch: 50}
-`, s.addr, s.socket(), filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"), filepath.Join(s.dir, "ca.pem"), app, all, os.Getuid())
+%[10]s
+  limits: {%[11]s}
+%[12]s
+`, s.addr, s.socket(), filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"), filepath.Join(s.dir, "ca.pem"),
+		app, allOperations, os.Getuid(), with.tls, with.callers, with.limits, with.more)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -112,14 +142,24 @@ func (s *service) socket() string { return filepath.Join(s.dir, "s.sock") }
 // run starts the process, and waits until it is ready.
 func (s *service) run() {
 	s.t.Helper()
-	cmd := s.on.Command("serve")
+	s.runAs(s.on.Command("serve"))
+}
+
+// runAs starts the process by a command, and waits until it is ready.
+func (s *service) runAs(cmd *exec.Cmd) {
+	s.t.Helper()
 	cmd.Stderr = &s.log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.process = cmd.Process
+	ended := make(chan struct{})
+	var status error
+	go func() { status = cmd.Wait(); close(ended) }()
+	s.ended = func() error { <-ended; return status }
 	s.stop = sync.OnceValue(func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		return cmd.Wait()
+		return s.ended()
 	})
 	s.t.Cleanup(func() {
 		_ = s.stop()
@@ -127,16 +167,23 @@ func (s *service) run() {
 			s.t.Logf("log:\n%s", s.log.String())
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		r, err := s.local().Get("http://local/readyz")
+	client := s.local()
+	defer client.CloseIdleConnections()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		r, err := client.Get("http://local/readyz")
 		if err == nil {
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
 				return
 			}
 		}
+		select {
+		case <-ended:
+			s.t.Fatalf("it ended: %v", status)
+		case <-time.After(20 * time.Millisecond):
+		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not ready: %v\n%s", err, s.log.String())
+			s.t.Fatalf("not ready: %v", err)
 		}
 	}
 }
@@ -242,4 +289,13 @@ func wantReason(t *testing.T, what string, err error, code connect.Code, reason 
 	if got := d.(*hsmkpv1.ErrorDetail).GetReason(); got != reason {
 		t.Errorf("%s: reason = %v, want %v", what, got, reason)
 	}
+}
+
+func randomBytes(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

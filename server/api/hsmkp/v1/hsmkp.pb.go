@@ -37,7 +37,7 @@ type State int32
 const (
 	// No state; in a request, any.
 	State_STATE_UNSPECIFIED State = 0
-	// Being written to a folder.
+	// On its way to a directory or into a folder.
 	State_STATE_PENDING State = 1
 	// Nobody has it.
 	State_STATE_AVAILABLE State = 2
@@ -122,7 +122,7 @@ const (
 	Reason_REASON_NOT_GRANTED Reason = 1
 	// The caller has spent its quota of the period.
 	Reason_REASON_QUOTA_SPENT Reason = 2
-	// Too many requests at once, or a second.
+	// Too many requests at once or a second, or others are changing the same: try again later.
 	Reason_REASON_BUSY Reason = 3
 	// A field of the request is missing or malformed.
 	Reason_REASON_MALFORMED Reason = 4
@@ -152,6 +152,10 @@ const (
 	Reason_REASON_INTEGRITY Reason = 16
 	// The identity's policy does not allow it to be made.
 	Reason_REASON_POLICY Reason = 17
+	// The directory cannot be reached, did not answer in time or does not let the service in.
+	Reason_REASON_DIRECTORY Reason = 18
+	// The directory refuses the key package.
+	Reason_REASON_REFUSED Reason = 19
 )
 
 // Enum value maps for Reason.
@@ -175,6 +179,8 @@ var (
 		15: "REASON_STORE",
 		16: "REASON_INTEGRITY",
 		17: "REASON_POLICY",
+		18: "REASON_DIRECTORY",
+		19: "REASON_REFUSED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":     0,
@@ -195,6 +201,8 @@ var (
 		"REASON_STORE":           15,
 		"REASON_INTEGRITY":       16,
 		"REASON_POLICY":          17,
+		"REASON_DIRECTORY":       18,
+		"REASON_REFUSED":         19,
 	}
 )
 
@@ -794,6 +802,192 @@ func (x *ClaimResponse) GetKeyPackages() []*KeyPackage {
 	return nil
 }
 
+// PublishRequest asks for key packages to be published.
+type PublishRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the identity.
+	Identity string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// The name of the directory; empty: the identity's in the configuration, or the only one.
+	Directory string `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	// At most so many, beside those of last resort; 0: as many as there are. The limit of the
+	// configuration is that of Generate.
+	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishRequest) Reset() {
+	*x = PublishRequest{}
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishRequest) ProtoMessage() {}
+
+func (x *PublishRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
+func (*PublishRequest) Descriptor() ([]byte, []int) {
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PublishRequest) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// PublishResponse says what became of the key packages that were sent. Those that were on
+// their way before are sent first.
+type PublishResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the directory.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The KeyPackageRefs of those that the directory has.
+	Published [][]byte `protobuf:"bytes,2,rep,name=published,proto3" json:"published,omitempty"`
+	// Those that it has not acknowledged.
+	Pending       []*PendingKeyPackage `protobuf:"bytes,3,rep,name=pending,proto3" json:"pending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishResponse) Reset() {
+	*x = PublishResponse{}
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishResponse) ProtoMessage() {}
+
+func (x *PublishResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
+func (*PublishResponse) Descriptor() ([]byte, []int) {
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PublishResponse) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *PublishResponse) GetPublished() [][]byte {
+	if x != nil {
+		return x.Published
+	}
+	return nil
+}
+
+func (x *PublishResponse) GetPending() []*PendingKeyPackage {
+	if x != nil {
+		return x.Pending
+	}
+	return nil
+}
+
+// PendingKeyPackage is a key package that a directory has not acknowledged. Nobody else gets
+// it; the next Publish sends the same bytes to the same directory again.
+type PendingKeyPackage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its KeyPackageRef.
+	Ref []byte `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// Why: REASON_DIRECTORY, REASON_REFUSED or REASON_INTEGRITY.
+	Reason        Reason `protobuf:"varint,2,opt,name=reason,proto3,enum=hsmkp.v1.Reason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PendingKeyPackage) Reset() {
+	*x = PendingKeyPackage{}
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PendingKeyPackage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PendingKeyPackage) ProtoMessage() {}
+
+func (x *PendingKeyPackage) ProtoReflect() protoreflect.Message {
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PendingKeyPackage.ProtoReflect.Descriptor instead.
+func (*PendingKeyPackage) Descriptor() ([]byte, []int) {
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PendingKeyPackage) GetRef() []byte {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *PendingKeyPackage) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
 // PreSharedKey is an external pre-shared key (RFC 9420, Section 8.4). Secret.
 type PreSharedKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -807,7 +1001,7 @@ type PreSharedKey struct {
 
 func (x *PreSharedKey) Reset() {
 	*x = PreSharedKey{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[9]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +1013,7 @@ func (x *PreSharedKey) String() string {
 func (*PreSharedKey) ProtoMessage() {}
 
 func (x *PreSharedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[9]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +1026,7 @@ func (x *PreSharedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreSharedKey.ProtoReflect.Descriptor instead.
 func (*PreSharedKey) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{9}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PreSharedKey) GetId() []byte {
@@ -867,7 +1061,7 @@ type OpenWelcomeRequest struct {
 
 func (x *OpenWelcomeRequest) Reset() {
 	*x = OpenWelcomeRequest{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[10]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1073,7 @@ func (x *OpenWelcomeRequest) String() string {
 func (*OpenWelcomeRequest) ProtoMessage() {}
 
 func (x *OpenWelcomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[10]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1086,7 @@ func (x *OpenWelcomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenWelcomeRequest.ProtoReflect.Descriptor instead.
 func (*OpenWelcomeRequest) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{10}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OpenWelcomeRequest) GetWelcome() []byte {
@@ -949,7 +1143,7 @@ type OpenWelcomeResponse struct {
 
 func (x *OpenWelcomeResponse) Reset() {
 	*x = OpenWelcomeResponse{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[11]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1155,7 @@ func (x *OpenWelcomeResponse) String() string {
 func (*OpenWelcomeResponse) ProtoMessage() {}
 
 func (x *OpenWelcomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[11]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1168,7 @@ func (x *OpenWelcomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenWelcomeResponse.ProtoReflect.Descriptor instead.
 func (*OpenWelcomeResponse) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{11}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OpenWelcomeResponse) GetRef() []byte {
@@ -1046,7 +1240,7 @@ type ConfirmWelcomeRequest struct {
 
 func (x *ConfirmWelcomeRequest) Reset() {
 	*x = ConfirmWelcomeRequest{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[12]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1252,7 @@ func (x *ConfirmWelcomeRequest) String() string {
 func (*ConfirmWelcomeRequest) ProtoMessage() {}
 
 func (x *ConfirmWelcomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[12]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1265,7 @@ func (x *ConfirmWelcomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmWelcomeRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmWelcomeRequest) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{12}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConfirmWelcomeRequest) GetRef() []byte {
@@ -1099,7 +1293,7 @@ type ConfirmWelcomeResponse struct {
 
 func (x *ConfirmWelcomeResponse) Reset() {
 	*x = ConfirmWelcomeResponse{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[13]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1305,7 @@ func (x *ConfirmWelcomeResponse) String() string {
 func (*ConfirmWelcomeResponse) ProtoMessage() {}
 
 func (x *ConfirmWelcomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[13]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1318,7 @@ func (x *ConfirmWelcomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmWelcomeResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmWelcomeResponse) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{13}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConfirmWelcomeResponse) GetState() State {
@@ -1147,7 +1341,7 @@ type ReleaseWelcomeRequest struct {
 
 func (x *ReleaseWelcomeRequest) Reset() {
 	*x = ReleaseWelcomeRequest{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[14]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1353,7 @@ func (x *ReleaseWelcomeRequest) String() string {
 func (*ReleaseWelcomeRequest) ProtoMessage() {}
 
 func (x *ReleaseWelcomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[14]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1366,7 @@ func (x *ReleaseWelcomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWelcomeRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseWelcomeRequest) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{14}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReleaseWelcomeRequest) GetRef() []byte {
@@ -1200,7 +1394,7 @@ type ReleaseWelcomeResponse struct {
 
 func (x *ReleaseWelcomeResponse) Reset() {
 	*x = ReleaseWelcomeResponse{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[15]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1406,7 @@ func (x *ReleaseWelcomeResponse) String() string {
 func (*ReleaseWelcomeResponse) ProtoMessage() {}
 
 func (x *ReleaseWelcomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[15]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1419,7 @@ func (x *ReleaseWelcomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWelcomeResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseWelcomeResponse) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{15}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReleaseWelcomeResponse) GetState() State {
@@ -1251,7 +1445,7 @@ type SignWithLabelRequest struct {
 
 func (x *SignWithLabelRequest) Reset() {
 	*x = SignWithLabelRequest{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[16]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1457,7 @@ func (x *SignWithLabelRequest) String() string {
 func (*SignWithLabelRequest) ProtoMessage() {}
 
 func (x *SignWithLabelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[16]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1470,7 @@ func (x *SignWithLabelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignWithLabelRequest.ProtoReflect.Descriptor instead.
 func (*SignWithLabelRequest) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{16}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignWithLabelRequest) GetIdentity() string {
@@ -1312,7 +1506,7 @@ type SignWithLabelResponse struct {
 
 func (x *SignWithLabelResponse) Reset() {
 	*x = SignWithLabelResponse{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[17]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1518,7 @@ func (x *SignWithLabelResponse) String() string {
 func (*SignWithLabelResponse) ProtoMessage() {}
 
 func (x *SignWithLabelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[17]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1531,7 @@ func (x *SignWithLabelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignWithLabelResponse.ProtoReflect.Descriptor instead.
 func (*SignWithLabelResponse) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{17}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignWithLabelResponse) GetSignature() []byte {
@@ -1369,7 +1563,7 @@ type DecryptWithLabelRequest struct {
 
 func (x *DecryptWithLabelRequest) Reset() {
 	*x = DecryptWithLabelRequest{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[18]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1575,7 @@ func (x *DecryptWithLabelRequest) String() string {
 func (*DecryptWithLabelRequest) ProtoMessage() {}
 
 func (x *DecryptWithLabelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[18]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1588,7 @@ func (x *DecryptWithLabelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptWithLabelRequest.ProtoReflect.Descriptor instead.
 func (*DecryptWithLabelRequest) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{18}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DecryptWithLabelRequest) GetRef() []byte {
@@ -1460,7 +1654,7 @@ type DecryptWithLabelResponse struct {
 
 func (x *DecryptWithLabelResponse) Reset() {
 	*x = DecryptWithLabelResponse{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[19]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1666,7 @@ func (x *DecryptWithLabelResponse) String() string {
 func (*DecryptWithLabelResponse) ProtoMessage() {}
 
 func (x *DecryptWithLabelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[19]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1679,7 @@ func (x *DecryptWithLabelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecryptWithLabelResponse.ProtoReflect.Descriptor instead.
 func (*DecryptWithLabelResponse) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{19}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DecryptWithLabelResponse) GetPlaintext() []byte {
@@ -1520,7 +1714,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[20]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1726,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[20]
+	mi := &file_hsmkp_v1_hsmkp_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1739,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{20}
+	return file_hsmkp_v1_hsmkp_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ErrorDetail) GetReason() Reason {
@@ -1603,7 +1797,18 @@ const file_hsmkp_v1_hsmkp_proto_rawDesc = "" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\"H\n" +
 	"\rClaimResponse\x127\n" +
-	"\fkey_packages\x18\x01 \x03(\v2\x14.hsmkp.v1.KeyPackageR\vkeyPackages\"6\n" +
+	"\fkey_packages\x18\x01 \x03(\v2\x14.hsmkp.v1.KeyPackageR\vkeyPackages\"`\n" +
+	"\x0ePublishRequest\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\x84\x01\n" +
+	"\x0fPublishResponse\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x1c\n" +
+	"\tpublished\x18\x02 \x03(\fR\tpublished\x125\n" +
+	"\apending\x18\x03 \x03(\v2\x1b.hsmkp.v1.PendingKeyPackageR\apending\"O\n" +
+	"\x11PendingKeyPackage\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\fR\x03ref\x12(\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x10.hsmkp.v1.ReasonR\x06reason\"6\n" +
 	"\fPreSharedKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\"\x99\x01\n" +
@@ -1665,7 +1870,7 @@ const file_hsmkp_v1_hsmkp_proto_rawDesc = "" +
 	"\x0eSTATE_CONSUMED\x10\x06\x12\x11\n" +
 	"\rSTATE_RETIRED\x10\a\x12\x11\n" +
 	"\rSTATE_EXPIRED\x10\b\x12\x10\n" +
-	"\fSTATE_ERASED\x10\t*\x84\x03\n" +
+	"\fSTATE_ERASED\x10\t*\xae\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REASON_NOT_GRANTED\x10\x01\x12\x16\n" +
@@ -1685,12 +1890,15 @@ const file_hsmkp_v1_hsmkp_proto_rawDesc = "" +
 	"\fREASON_TOKEN\x10\x0e\x12\x10\n" +
 	"\fREASON_STORE\x10\x0f\x12\x14\n" +
 	"\x10REASON_INTEGRITY\x10\x10\x12\x11\n" +
-	"\rREASON_POLICY\x10\x112\xb0\x05\n" +
+	"\rREASON_POLICY\x10\x11\x12\x14\n" +
+	"\x10REASON_DIRECTORY\x10\x12\x12\x12\n" +
+	"\x0eREASON_REFUSED\x10\x132\xf2\x05\n" +
 	"\x11KeyPackageService\x12C\n" +
 	"\bGenerate\x12\x19.hsmkp.v1.GenerateRequest\x1a\x1a.hsmkp.v1.GenerateResponse\"\x00\x127\n" +
 	"\x04List\x12\x15.hsmkp.v1.ListRequest\x1a\x16.hsmkp.v1.ListResponse\"\x00\x124\n" +
 	"\x03Get\x12\x14.hsmkp.v1.GetRequest\x1a\x15.hsmkp.v1.GetResponse\"\x00\x12:\n" +
-	"\x05Claim\x12\x16.hsmkp.v1.ClaimRequest\x1a\x17.hsmkp.v1.ClaimResponse\"\x00\x12L\n" +
+	"\x05Claim\x12\x16.hsmkp.v1.ClaimRequest\x1a\x17.hsmkp.v1.ClaimResponse\"\x00\x12@\n" +
+	"\aPublish\x12\x18.hsmkp.v1.PublishRequest\x1a\x19.hsmkp.v1.PublishResponse\"\x00\x12L\n" +
 	"\vOpenWelcome\x12\x1c.hsmkp.v1.OpenWelcomeRequest\x1a\x1d.hsmkp.v1.OpenWelcomeResponse\"\x00\x12U\n" +
 	"\x0eConfirmWelcome\x12\x1f.hsmkp.v1.ConfirmWelcomeRequest\x1a .hsmkp.v1.ConfirmWelcomeResponse\"\x00\x12U\n" +
 	"\x0eReleaseWelcome\x12\x1f.hsmkp.v1.ReleaseWelcomeRequest\x1a .hsmkp.v1.ReleaseWelcomeResponse\"\x00\x12R\n" +
@@ -1710,7 +1918,7 @@ func file_hsmkp_v1_hsmkp_proto_rawDescGZIP() []byte {
 }
 
 var file_hsmkp_v1_hsmkp_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hsmkp_v1_hsmkp_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_hsmkp_v1_hsmkp_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_hsmkp_v1_hsmkp_proto_goTypes = []any{
 	(State)(0),                       // 0: hsmkp.v1.State
 	(Reason)(0),                      // 1: hsmkp.v1.Reason
@@ -1723,60 +1931,67 @@ var file_hsmkp_v1_hsmkp_proto_goTypes = []any{
 	(*GetResponse)(nil),              // 8: hsmkp.v1.GetResponse
 	(*ClaimRequest)(nil),             // 9: hsmkp.v1.ClaimRequest
 	(*ClaimResponse)(nil),            // 10: hsmkp.v1.ClaimResponse
-	(*PreSharedKey)(nil),             // 11: hsmkp.v1.PreSharedKey
-	(*OpenWelcomeRequest)(nil),       // 12: hsmkp.v1.OpenWelcomeRequest
-	(*OpenWelcomeResponse)(nil),      // 13: hsmkp.v1.OpenWelcomeResponse
-	(*ConfirmWelcomeRequest)(nil),    // 14: hsmkp.v1.ConfirmWelcomeRequest
-	(*ConfirmWelcomeResponse)(nil),   // 15: hsmkp.v1.ConfirmWelcomeResponse
-	(*ReleaseWelcomeRequest)(nil),    // 16: hsmkp.v1.ReleaseWelcomeRequest
-	(*ReleaseWelcomeResponse)(nil),   // 17: hsmkp.v1.ReleaseWelcomeResponse
-	(*SignWithLabelRequest)(nil),     // 18: hsmkp.v1.SignWithLabelRequest
-	(*SignWithLabelResponse)(nil),    // 19: hsmkp.v1.SignWithLabelResponse
-	(*DecryptWithLabelRequest)(nil),  // 20: hsmkp.v1.DecryptWithLabelRequest
-	(*DecryptWithLabelResponse)(nil), // 21: hsmkp.v1.DecryptWithLabelResponse
-	(*ErrorDetail)(nil),              // 22: hsmkp.v1.ErrorDetail
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*PublishRequest)(nil),           // 11: hsmkp.v1.PublishRequest
+	(*PublishResponse)(nil),          // 12: hsmkp.v1.PublishResponse
+	(*PendingKeyPackage)(nil),        // 13: hsmkp.v1.PendingKeyPackage
+	(*PreSharedKey)(nil),             // 14: hsmkp.v1.PreSharedKey
+	(*OpenWelcomeRequest)(nil),       // 15: hsmkp.v1.OpenWelcomeRequest
+	(*OpenWelcomeResponse)(nil),      // 16: hsmkp.v1.OpenWelcomeResponse
+	(*ConfirmWelcomeRequest)(nil),    // 17: hsmkp.v1.ConfirmWelcomeRequest
+	(*ConfirmWelcomeResponse)(nil),   // 18: hsmkp.v1.ConfirmWelcomeResponse
+	(*ReleaseWelcomeRequest)(nil),    // 19: hsmkp.v1.ReleaseWelcomeRequest
+	(*ReleaseWelcomeResponse)(nil),   // 20: hsmkp.v1.ReleaseWelcomeResponse
+	(*SignWithLabelRequest)(nil),     // 21: hsmkp.v1.SignWithLabelRequest
+	(*SignWithLabelResponse)(nil),    // 22: hsmkp.v1.SignWithLabelResponse
+	(*DecryptWithLabelRequest)(nil),  // 23: hsmkp.v1.DecryptWithLabelRequest
+	(*DecryptWithLabelResponse)(nil), // 24: hsmkp.v1.DecryptWithLabelResponse
+	(*ErrorDetail)(nil),              // 25: hsmkp.v1.ErrorDetail
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
 }
 var file_hsmkp_v1_hsmkp_proto_depIdxs = []int32{
 	0,  // 0: hsmkp.v1.KeyPackage.state:type_name -> hsmkp.v1.State
-	23, // 1: hsmkp.v1.KeyPackage.not_before:type_name -> google.protobuf.Timestamp
-	23, // 2: hsmkp.v1.KeyPackage.not_after:type_name -> google.protobuf.Timestamp
-	23, // 3: hsmkp.v1.KeyPackage.reserved_until:type_name -> google.protobuf.Timestamp
+	26, // 1: hsmkp.v1.KeyPackage.not_before:type_name -> google.protobuf.Timestamp
+	26, // 2: hsmkp.v1.KeyPackage.not_after:type_name -> google.protobuf.Timestamp
+	26, // 3: hsmkp.v1.KeyPackage.reserved_until:type_name -> google.protobuf.Timestamp
 	2,  // 4: hsmkp.v1.GenerateResponse.key_packages:type_name -> hsmkp.v1.KeyPackage
 	0,  // 5: hsmkp.v1.ListRequest.state:type_name -> hsmkp.v1.State
 	2,  // 6: hsmkp.v1.ListResponse.key_packages:type_name -> hsmkp.v1.KeyPackage
 	2,  // 7: hsmkp.v1.GetResponse.key_package:type_name -> hsmkp.v1.KeyPackage
 	2,  // 8: hsmkp.v1.ClaimResponse.key_packages:type_name -> hsmkp.v1.KeyPackage
-	11, // 9: hsmkp.v1.OpenWelcomeRequest.psks:type_name -> hsmkp.v1.PreSharedKey
-	23, // 10: hsmkp.v1.OpenWelcomeResponse.reserved_until:type_name -> google.protobuf.Timestamp
-	0,  // 11: hsmkp.v1.ConfirmWelcomeResponse.state:type_name -> hsmkp.v1.State
-	0,  // 12: hsmkp.v1.ReleaseWelcomeResponse.state:type_name -> hsmkp.v1.State
-	11, // 13: hsmkp.v1.DecryptWithLabelRequest.psks:type_name -> hsmkp.v1.PreSharedKey
-	23, // 14: hsmkp.v1.DecryptWithLabelResponse.reserved_until:type_name -> google.protobuf.Timestamp
-	1,  // 15: hsmkp.v1.ErrorDetail.reason:type_name -> hsmkp.v1.Reason
-	3,  // 16: hsmkp.v1.KeyPackageService.Generate:input_type -> hsmkp.v1.GenerateRequest
-	5,  // 17: hsmkp.v1.KeyPackageService.List:input_type -> hsmkp.v1.ListRequest
-	7,  // 18: hsmkp.v1.KeyPackageService.Get:input_type -> hsmkp.v1.GetRequest
-	9,  // 19: hsmkp.v1.KeyPackageService.Claim:input_type -> hsmkp.v1.ClaimRequest
-	12, // 20: hsmkp.v1.KeyPackageService.OpenWelcome:input_type -> hsmkp.v1.OpenWelcomeRequest
-	14, // 21: hsmkp.v1.KeyPackageService.ConfirmWelcome:input_type -> hsmkp.v1.ConfirmWelcomeRequest
-	16, // 22: hsmkp.v1.KeyPackageService.ReleaseWelcome:input_type -> hsmkp.v1.ReleaseWelcomeRequest
-	18, // 23: hsmkp.v1.KeyPackageService.SignWithLabel:input_type -> hsmkp.v1.SignWithLabelRequest
-	20, // 24: hsmkp.v1.KeyPackageService.DecryptWithLabel:input_type -> hsmkp.v1.DecryptWithLabelRequest
-	4,  // 25: hsmkp.v1.KeyPackageService.Generate:output_type -> hsmkp.v1.GenerateResponse
-	6,  // 26: hsmkp.v1.KeyPackageService.List:output_type -> hsmkp.v1.ListResponse
-	8,  // 27: hsmkp.v1.KeyPackageService.Get:output_type -> hsmkp.v1.GetResponse
-	10, // 28: hsmkp.v1.KeyPackageService.Claim:output_type -> hsmkp.v1.ClaimResponse
-	13, // 29: hsmkp.v1.KeyPackageService.OpenWelcome:output_type -> hsmkp.v1.OpenWelcomeResponse
-	15, // 30: hsmkp.v1.KeyPackageService.ConfirmWelcome:output_type -> hsmkp.v1.ConfirmWelcomeResponse
-	17, // 31: hsmkp.v1.KeyPackageService.ReleaseWelcome:output_type -> hsmkp.v1.ReleaseWelcomeResponse
-	19, // 32: hsmkp.v1.KeyPackageService.SignWithLabel:output_type -> hsmkp.v1.SignWithLabelResponse
-	21, // 33: hsmkp.v1.KeyPackageService.DecryptWithLabel:output_type -> hsmkp.v1.DecryptWithLabelResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 9: hsmkp.v1.PublishResponse.pending:type_name -> hsmkp.v1.PendingKeyPackage
+	1,  // 10: hsmkp.v1.PendingKeyPackage.reason:type_name -> hsmkp.v1.Reason
+	14, // 11: hsmkp.v1.OpenWelcomeRequest.psks:type_name -> hsmkp.v1.PreSharedKey
+	26, // 12: hsmkp.v1.OpenWelcomeResponse.reserved_until:type_name -> google.protobuf.Timestamp
+	0,  // 13: hsmkp.v1.ConfirmWelcomeResponse.state:type_name -> hsmkp.v1.State
+	0,  // 14: hsmkp.v1.ReleaseWelcomeResponse.state:type_name -> hsmkp.v1.State
+	14, // 15: hsmkp.v1.DecryptWithLabelRequest.psks:type_name -> hsmkp.v1.PreSharedKey
+	26, // 16: hsmkp.v1.DecryptWithLabelResponse.reserved_until:type_name -> google.protobuf.Timestamp
+	1,  // 17: hsmkp.v1.ErrorDetail.reason:type_name -> hsmkp.v1.Reason
+	3,  // 18: hsmkp.v1.KeyPackageService.Generate:input_type -> hsmkp.v1.GenerateRequest
+	5,  // 19: hsmkp.v1.KeyPackageService.List:input_type -> hsmkp.v1.ListRequest
+	7,  // 20: hsmkp.v1.KeyPackageService.Get:input_type -> hsmkp.v1.GetRequest
+	9,  // 21: hsmkp.v1.KeyPackageService.Claim:input_type -> hsmkp.v1.ClaimRequest
+	11, // 22: hsmkp.v1.KeyPackageService.Publish:input_type -> hsmkp.v1.PublishRequest
+	15, // 23: hsmkp.v1.KeyPackageService.OpenWelcome:input_type -> hsmkp.v1.OpenWelcomeRequest
+	17, // 24: hsmkp.v1.KeyPackageService.ConfirmWelcome:input_type -> hsmkp.v1.ConfirmWelcomeRequest
+	19, // 25: hsmkp.v1.KeyPackageService.ReleaseWelcome:input_type -> hsmkp.v1.ReleaseWelcomeRequest
+	21, // 26: hsmkp.v1.KeyPackageService.SignWithLabel:input_type -> hsmkp.v1.SignWithLabelRequest
+	23, // 27: hsmkp.v1.KeyPackageService.DecryptWithLabel:input_type -> hsmkp.v1.DecryptWithLabelRequest
+	4,  // 28: hsmkp.v1.KeyPackageService.Generate:output_type -> hsmkp.v1.GenerateResponse
+	6,  // 29: hsmkp.v1.KeyPackageService.List:output_type -> hsmkp.v1.ListResponse
+	8,  // 30: hsmkp.v1.KeyPackageService.Get:output_type -> hsmkp.v1.GetResponse
+	10, // 31: hsmkp.v1.KeyPackageService.Claim:output_type -> hsmkp.v1.ClaimResponse
+	12, // 32: hsmkp.v1.KeyPackageService.Publish:output_type -> hsmkp.v1.PublishResponse
+	16, // 33: hsmkp.v1.KeyPackageService.OpenWelcome:output_type -> hsmkp.v1.OpenWelcomeResponse
+	18, // 34: hsmkp.v1.KeyPackageService.ConfirmWelcome:output_type -> hsmkp.v1.ConfirmWelcomeResponse
+	20, // 35: hsmkp.v1.KeyPackageService.ReleaseWelcome:output_type -> hsmkp.v1.ReleaseWelcomeResponse
+	22, // 36: hsmkp.v1.KeyPackageService.SignWithLabel:output_type -> hsmkp.v1.SignWithLabelResponse
+	24, // 37: hsmkp.v1.KeyPackageService.DecryptWithLabel:output_type -> hsmkp.v1.DecryptWithLabelResponse
+	28, // [28:38] is the sub-list for method output_type
+	18, // [18:28] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_hsmkp_v1_hsmkp_proto_init() }
@@ -1790,7 +2005,7 @@ func file_hsmkp_v1_hsmkp_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsmkp_v1_hsmkp_proto_rawDesc), len(file_hsmkp_v1_hsmkp_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

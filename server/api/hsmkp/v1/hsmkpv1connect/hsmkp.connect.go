@@ -51,6 +51,9 @@ const (
 	KeyPackageServiceGetProcedure = "/hsmkp.v1.KeyPackageService/Get"
 	// KeyPackageServiceClaimProcedure is the fully-qualified name of the KeyPackageService's Claim RPC.
 	KeyPackageServiceClaimProcedure = "/hsmkp.v1.KeyPackageService/Claim"
+	// KeyPackageServicePublishProcedure is the fully-qualified name of the KeyPackageService's Publish
+	// RPC.
+	KeyPackageServicePublishProcedure = "/hsmkp.v1.KeyPackageService/Publish"
 	// KeyPackageServiceOpenWelcomeProcedure is the fully-qualified name of the KeyPackageService's
 	// OpenWelcome RPC.
 	KeyPackageServiceOpenWelcomeProcedure = "/hsmkp.v1.KeyPackageService/OpenWelcome"
@@ -80,6 +83,9 @@ type KeyPackageServiceClient interface {
 	// Claim hands out available key packages to whoever adds their client to a group. Nobody
 	// else gets them.
 	Claim(context.Context, *connect.Request[v1.ClaimRequest]) (*connect.Response[v1.ClaimResponse], error)
+	// Publish sends available key packages to a directory of the configuration, such as a
+	// delivery service, and returns when it is known what became of them, or time is up.
+	Publish(context.Context, *connect.Request[v1.PublishRequest]) (*connect.Response[v1.PublishResponse], error)
 	// OpenWelcome opens a Welcome with the key package that it is for, and reserves that
 	// key package. The answer holds secrets of the group.
 	OpenWelcome(context.Context, *connect.Request[v1.OpenWelcomeRequest]) (*connect.Response[v1.OpenWelcomeResponse], error)
@@ -132,6 +138,12 @@ func NewKeyPackageServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithSchema(keyPackageServiceMethods.ByName("Claim")),
 			connect.WithClientOptions(opts...),
 		),
+		publish: connect.NewClient[v1.PublishRequest, v1.PublishResponse](
+			httpClient,
+			baseURL+KeyPackageServicePublishProcedure,
+			connect.WithSchema(keyPackageServiceMethods.ByName("Publish")),
+			connect.WithClientOptions(opts...),
+		),
 		openWelcome: connect.NewClient[v1.OpenWelcomeRequest, v1.OpenWelcomeResponse](
 			httpClient,
 			baseURL+KeyPackageServiceOpenWelcomeProcedure,
@@ -171,6 +183,7 @@ type keyPackageServiceClient struct {
 	list             *connect.Client[v1.ListRequest, v1.ListResponse]
 	get              *connect.Client[v1.GetRequest, v1.GetResponse]
 	claim            *connect.Client[v1.ClaimRequest, v1.ClaimResponse]
+	publish          *connect.Client[v1.PublishRequest, v1.PublishResponse]
 	openWelcome      *connect.Client[v1.OpenWelcomeRequest, v1.OpenWelcomeResponse]
 	confirmWelcome   *connect.Client[v1.ConfirmWelcomeRequest, v1.ConfirmWelcomeResponse]
 	releaseWelcome   *connect.Client[v1.ReleaseWelcomeRequest, v1.ReleaseWelcomeResponse]
@@ -196,6 +209,11 @@ func (c *keyPackageServiceClient) Get(ctx context.Context, req *connect.Request[
 // Claim calls hsmkp.v1.KeyPackageService.Claim.
 func (c *keyPackageServiceClient) Claim(ctx context.Context, req *connect.Request[v1.ClaimRequest]) (*connect.Response[v1.ClaimResponse], error) {
 	return c.claim.CallUnary(ctx, req)
+}
+
+// Publish calls hsmkp.v1.KeyPackageService.Publish.
+func (c *keyPackageServiceClient) Publish(ctx context.Context, req *connect.Request[v1.PublishRequest]) (*connect.Response[v1.PublishResponse], error) {
+	return c.publish.CallUnary(ctx, req)
 }
 
 // OpenWelcome calls hsmkp.v1.KeyPackageService.OpenWelcome.
@@ -235,6 +253,9 @@ type KeyPackageServiceHandler interface {
 	// Claim hands out available key packages to whoever adds their client to a group. Nobody
 	// else gets them.
 	Claim(context.Context, *connect.Request[v1.ClaimRequest]) (*connect.Response[v1.ClaimResponse], error)
+	// Publish sends available key packages to a directory of the configuration, such as a
+	// delivery service, and returns when it is known what became of them, or time is up.
+	Publish(context.Context, *connect.Request[v1.PublishRequest]) (*connect.Response[v1.PublishResponse], error)
 	// OpenWelcome opens a Welcome with the key package that it is for, and reserves that
 	// key package. The answer holds secrets of the group.
 	OpenWelcome(context.Context, *connect.Request[v1.OpenWelcomeRequest]) (*connect.Response[v1.OpenWelcomeResponse], error)
@@ -283,6 +304,12 @@ func NewKeyPackageServiceHandler(svc KeyPackageServiceHandler, opts ...connect.H
 		connect.WithSchema(keyPackageServiceMethods.ByName("Claim")),
 		connect.WithHandlerOptions(opts...),
 	)
+	keyPackageServicePublishHandler := connect.NewUnaryHandler(
+		KeyPackageServicePublishProcedure,
+		svc.Publish,
+		connect.WithSchema(keyPackageServiceMethods.ByName("Publish")),
+		connect.WithHandlerOptions(opts...),
+	)
 	keyPackageServiceOpenWelcomeHandler := connect.NewUnaryHandler(
 		KeyPackageServiceOpenWelcomeProcedure,
 		svc.OpenWelcome,
@@ -323,6 +350,8 @@ func NewKeyPackageServiceHandler(svc KeyPackageServiceHandler, opts ...connect.H
 			keyPackageServiceGetHandler.ServeHTTP(w, r)
 		case KeyPackageServiceClaimProcedure:
 			keyPackageServiceClaimHandler.ServeHTTP(w, r)
+		case KeyPackageServicePublishProcedure:
+			keyPackageServicePublishHandler.ServeHTTP(w, r)
 		case KeyPackageServiceOpenWelcomeProcedure:
 			keyPackageServiceOpenWelcomeHandler.ServeHTTP(w, r)
 		case KeyPackageServiceConfirmWelcomeProcedure:
@@ -356,6 +385,10 @@ func (UnimplementedKeyPackageServiceHandler) Get(context.Context, *connect.Reque
 
 func (UnimplementedKeyPackageServiceHandler) Claim(context.Context, *connect.Request[v1.ClaimRequest]) (*connect.Response[v1.ClaimResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hsmkp.v1.KeyPackageService.Claim is not implemented"))
+}
+
+func (UnimplementedKeyPackageServiceHandler) Publish(context.Context, *connect.Request[v1.PublishRequest]) (*connect.Response[v1.PublishResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hsmkp.v1.KeyPackageService.Publish is not implemented"))
 }
 
 func (UnimplementedKeyPackageServiceHandler) OpenWelcome(context.Context, *connect.Request[v1.OpenWelcomeRequest]) (*connect.Response[v1.OpenWelcomeResponse], error) {

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// watched sees to requests that never come to the interceptor, because they were too long or
+// too slow to be read: these are refusals too.
+func (s *Server) watched(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		c := &call{caller: callerFrom(r.Context())}
+		if op := operationOf(r.URL.Path); slices.Contains(Operations, op) { // and no text of the caller's
+			c.op = op
+		}
+		body := &arrival{ReadCloser: r.Body, most: int64(s.Limits.MessageBytes) + envelope, length: r.ContentLength}
+		r.Body = body
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, c)))
+		if c.begun {
+			return
+		}
+		f := body.fault()
+		s.log(r.Context(), c, r.URL.Path, time.Since(begun), f)
+		s.settle(r.Context(), c, f)
+	})
+}
+
+// envelope is what gRPC puts before a message.
+const envelope = 5
+
+// arrival is the body of a request, and what was wrong with it.
+type arrival struct {
+	io.ReadCloser
+	length, most, read int64
+	slow               bool
+}
+
+// Read implements io.Reader.
+func (a *arrival) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	a.read += int64(n)
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		a.slow = true
+	}
+	return n, err
+}
+
+// fault is why the request was not taken up.
+func (a *arrival) fault() *fault {
+	switch {
+	case a.slow:
+		return errSlow
+	case a.length > a.most, a.read > a.most:
+		return errTooLong
+	}
+	return errNoRequest
+}
+
+// operationOf is the operation that a procedure of the API is called by in the config:
+// OpenWelcome is open_welcome.
+func operationOf(procedure string) Operation {
+	var b strings.Builder
+	for i, r := range path.Base(procedure) {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return Operation(b.String())
+}

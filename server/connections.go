@@ -1,0 +1,131 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// connections are those that are open, so that one which never brought a request can be told.
+type connections struct {
+	mu   sync.Mutex
+	open map[net.Conn]*connection
+}
+
+type connection struct {
+	since  time.Time
+	served atomic.Bool // a request was read
+}
+
+type servedKey struct{}
+
+// connected is the ConnContext of an http.Server: it remembers a connection, and who is at the
+// other end of a Unix socket.
+func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
+	info := &connection{since: time.Now()}
+	s.connections.mu.Lock()
+	s.connections.open[c] = info
+	s.connections.mu.Unlock()
+	return context.WithValue(withPeer(ctx, c), servedKey{}, info)
+}
+
+// disconnected is the ConnState of an http.Server. It records a client that had a good certificate and
+// sent no request in time. Over HTTP/2, and over a Unix socket, there is no telling one from a
+// client that has nothing to ask.
+func (s *Server) disconnected(ctx context.Context) func(net.Conn, http.ConnState) {
+	return func(c net.Conn, state http.ConnState) {
+		if state != http.StateClosed && state != http.StateHijacked {
+			return
+		}
+		s.connections.mu.Lock()
+		info := s.connections.open[c]
+		delete(s.connections.open, c)
+		s.connections.mu.Unlock()
+		secure, ok := c.(*tls.Conn)
+		if !ok || info == nil || info.served.Load() || time.Since(info.since) < headerTimeout {
+			return
+		}
+		if t := secure.ConnectionState(); t.HandshakeComplete && t.NegotiatedProtocol != "h2" && len(t.PeerCertificates) > 0 {
+			s.refuse(ctx, refusal{actor: callerOf(t.PeerCertificates[0]).String(), what: "connect", why: errSlow.message})
+		}
+	}
+}
+
+// served remembers that a connection brought a request.
+func served(ctx context.Context) {
+	if info, ok := ctx.Value(servedKey{}).(*connection); ok {
+		info.served.Store(true)
+	}
+}
+
+// limitedListener has so many connections at once. Those beyond it wait in the kernel, so
+// that the files of the process are not used up by clients that do nothing.
+type limitedListener struct {
+	net.Listener
+	slots  chan struct{}
+	closed chan struct{}
+	close  func() error
+	full   func() // called when one has to wait
+}
+
+func (s *Server) limitConnections(l net.Listener) net.Listener {
+	closed := make(chan struct{})
+	return &limitedListener{
+		Listener: l, slots: make(chan struct{}, s.Limits.Connections), closed: closed,
+		close: sync.OnceValue(func() error { close(closed); return l.Close() }),
+		full: func() {
+			s.Log.Warn("connections: others wait", "listener", l.Addr().String(), "limit", s.Limits.Connections)
+		},
+	}
+}
+
+// Accept implements net.Listener.
+func (l *limitedListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		l.full()
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.closed:
+			return nil, net.ErrClosed
+		}
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+// Close implements net.Listener.
+func (l *limitedListener) Close() error { return l.close() }
+
+// limitedConn is a connection that counts.
+type limitedConn struct {
+	net.Conn
+	release func()
+}
+
+// Close implements net.Conn.
+func (c *limitedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// NetConn returns the connection below, as that of crypto/tls does.
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }
+
+// CloseWrite lets crypto/tls and net/http say that nothing more comes.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,232 @@
+package serve
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// manager stands for systemd: it has the socket, hears what the service says of itself, and
+// gives it the PIN.
+type manager struct {
+	env    []string
+	socket *os.File
+
+	mu   sync.Mutex
+	said []string
+}
+
+// manage has the service started as systemd does, by sd_listen_fds(3), sd_notify(3) and
+// systemd.exec(5) of LoadCredential.
+func manage(s *service) *manager {
+	s.t.Helper()
+	l, err := net.Listen("unix", s.socket())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := new(manager)
+	if m.socket, err = l.(*net.UnixListener).File(); err != nil {
+		s.t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close() // the file is left
+	s.t.Cleanup(func() { m.socket.Close() })
+
+	notify := filepath.Join(s.dir, "notify")
+	c, err := net.ListenPacket("unixgram", notify)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, _, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			m.mu.Lock()
+			m.said = append(m.said, strings.Split(string(b[:n]), "\n")...)
+			m.mu.Unlock()
+		}
+	}()
+
+	credentials := s.t.TempDir()
+	pin, err := os.ReadFile(filepath.Join(s.on.Dir, "pin"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(credentials, "hsm-kp-pin"), pin, 0o400)
+	}
+	if err == nil {
+		err = os.Remove(filepath.Join(s.on.Dir, "pin"))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m.env = []string{"LISTEN_FDS=1", "LISTEN_FDNAMES=local", "NOTIFY_SOCKET=" + notify, "CREDENTIALS_DIRECTORY=" + credentials, "WATCHDOG_USEC=400000"}
+	return m
+}
+
+// heard reports whether the service said something.
+func (m *manager) heard(what string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.said, what)
+}
+
+// by has systemd's variables in the command, with the process's own number in them.
+func (m *manager) by(cmd *exec.Cmd) *exec.Cmd {
+	args := append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, cmd.Args...)
+	shell := exec.Command("/bin/sh", args...)
+	shell.Env = append(cmd.Environ(), append(m.env, "LISTEN_PID=")...)
+	shell.Dir = cmd.Dir
+	shell.ExtraFiles = []*os.File{m.socket}
+	return shell
+}
+
+func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
+	s := prepare(t, func(s *service, _ *settings) {
+		s.on.Edit("    file: "+strconv.Quote(filepath.Join(s.on.Dir, "pin")), "    systemd: hsm-kp-pin")
+	})
+	s.on.Edit(fmt.Sprintf("%q", "unix:"+s.socket()), `"systemd:local"`)
+	m := manage(s)
+	early := make(chan error, 1) // a caller that comes before the service does
+	go func() {
+		r, err := s.local().Get("http://local/healthz")
+		if err == nil {
+			r.Body.Close()
+		}
+		early <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	s.runAs(m.by(s.on.Command("serve")))
+	if err := <-early; err != nil {
+		t.Errorf("a caller from before it was started: %v", err)
+	}
+	if !m.heard("READY=1") {
+		t.Errorf("it said %q, want READY=1", m.said)
+	}
+	if status, _ := s.post(s.local(), "http://local", "Generate", `{"identity":"alice"}`); status != http.StatusOK {
+		t.Errorf("Generate = %d, want 200", status)
+	}
+	s.until("a sign of life", func() bool { return m.heard("WATCHDOG=1") })
+	if m.heard("STOPPING=1") {
+		t.Error("it says that it stops, and it was not told to")
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("after SIGTERM: %v, want exit status 0", err)
+	}
+	s.until("STOPPING=1", func() bool { return m.heard("STOPPING=1") })
+	if _, err := os.Stat(s.socket()); err != nil {
+		t.Errorf("systemd's socket: %v", err)
+	}
+}
+
+// What is under way when it is told to stop is done and answered; nobody new is let in.
+func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
+	s := start(t, func(_ *service, with *settings) { with.limits = "batch: 100000" })
+	api := s.asApp()
+	generate(t, api, 1)
+	const many = 3000
+	answered := make(chan error, 1)
+	go func() {
+		r, err := api.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice", Count: many}))
+		if err == nil && len(r.Msg.GetKeyPackages()) != many {
+			err = fmt.Errorf("%d key packages, want %d", len(r.Msg.GetKeyPackages()), many)
+		}
+		answered <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	if err := s.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-answered:
+		t.Fatalf("it was done (%v) before it was told to stop: want more", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if c, err := net.Dial("tcp", s.addr); err == nil {
+		c.Close()
+		t.Error("somebody new was let in")
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("Generate() err = %v, want nil", err)
+	}
+	if err := s.ended(); err != nil {
+		t.Errorf("after SIGTERM: %v, want exit status 0", err)
+	}
+}
+
+// What does not end in time is cut off, and the exit status says so. Nothing that was told of
+// is lost by that.
+func TestItDoesNotWaitForEver(t *testing.T) {
+	s := start(t, func(_ *service, with *settings) {
+		with.limits, with.more = "batch: 100000", "  grace: 1s"
+	})
+	api := s.asApp()
+	generate(t, api, 1)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := api.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice", Count: 50000}))
+		failed <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	if err := s.stop(); err == nil {
+		t.Error("exit status 0, want another")
+	}
+	if took := time.Since(begun); took > 8*time.Second {
+		t.Errorf("it ended after %v, want about 1 s", took)
+	}
+	if err := <-failed; err == nil {
+		t.Error("Generate() err = nil, want that it was cut off")
+	}
+	if log := s.log.String(); strings.Contains(log, "panic") || strings.Contains(log, "goroutine ") {
+		t.Error("it ended in a panic")
+	}
+	s.on.Run("audit", "verify")
+}
+
+func TestTheUnitsAreGood(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("systemd-analyze is not installed; scripts/install-deps test does that")
+		}
+		t.Skip("systemd-analyze is not installed")
+	}
+	dir := t.TempDir()
+	units, err := filepath.Glob(filepath.Join(program.Root(), "deploy", "systemd", "*"))
+	if err != nil || len(units) != 2 {
+		t.Fatalf("Glob() = %v, %v, want two units", units, err)
+	}
+	args := []string{"verify", "--man=no", "--recursive-errors=no"}
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := filepath.Join(dir, filepath.Base(unit))
+		text = []byte(strings.ReplaceAll(string(text), "/usr/bin/hsm-kp", filepath.Join(program.Build(t), "hsm-kp")))
+		if err := os.WriteFile(copied, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, copied)
+	}
+	if out, err := exec.Command("systemd-analyze", args...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
