@@ -148,6 +148,7 @@ server:
       period: 1h
   limits: {message_bytes: 5, concurrent: 6, batch: 7, request: 8s}
   grace: 9s
+  observe: {listen: [tcp:127.0.0.1:9464, unix:o.sock], identities: 10, interval: 11s}
 `
 
 func TestEveryFieldCanBeSet(t *testing.T) {
@@ -197,8 +198,9 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 				UIDs: []uint32{1000}, GIDs: []uint32{math.MaxUint32}, Identities: []string{"relay-*"}, Operations: []string{"claim"},
 				Quota: 7, Period: Duration(time.Hour),
 			}},
-			Limits: Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second)},
-			Grace:  Duration(9 * time.Second),
+			Limits:  Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second)},
+			Grace:   Duration(9 * time.Second),
+			Observe: Observe{Listen: []string{"tcp:127.0.0.1:9464", "unix:o.sock"}, Identities: 10, Interval: Duration(11 * time.Second)},
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},
 		Audit:        Audit{Origin: "hsm.example/mls"},

@@ -39,6 +39,10 @@ type Config struct {
 	KeepLeaf bool
 	Limits   Limits
 	Log      *slog.Logger
+	// Pages are served beside the API to callers that are granted them. There may be none.
+	Pages []Page
+	// Observe is told of each request once it has ended, or nil.
+	Observe func(Request)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -94,6 +98,7 @@ func (s *Server) RefuseHandshake(ctx context.Context) {
 	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
 		s.Log.Error("record refusal", "error", err)
 	}
+	s.observe(Request{Operation: "connect", Code: connect.CodeUnauthenticated.String(), Reason: "no_certificate", Refused: true})
 }
 
 // call is one request: who sent it, and what for.
@@ -101,6 +106,7 @@ type call struct {
 	caller   Caller
 	op       Operation
 	identity string
+	rule     string // that granted it
 }
 
 type callKey struct{}
@@ -117,6 +123,7 @@ func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64)
 			continue
 		}
 		if s.quotas[i].take(r, n, s.Now()) {
+			c.rule = r.Name
 			return store.WithActor(ctx, c.caller.String()), nil
 		}
 		spent = true
@@ -138,6 +145,7 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 			defer cancel()
 			answer, err := s.limited(ctx, r, next)
 			s.log(ctx, c, r.Spec().Procedure, time.Since(begun), err)
+			s.ended(c, operationOf(r.Spec().Procedure), time.Since(begun), err)
 			if err == nil {
 				return answer, nil
 			}

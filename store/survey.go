@@ -34,6 +34,7 @@ type Surveys interface {
 	Pools(ctx context.Context, before ...time.Time) ([]Pool, error)
 	// Endings returns how many lifetimes of key packages that are available or published end
 	// in each of n spans of time from a time on, the last of which has no end. Spans without
-	// any are left out. Those that ended before are not counted.
+	// any are left out. Those that ended before are not counted; those of a version that does
+	// not sign yet are.
 	Endings(ctx context.Context, from time.Time, span time.Duration, n int) ([]Ending, error)
 }

@@ -79,10 +79,10 @@ func endings(t *testing.T, f *fixture) {
 	}
 	endings("[]", 7)
 	surveyed(t, f)
-	endings("[{available 0 1} {available 1 1} {available 60 1} {available 70 1} {available 84 2} {published 80 1}]", 100)
-	endings("[{available 0 1} {available 1 1} {available 6 4} {published 6 1}]", 7)
+	endings("[{available 0 1} {available 1 1} {available 60 1} {available 70 1} {available 84 3} {published 80 1}]", 100)
+	endings("[{available 0 1} {available 1 1} {available 6 5} {published 6 1}]", 7)
 	check(t, "Reserve", reserve(t, f, ref(1), []byte("w"), nil), nil)
 	_, err := f.RetireIdentity(t.Context(), "bob", made.Add(day), made)
 	check(t, "RetireIdentity", err, nil)
-	endings("[{available 1 1} {available 6 3}]", 7)
+	endings("[{available 1 1} {available 6 4}]", 7)
 }
