@@ -99,6 +99,7 @@ server:
   callers:
     app: {uris: [%[6]q], identities: [ali*], operations: %[7]s}
     few: {dns_names: [few.example.com], identities: [alice], operations: [claim, list], quota: 2, period: 1h}
+    watch: {uris: ["spiffe://example.com/prometheus"], identities: ["*"], operations: [metrics, status]}
     local: {uids: [%[8]d], identities: ["*"], operations: %[7]s}
   limits: {message_bytes: 65536, batch: 50}
 `, s.addr, s.socket(), filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "server.key"), filepath.Join(s.dir, "ca.pem"), app, all, os.Getuid())
