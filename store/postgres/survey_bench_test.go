@@ -20,18 +20,17 @@ func BenchmarkSurvey(b *testing.B) {
 		identities = 100
 	}
 	source := rand.New(rand.NewPCG(1, 2))
-	for i := range identities / 100 {
-		var batch []store.KeyPackage
-		for j := range 100 {
-			name := fmt.Sprintf("device-%d", 100*i+j)
-			if err := s.AddIdentity(context.Background(), store.Identity{Name: name, KeyID: []byte(name), CreatedAt: made}); err != nil {
-				b.Fatal(err)
-			}
-			for k := range each {
-				one := batchFrom(source, 1)[0]
-				one.Identity, one.NotAfter = name, made.Add(time.Duration(k*100)*time.Hour)
-				batch = append(batch, one)
-			}
+	var names []string
+	for i := range identities {
+		names = append(names, fmt.Sprintf("device-%d", i))
+		if err := s.AddIdentity(context.Background(), store.Identity{Name: names[i], KeyID: []byte(names[i]), CreatedAt: made}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for k := range each { // as they are made in the course of time
+		batch := batchFrom(source, identities)
+		for i := range batch {
+			batch[i].Identity, batch[i].NotAfter = names[i], made.Add(time.Duration(k*100)*time.Hour)
 		}
 		if err := s.AddKeyPackages(context.Background(), batch); err != nil {
 			b.Fatal(err)
