@@ -16,7 +16,7 @@ const maxScrapes = 8
 
 // Metrics serves the metrics, in the formats that Prometheus reads.
 func (o *Observer) Metrics() http.Handler {
-	return guarded(promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	return guarded(promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError}))
 }
 
 // Handler serves /metrics, /status, /healthz and /readyz to whoever asks. It is for listeners

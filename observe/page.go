@@ -52,7 +52,7 @@ func (o *Observer) Status() http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write(b.Bytes()) // whoever asked is gone where it fails
+		_, _ = w.Write(bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD"))) // whoever asked is gone where it fails
 	}))
 }
 

@@ -85,6 +85,22 @@ func TestANameIsNoMarkup(t *testing.T) {
 	}
 }
 
+// What a token says of itself need not be UTF-8.
+func TestBytesThatAreNoTextAreShown(t *testing.T) {
+	w := watch(t, 10)
+	w.Observer.Config.Token = odd{}
+	for path, want := range map[string]string{"/metrics": "hsm_kp_token_info{firmware=\"\",label=\"mls\uFFFD\"", "/status": "mls\uFFFD"} {
+		if r := w.get(t, path); r.Code != http.StatusOK || !strings.Contains(r.Body.String(), want) {
+			t.Errorf("%s: %d, want %s in\n%s", path, r.Code, want, r.Body)
+		}
+	}
+}
+
+// odd is a token with a label that is no UTF-8.
+type odd struct{ still }
+
+func (odd) Info() token.Info { return token.Info{Label: "mls\xff"} }
+
 func TestAPageIsKeptByNobodyAndLoadsNothing(t *testing.T) {
 	w := watch(t, 10)
 	for _, path := range []string{"/status", "/metrics", "/healthz"} {

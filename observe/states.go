@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,7 +67,12 @@ func (s *states) Describe(to chan<- *prometheus.Desc) {
 // gauges sends values.
 type gauges chan<- prometheus.Metric
 
+// set sends a value. What is no UTF-8 in its labels is replaced: tokens say of themselves what
+// they like.
 func (g gauges) set(d *prometheus.Desc, v float64, labels ...string) {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+	}
 	g <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
