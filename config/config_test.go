@@ -150,6 +150,7 @@ server:
       burst: 17
   limits: {message_bytes: 5, concurrent: 6, batch: 7, request: 8s, read: 12s, per_second: 13, burst: 14, connections: 15}
   grace: 9s
+  observe: {listen: [tcp:127.0.0.1:9464, unix:o.sock], identities: 10, interval: 11s}
 `
 
 func TestEveryFieldCanBeSet(t *testing.T) {
@@ -199,8 +200,9 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 				UIDs: []uint32{1000}, GIDs: []uint32{math.MaxUint32}, Identities: []string{"relay-*"}, Operations: []string{"claim"},
 				Quota: 7, Period: Duration(time.Hour), PerSecond: 16, Burst: 17,
 			}},
-			Limits: Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second), Read: Duration(12 * time.Second), PerSecond: 13, Burst: 14, Connections: 15},
-			Grace:  Duration(9 * time.Second),
+			Limits:  Limits{MessageBytes: 5, Concurrent: 6, Batch: 7, Request: Duration(8 * time.Second), Read: Duration(12 * time.Second), PerSecond: 13, Burst: 14, Connections: 15},
+			Grace:   Duration(9 * time.Second),
+			Observe: Observe{Listen: []string{"tcp:127.0.0.1:9464", "unix:o.sock"}, Identities: 10, Interval: Duration(11 * time.Second)},
 		},
 		WrappingKeys: WrappingKeys{MaxAge: Duration(96 * time.Hour), MaxUses: 1000},
 		Audit:        Audit{Origin: "hsm.example/mls"},

@@ -18,6 +18,7 @@ type Server struct {
 	Callers map[string]Caller
 	Limits  Limits
 	Grace   Duration // for requests under way when it stops
+	Observe Observe
 }
 
 // TLS has the absolute paths of the PEM files of mutual TLS.
@@ -54,12 +55,14 @@ type Limits struct {
 // Operations are what callers can be granted.
 var Operations = []string{
 	"generate", "list", "get", "claim", "publish", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
+	"metrics", "status",
 }
 
 func defaultServer() Server {
 	return Server{
-		Limits: Limits{MessageBytes: 4 << 20, Concurrent: 256, Batch: 1000, Request: Duration(time.Minute), Read: Duration(30 * time.Second), Connections: 1024},
-		Grace:  Duration(30 * time.Second),
+		Limits:  Limits{MessageBytes: 4 << 20, Concurrent: 256, Batch: 1000, Request: Duration(time.Minute), Read: Duration(30 * time.Second), Connections: 1024},
+		Grace:   Duration(30 * time.Second),
+		Observe: defaultObserve(),
 	}
 }
 
@@ -83,7 +86,8 @@ func (s *Server) fields() keys {
 			"burst":         number(&s.Limits.Burst, 0, 1<<20),
 			"connections":   number(&s.Limits.Connections, 1, 1<<20),
 		}),
-		"grace": duration(&s.Grace),
+		"grace":   duration(&s.Grace),
+		"observe": group(s.Observe.fields()),
 	}
 }
 
@@ -116,9 +120,11 @@ func (s *Server) resolve(from func(string) string) {
 	for _, p := range []*string{&s.TLS.Certificate, &s.TLS.Key, &s.TLS.ClientCA, &s.TLS.CRL} {
 		*p = from(*p)
 	}
-	for i, l := range s.Listen {
-		if path, ok := strings.CutPrefix(l, "unix:"); ok {
-			s.Listen[i] = "unix:" + from(path)
+	for _, list := range [][]string{s.Listen, s.Observe.Listen} {
+		for i, l := range list {
+			if path, ok := strings.CutPrefix(l, "unix:"); ok {
+				list[i] = "unix:" + from(path)
+			}
 		}
 	}
 }
@@ -136,6 +142,7 @@ func (s *Server) validate(d *decoder) {
 			d.contentFault("server.listen", "must begin with tcp:, unix: or systemd:")
 		}
 	}
+	s.Observe.validate(d)
 	if s.Limits.Request <= 0 {
 		d.contentFault("server.limits.request", "must be longer than nothing")
 	}
@@ -158,6 +165,7 @@ func (c *Caller) validate(d *decoder, path string) {
 	if len(c.Identities) == 0 || len(c.Operations) == 0 {
 		d.contentFault(path, "must have identities and operations: else it grants nothing")
 	}
+	c.validatePages(d, path)
 	for _, op := range c.Operations {
 		if !slices.Contains(Operations, op) {
 			d.contentFault(path+".operations", "has one that is none of %s", strings.Join(Operations, ", "))

@@ -159,7 +159,3 @@ func connectError(f *fault) error {
 	}
 	return e
 }
-
-// refusedAs reports whether a fault is a refusal of the service itself, and not one that the
-// inventory has put into the trail, or a mistake.
-func (f *fault) refusedAs() bool { return f.refused }

@@ -36,6 +36,9 @@ func (s *Server) Handler(ready func(context.Context) error) http.Handler {
 		}
 		say(w, http.StatusOK, "ready\n")
 	})
+	for _, p := range s.Pages {
+		mux.Handle("GET "+p.Path, s.guard(p))
+	}
 	return withCaller(mux)
 }
 

@@ -24,9 +24,16 @@ const (
 	DecryptWithLabel Operation = "decrypt_with_label"
 )
 
+// The operations of pages, which show all identities: the rule that grants them is one for *.
+const (
+	Metrics Operation = "metrics"
+	Status  Operation = "status"
+)
+
 // Operations are all operations.
 var Operations = []Operation{
 	Generate, List, Get, Claim, Publish, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
+	Metrics, Status,
 }
 
 // Rule grants operations on identities to callers. Names are compared byte by byte.

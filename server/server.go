@@ -45,6 +45,10 @@ type Config struct {
 	KeepLeaf bool
 	Limits   Limits
 	Log      *slog.Logger
+	// Pages are served beside the API to callers that are granted them. There may be none.
+	Pages []Page
+	// Observe is told of each request once it has ended, or nil.
+	Observe func(Request)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -110,6 +114,7 @@ func (s *Server) Flush(ctx context.Context, all bool) error {
 // without a certificate, or with one that is not good.
 func (s *Server) RefuseHandshake(ctx context.Context, why string) {
 	s.refuse(ctx, refusal{actor: nobody, what: "connect", why: why})
+	s.observe(Request{Operation: "connect", Code: connect.CodeUnauthenticated.String(), Reason: "no_certificate", Refused: true})
 }
 
 // call is one request: who sent it, and what for.
@@ -119,6 +124,7 @@ type call struct {
 	identity string // where it is a name at all
 	begun    bool   // it was read, and came to the interceptor
 	rated    bool   // a rule's rate has let it through
+	rule     string // that granted it
 }
 
 type callKey struct{}
@@ -138,6 +144,7 @@ func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64)
 			continue
 		}
 		if refused = s.spend(c, i, n); refused == nil {
+			c.rule = r.Name
 			return store.WithActor(ctx, c.caller.String()), nil
 		}
 	}
@@ -175,6 +182,7 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 			defer cancel()
 			answer, err := s.limited(ctx, r, next)
 			s.log(ctx, c, r.Spec().Procedure, time.Since(begun), err)
+			s.ended(c, operationOf(r.Spec().Procedure), time.Since(begun), err)
 			if err == nil {
 				return answer, nil
 			}
@@ -196,7 +204,7 @@ func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect
 // settle records a refusal, and returns what the caller is told.
 func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
 	f := s.faultOf(err)
-	if !f.refusedAs() {
+	if !f.refused {
 		return f
 	}
 	kind := refusal{actor: c.caller.String(), what: string(c.op), why: f.message}

@@ -73,6 +73,7 @@ type Store interface {
 	KeyPackages
 	Backlogs
 	Directories
+	Surveys
 	Trail
 
 	// Close releases the store. Nothing may be called after it.

@@ -51,6 +51,30 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
+// BenchmarkWatch signs without anybody who watches and with one.
+func BenchmarkWatch(b *testing.B) {
+	for _, watched := range []bool{false, true} {
+		b.Run(fmt.Sprintf("watched=%v", watched), func(b *testing.B) {
+			cfg := softhsmtest.Config(b)
+			if watched {
+				cfg.Watch = func(token.Call) {}
+			}
+			tok, err := token.Open(b.Context(), cfg)
+			if err != nil {
+				b.Fatalf("Open() err = %v, want nil", err)
+			}
+			b.Cleanup(func() { tok.Close() })
+			k := generate(b, tok, token.P256, "bench")
+			input, opts := toSign(token.P256, []byte("message"))
+			for b.Loop() {
+				if _, err := k.Sign(nil, input, opts); err != nil {
+					b.Fatalf("Sign() err = %v, want nil", err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkSeal(b *testing.B) {
 	for _, sessions := range []int{1, 4, 8} {
 		b.Run(fmt.Sprint(sessions), func(b *testing.B) {

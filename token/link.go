@@ -138,14 +138,21 @@ func (m *module) logIn(l *link, chosen Info) error {
 
 func (l *link) openSession() (*session, error) {
 	t, m := l.token, l.token.module
-	s, err := openSession(m.api, l.info.Slot, l.user)
+	api, one := m.api, m.one
+	if t.cfg.Quirks.LibraryCalls {
+		one = nil
+	}
+	if tell := t.cfg.Watch; tell != nil {
+		api = watched{api, tell}
+		if one != nil {
+			one = watchedOne{one, tell}
+		}
+	}
+	s, err := openSession(api, l.info.Slot, l.user)
 	if err != nil {
 		return nil, err
 	}
-	s.link = l
-	if !t.cfg.Quirks.LibraryCalls {
-		s.one = m.one
-	}
+	s.link, s.one = l, one
 	return s, nil
 }
 

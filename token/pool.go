@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,6 +13,7 @@ type pool struct {
 	permits chan struct{} // one element an operation that runs, or that may not
 	closing chan struct{} // closed once the link is given up
 	stuck   chan struct{} // closed once the module did not answer: those that have a place keep it
+	waiting atomic.Int64  // operations that wait for a place
 
 	mu    sync.Mutex
 	idle  []*session
@@ -46,6 +48,13 @@ func (p *pool) acquire(ctx context.Context) error {
 	if p.closed() {
 		return errLinkGone
 	}
+	select {
+	case p.permits <- struct{}{}:
+		return nil
+	default:
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
 	select {
 	case p.permits <- struct{}{}:
 		return nil
@@ -127,6 +136,12 @@ func (p *pool) renew(epoch uint64) {
 	for _, s := range idle {
 		_ = s.close() // it may be gone
 	}
+}
+
+func (p *pool) usage(u *Usage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u.Limit, u.InUse, u.Idle, u.Waiting = cap(p.permits)-p.missing, p.out, len(p.idle), int(p.waiting.Load())
 }
 
 func (p *pool) current() uint64 {

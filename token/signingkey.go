@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"time"
 
 	"github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
@@ -69,8 +70,13 @@ func (k *SigningKey) sign(ctx context.Context, input []byte, opts crypto.SignerO
 			return nil, err
 		}
 		if h.ec != nil {
+			begun := time.Now()
 			sig, err = h.ec.Sign(nil, input, opts)
-			return sig, callError("C_Sign", err)
+			err = callError("C_Sign", err)
+			if tell := k.token.cfg.Watch; tell != nil {
+				tellOf(tell, "C_Sign", begun, err)
+			}
+			return sig, err
 		}
 		err = k.signing.with(s, k, h.key, func(key pkcs11.ObjectHandle) error {
 			sig, err = s.signWith(key, k.curve, input)

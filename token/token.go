@@ -52,6 +52,10 @@ type Config struct {
 	// Observe is told of each step of a recovery, and of its success, or nil. It is called
 	// by whatever goroutine met the fault, and must not use the Token.
 	Observe func(Recovery) `json:"-"`
+	// Watch is told of each call that a session makes into the module, once it has returned,
+	// or nil. It is called while the session is held: it must be quick, and must not use the
+	// Token.
+	Watch func(Call) `json:"-"`
 
 	Quirks Quirks
 }
@@ -256,6 +260,26 @@ func (t *Token) Info() Info { return *t.info.Load() }
 
 // Sessions returns how many operations run at once.
 func (t *Token) Sessions() int { return t.cfg.Sessions }
+
+// Usage is how a Token is used at a moment.
+type Usage struct {
+	Open    bool // there are sessions, and a login where the token wants one
+	Limit   int  // of operations at once; less than Sessions where the token gave fewer
+	InUse   int  // sessions that an operation has
+	Idle    int  // sessions that wait for one
+	Waiting int  // operations that wait for a session
+	Over    bool // nothing is done with the Token any more
+}
+
+// Usage returns how the Token is used at the moment. It makes no call and waits for none.
+func (t *Token) Usage() Usage {
+	u := Usage{Over: t.over.Load() != nil}
+	if l := t.link.Load(); l != nil {
+		l.pool.usage(&u)
+		u.Open = !u.Over && !l.pool.closed()
+	}
+	return u
+}
 
 // Random fills b from the token's random number generator (C_GenerateRandom).
 func (t *Token) Random(ctx context.Context, b []byte) error {

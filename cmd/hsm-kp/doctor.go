@@ -91,7 +91,7 @@ type suiteDiagnosis struct {
 }
 
 func diagnose(ctx context.Context, u *ui, cfg *config.Config, at place, configPath string, force bool) (*diagnosis, error) {
-	t, err := openToken(ctx, u, cfg, at.beside(configPath), force)
+	t, err := openToken(ctx, u, cfg, at.beside(configPath), force, nil)
 	if err != nil {
 		return nil, err
 	}

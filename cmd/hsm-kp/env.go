@@ -32,6 +32,8 @@ type env struct {
 	forceLogin bool
 	store      store.Store
 	token      *token.Token
+	// tokenChange is made to the config of the token before it is opened; nil: none is.
+	tokenChange func(*token.Config)
 }
 
 // openEnv reads the config that the command line names and opens its store.
@@ -101,7 +103,7 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	if e.token != nil {
 		return e.token, nil
 	}
-	t, err := openToken(ctx, e.ui, e.config, e.place.beside(e.configPath), e.forceLogin)
+	t, err := openToken(ctx, e.ui, e.config, e.place.beside(e.configPath), e.forceLogin, e.tokenChange)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/observe"
 	"github.com/hsm-kp/hsm-kp/server"
 )
 
@@ -55,6 +56,8 @@ func (e *env) serve(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(e.ui.errOut, nil))
+	events := observe.NewEvents(time.Now)
+	e.tokenChange = watchToken(events)
 	inv, err := e.inventory(ctx)
 	if err != nil {
 		return err
@@ -63,16 +66,27 @@ func (e *env) serve(ctx context.Context) error {
 		Inventory: inv, OpenIdentity: e.openRecord, Policy: e.policyWithRoots, Custody: e.config.CustodyOf,
 		Publish:    newDirectories(e).publishFor,
 		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
-		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log,
+		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log, Observe: events.Request,
 	})
+	o, err := e.observer(events, s)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	s.Pages = pages(o)
 	listeners, files, err := listen(&e.config.Server)
 	if err != nil {
 		return err
 	}
+	shown, err := e.showAt(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	defer func() { stop(); shown() }()
 	go e.keepHouse(ctx, s, files, log)
 	go e.keepWatch(ctx, log)
 	context.AfterFunc(ctx, func() { notifySystemd("STOPPING=1") })
-	log.Info("serving", "listen", e.config.Server.Listen, "callers", len(e.config.Server.Callers))
+	log.Info("serving", "listen", e.config.Server.Listen, "observe", e.config.Server.Observe.Listen, "callers", len(e.config.Server.Callers))
 	notifySystemd("READY=1")
 	err = s.Serve(ctx, s.Handler(e.ready), time.Duration(e.config.Server.Grace), listeners...)
 	log.Info("stopped")

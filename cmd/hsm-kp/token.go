@@ -20,8 +20,9 @@ const refusedSuffix = ".refused-pins"
 
 // openToken logs in to the token that cfg names. Variables that the module
 // reads are set first: a module reads them when it is initialised. PINs that it refuses are
-// remembered in a file whose name begins with beside.
-func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, force bool) (*token.Token, error) {
+// remembered in a file whose name begins with beside. change has the last word on how it is
+// opened, unless it is nil.
+func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, force bool, change func(*token.Config)) (*token.Token, error) {
 	if cfg.Token.Module == "" && cfg.Token.URI == "" {
 		return nil, usagef("a token is needed, and no config says which: name one with --config or HSM_KP_CONFIG")
 	}
@@ -38,6 +39,9 @@ func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, fo
 	tc.Observe = (&outage{ui: u}).observe
 	if _, err := os.Stat(filepath.Dir(beside)); err == nil {
 		tc.Refusals = token.RefusalFile(beside + refusedSuffix)
+	}
+	if change != nil {
+		change(&tc)
 	}
 	return token.Open(ctx, tc)
 }

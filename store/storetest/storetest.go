@@ -110,6 +110,8 @@ func Run(t *testing.T, open Open) {
 		"sweeping with grace":                 sweepingWithGrace,
 		"sweeping at once":                    sweepingAtOnce,
 		"stock":                               stock,
+		"pools":                               pools,
+		"endings":                             endings,
 		"filters":                             filters,
 		"the trail of keys":                   trailOfKeys,
 		"the trail of a life":                 trailOfALife,

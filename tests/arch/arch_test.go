@@ -49,19 +49,22 @@ var arrows = map[string][]string{
 	"framing":                            {"wire", "keypackage"},
 	"server/api/hsmkp/v1":                {},
 	"server/api/hsmkp/v1/hsmkpv1connect": {"server/api/hsmkp/v1"},
+	"observe":                            {"ciphersuite", "keypackage", "store", "token", "inventory", "server"},
 	"server":                             {"wire", "ciphersuite", "hpke", "keypackage", "framing", "welcome", "identity", "audit", "store", "vault", "inventory", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
 }
 
 // owners are the modules that only one room may import.
 var owners = map[string]string{
-	"github.com/miekg/pkcs11":         "token",
-	"github.com/ThalesGroup/crypto11": "token",
-	"github.com/mattn/go-sqlite3":     "store/sqlite",
-	"github.com/jackc/pgx/v5":         "store/postgres",
-	"go.yaml.in/yaml/v4":              "config",
-	"github.com/urfave/cli/v2":        "cmd/hsm-kp",
-	"golang.org/x/mod/sumdb/note":     "audit",
-	"golang.org/x/mod/sumdb/tlog":     "audit",
+	"github.com/miekg/pkcs11":                                 "token",
+	"github.com/ThalesGroup/crypto11":                         "token",
+	"github.com/mattn/go-sqlite3":                             "store/sqlite",
+	"github.com/jackc/pgx/v5":                                 "store/postgres",
+	"go.yaml.in/yaml/v4":                                      "config",
+	"github.com/urfave/cli/v2":                                "cmd/hsm-kp",
+	"golang.org/x/mod/sumdb/note":                             "audit",
+	"github.com/prometheus/client_golang/prometheus":          "observe",
+	"github.com/prometheus/client_golang/prometheus/promhttp": "observe",
+	"golang.org/x/mod/sumdb/tlog":                             "audit",
 }
 
 // imports returns the direct imports of each package of the product.

@@ -126,6 +126,7 @@ server:
   callers:
     app: {uris: [%[6]q], identities: [ali*], operations: %[7]s}
     few: {dns_names: [few.example.com], identities: [alice], operations: [claim, list, publish], quota: 2, period: 1h}
+    watch: {uris: ["spiffe://example.com/prometheus"], identities: ["*"], operations: [metrics, status]}
     local: {uids: [%[8]d], identities: ["*"], operations: %[7]s}
 %[10]s
   limits: {%[11]s}

@@ -1,0 +1,47 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// Page is what is served by GET at a path to callers that are granted its operation.
+type Page struct {
+	Path      string
+	Operation Operation
+	Handler   http.Handler
+}
+
+// guard serves a page to those that a rule grants it, and refuses it to others as an
+// operation of the API is refused.
+func (s *Server) guard(p Page) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		c := &call{caller: callerFrom(r.Context())}
+		ctx, err := s.admit(context.WithValue(r.Context(), callKey{}, c), p.Operation, everybody, 1)
+		if err == nil {
+			p.Handler.ServeHTTP(w, r.WithContext(ctx))
+		}
+		s.log(r.Context(), c, p.Path, time.Since(begun), err)
+		s.ended(c, p.Operation, time.Since(begun), err)
+		if err != nil {
+			f := s.settle(r.Context(), c, err)
+			say(w, statusOf(f.code), f.message+"\n")
+		}
+	})
+}
+
+// everybody is the name that a rule is asked for where something is about all identities:
+// only * fits it.
+const everybody = ""
+
+// statusOf is the HTTP status of a refusal.
+func statusOf(code connect.Code) int {
+	if code == connect.CodeResourceExhausted {
+		return http.StatusTooManyRequests
+	}
+	return http.StatusForbidden
+}
