@@ -3,12 +3,9 @@
 package serve
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -17,8 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -37,26 +32,8 @@ type service struct {
 	ca   *certificatetest.CA
 	dir  string
 	addr string
-	log  lockedBuffer
+	log  *program.Log
 	stop func() error // SIGTERM, and what the process ended with
-}
-
-// lockedBuffer is written by the process's output and read by the test.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // app is the caller that is granted most.
@@ -70,14 +47,9 @@ func start(t *testing.T) *service {
 	s.on.Run("identity", "create", "alice")
 	s.on.Run("identity", "create", "bob")
 	server := s.issue(s.ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
-	s.writePEM("server.pem", "CERTIFICATE", server.Certificate[0])
-	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.writePEM("server.key", "PRIVATE KEY", key)
-	s.writePEM("ca.pem", "CERTIFICATE", s.ca.Certificate.Raw)
-	s.addr = freeAddress(t)
+	program.WriteTLS(t, filepath.Join(s.dir, "server"), server)
+	program.WritePEM(t, filepath.Join(s.dir, "ca.pem"), "CERTIFICATE", s.ca.Certificate.Raw)
+	s.addr = program.FreeAddress(t)
 	s.configure()
 	s.run()
 	return s
@@ -112,61 +84,13 @@ func (s *service) socket() string { return filepath.Join(s.dir, "s.sock") }
 // run starts the process, and waits until it is ready.
 func (s *service) run() {
 	s.t.Helper()
-	cmd := s.on.Command("serve")
-	cmd.Stderr = &s.log
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.stop = sync.OnceValue(func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		return cmd.Wait()
-	})
-	s.t.Cleanup(func() {
-		_ = s.stop()
-		if s.t.Failed() {
-			s.t.Logf("log:\n%s", s.log.String())
-		}
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		r, err := s.local().Get("http://local/readyz")
-		if err == nil {
-			r.Body.Close()
-			if r.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("not ready: %v\n%s", err, s.log.String())
-		}
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func (s *service) writePEM(name, kind string, der []byte) {
-	s.t.Helper()
-	block := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if err := os.WriteFile(filepath.Join(s.dir, name), block, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	r := s.on.Serve(s.socket())
+	s.log, s.stop = &r.Log, r.Stop
 }
 
 func (s *service) issue(ca *certificatetest.CA, changes ...certificatetest.Change) tls.Certificate {
 	s.t.Helper()
-	key := certificatetest.NewKey(s.t)
-	c := ca.Issue(s.t, key.Public(), append([]certificatetest.Change{func(c *x509.Certificate) {
-		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-		c.KeyUsage = x509.KeyUsageDigitalSignature
-	}}, changes...)...)
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
+	return program.IssueTLS(s.t, ca, changes...)
 }
 
 // withURI names a certificate.
@@ -179,11 +103,7 @@ func withURI(uri string) certificatetest.Change {
 }
 
 // local is a client over the Unix socket.
-func (s *service) local() *http.Client {
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.socket())
-	}}}
-}
+func (s *service) local() *http.Client { return program.Local(s.socket()) }
 
 // remote is a client over TLS with a certificate, or without.
 func (s *service) remote(certificates ...tls.Certificate) *http.Client {
