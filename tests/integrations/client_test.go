@@ -119,6 +119,7 @@ func (s *service) wholeWay(t *testing.T, w way, suite string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.openAndRelease(t, c, nameOf(suite), welcome, func() ([]byte, error) { return bob.EpochAuthenticator(ctx, group) })
 	alice, reservation, err := join(ctx, c, kp, welcome)
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +155,22 @@ func (s *service) wholeWay(t *testing.T, w way, suite string) {
 		t.Fatalf("mls-go: ProcessCommit() err = %v, want nil", err)
 	}
 	p.talk(t)
+}
+
+// openAndRelease opens a Welcome whole, as programs do that make the member themselves, and gives
+// the key package back.
+func (s *service) openAndRelease(t *testing.T, c *client.Client, identity string, welcome []byte, authenticator func() ([]byte, error)) {
+	t.Helper()
+	opened, reservation, err := c.OpenWelcome(t.Context(), &hsmkpv1.OpenWelcomeRequest{Identity: identity, Welcome: welcome})
+	if err != nil {
+		t.Fatalf("OpenWelcome() err = %v, want nil", err)
+	}
+	if want, err := authenticator(); err != nil || !bytes.Equal(opened.GetEpochAuthenticator(), want) || !opened.GetSignatureVerified() {
+		t.Errorf("OpenWelcome() = %x, verified: %v, want %x, %v", opened.GetEpochAuthenticator(), opened.GetSignatureVerified(), want, err)
+	}
+	if err := c.Release(t.Context(), reservation); err != nil {
+		t.Errorf("Release() err = %v, want nil", err)
+	}
 }
 
 // leave writes what a member would store, to be looked at.

@@ -120,7 +120,7 @@ func (m *member) signLeaf(ctx context.Context, leaf *keypackage.LeafNode) (err e
 	leaf.Signature = nil
 	whole := leaf.Bytes() // ends with the empty signature
 	tbs := slices.Concat(whole[:len(whole)-1], vector(m.context.GroupID), uint32s(1))
-	leaf.Signature, err = m.signer.SignWithLabel(ctx, "LeafNodeTBS", tbs)
+	leaf.Signature, err = m.signer.SignContent(ctx, slices.Concat(vector([]byte("MLS 1.0 LeafNodeTBS")), vector(tbs)))
 	return err
 }
 
