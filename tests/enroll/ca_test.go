@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
 // ca is a step-ca with a root, an intermediate and one JWK provisioner.
@@ -45,7 +47,7 @@ func build(t *testing.T) string {
 
 func newCA(t *testing.T) *ca {
 	t.Helper()
-	c := &ca{t: t, bin: build(t), path: filepath.Join(t.TempDir(), "step"), address: freeAddress(t)}
+	c := &ca{t: t, bin: build(t), path: filepath.Join(t.TempDir(), "step"), address: program.FreeAddress(t)}
 	c.secret = filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(c.secret, []byte("of the CA's keys"), 0o600); err != nil {
 		t.Fatal(err)
@@ -130,14 +132,4 @@ func (c *ca) serve() {
 		}
 	}
 	c.t.Fatal("step-ca does not listen")
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -3,13 +3,10 @@
 package serve
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -19,8 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,30 +34,12 @@ type service struct {
 	ca   *certificatetest.CA
 	dir  string
 	addr string
-	log  lockedBuffer
+	log  *program.Log
 	stop func() error // SIGTERM, and what the process ended with
 
 	ended func() error // what the process ended with, once it has
 
 	process *os.Process
-}
-
-// lockedBuffer is written by the process's output and read by the test.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // app is the caller that is granted most.
@@ -92,14 +69,9 @@ func prepare(t *testing.T, changes ...func(*service, *settings)) *service {
 	s.on.Run("identity", "create", "alice")
 	s.on.Run("identity", "create", "bob")
 	server := s.issue(s.ca, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
-	s.writePEM("server.pem", "CERTIFICATE", server.Certificate[0])
-	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.writePEM("server.key", "PRIVATE KEY", key)
-	s.writePEM("ca.pem", "CERTIFICATE", s.ca.Certificate.Raw)
-	s.addr = freeAddress(t)
+	program.WriteTLS(t, filepath.Join(s.dir, "server"), server)
+	program.WritePEM(t, filepath.Join(s.dir, "ca.pem"), "CERTIFICATE", s.ca.Certificate.Raw)
+	s.addr = program.FreeAddress(t)
 	with := settings{limits: "message_bytes: 65536, batch: 50"}
 	for _, change := range changes {
 		change(s, &with)
@@ -149,72 +121,13 @@ func (s *service) run() {
 // runAs starts the process by a command, and waits until it is ready.
 func (s *service) runAs(cmd *exec.Cmd) {
 	s.t.Helper()
-	cmd.Stderr = &s.log
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.process = cmd.Process
-	ended := make(chan struct{})
-	var status error
-	go func() { status = cmd.Wait(); close(ended) }()
-	s.ended = func() error { <-ended; return status }
-	s.stop = sync.OnceValue(func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		return s.ended()
-	})
-	s.t.Cleanup(func() {
-		_ = s.stop()
-		if s.t.Failed() {
-			s.t.Logf("log:\n%s", s.log.String())
-		}
-	})
-	client := s.local()
-	defer client.CloseIdleConnections()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		r, err := client.Get("http://local/readyz")
-		if err == nil {
-			r.Body.Close()
-			if r.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-ended:
-			s.t.Fatalf("it ended: %v", status)
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("not ready: %v", err)
-		}
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func (s *service) writePEM(name, kind string, der []byte) {
-	s.t.Helper()
-	block := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if err := os.WriteFile(filepath.Join(s.dir, name), block, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
+	r := program.Serve(s.t, cmd, s.socket())
+	s.log, s.stop, s.ended, s.process = &r.Log, r.Stop, r.Ended, r.Process
 }
 
 func (s *service) issue(ca *certificatetest.CA, changes ...certificatetest.Change) tls.Certificate {
 	s.t.Helper()
-	key := certificatetest.NewKey(s.t)
-	c := ca.Issue(s.t, key.Public(), append([]certificatetest.Change{func(c *x509.Certificate) {
-		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
-		c.KeyUsage = x509.KeyUsageDigitalSignature
-	}}, changes...)...)
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
+	return program.IssueTLS(s.t, ca, changes...)
 }
 
 // withURI names a certificate.
@@ -227,11 +140,7 @@ func withURI(uri string) certificatetest.Change {
 }
 
 // local is a client over the Unix socket.
-func (s *service) local() *http.Client {
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.socket())
-	}}}
-}
+func (s *service) local() *http.Client { return program.Local(s.socket()) }
 
 // remote is a client over TLS with a certificate, or without.
 func (s *service) remote(certificates ...tls.Certificate) *http.Client {

@@ -85,7 +85,7 @@ func TestTheReadmesServiceIsSetUpFromNothing(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatal("the README has no section on the service")
 	}
-	home, addr := t.TempDir(), freeAddress(t)
+	home, addr := t.TempDir(), program.FreeAddress(t)
 	real := strings.NewReplacer("127.0.0.1:8443", addr, "uids: [1000]", fmt.Sprintf("uids: [%d]", os.Getuid()))
 	blocks := blocksOf(section)
 	printed := runScript(t, home, real.Replace(script(blocks)))

@@ -22,6 +22,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
 // revoke writes the revocation list of the service's CA.
@@ -39,7 +40,7 @@ func (s *service) revoke(until time.Time, revoked ...tls.Certificate) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.writePEM("ca.crl", "X509 CRL", der)
+	program.WritePEM(s.t, filepath.Join(s.dir, "ca.crl"), "X509 CRL", der)
 }
 
 func withCRL(s *service, with *settings) {

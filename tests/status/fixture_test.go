@@ -3,12 +3,10 @@
 package status
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -48,7 +46,7 @@ var fleet = []struct{ name, suite, packages string }{
 // install makes an installation without identities.
 func install(t *testing.T) *service {
 	t.Helper()
-	return &service{Installation: program.Install(t), t: t, addr: freeAddress(t), dir: t.TempDir()}
+	return &service{Installation: program.Install(t), t: t, addr: program.FreeAddress(t), dir: t.TempDir()}
 }
 
 // settle makes an installation with the fleet, and a gateway with a certificate.
@@ -143,22 +141,8 @@ server:
 
 func (s *service) socket(name string) string { return filepath.Join(s.dir, name+".sock") }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // over is a client over one of the Unix sockets.
-func (s *service) over(socket string) *http.Client {
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.socket(socket))
-	}}}
-}
+func (s *service) over(socket string) *http.Client { return program.Local(s.socket(socket)) }
 
 // call calls the API, and returns the status.
 func (s *service) call(method, body string) int {
