@@ -32,9 +32,11 @@ func TestOpenMLS(t *testing.T) {
 
 // What is refused is said, and costs no key package.
 func TestOpenMLSRefusals(t *testing.T) {
-	t.Parallel()
 	s := start(t, "2")
 	s.makeKnown(t, s.on.Generate(nameOf("2"), "8"))
+	last := s.on.Generate(nameOf("2"), "1", "--last-resort")
+	s.makeKnown(t, last)
+	t.Setenv("HSM_KP_TEST_LAST_RESORT", last[0])
 	cargoTest(t, s, "--test", "service", "refusals", "--", "--ignored", "--nocapture")
 	s.search(t, "an answer of the service", s.record.answers())
 	for _, act := range []string{"released", "refused"} {

@@ -15,7 +15,10 @@ pub enum Error {
     /// The service was not reached, or its answer did not come whole. What was asked for may have
     /// been done.
     #[error("no answer from the service: {0}")]
-    Away(#[source] Box<ureq::Error>),
+    Away(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answer did not come in time. What was asked for may have been done.
+    #[error("no answer from the service in time")]
+    TimedOut,
     /// What answered is not the service of this API.
     #[error("not an answer of hsm-kp: {0}")]
     Answer(String),
@@ -42,16 +45,8 @@ impl Error {
             Error::Refused(refusal) => {
                 refusal.code == "unavailable" || refusal.reason == Reason::Busy
             }
-            Error::Away(_) => true,
+            Error::Away(_) | Error::TimedOut => true,
             _ => false,
-        }
-    }
-
-    /// Whether to try again at once. After a time-out there was no lack of trying.
-    pub(crate) fn is_worth_another_try(&self) -> bool {
-        match self {
-            Error::Away(e) => !matches!(**e, ureq::Error::Timeout(_)),
-            _ => self.is_passing(),
         }
     }
 }

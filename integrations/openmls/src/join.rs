@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use openmls::prelude::{
-    MlsGroup, MlsGroupJoinConfig, OpenMlsCrypto, OpenMlsRand, RatchetTreeIn, StagedWelcome,
-    Welcome, WelcomeError,
+    KeyPackageBundle, MlsGroup, MlsGroupJoinConfig, OpenMlsCrypto, OpenMlsRand, RatchetTreeIn,
+    StagedWelcome, Welcome, WelcomeError,
 };
 use openmls_traits::{
     storage::{StorageProvider, CURRENT_VERSION},
@@ -12,9 +12,39 @@ use openmls_traits::{
 };
 
 use crate::{
-    crypto::Opened, provider::Opening, Error, KeyPackageError, PreSharedKey, Reason, Service,
-    ServiceProvider, State,
+    crypto::Opened, provider::Opening, Error, Handle, KeyPackageError, PreSharedKey, Reason,
+    Service, ServiceProvider, State,
 };
+
+/// A Welcome that was opened: who is in the group can be seen before it is joined.
+#[derive(Debug)]
+#[must_use = "it is to be joined, or its reservation released"]
+pub struct Staged {
+    /// The group as it would be joined.
+    pub welcome: StagedWelcome,
+    /// The key package that opened the Welcome.
+    pub reservation: Reservation,
+}
+
+impl Staged {
+    /// Joins the group. Where OpenMLS cannot, the key package is released.
+    pub fn into_group<C, S>(
+        self,
+        provider: &ServiceProvider<C, S>,
+    ) -> Result<Joined, JoinError<S::Error>>
+    where
+        C: OpenMlsCrypto + OpenMlsRand,
+        S: StorageProvider<CURRENT_VERSION>,
+    {
+        match self.welcome.into_group(provider) {
+            Ok(group) => Ok(Joined {
+                group,
+                reservation: self.reservation,
+            }),
+            Err(error) => Err(self.reservation.refused(error)),
+        }
+    }
+}
 
 /// A member that has joined, and what is left to say to the service.
 #[derive(Debug)]
@@ -73,6 +103,14 @@ impl Reservation {
         self.service
             .release_welcome(self.reference(), self.welcome_digest())
     }
+
+    /// Releases the key package of a group that OpenMLS refuses.
+    fn refused<E>(&self, error: WelcomeError<E>) -> JoinError<E> {
+        JoinError::Refused {
+            error: Box::new(error),
+            unreleased: self.release().err(),
+        }
+    }
 }
 
 /// Why there is no member.
@@ -110,8 +148,8 @@ fn still(unreleased: &Option<Error>) -> String {
         .unwrap_or_default()
 }
 
-/// Joins a group by a Welcome for a key package of the service. The key package need not be stored:
-/// where the storage has none of those that the Welcome names, the service is asked for them.
+/// Opens a Welcome for a key package of the service. The key package need not be stored: where the
+/// storage has none of those that the Welcome names, the service is asked for them.
 ///
 /// `psks` are the external pre-shared keys that the group uses: the service opens the Welcome
 /// whole before it decrypts, and needs them for that. OpenMLS takes them from its storage.
@@ -119,6 +157,45 @@ fn still(unreleased: &Option<Error>) -> String {
 /// Where this fails the service's key package is as it was before, but for what
 /// [`JoinError`] says. OpenMLS has deleted the stored key package then; the next try asks the service
 /// for it.
+pub fn stage<C, S>(
+    provider: &ServiceProvider<C, S>,
+    config: &MlsGroupJoinConfig,
+    welcome: Welcome,
+    ratchet_tree: Option<RatchetTreeIn>,
+    psks: &[PreSharedKey],
+) -> Result<Staged, JoinError<S::Error>>
+where
+    C: OpenMlsCrypto + OpenMlsRand,
+    S: StorageProvider<CURRENT_VERSION>,
+{
+    find_key_package(provider, &welcome)?;
+    let opening = Opening::new(provider, psks);
+    let staged = StagedWelcome::new_from_welcome(&opening, config, welcome, ratchet_tree);
+    let reservation = opening.crypto().take_opened().map(|opened| Reservation {
+        service: provider.service().clone(),
+        opened,
+    });
+    match (staged, reservation) {
+        (Ok(welcome), Some(reservation)) => Ok(Staged {
+            welcome,
+            reservation,
+        }),
+        (Ok(_), None) => Err(JoinError::NotForUs),
+        (Err(WelcomeError::GroupAlreadyExists), Some(reservation)) => {
+            Err(JoinError::GroupExists(reservation))
+        }
+        (Err(error), Some(reservation)) => Err(reservation.refused(error)),
+        (Err(error), None) => Err(match opening.crypto().take_error() {
+            Some(why) => JoinError::NotOpened(why),
+            None => JoinError::Refused {
+                error: Box::new(error),
+                unreleased: None,
+            },
+        }),
+    }
+}
+
+/// Joins a group: [`stage`] and [`Staged::into_group`].
 pub fn join<C, S>(
     provider: &ServiceProvider<C, S>,
     config: &MlsGroupJoinConfig,
@@ -130,29 +207,7 @@ where
     C: OpenMlsCrypto + OpenMlsRand,
     S: StorageProvider<CURRENT_VERSION>,
 {
-    find_key_package(provider, &welcome)?;
-    let opening = Opening::new(provider, psks);
-    let group = StagedWelcome::new_from_welcome(&opening, config, welcome, ratchet_tree)
-        .and_then(|staged| staged.into_group(&opening));
-    let reservation = opening.crypto().take_opened().map(|opened| Reservation {
-        service: provider.service().clone(),
-        opened,
-    });
-    match (group, reservation) {
-        (Ok(group), Some(reservation)) => Ok(Joined { group, reservation }),
-        (Err(WelcomeError::GroupAlreadyExists), Some(reservation)) => {
-            Err(JoinError::GroupExists(reservation))
-        }
-        (Err(error), reservation) => Err(match opening.crypto().take_error() {
-            Some(why) => JoinError::NotOpened(why),
-            None => JoinError::Refused {
-                error: Box::new(error),
-                unreleased: reservation.and_then(|r| r.release().err()),
-            },
-        }),
-        // The storage had a key package with private keys of its own under that reference.
-        (Ok(_), None) => Err(JoinError::NotForUs),
-    }
+    stage(provider, config, welcome, ratchet_tree, psks)?.into_group(provider)
 }
 
 /// Sees to it that the storage has a key package that the Welcome is for.
@@ -166,12 +221,15 @@ where
 {
     let references = || welcome.secrets().iter().map(|secrets| secrets.new_member());
     for reference in references() {
-        let stored: Option<openmls::prelude::KeyPackageBundle> = provider
+        let stored: Option<KeyPackageBundle> = provider
             .storage()
             .key_package(&reference)
             .map_err(KeyPackageError::Storage)?;
-        if stored.is_some() {
-            return Ok(());
+        // OpenMLS takes the first that is stored. With private keys of its own it is not ours.
+        if let Some(bundle) = stored {
+            return Handle::parse(bundle.init_private_key())
+                .map(|_| ())
+                .ok_or(JoinError::NotForUs);
         }
     }
     for reference in references() {

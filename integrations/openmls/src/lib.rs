@@ -43,13 +43,14 @@ mod labeled;
 mod provider;
 mod service;
 mod signer;
+#[cfg(unix)]
 mod transport;
 
 pub use api::{Decrypted, KeyPackageRecord, PreSharedKey, State};
 pub use crypto::ServiceCrypto;
 pub use error::{Error, Reason, Refusal};
 pub use handle::{Handle, PrivateKeyOf};
-pub use join::{join, JoinError, Joined, Reservation};
+pub use join::{join, stage, JoinError, Joined, Reservation, Staged};
 pub use key_package::{validated, KeyPackageError};
 pub use provider::ServiceProvider;
 pub use service::{Service, Tls};

@@ -1,6 +1,6 @@
 //! The client of `hsmkp.v1.KeyPackageService`: Connect's JSON over HTTP POST.
 
-use std::{fmt, path::PathBuf, thread, time::Duration};
+use std::{fmt, thread, time::Duration};
 
 use serde::{de::DeserializeOwned, Serialize};
 use ureq::{
@@ -17,11 +17,10 @@ use crate::{
         EndResponse, GetRequest, GetResponse, KeyPackageRecord, PreSharedKey, SignRequest,
         SignResponse, State,
     },
-    transport::{NoResolver, UnixConnector},
     Error, Refusal,
 };
 
-/// How long one request may take.
+/// How long one request may take, unless [`Service::timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read. A thousand key packages have less.
@@ -51,6 +50,7 @@ impl fmt::Debug for Tls<'_> {
 pub struct Service {
     agent: Agent,
     base: String,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Service {
@@ -75,22 +75,27 @@ impl Service {
             .client_cert(Some(client))
             .build();
         Ok(Service {
-            agent: Agent::new_with_config(config(TIMEOUT).tls_config(tls).https_only(true).build()),
+            agent: Agent::new_with_config(config().tls_config(tls).https_only(true).build()),
             base: url.trim_end_matches('/').to_owned(),
+            timeout: TIMEOUT,
         })
     }
 
     /// A service over a Unix socket: the caller is the user that the kernel names.
-    pub fn unix(path: impl Into<PathBuf>) -> Self {
-        let agent = Agent::with_parts(
-            config(TIMEOUT).build(),
-            UnixConnector(path.into()),
-            NoResolver,
-        );
+    #[cfg(unix)]
+    pub fn unix(path: impl Into<std::path::PathBuf>) -> Self {
+        use crate::transport::{NoResolver, UnixConnector};
+        let agent = Agent::with_parts(config().build(), UnixConnector(path.into()), NoResolver);
         Service {
             agent,
             base: "http://hsm-kp".to_owned(),
+            timeout: TIMEOUT,
         }
+    }
+
+    /// Gives one request so long: 30 seconds where this is not said.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Service { timeout, ..self }
     }
 
     /// Takes key packages of an identity, to add its client to groups: at least one, and fewer
@@ -183,7 +188,7 @@ impl Service {
     ) -> Result<R, Error> {
         for wait in WAITS {
             match self.post(method, request) {
-                Err(e) if e.is_worth_another_try() => thread::sleep(wait),
+                Err(e) if e.is_passing() && !matches!(e, Error::TimedOut) => thread::sleep(wait),
                 other => return other,
             }
         }
@@ -200,6 +205,9 @@ impl Service {
         let mut answer = self
             .agent
             .post(&url)
+            .config()
+            .timeout_global(Some(self.timeout))
+            .build()
             .content_type("application/json")
             .send(body.as_slice())
             .map_err(away)?;
@@ -218,9 +226,8 @@ impl Service {
 }
 
 /// What both ways have in common. Neither a proxy nor a redirection leads to the service.
-fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
+fn config() -> ConfigBuilder<AgentScope> {
     Config::builder()
-        .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
@@ -228,7 +235,10 @@ fn config(timeout: Duration) -> ConfigBuilder<AgentScope> {
 }
 
 fn away(e: ureq::Error) -> Error {
-    Error::Away(Box::new(e))
+    match e {
+        ureq::Error::Timeout(_) => Error::TimedOut,
+        other => Error::Away(Box::new(other)),
+    }
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate<'static>>, Error> {

@@ -15,7 +15,7 @@ use openmls_traits::signatures::Signer;
 pub struct Other {
     pub provider: OpenMlsRustCrypto,
     pub signer: SignatureKeyPair,
-    credential: CredentialWithKey,
+    pub credential: CredentialWithKey,
     suite: Ciphersuite,
 }
 

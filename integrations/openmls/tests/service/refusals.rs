@@ -4,8 +4,8 @@
 use std::sync::{Arc, RwLock};
 
 use hsm_kp_openmls::{
-    join, validated, Error, JoinError, PreSharedKey, Reason, Service, ServiceProvider,
-    ServiceSigner, State, Tls,
+    join, stage, validated, Error, Handle, JoinError, KeyPackageRecord, PreSharedKey, Reason,
+    Service, ServiceProvider, ServiceSigner, State, Tls,
 };
 use openmls::{
     prelude::{
@@ -18,7 +18,7 @@ use openmls_rust_crypto::{MemoryStorage, RustCrypto};
 use openmls_traits::OpenMlsProvider;
 
 use crate::{
-    other::{commit, sent, Other},
+    other::{commit, follow, sent, Other},
     setting,
 };
 
@@ -33,16 +33,18 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        let identity = setting::identity(setting::suites()[0]);
+        let adder = setting::over_tls("ADDER");
+        Self::of(adder.claim(&identity, 1).unwrap().remove(0))
+    }
+
+    fn of(record: KeyPackageRecord) -> Self {
         let suite = setting::suites()[0];
-        let claimed = setting::over_tls("ADDER")
-            .claim(&setting::identity(suite), 1)
-            .unwrap()
-            .remove(0);
         Pair {
             suite,
             alice: ServiceProvider::new(setting::over_socket()),
-            key_package: validated(&RustCrypto::default(), &claimed.mls_message).unwrap(),
-            reference: claimed.reference,
+            key_package: validated(&RustCrypto::default(), &record.mls_message).unwrap(),
+            reference: record.reference,
             bob: Other::new("bob", suite),
         }
     }
@@ -111,6 +113,43 @@ fn the_key_package_of_a_group_that_openmls_refuses_is_released() {
 
 #[test]
 #[ignore = "needs a service"]
+fn a_group_is_looked_at_before_it_is_joined() {
+    let pair = Pair::new();
+    let (_, welcome) = pair.added(true);
+    let config = MlsGroupJoinConfig::default();
+    let open = || stage(&pair.alice, &config, welcome.clone(), None, &[]).unwrap();
+    let staged = open();
+    assert_eq!(staged.welcome.members().count(), 2);
+    assert_eq!(pair.state(), State::Reserved);
+    assert_eq!(staged.reservation.release().unwrap(), State::Claimed);
+    let joined = open().into_group(&pair.alice).unwrap();
+    assert_eq!(joined.reservation.confirm().unwrap(), State::Consumed);
+}
+
+#[test]
+#[ignore = "needs a service"]
+fn a_key_package_of_last_resort_joins_two_groups() {
+    let handle = format!("hsm-kp:leaf:{}", setting::variable("LAST_RESORT"));
+    let reference = Handle::parse(handle.as_bytes()).unwrap().reference;
+    let pair = Pair::of(setting::over_socket().get(&reference).unwrap());
+    assert!(pair.key_package.last_resort());
+    let mut groups: Vec<(MlsGroup, MlsGroup)> = (0..2)
+        .map(|_| {
+            let (bobs, welcome) = pair.added(true);
+            let joined = pair.join(&welcome, None, &[]).unwrap();
+            let state = joined.reservation.confirm().unwrap();
+            assert_ne!(state, State::Consumed);
+            (bobs, joined.group)
+        })
+        .collect();
+    for (bobs, alices) in &mut groups {
+        let path = commit(bobs, &pair.bob.provider, &pair.bob.signer);
+        follow(alices, &pair.alice, path);
+    }
+}
+
+#[test]
+#[ignore = "needs a service"]
 fn a_member_that_was_stored_and_not_confirmed_is_confirmed_later() {
     let pair = Pair::new();
     let (_, welcome) = pair.added(true);
@@ -145,6 +184,21 @@ fn a_welcome_for_others_is_told_apart() {
     let pair = Pair::new();
     let carol = Other::new("carol", pair.suite);
     let welcome = pair.bob.add(&mut pair.bob.group(true), carol.key_package());
+    match pair.join(&welcome, None, &[]) {
+        Err(JoinError::NotForUs) => {}
+        other => panic!("{other:?}"),
+    }
+
+    // A key package that has private keys beside it is not the service's either.
+    let own = KeyPackage::builder()
+        .build(
+            pair.suite,
+            &pair.alice,
+            &pair.bob.signer,
+            pair.bob.credential.clone(),
+        )
+        .unwrap();
+    let welcome = carol.add(&mut carol.group(true), own.into_key_package());
     match pair.join(&welcome, None, &[]) {
         Err(JoinError::NotForUs) => {}
         other => panic!("{other:?}"),
