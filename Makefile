@@ -4,7 +4,7 @@
 GO ?= go
 BIN := bin/hsm-kp
 
-.PHONY: all buf build demo test interop lint vuln generate fuzz bench deps clean help
+.PHONY: all buf build demo test interop integrations lint vuln generate fuzz bench deps clean help
 
 all: build
 
@@ -21,11 +21,15 @@ test: lint ## all tests, with the race detector, against a real SoftHSM and othe
 	@scripts/install-deps test
 	$(GO) test -race ./...
 	$(GO) test -short -run '^$$' -bench . -benchtime 1x ./... # that they run
-	cd tests && $(GO) test -race -count=1 -timeout 30m $$($(GO) list ./... | grep -v /interop) # never cached: these run a program that the cache does not see change
+	cd tests && $(GO) test -race -count=1 -timeout 30m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # never cached: these run a program that the cache does not see change
 
 interop: ## the MLS libraries of other people as judges; needs Node.js, Rust and Java beside Go
 	@scripts/install-deps interop
 	cd tests && $(GO) test -count=1 -timeout 60m ./interop
+
+integrations: ## the adapters for MLS libraries, each the whole way; needs Node.js and Rust beside Go
+	@scripts/install-deps
+	cd tests && $(GO) test -count=1 -timeout 30m ./integrations
 
 lint: buf ## formatting, vet, staticcheck, tidy modules, generated files up to date
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }

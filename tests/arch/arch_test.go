@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"directory/directorytest":            {"wire", "keypackage"},
 	"profile":                            {"ciphersuite", "hpke", "keypackage"},
 	"framing":                            {"wire", "keypackage"},
+	"integrations/client":                {"wire", "keypackage", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
 	"server/api/hsmkp/v1":                {},
 	"server/api/hsmkp/v1/hsmkpv1connect": {"server/api/hsmkp/v1"},
 	"server":                             {"wire", "ciphersuite", "hpke", "keypackage", "framing", "welcome", "identity", "audit", "store", "vault", "inventory", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
@@ -117,5 +118,30 @@ func TestOneRoomOwnsEachOutsideSystem(t *testing.T) {
 		if !seen[path] {
 			t.Errorf("nothing imports %s", path)
 		}
+	}
+}
+
+// Programs that call the service need no C compiler, no PKCS#11 module and no database.
+func TestTheClientIsGoAlone(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}", "./integrations/client")
+	cmd.Dir = program.Root()
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else files of cgo are not told
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	deps := 0
+	for line := range strings.Lines(string(out)) {
+		path, files, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok {
+			continue
+		}
+		deps++
+		if _, owned := owners[path]; owned || files != "0" {
+			t.Errorf("integrations/client depends on %s, with %s files of cgo", path, files)
+		}
+	}
+	if deps < 5 {
+		t.Errorf("integrations/client depends on %d packages, want some", deps)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,9 +21,10 @@ import (
 // Service is a running `hsm-kp serve`.
 type Service struct {
 	// Log is what the process wrote to standard error.
-	Log Log
-	// Stop sends SIGTERM, and returns what the process ended with.
-	Stop func() error
+	Log     Log
+	Process *os.Process
+	// Ended returns what the process ended with, once it has. Stop sends SIGTERM before.
+	Ended, Stop func() error
 }
 
 // Log is written by the output of a process and read by the test.
@@ -47,32 +49,49 @@ func (l *Log) String() string {
 // socket, which the config must name.
 func (i *Installation) Serve(socket string) *Service {
 	i.t.Helper()
+	return Serve(i.t, i.Command("serve"), socket)
+}
+
+// Serve starts a command that serves, and waits until it is ready at a Unix socket.
+func Serve(t testing.TB, cmd *exec.Cmd, socket string) *Service {
+	t.Helper()
 	s := new(Service)
-	cmd := i.Command("serve")
 	cmd.Stderr = &s.Log
 	if err := cmd.Start(); err != nil {
-		i.t.Fatal(err)
+		t.Fatal(err)
 	}
+	s.Process = cmd.Process
+	ended := make(chan struct{})
+	var status error
+	go func() { status = cmd.Wait(); close(ended) }()
+	s.Ended = func() error { <-ended; return status }
 	s.Stop = sync.OnceValue(func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		return cmd.Wait()
+		return s.Ended()
 	})
-	i.t.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = s.Stop()
-		if i.t.Failed() {
-			i.t.Logf("log:\n%s", s.Log.String())
+		if t.Failed() {
+			t.Logf("log:\n%s", s.Log.String())
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		r, err := Local(socket).Get("http://local/readyz")
+	client := Local(socket)
+	defer client.CloseIdleConnections()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		r, err := client.Get("http://local/readyz")
 		if err == nil {
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
 				return s
 			}
 		}
+		select {
+		case <-ended:
+			t.Fatalf("it ended: %v", status)
+		case <-time.After(20 * time.Millisecond):
+		}
 		if time.Now().After(deadline) {
-			i.t.Fatalf("not ready: %v\n%s", err, s.Log.String())
+			t.Fatalf("not ready: %v", err)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 /** Why the service refused or failed: hsmkp.v1.Reason, without "REASON_". */
 export type Reason = (typeof reasons)[number];
 
-// In the order of their numbers.
-const reasons = [
+/** In the order of their numbers. */
+export const reasons = [
   "UNSPECIFIED",
   "NOT_GRANTED",
   "QUOTA_SPENT",

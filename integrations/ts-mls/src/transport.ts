@@ -83,10 +83,11 @@ export class Transport {
 
   #exchange(operation: string, body: string, timeout: number): Promise<{ status: number; body: string }> {
     return new Promise((resolve, reject) => {
+      let late = false;
       const failed = (cause: Error) => {
-        const late = cause.name === "AbortError" || cause.name === "TimeoutError";
-        const [code, why] = late ? ["deadline_exceeded", "no answer in time"] : ["unavailable", "no answer"];
-        reject(new ServiceError(operation, code!, "UNSPECIFIED", why!, { cause }));
+        clearTimeout(timer);
+        const [code, why] = late ? (["deadline_exceeded", "no answer in time"] as const) : (["unavailable", "no answer"] as const);
+        reject(new ServiceError(operation, code, "UNSPECIFIED", why, { cause }));
       };
       const request = this.#request(`/hsmkp.v1.KeyPackageService/${operation}`, {
         method: "POST",
@@ -96,8 +97,11 @@ export class Transport {
           "Connect-Protocol-Version": "1",
           "Connect-Timeout-Ms": String(Math.ceil(timeout)),
         },
-        signal: AbortSignal.timeout(Math.ceil(timeout)),
       });
+      const timer = setTimeout(() => {
+        late = true;
+        request.destroy(new Error("no answer in time"));
+      }, timeout);
       request.on("error", failed);
       request.on("response", (response) => {
         const parts: Buffer[] = [];
@@ -108,7 +112,10 @@ export class Transport {
           else parts.push(part);
         });
         response.on("error", failed);
-        response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(parts).toString("utf8") }));
+        response.on("end", () => {
+          clearTimeout(timer);
+          resolve({ status: response.statusCode ?? 0, body: Buffer.concat(parts).toString("utf8") });
+        });
       });
       request.end(body);
     });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +9,7 @@ import { getCiphersuiteFromName, getCiphersuiteImpl } from "ts-mls";
 import { signWithLabel } from "ts-mls/crypto/signature.js";
 
 import { Service, ServiceError, hpkeHandle, parseHandle, signHandle, withService } from "../src/index.js";
+import { reasons } from "../src/errors.js";
 import { parseLabelled } from "../src/labelled.js";
 
 const plain = await getCiphersuiteImpl(getCiphersuiteFromName("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"));
@@ -75,21 +76,36 @@ test("a handle is for its purpose alone, and keys of the library stay the librar
   assert.equal(text(opened), "path secret");
 });
 
+test("the reasons are those of the API", () => {
+  const proto = readFileSync(new URL("../../../../server/api/hsmkp/v1/hsmkp.proto", import.meta.url), "utf8");
+  const numbers = [...proto.matchAll(/^  REASON_(\w+) = (\d+);/gm)].map(([, name, number]) => [name, Number(number)]);
+  assert.deepEqual(numbers, reasons.map((name, number) => [name, number]));
+});
+
+type Answer = [status: number, body: string] | "cut off" | "late";
+
 /** A service that answers each request with the next of answers, and says how many it had. */
-async function answering(answers: [number, string][], run: (service: Service) => Promise<unknown>): Promise<number> {
+async function answering(answers: Answer[], run: (service: Service) => Promise<unknown>): Promise<number> {
   const dir = mkdtempSync(join(tmpdir(), "hsm-kp-"));
   let asked = 0;
   const server = http.createServer((_, response) => {
-    const [status, body] = answers[Math.min(asked++, answers.length - 1)]!;
+    const answer = answers[Math.min(asked++, answers.length - 1)]!;
+    if (answer === "late") return;
+    if (answer === "cut off") {
+      response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.destroy());
+      return;
+    }
+    const [status, body] = answer;
     response.writeHead(status, { "Content-Type": "application/json" }).end(body);
   });
   const socket = join(dir, "s.sock");
   await new Promise<void>((resolve) => server.listen(socket, resolve));
-  const service = new Service({ socket, timeout: 5000 });
+  const service = new Service({ socket, timeout: 1000 });
   try {
     await run(service);
   } finally {
     service.close();
+    server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
     rmSync(dir, { recursive: true });
   }
@@ -129,5 +145,7 @@ test("answers that are none of the service's are errors", async () => {
   assert.equal(await answering([[200, "<html>"]], get("unknown")), 1);
   assert.equal(await answering([[404, "not found"]], get("unknown")), 1);
   assert.equal(await answering([[502, "bad gateway"]], get("unavailable")), 4);
+  assert.equal(await answering(["cut off"], get("unavailable")), 4);
+  assert.equal(await answering(["late"], get("deadline_exceeded")), 1);
   assert.equal(await answering([[400, '{"code":"invalid_argument","details":[{"type":"other","value":"CAE"},7]}']], get("invalid_argument")), 1);
 });
