@@ -48,11 +48,16 @@ impl<C> ServiceCrypto<C> {
         }
     }
 
+    /// The same over the same service, reached in another way.
+    pub(crate) fn with_service(&self, service: Arc<Service>) -> Self {
+        ServiceCrypto::new(self.inner.clone(), service)
+    }
+
     /// The same, to open one Welcome with.
     pub(crate) fn for_welcome(&self, psks: &[PreSharedKey]) -> Self {
         ServiceCrypto {
             psks: psks.to_vec(),
-            ..ServiceCrypto::new(self.inner.clone(), self.service.clone())
+            ..self.with_service(self.service.clone())
         }
     }
 

@@ -36,6 +36,14 @@ impl<C, S> ServiceProvider<C, S> {
         }
     }
 
+    /// The same members by the same service, reached in another way: with a new certificate.
+    pub fn with_service(self, service: Arc<Service>) -> Self {
+        ServiceProvider {
+            crypto: self.crypto.with_service(service),
+            storage: self.storage,
+        }
+    }
+
     /// The service that has the private keys.
     pub fn service(&self) -> &Arc<Service> {
         self.crypto.service()

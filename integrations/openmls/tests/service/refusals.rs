@@ -1,7 +1,7 @@
 //! What a member is told when something is refused, and what it can do then. All of it is with the
 //! first suite.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use hsm_kp_openmls::{
     join, stage, validated, Error, Handle, JoinError, KeyPackageRecord, PreSharedKey, Reason,
@@ -14,7 +14,7 @@ use openmls::{
     },
     schedule::{ExternalPsk, PreSharedKeyId, Psk},
 };
-use openmls_rust_crypto::{MemoryStorage, RustCrypto};
+use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 
 use crate::{
@@ -246,35 +246,22 @@ fn a_commit_is_processed_again_once_the_service_is_back() {
     joined.reservation.confirm().unwrap();
     let mut alices = joined.group;
     let path = commit(&mut bobs, &pair.bob.provider, &pair.bob.signer);
-    let process = |group: &mut MlsGroup, provider: &ServiceProvider| {
-        group.process_message(provider, path.clone().try_into_protocol_message().unwrap())
-    };
 
-    let away = ServiceProvider::with(
-        Arc::new(Service::unix("/nonexistent/hsm-kp.sock")),
-        RustCrypto::default(),
-        MemoryStorage {
-            values: RwLock::new(
-                OpenMlsProvider::storage(&pair.alice)
-                    .values
-                    .read()
-                    .unwrap()
-                    .clone(),
-            ),
-        },
-    );
-    process(&mut alices, &away).unwrap_err();
+    let nowhere = Arc::new(Service::unix("/nonexistent/hsm-kp.sock"));
+    let away = pair.alice.with_service(nowhere);
+    alices
+        .process_message(&away, path.clone().try_into_protocol_message().unwrap())
+        .unwrap_err();
     let error = away.crypto().take_error().unwrap();
     assert!(matches!(error, Error::Away(_)), "{error}");
     assert!(error.is_passing());
     assert!(away.crypto().take_error().is_none());
 
-    match process(&mut alices, &pair.alice).unwrap().into_content() {
-        ProcessedMessageContent::StagedCommitMessage(commit) => {
-            alices.merge_staged_commit(&pair.alice, *commit).unwrap();
-        }
-        _ => panic!("not a commit"),
-    }
+    follow(
+        &mut alices,
+        &away.with_service(setting::over_tls("MEMBER")),
+        path,
+    );
     assert_eq!(
         alices.epoch_authenticator().as_slice(),
         bobs.epoch_authenticator().as_slice()
