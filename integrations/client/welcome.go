@@ -26,8 +26,8 @@ func (c *Client) OpenWelcome(ctx context.Context, r *hsmkpv1.OpenWelcomeRequest)
 }
 
 // Confirm says that the member exists and is stored: the private init key is erased. It is asked
-// for once. Where no answer came, it may be asked for again; ErrState and ErrConsumed then say
-// that it was done the first time, or that the reservation is over.
+// for once. Where no answer came, it may be asked for again; ErrState then says that it was done
+// the first time, or that the reservation is over, and Get which of them.
 func (c *Client) Confirm(ctx context.Context, r Reservation) error {
 	_, err := once(ctx, c, "confirm Welcome", c.api.ConfirmWelcome, &hsmkpv1.ConfirmWelcomeRequest{Ref: r.Ref, WelcomeDigest: r.Digest})
 	return err

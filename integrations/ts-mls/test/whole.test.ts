@@ -176,15 +176,25 @@ async function wholeWay(name: CiphersuiteName, identity: string, { service, keyP
   alice = new Member({ ...decodeGroupState(stored, 0)![0], clientConfig: defaultClientConfig }, await ciphersuite(service, name));
   await talk(bob, alice);
 
-  // A commit of alice's, which adds carol: a leaf, a GroupInfo and a commit are signed.
+  // A commit of alice's, which adds carol: a GroupInfo is signed.
   const own = await software("carol", plain);
   const { commit, welcome: carols } = await alice.commit({ proposalType: "add", add: { keyPackage: own.publicPackage } });
   await bob.receive(commit);
   const carol = new Member(await joinGroup(carols, own.publicPackage, own.privatePackage, emptyPskIndex, plain), plain);
   await talk(alice, bob, carol);
 
-  // With a path of its own the member's leaf key is the library's.
-  assert.equal((await alice.commit()).commit.wireformat, "mls_private_message");
+  // One with a path: a leaf is signed, whose key is the library's.
+  const path = (await alice.commit()).commit;
+  await bob.receive(path);
+  await carol.receive(path);
+  await talk(alice, bob, carol);
+  assert.equal(parseHandle(alice.state.privatePath.privateKeys[leaf]!), undefined);
+
+  // A proposal of alice's, which bob commits.
+  const proposal = await alice.propose({ proposalType: "remove", remove: { removed: carol.state.privatePath.leafIndex } });
+  await bob.receive(proposal);
+  await alice.receive((await bob.commit()).commit);
+  await talk(alice, bob);
 }
 
 /** The suites that are tried, as the library names them. */
