@@ -158,3 +158,36 @@ func TestAnUnknownErrorIsInternal(t *testing.T) {
 		t.Errorf("faultOf() = %v, want %v", f, errInternal)
 	}
 }
+
+// docs/API.md has a row for each reason and code that a caller may be told.
+func TestTheManualHasEveryFault(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "API.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []*fault{errNotGranted, errBusy, errLabel, errNoneLeft, errNotFound, tooMany(0), quotaSpent(0), malformed("")}
+	for i := range faults {
+		all = append(all, faults[i].as)
+	}
+	for _, f := range all {
+		row := "| – | "
+		if f.reason != hsmkpv1.Reason_REASON_UNSPECIFIED {
+			row = "| `" + strings.TrimPrefix(f.reason.String(), "REASON_") + "` | "
+		}
+		code := strings.ToUpper(f.code.String())
+		if !strings.Contains(string(text), row+code) && !strings.Contains(string(text), ", "+code) {
+			t.Errorf("docs/API.md has no row %q", row+code)
+		}
+	}
+	for value, name := range hsmkpv1.Reason_name {
+		short := strings.TrimPrefix(name, "REASON_")
+		if value != 0 && !strings.Contains(string(text), "`"+short+"`") && !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/API.md does not have %s", name)
+		}
+	}
+	for _, op := range Operations {
+		if !strings.Contains(string(text), "`"+string(op)+"`") {
+			t.Errorf("docs/API.md does not have the operation %s", op)
+		}
+	}
+}
