@@ -62,6 +62,7 @@ var faults = []struct {
 	{[]error{store.ErrReserved}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED, "the key package is reserved for another Welcome"}},
 	{[]error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
 		fault{connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present"}},
+	{[]error{store.ErrForDevice, inventory.ErrAtDevice}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "its private keys are a device's"}},
 	{[]error{store.ErrState}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that"}},
 	{[]error{hpke.ErrOpen, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature, welcome.ErrNotForIt, welcome.ErrSuite},
 		fault{connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_NOT_OPENED, "it does not open: it is forged, damaged or for others"}},
