@@ -405,7 +405,7 @@ func (e *env) replace(c *cli.Context, next *store.Identity, custody string) erro
 		return err
 	}
 	if n := notReplaced(stock, next.Version); n > 0 {
-		e.ui.notef("%s of %q have their private keys at a device: `hsm-kp provision` makes others once it signs anew", plural(n, "key package"), next.Name)
+		e.ui.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", plural(n, "key package"), next.Name)
 	}
 	for _, lastResort := range []bool{false, true} {
 		n := wanting(stock, next.Version, lastResort)
