@@ -57,11 +57,11 @@ func (d enrolled) open(kp *keypackage.KeyPackage, r vault.Released) (initKey, en
 	if err != nil {
 		return nil, nil, err
 	}
-	recipient, err := stdlib.NewRecipient(r.Enc, d.key, d.kdf, d.aead, vault.ReleaseInfo(d.suite.ID))
+	recipient, err := stdlib.NewRecipient(r.Enc, d.key, d.kdf, d.aead, vault.ReleaseInfo(d.suite.ID, ref))
 	if err != nil {
 		return nil, nil, err
 	}
-	plaintext, err := recipient.Open(ref, r.Ciphertext)
+	plaintext, err := recipient.Open(nil, r.Ciphertext)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,26 +26,28 @@ func ReleaseDigest(releaseKey []byte) []byte {
 }
 
 // Released are the private keys of one key package, sealed for its device by HPKE: base mode,
-// single shot (RFC 9180, Section 6.1), with the KEM, KDF and AEAD of the cipher suite. The
-// plaintext, in the presentation language of RFC 9420, Section 2.1, is that of a Blob:
+// single shot (RFC 9180, Section 6.1), with the KEM, KDF and AEAD of the cipher suite, and without
+// additional data, for which not every library has a parameter: all that it is bound to is in the
+// info. The plaintext, in the presentation language of RFC 9420, Section 2.1, is that of a Blob:
 //
 //	opaque init_private_key<V>       Nsk bytes, RFC 9180, Section 7.1.2
 //	opaque encryption_private_key<V> Nsk bytes
 type Released struct {
 	Info       []byte // ReleaseInfo
-	AAD        []byte // the KeyPackageRef, Nh bytes
 	Enc        []byte // Nenc bytes
 	Ciphertext []byte
 }
 
-// ReleaseInfo is the info of what is released for a suite:
+// ReleaseInfo is the info of what is released of a key package:
 //
 //	opaque label<V> = "hsm-kp released private keys"
 //	uint8  version = 1
 //	uint16 cipher_suite
-func ReleaseInfo(id ciphersuite.ID) []byte {
+//	opaque key_package_ref<V>
+func ReleaseInfo(id ciphersuite.ID, ref []byte) []byte {
 	out := append(wire.AppendVector(nil, []byte(infoLabel)), releaseVersion)
-	return binary.BigEndian.AppendUint16(out, uint16(id))
+	out = binary.BigEndian.AppendUint16(out, uint16(id))
+	return wire.AppendVector(out, ref)
 }
 
 // Release seals private keys to the public key whose ReleaseDigest they are bound to, and to no
@@ -63,8 +65,8 @@ func Release(b Binding, releaseKey []byte, k Keys) (Released, error) {
 	if err != nil {
 		return Released{}, fmt.Errorf("release private keys: %w", err)
 	}
-	r := Released{Info: ReleaseInfo(b.Suite.ID), AAD: bytes.Clone(b.Ref)}
-	if r.Enc, r.Ciphertext, err = hpke.Seal(b.Suite, releaseKey, r.Info, r.AAD, plaintext); err != nil {
+	r := Released{Info: ReleaseInfo(b.Suite.ID, b.Ref)}
+	if r.Enc, r.Ciphertext, err = hpke.Seal(b.Suite, releaseKey, r.Info, nil, plaintext); err != nil {
 		return Released{}, fmt.Errorf("release private keys: %w", err)
 	}
 	return r, nil

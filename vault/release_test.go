@@ -25,7 +25,7 @@ func secretKey(t *testing.T, s *ciphersuite.Suite, b byte) *hpke.SecretKey {
 	return k
 }
 
-// What a device has to know is frozen: the info, the additional data and the plaintext, as they are
+// What a device has to know is frozen: the info and the plaintext, as they are
 // written in docs/FORMATS.md. It is opened by crypto/hpke, and was sealed by circl.
 func TestReleasedFormIsFrozen(t *testing.T) {
 	for _, c := range []struct {
@@ -35,11 +35,11 @@ func TestReleasedFormIsFrozen(t *testing.T) {
 		length           string // before each private key
 		init, encryption byte   // of which each of its bytes is
 	}{
-		{1, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0001", 32, "20", 0x11, 0x22},
-		{2, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0002", 32, "20", 0x11, 0x22},
-		{3, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0003", 32, "20", 0x11, 0x22},
-		{7, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0007", 48, "30", 0x11, 0x22},
-		{5, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0005", 66, "4042", 0x01, 0x01},
+		{1, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0001" + "20", 32, "20", 0x11, 0x22},
+		{2, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0002" + "20", 32, "20", 0x11, 0x22},
+		{3, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0003" + "20", 32, "20", 0x11, 0x22},
+		{7, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0007" + "30", 48, "30", 0x11, 0x22},
+		{5, "1c68736d2d6b702072656c65617365642070726976617465206b65797301" + "0005" + "4040", 66, "4042", 0x01, 0x01},
 	} {
 		s, _ := ciphersuite.Lookup(c.id)
 		device := openerOf(t, s)
@@ -49,10 +49,10 @@ func TestReleasedFormIsFrozen(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v: Release() err = %v, want nil", c.id, err)
 		}
-		if hex.EncodeToString(r.Info) != c.info || !bytes.Equal(r.AAD, ref) || len(r.Enc) != s.Nenc {
-			t.Errorf("%v: info %x, aad %x, enc of %d bytes", c.id, r.Info, r.AAD, len(r.Enc))
+		if hex.EncodeToString(r.Info) != c.info+strings.Repeat("80", s.Nh) || len(r.Enc) != s.Nenc {
+			t.Errorf("%v: info %x, enc of %d bytes", c.id, r.Info, len(r.Enc))
 		}
-		plaintext, err := device.open(r.Enc, r.Info, r.AAD, r.Ciphertext)
+		plaintext, err := device.open(r.Enc, r.Info, r.Ciphertext)
 		if err != nil {
 			t.Fatalf("%v: the device opens it: err = %v, want nil", c.id, err)
 		}
@@ -61,15 +61,16 @@ func TestReleasedFormIsFrozen(t *testing.T) {
 		if !bytes.Equal(plaintext, want) {
 			t.Errorf("%v: the plaintext is %x, want %x", c.id, plaintext, want)
 		}
-		for what, change := range map[string]func(enc, info, aad, ciphertext []byte){
-			"another suite":       func(_, info, _, _ []byte) { info[len(info)-1]++ },
-			"another version":     func(_, info, _, _ []byte) { info[len(info)-3]++ },
-			"another key package": func(_, _, aad, _ []byte) { aad[0]++ },
-			"another ciphertext":  func(_, _, _, ciphertext []byte) { ciphertext[0]++ },
+		for what, change := range map[string]func(info, ciphertext []byte){
+			"another label":       func(info, _ []byte) { info[1]++ },
+			"another version":     func(info, _ []byte) { info[29]++ },
+			"another suite":       func(info, _ []byte) { info[31]++ },
+			"another key package": func(info, _ []byte) { info[len(info)-1]++ },
+			"another ciphertext":  func(_, ciphertext []byte) { ciphertext[0]++ },
 		} {
-			enc, info, aad, ciphertext := bytes.Clone(r.Enc), bytes.Clone(r.Info), bytes.Clone(r.AAD), bytes.Clone(r.Ciphertext)
-			change(enc, info, aad, ciphertext)
-			if _, err := device.open(enc, info, aad, ciphertext); err == nil {
+			info, ciphertext := bytes.Clone(r.Info), bytes.Clone(r.Ciphertext)
+			change(info, ciphertext)
+			if _, err := device.open(r.Enc, info, ciphertext); err == nil {
 				t.Errorf("%v: it opens for %s", c.id, what)
 			}
 		}
@@ -79,7 +80,7 @@ func TestReleasedFormIsFrozen(t *testing.T) {
 // device is one that has Go's HPKE.
 type device struct {
 	public []byte
-	open   func(enc, info, aad, ciphertext []byte) ([]byte, error)
+	open   func(enc, info, ciphertext []byte) ([]byte, error)
 }
 
 func openerOf(t *testing.T, s *ciphersuite.Suite) device {
@@ -100,12 +101,12 @@ func openerOf(t *testing.T, s *ciphersuite.Suite) device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return device{key.PublicKey().Bytes(), func(enc, info, aad, ciphertext []byte) ([]byte, error) {
+	return device{key.PublicKey().Bytes(), func(enc, info, ciphertext []byte) ([]byte, error) {
 		r, err := stdlib.NewRecipient(enc, key, kdf, aead, info)
 		if err != nil {
 			return nil, err
 		}
-		return r.Open(aad, ciphertext)
+		return r.Open(nil, ciphertext)
 	}}
 }
 

@@ -250,13 +250,12 @@ type releasedJSON struct {
 	KDF        uint16 `json:"kdf_id"`
 	AEAD       uint16 `json:"aead_id"`
 	Info       []byte `json:"info"`
-	AAD        []byte `json:"aad"`
 	Enc        []byte `json:"enc"`
 	Ciphertext []byte `json:"ciphertext"`
 }
 
 func releasedOf(id ciphersuite.ID, r *vault.Released) *releasedJSON {
-	out := &releasedJSON{Info: r.Info, AAD: r.AAD, Enc: r.Enc, Ciphertext: r.Ciphertext}
+	out := &releasedJSON{Info: r.Info, Enc: r.Enc, Ciphertext: r.Ciphertext}
 	if s, ok := ciphersuite.Lookup(id); ok {
 		out.KEM, out.KDF, out.AEAD = s.KEM, s.KDF, s.AEAD
 	}

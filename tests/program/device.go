@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	stdlib "crypto/hpke"
 )
@@ -62,7 +63,6 @@ type Released struct {
 	KDF        uint16 `json:"kdf_id"`
 	AEAD       uint16 `json:"aead_id"`
 	Info       []byte `json:"info"`
-	AAD        []byte `json:"aad"`
 	Enc        []byte `json:"enc"`
 	Ciphertext []byte `json:"ciphertext"`
 }
@@ -97,8 +97,8 @@ func Open(devicePrivateKey []byte, k *ReleasedKeyPackage) (initKey, encryptionKe
 	if err != nil {
 		return nil, nil, err
 	}
-	if hex.EncodeToString(r.AAD) != k.Ref {
-		return nil, nil, fmt.Errorf("the additional data is %x", r.AAD)
+	if !strings.HasSuffix(hex.EncodeToString(r.Info), k.Ref) {
+		return nil, nil, fmt.Errorf("the info is %x", r.Info)
 	}
 	initKey, rest := vector(plaintext)
 	encryptionKey, rest = vector(rest)
@@ -130,7 +130,7 @@ func (r *Released) open(key stdlib.PrivateKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return recipient.Open(r.AAD, r.Ciphertext)
+	return recipient.Open(nil, r.Ciphertext)
 }
 
 // vector reads opaque<V>, whose length is in one byte, or in two that begin with the bits 01

@@ -77,10 +77,11 @@ function ownKeyPackage(cs) {
 /** The private HPKE keys of devices, by the names given to the driver. */
 const devices = new Groups();
 
-/** The info of what is released for a suite: docs/FORMATS.md, "Released private keys". */
-function releaseInfo(number) {
+/** The info of what is released of a key package: docs/FORMATS.md, "Released private keys". */
+function releaseInfo(number, ref) {
   const label = new TextEncoder().encode("hsm-kp released private keys");
-  return new Uint8Array([label.length, ...label, 1, number >> 8, number & 0xff]);
+  const length = ref.length < 0x40 ? [ref.length] : [0x40 | (ref.length >> 8), ref.length & 0xff];
+  return new Uint8Array([label.length, ...label, 1, number >> 8, number & 0xff, ...length, ...ref]);
 }
 
 /** opaque<V> (RFC 9420, Section 2.1.2), and what follows it. */
@@ -193,8 +194,7 @@ await serve(async (askSignature) => ({
       devices.get(request.device),
       fromHex(request.enc, "enc"),
       fromHex(request.ciphertext, "ciphertext"),
-      releaseInfo(request.suite),
-      await makeKeyPackageRef(decodeKeyPackage(request), cs.hash),
+      releaseInfo(request.suite, await makeKeyPackageRef(decodeKeyPackage(request), cs.hash)),
     );
     const [initKey, rest] = vector(plaintext);
     const [encryptionKey, end] = vector(rest);
