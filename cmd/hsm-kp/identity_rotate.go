@@ -35,6 +35,9 @@ what --chain FILE certifies: the key that the identity has, or the next one, for
 identity csr --next" makes the request. The old signature key stays in the token, because its
 members sign with it in the groups that they are in; "hsm-kp identity destroy-key" ends it.
 
+Nothing takes the place of key packages whose private keys are a device's (custody device or
+release): "hsm-kp provision" makes others for it.
+
 Examples:
    hsm-kp identity rotate alice --out spool/
    hsm-kp identity csr gateway --next >gateway.csr

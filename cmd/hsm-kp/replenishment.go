@@ -115,15 +115,25 @@ func (r *replenishment) measure(ctx context.Context) error {
 	return err
 }
 
-// ofDevice reports whether all key packages of an identity have their private keys at a device, or
-// for one: no other can be made of use without it.
+// ofDevice reports whether the key packages that an identity has, or had last where it has none, have
+// their private keys at a device, or for one: no other can be made of use without it.
 func ofDevice(stock []store.Stock) bool {
+	var version uint64
+	live := false
 	for _, s := range stock {
+		version, live = max(version, s.Version), live || isLive(s.State)
+	}
+	found := false
+	for _, s := range stock {
+		if live && !isLive(s.State) || !live && s.Version < version {
+			continue
+		}
 		if isKept(s.Custody) {
 			return false
 		}
+		found = true
 	}
-	return len(stock) > 0
+	return found
 }
 
 // left counts the key packages that a delivery service has of the identity, and that count.
