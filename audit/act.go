@@ -17,6 +17,12 @@ const (
 	Generated Act = "generated"
 	// Exported: a key package was written to where others take it from.
 	Exported Act = "exported"
+	// HandedOver: private keys were sealed for a device, which is about to get them; the
+	// detail has SHA-256 of the public key that they were sealed to.
+	HandedOver Act = "handed-over"
+	// Confirmed: a device has the private keys that it was handed, and they were erased
+	// from the store.
+	Confirmed Act = "confirmed"
 	// Claimed: a key package was handed out.
 	Claimed Act = "claimed"
 	// Reserved: a key package was set aside for one Welcome.
@@ -60,7 +66,7 @@ const (
 
 // Acts are all acts, in the order of a life.
 var Acts = []Act{
-	Created, Requested, Imported, Generated, Exported, Claimed, Reserved, Unwrapped,
+	Created, Requested, Imported, Generated, Exported, HandedOver, Confirmed, Claimed, Reserved, Unwrapped,
 	Decrypted, Signed, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,
 	Rewrapped, Retired, Condemned, Destroyed, Refused, Repaired,
 }

@@ -158,5 +158,5 @@ func TestActsAreLowerCaseWordsAndDiffer(t *testing.T) {
 			t.Errorf("act %q is there twice", act)
 		}
 	}
-	wantEqual(t, "len(Acts)", len(audit.Acts), 23)
+	wantEqual(t, "len(Acts)", len(audit.Acts), 25)
 }

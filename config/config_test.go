@@ -338,6 +338,8 @@ func TestFaults(t *testing.T) {
 		{small + "key_packages: {suite: ''}", "line 2: key_packages.suite is empty"},
 		{small + "key_packages: {lifetime: 0s}", "line 2: key_packages.lifetime must be longer than nothing"},
 		{small + "key_packages: {custody: hsm}", "line 2: key_packages.custody must be wrapped or token"},
+		{small + "key_packages: {custody: release}", "line 2: key_packages.custody must be wrapped or token: release is for the lines of a manifest, which have the device's keys"},
+		{small + "identities: {a: {custody: device}}", "line 2: identities.a.custody must be wrapped or token: device is for the lines of a manifest, which have the device's keys"},
 		{small + "identities: {a: {custody: hsm}}", "line 2: identities.a.custody must be wrapped or token"},
 		{small + "key_packages: {last_resort: {max_age: 0s}}", "line 2: key_packages.last_resort.max_age must be longer than nothing"},
 		{small + "wrapping_keys: {max_uses: 0}", "line 2: wrapping_keys.max_uses must be from 1 to 2147483648"},

@@ -66,17 +66,25 @@ func (c *Config) validate(d *decoder) {
 }
 
 func (c *Config) validateCustody(d *decoder) {
-	custodies := []string{Wrapped, InToken}
-	if !slices.Contains(custodies, c.KeyPackages.Custody) {
-		d.contentFault("key_packages.custody", "must be wrapped or token")
-	}
+	validateCustodyOf(d, "key_packages.custody", c.KeyPackages.Custody)
 	for name, i := range c.Identities {
-		if i.Custody != "" && !slices.Contains(custodies, i.Custody) {
-			d.contentFault("identities."+name+".custody", "must be wrapped or token")
+		if i.Custody != "" {
+			validateCustodyOf(d, "identities."+name+".custody", i.Custody)
 		}
 	}
 	if c.KeyPackages.LastResort.MaxAge <= 0 {
 		d.contentFault("key_packages.last_resort.max_age", "must be longer than nothing")
+	}
+}
+
+// validateCustodyOf refuses what is no custody by default: those of devices need a device's keys.
+func validateCustodyOf(d *decoder, path, custody string) {
+	switch custody {
+	case Wrapped, InToken:
+	case "device", "release":
+		d.contentFault(path, "must be wrapped or token: %s is for the lines of a manifest, which have the device's keys", custody)
+	default:
+		d.contentFault(path, "must be wrapped or token")
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package hpke is HPKE (RFC 9180) as MLS uses it: key pairs for the init_key
-// and the encryption_key of a key package, and encryption with a label
-// (RFC 9420, Section 5.1.3). The algorithms are those of circl, and of crypto/hpke
+// and the encryption_key of a key package, encryption with a label
+// (RFC 9420, Section 5.1.3), and the single-shot Seal beneath it. The algorithms are those of circl, and of crypto/hpke
 // for experimental suites.
 //
 // A PrivateKey may be opaque. SecretKey is one whose bytes are in memory.
@@ -31,14 +31,21 @@ type PrivateKey interface {
 // (RFC 9420, Section 5.1.3). kemOutput has Nenc bytes, ciphertext Nt bytes more
 // than plaintext.
 func EncryptWithLabel(s *ciphersuite.Suite, publicKey []byte, label string, context, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
-	if err := ValidPublicKey(s, publicKey); err != nil {
-		return nil, nil, err
-	}
-	kemOutput, ciphertext, err = libraryOf(s).seal(publicKey, encryptContext(label, context), plaintext)
+	kemOutput, ciphertext, err = Seal(s, publicKey, encryptContext(label, context), nil, plaintext)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encrypt %q: %w", label, err)
 	}
 	return kemOutput, ciphertext, nil
+}
+
+// Seal is the single-shot encryption of RFC 9180, Section 6.1, in base mode (SealBase), with
+// the HPKE algorithms of the suite. enc has Nenc bytes, ciphertext Nt bytes more than plaintext.
+// PrivateKey.Open is its counterpart.
+func Seal(s *ciphersuite.Suite, publicKey, info, aad, plaintext []byte) (enc, ciphertext []byte, err error) {
+	if err := ValidPublicKey(s, publicKey); err != nil {
+		return nil, nil, err
+	}
+	return libraryOf(s).seal(publicKey, info, aad, plaintext)
 }
 
 // DecryptWithLabel opens what EncryptWithLabel made for k (RFC 9420, Section

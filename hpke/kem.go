@@ -26,7 +26,7 @@ type library interface {
 	// check reports what is not a public key.
 	check(public []byte) error
 	// seal is the single-shot encryption of RFC 9180, Section 6.1, in base mode.
-	seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error)
+	seal(public, info, aad, plaintext []byte) (kemOutput, ciphertext []byte, err error)
 	// open is the counterpart of seal. The error is that of a ciphertext that does
 	// not open.
 	open(private, info, aad, kemOutput, ciphertext []byte) ([]byte, error)
@@ -120,7 +120,7 @@ func (c classic) check(public []byte) error {
 	return err
 }
 
-func (c classic) seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
+func (c classic) seal(public, info, aad, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
 	key, err := c.kem.Scheme().UnmarshalBinaryPublicKey(public)
 	if err != nil {
 		return nil, nil, err
@@ -133,7 +133,7 @@ func (c classic) seal(public, info, plaintext []byte) (kemOutput, ciphertext []b
 	if err != nil {
 		return nil, nil, err
 	}
-	ciphertext, err = sealer.Seal(plaintext, nil)
+	ciphertext, err = sealer.Seal(plaintext, aad)
 	return kemOutput, ciphertext, err
 }
 
@@ -206,7 +206,7 @@ func (s standard) check(public []byte) error {
 	return err
 }
 
-func (s standard) seal(public, info, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
+func (s standard) seal(public, info, aad, plaintext []byte) (kemOutput, ciphertext []byte, err error) {
 	kem, kdf, aead, err := s.algorithms()
 	if err != nil {
 		return nil, nil, err
@@ -219,7 +219,7 @@ func (s standard) seal(public, info, plaintext []byte) (kemOutput, ciphertext []
 	if err != nil {
 		return nil, nil, err
 	}
-	ciphertext, err = sender.Seal(nil, plaintext)
+	ciphertext, err = sender.Seal(aad, plaintext)
 	return kemOutput, ciphertext, err
 }
 

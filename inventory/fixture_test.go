@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"database/sql"
 	"io"
 	"path/filepath"
 	"runtime"
@@ -258,6 +259,19 @@ func (s *shown) take(batch []store.KeyPackage) error {
 		s.initKeys = append(s.initKeys, kp.InitKey)
 	}
 	return nil
+}
+
+// exec changes the store behind the program's back.
+func (f *fixture) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+f.path+"?_busy_timeout=5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statement, args...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // records returns all key packages in the store, read by another handle.

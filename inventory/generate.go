@@ -47,8 +47,11 @@ type Request struct {
 	// written again, and never one that is handed out twice.
 	Pending bool
 	// Custody is where the private keys are kept: vault.CustodyWrapped, also where it is
-	// empty, or vault.CustodyToken.
+	// empty, vault.CustodyToken, or vault.CustodyRelease, until HandOver and ConfirmHandover.
 	Custody string
+	// ReleaseKey is the public key of the device, of the suite's KEM, that the private keys
+	// of custody vault.CustodyRelease may be released to, and no other.
+	ReleaseKey []byte
 	// Version is that of the identity; 0 is the first.
 	Version uint64
 	// Now is the time that lifetimes are counted from.
@@ -156,9 +159,17 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
 	}
+	release, err := r.releasing()
+	if err != nil {
+		return nil, fmt.Errorf("prepare key packages of %q: %w", r.Identity.Name, err)
+	}
 	v, err := inv.custodianFor(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	custody := v.Custody()
+	if release != nil {
+		custody = vault.CustodyRelease
 	}
 	state := store.Available
 	if r.Pending {
@@ -169,7 +180,8 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		Suite:         uint16(r.Identity.Suite.ID),
 		State:         state,
 		LastResort:    template.Unsigned().LastResort(), // asked for, or by its number in the policy
-		Custody:       v.Custody(),
+		Custody:       custody,
+		ReleaseDigest: release,
 		WrappingKeyID: v.KeyID(),
 		Version:       max(r.Version, 1),
 		NotBefore:     time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(),
@@ -227,7 +239,7 @@ func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("build key package: %w", err)
 	}
-	sealed, err := keys.Seal(ctx, l.inv.Rand, kp.Ref())
+	sealed, err := keys.Seal(ctx, l.inv.Rand, vault.Binding{Ref: kp.Ref(), Suite: suite, Release: l.record.ReleaseDigest})
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}

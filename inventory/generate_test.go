@@ -8,7 +8,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -395,14 +394,7 @@ func TestASoftwareKeySignsAsWell(t *testing.T) {
 // setUses writes how often the wrapping key has sealed, as no caller can.
 func (f *fixture) setUses(t *testing.T, uses uint64) {
 	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+f.path+"?_busy_timeout=5000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec("UPDATE wrapping_keys SET uses = ?", uses); err != nil {
-		t.Fatal(err)
-	}
+	f.exec(t, "UPDATE wrapping_keys SET uses = ?", uses)
 }
 
 func TestASpentWrappingKeySealsNothing(t *testing.T) {

@@ -234,15 +234,19 @@ func binding(record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Binding
 	if !ok {
 		return vault.Binding{}, fmt.Errorf("key package %x: cipher suite %v: %w", record.Ref, kp.CipherSuite, ErrSuiteUnknown)
 	}
-	return vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey}, nil
+	return vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey, Release: record.ReleaseDigest}, nil
 }
 
-// keys returns the private keys of a record, whose key package is kp.
+// keys returns the private keys of a record, whose key package is kp, for use here.
 func (inv *Inventory) keys(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
-	ref := keypackage.Ref(record.Ref)
 	if err := erased(record); err != nil {
-		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", keypackage.Ref(record.Ref), err)
 	}
+	return inv.unseal(ctx, record, kp)
+}
+
+// unseal returns the private keys of a record, whosever they are.
+func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
 	b, err := binding(record, kp)
 	if err != nil {
 		return vault.Keys{}, err
@@ -253,12 +257,12 @@ func (inv *Inventory) keys(ctx context.Context, record *store.KeyPackage, kp *ke
 	}
 	keys, err := v.Keys(ctx, b, record.Sealed)
 	if err != nil {
-		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", ref, err)
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", keypackage.Ref(record.Ref), err)
 	}
 	return keys, nil
 }
 
-// erased says why a record has no private keys any more.
+// erased says why a record has no private keys any more, or none for use here.
 func erased(record *store.KeyPackage) error {
 	switch record.State {
 	case store.Consumed:
@@ -266,8 +270,13 @@ func erased(record *store.KeyPackage) error {
 	case store.Erased:
 		return store.ErrErased
 	}
-	if record.Custody == vault.CustodyDevice {
+	switch {
+	case record.Custody == vault.CustodyDevice:
 		return ErrAtDevice
+	case record.Unconfirmed():
+		return fmt.Errorf("%w: they are kept until it has them, and not for use here", store.ErrForDevice)
+	case len(record.ReleaseDigest) > 0:
+		return fmt.Errorf("%w: it has them, and they are erased here", store.ErrForDevice)
 	}
 	return nil
 }
@@ -306,7 +315,8 @@ func reason(err error) string {
 		text string
 	}{
 		{store.ErrConsumed, "consumed"}, {store.ErrErased, "erased"}, {store.ErrReserved, "reserved for another Welcome"},
-		{ErrNothingToShow, "in the token"}, {ErrAtDevice, "at the device"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
+		{ErrNothingToShow, "in the token"}, {ErrAtDevice, "at the device"},
+		{store.ErrForDevice, "its device's"}, {store.ErrOtherRelease, "another release key"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
 		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
 		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"},
 		{vault.ErrStamp, "record was changed"}, {identity.ErrKeyMismatch, "another key stands in its place"},

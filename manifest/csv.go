@@ -33,6 +33,7 @@ var columns = map[string]column{
 	"last_resort":    func(l *Line, text string) (err error) { l.LastResort, err = parseTruth(text); return err },
 	"init_key":       func(l *Line, text string) (err error) { l.InitKey, err = parseBase64(text); return err },
 	"encryption_key": func(l *Line, text string) (err error) { l.EncryptionKey, err = parseBase64(text); return err },
+	"release_key":    func(l *Line, text string) (err error) { l.ReleaseKey, err = parseBase64(text); return err },
 }
 
 func parseCount(text string) (uint64, error) {

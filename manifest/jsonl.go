@@ -29,6 +29,7 @@ type lineJSON struct {
 	Custody       string            `json:"custody"`
 	InitKey       []byte            `json:"init_key"`
 	EncryptionKey []byte            `json:"encryption_key"`
+	ReleaseKey    []byte            `json:"release_key"`
 	Labels        map[string]string `json:"labels"`
 }
 
@@ -127,7 +128,7 @@ func (j *lineJSON) line() Line {
 	l := Line{
 		Name: j.Name, Identity: j.Identity, Suite: string(j.Suite), Credential: j.Credential, Certificate: j.Certificate,
 		Subject: j.Subject, DNSNames: j.DNSNames, Emails: j.Emails, URIs: j.URIs, Count: 1, LastResort: j.LastResort,
-		Custody: j.Custody, InitKey: j.InitKey, EncryptionKey: j.EncryptionKey, Labels: j.Labels,
+		Custody: j.Custody, InitKey: j.InitKey, EncryptionKey: j.EncryptionKey, ReleaseKey: j.ReleaseKey, Labels: j.Labels,
 	}
 	if j.Count != nil {
 		l.Count = *j.Count

@@ -13,6 +13,9 @@ const (
 	// Device keys are made by the device: the line has its public keys, and no private
 	// half is kept.
 	Device = "device"
+	// Release keys are made and kept by hsm-kp until the device has them: they are sealed
+	// to the public key that the line has.
+	Release = "release"
 	// Wrapped and InToken are kept by hsm-kp, under a key of the token or used in it only.
 	Wrapped = "wrapped"
 	InToken = "token"
@@ -49,11 +52,14 @@ type Line struct {
 	// have one of last resort too.
 	Count      uint64
 	LastResort bool
-	// Custody is Device, Wrapped, InToken, or empty: the config's.
+	// Custody is Device, Release, Wrapped, InToken, or empty: the config's.
 	Custody string
 	// InitKey and EncryptionKey are the public keys of custody Device, as RFC 9420 encodes
 	// HPKE public keys.
 	InitKey, EncryptionKey []byte
+	// ReleaseKey is the public key of custody Release, as RFC 9420 encodes HPKE public keys:
+	// of the KEM of the line's suite.
+	ReleaseKey []byte
 	// Labels are the caller's own: they come back with the result.
 	Labels map[string]string
 }
@@ -139,7 +145,6 @@ func (l *Line) check(f *faults) {
 }
 
 func (l *Line) checkCustody(f *faults) {
-	keys := len(l.InitKey) > 0 || len(l.EncryptionKey) > 0
 	switch l.Custody {
 	case Device:
 		if len(l.InitKey) == 0 || len(l.EncryptionKey) == 0 {
@@ -148,11 +153,19 @@ func (l *Line) checkCustody(f *faults) {
 		if l.Count != 1 || l.LastResort {
 			f.add(l.Number, "custody device makes one key package, of the keys on the line")
 		}
-	case "", Wrapped, InToken:
-		if keys {
-			f.add(l.Number, "init_key and encryption_key are for custody device")
+	case Release:
+		if len(l.ReleaseKey) == 0 {
+			f.add(l.Number, "custody release needs release_key")
 		}
+	case "", Wrapped, InToken:
 	default:
-		f.add(l.Number, "custody %q is none of wrapped, token and device", l.Custody)
+		f.add(l.Number, "custody %q is none of wrapped, token, device and release", l.Custody)
+		return
+	}
+	if l.Custody != Device && len(l.InitKey)+len(l.EncryptionKey) > 0 {
+		f.add(l.Number, "init_key and encryption_key are for custody device")
+	}
+	if l.Custody != Release && len(l.ReleaseKey) > 0 {
+		f.add(l.Number, "release_key is for custody release")
 	}
 }

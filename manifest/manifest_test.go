@@ -14,14 +14,16 @@ const jsonLines = `{"name":"a"}
 {"name":"b","identity":"user b","suite":1,"count":5,"last_resort":true,"labels":{"site":"Basel"}}
 {"name":"c","suite":"MLS_128_DHKEMP256_AES128GCM_SHA256_P256","credential":"x509","certificate":"c.pem","subject":"CN=c","dns_names":["c.example.com","c2.example.com"],"uris":["spiffe://example.com/c"],"count":0,"custody":"token"}
 {"name":"d","custody":"device","init_key":"AQI=","encryption_key":"AwQ="}
+{"name":"e","custody":"release","release_key":"BQY=","count":3,"last_resort":true}
 `
 
-const csvLines = `name,identity,suite,credential,certificate,subject,dns_names,uris,count,last_resort,custody,init_key,encryption_key,label.site
-a,,,,,,,,,,,,,
+const csvLines = `name,identity,suite,credential,certificate,subject,dns_names,uris,count,last_resort,custody,init_key,encryption_key,release_key,label.site
+a,,,,,,,,,,,,,,
 
-b,user b,1,,,,,,5,true,,,,Basel
-c,,MLS_128_DHKEMP256_AES128GCM_SHA256_P256,x509,c.pem,CN=c,c.example.com c2.example.com,spiffe://example.com/c,0,,token,,,
-d,,,,,,,,,,device,AQI=,AwQ=,
+b,user b,1,,,,,,5,true,,,,,Basel
+c,,MLS_128_DHKEMP256_AES128GCM_SHA256_P256,x509,c.pem,CN=c,c.example.com c2.example.com,spiffe://example.com/c,0,,token,,,,
+d,,,,,,,,,,device,AQI=,AwQ=,,
+e,,,,,,,,3,true,release,,,BQY=,
 `
 
 func want(first int) []manifest.Line {
@@ -33,6 +35,7 @@ func want(first int) []manifest.Line {
 			DNSNames: []string{"c.example.com", "c2.example.com"}, URIs: []string{"spiffe://example.com/c"}, Custody: "token",
 		},
 		{Number: first + 4, Name: "d", Credential: "basic", Count: 1, Custody: "device", InitKey: []byte{1, 2}, EncryptionKey: []byte{3, 4}},
+		{Number: first + 5, Name: "e", Credential: "basic", Count: 3, LastResort: true, Custody: "release", ReleaseKey: []byte{5, 6}},
 	}
 }
 
@@ -58,14 +61,16 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 			`{}`, `{"name":"f"}`, `{"name":"f"}`, `{"name":"g","count":1000001}`, `{"name":"h","credential":"token"}`,
 			`{"name":"i","certificate":"i.pem"}`, `{"name":"j","credential":"x509","identity":"j"}`, `{"name":"k","custody":"device"}`,
 			`{"name":"l","init_key":"AQI="}`, `{"name":"m","custody":"cloud"}`, `{"name":"n","custody":"device","init_key":"AQ==","encryption_key":"Ag==","count":2}`,
-			`{"name":"o","init_key":"!"}`,
+			`{"name":"o","init_key":"!"}`, `{"name":"p","custody":"release"}`, `{"name":"q","custody":"device","init_key":"AQ==","encryption_key":"Ag==","release_key":"AQ=="}`,
+			`{"name":"r","custody":"release","release_key":"AQ==","init_key":"AQ=="}`,
 		}, "\n"), []string{
 			"line 1: the JSON object does not end", "line 2: something follows the object", `line 3: json: unknown field "colour"`,
 			"line 4: a line: a JSON array does not belong here", "line 5: name: a JSON number", "line 6: suite must be a name or a number",
 			"line 7: name is missing", `line 9: device "f" is on line 8 already`, "line 10: count is 1000001, at most 1000000",
 			`line 11: credential "token" is neither basic nor x509`, "line 12: certificate, subject", "line 13: identity is for credential basic",
 			"line 14: custody device needs init_key and encryption_key", "line 15: init_key and encryption_key are for custody device",
-			`line 16: custody "cloud" is none of wrapped, token and device`, "line 17: custody device makes one key package", "line 18: ",
+			`line 16: custody "cloud" is none of wrapped, token, device and release`, "line 17: custody device makes one key package", "line 18: ",
+			"line 19: custody release needs release_key", "line 20: release_key is for custody release", "line 21: init_key and encryption_key are for custody device",
 		}},
 		"CSV": {parseCSV, "name,count,last_resort,init_key\na,x,,\nb,,yes,\nc,,,!\n", []string{
 			`line 2: count: "x" is not a number`, `line 3: last_resort: "yes" is neither true nor false`, "line 4: init_key: it is not base64 with padding",

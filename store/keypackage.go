@@ -39,7 +39,16 @@ type KeyPackage struct {
 	ErasedAt      time.Time // zero: not erased
 	// Opened is how many Welcomes a key package of last resort was opened with.
 	Opened uint64
+
+	// ReleaseDigest is that of the public key that the private keys may be released to;
+	// empty where they are for nobody else.
+	ReleaseDigest []byte
+	HandedOverAt  time.Time // zero: not yet
+	ConfirmedAt   time.Time // when the device had them; zero: not yet
 }
+
+// Unconfirmed reports whether private keys are here that are for a device.
+func (k *KeyPackage) Unconfirmed() bool { return len(k.ReleaseDigest) > 0 && len(k.Sealed) > 0 }
 
 // Reservation asks for a key package to be reserved for a Welcome.
 type Reservation struct {
@@ -80,6 +89,9 @@ type Filter struct {
 	// WrappingKeyID chooses those that have private keys under it. It goes with no
 	// other field.
 	WrappingKeyID []byte
+	// Unconfirmed chooses those that have private keys which are for a device, by an
+	// index.
+	Unconfirmed bool
 }
 
 // KeyPackages remembers key packages.
@@ -113,7 +125,7 @@ type KeyPackages interface {
 	Claim(ctx context.Context, identity string, n int, at time.Time) ([]KeyPackage, error)
 	// Reserve reserves a key package for a Welcome, and returns it as it is then. One that
 	// is reserved already is reserved anew for the same Welcome, or for any where its time
-	// has come. The error is ErrNotFound, ErrReserved, ErrConsumed, ErrErased, or
+	// has come. The error is ErrNotFound, ErrReserved, ErrConsumed, ErrErased, ErrForDevice, or
 	// ErrRewrapped where the leaf is not under the key package's wrapping key.
 	Reserve(ctx context.Context, r Reservation) (KeyPackage, error)
 	// Release ends a reservation: the key package is in the state again that it was

@@ -48,10 +48,14 @@ const (
 	Retire  Step = "retire"  // others take its place
 	Expire  Step = "expire"  // its lifetime is over
 	Erase   Step = "erase"   // its grace is over, or its wrapping key goes
+
+	// Of one whose private keys are for a device:
+	HandOver Step = "hand over" // the device is about to get them
+	Confirm  Step = "confirm"   // the device has them, and they are erased here
 )
 
 // Steps are all steps.
-var Steps = []Step{Write, Publish, Claim, Reserve, Release, Consume, Retire, Expire, Erase}
+var Steps = []Step{Write, Publish, Claim, Reserve, Release, Consume, Retire, Expire, Erase, HandOver, Confirm}
 
 // Transition is a step between two states.
 type Transition struct {
@@ -62,7 +66,9 @@ type Transition struct {
 
 // Transitions are all that there are. A key package is born pending or available. One
 // that is released, and one of last resort that would be consumed, is in the state
-// again that it was reserved from, unless it was retired or expired meanwhile.
+// again that it was reserved from, unless it was retired or expired meanwhile. One whose
+// private keys are for a device is never reserved; handing them over, and erasing them once
+// the device has them, leaves its state as it is.
 var Transitions = transitions()
 
 func transitions() []Transition {
@@ -84,6 +90,10 @@ func transitions() []Transition {
 	add(Retire, Retired, Pending, Available, Published, Claimed)
 	add(Retire, Reserved, Reserved) // what it was reserved from is retired
 	add(Expire, Expired, Pending, Available, Published, Claimed)
+	for _, s := range []State{Pending, Available, Published, Claimed, Retired, Expired} {
+		add(HandOver, s, s)
+		add(Confirm, s, s)
+	}
 	add(Erase, Erased, Pending, Available, Published, Claimed, Reserved, Retired, Expired)
 	return all
 }
@@ -93,5 +103,6 @@ func Allowed(from State, step Step, to State) bool {
 	return slices.Contains(Transitions, Transition{from, step, to})
 }
 
-// Open reports whether a key package in this state still has its private init key.
+// Open reports whether a key package in this state still has its private init key, unless its
+// device has it.
 func (s State) Open() bool { return s != Consumed && s != Erased }

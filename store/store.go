@@ -71,6 +71,7 @@ type Store interface {
 	Identities
 	WrappingKeys
 	KeyPackages
+	Handovers
 	Backlogs
 	Directories
 	Surveys

@@ -21,6 +21,10 @@ const sealLabel = "hsm-kp sealed private keys"
 // leafLabel stands there for the private key of a leaf alone.
 const leafLabel = "hsm-kp sealed leaf key"
 
+// releaseLabel stands there for private keys of custody `release`. The release digest follows
+// the KeyPackageRef.
+const releaseLabel = "hsm-kp sealed private keys for release"
+
 // Blob is the sealed form of the private keys of one key package. Its bytes, in
 // the presentation language of RFC 9420, Section 2.1:
 //
@@ -41,6 +45,10 @@ const leafLabel = "hsm-kp sealed leaf key"
 //	opaque label<V> = "hsm-kp sealed private keys"
 //	all bytes of the blob before the nonce
 //	opaque key_package_ref<V>
+//
+// With custody `release` the label is "hsm-kp sealed private keys for release", and
+// opaque release_digest<V> follows: SHA-256 over the public key that the private keys may be
+// released to.
 type Blob struct {
 	Suite      ciphersuite.ID
 	KeyID      KeyID
@@ -78,10 +86,16 @@ func (b *Blob) appendHeader(out []byte) []byte {
 	return appendHeader(out, algorithmAES256G, b.Suite, b.KeyID)
 }
 
-// boundData is the additional data that binds the blob to what it is for.
-func (b *Blob) boundData(label string, ref []byte) []byte {
-	out := make([]byte, 0, len(label)+len(b.KeyID)+len(ref)+16)
-	out = wire.AppendVector(out, []byte(label))
-	out = b.appendHeader(out)
-	return wire.AppendVector(out, ref)
+// boundData is the additional data that binds the blob to what it is for: a KeyPackageRef, and
+// the release digest where there is one.
+func (b *Blob) boundData(label string, to ...[]byte) []byte {
+	out := wire.AppendVector(make([]byte, 0, 160), []byte(label))
+	return appendVectors(b.appendHeader(out), to)
+}
+
+func appendVectors(out []byte, vectors [][]byte) []byte {
+	for _, v := range vectors {
+		out = wire.AppendVector(out, v)
+	}
+	return out
 }

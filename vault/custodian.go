@@ -20,6 +20,9 @@ const (
 	// CustodyDevice: made and kept by a device, which gave the public keys. There is nothing
 	// in the vault.
 	CustodyDevice = "device"
+	// CustodyRelease: as CustodyWrapped, until a device has them that they are released to:
+	// nobody else uses them, and once it has them they are erased here.
+	CustodyRelease = "release"
 )
 
 // Binding is the key package that private keys are of.
@@ -28,6 +31,25 @@ type Binding struct {
 	Suite         *ciphersuite.Suite
 	InitKey       []byte // init_key, Npk bytes
 	EncryptionKey []byte // encryption_key of the leaf node, Npk bytes
+	// Release is the ReleaseDigest of the public key that the private keys may be released
+	// to, where they are of CustodyRelease; else it is empty.
+	Release []byte
+}
+
+// label is that of what both private keys are bound to.
+func (b *Binding) label() string {
+	if len(b.Release) > 0 {
+		return releaseLabel
+	}
+	return sealLabel
+}
+
+// to is what private keys are bound to beside their label and the header of their blob.
+func (b *Binding) to() [][]byte {
+	if len(b.Release) > 0 {
+		return [][]byte{b.Ref, b.Release}
+	}
+	return [][]byte{b.Ref}
 }
 
 // Custodian keeps the private keys of key packages under one wrapping key. Vault, RSAVault
@@ -64,9 +86,9 @@ type Fresh interface {
 	// InitKey and EncryptionKey return the public keys, Npk bytes each.
 	InitKey() []byte
 	EncryptionKey() []byte
-	// Seal returns the private keys in the form in which they are kept, bound to the
-	// KeyPackageRef.
-	Seal(ctx context.Context, rand io.Reader, ref []byte) ([]byte, error)
+	// Seal returns the private keys in the form in which they are kept, bound to the key
+	// package.
+	Seal(ctx context.Context, rand io.Reader, b Binding) ([]byte, error)
 	// Clear forgets them.
 	Clear()
 }

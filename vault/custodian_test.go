@@ -80,7 +80,7 @@ func keep(tb testing.TB, c vault.Custodian, s *ciphersuite.Suite) kept {
 	k := kept{Binding: vault.Binding{
 		Ref: newRef(s), Suite: s, InitKey: bytes.Clone(fresh.InitKey()), EncryptionKey: bytes.Clone(fresh.EncryptionKey()),
 	}}
-	if k.sealed, err = fresh.Seal(tb.Context(), rand.Reader, k.Ref); err != nil {
+	if k.sealed, err = fresh.Seal(tb.Context(), rand.Reader, k.Binding); err != nil {
 		tb.Fatalf("Seal() err = %v, want nil", err)
 	}
 	return k

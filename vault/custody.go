@@ -25,7 +25,6 @@ func (v *Vault) Serves(context.Context, *ciphersuite.Suite) error { return nil }
 // sealedLater are key pairs in memory.
 type sealedLater struct {
 	sealer Sealer
-	suite  *ciphersuite.Suite
 	keys   PrivateKeys
 }
 
@@ -45,21 +44,21 @@ func generate(v Sealer, rand io.Reader, s *ciphersuite.Suite) (Fresh, error) {
 		initKey.Clear()
 		return nil, fmt.Errorf("generate encryption key: %w", err)
 	}
-	return &sealedLater{v, s, PrivateKeys{Init: initKey, Encryption: encryptionKey}}, nil
+	return &sealedLater{v, PrivateKeys{Init: initKey, Encryption: encryptionKey}}, nil
 }
 
 func (f *sealedLater) InitKey() []byte       { return f.keys.Init.PublicKey() }
 func (f *sealedLater) EncryptionKey() []byte { return f.keys.Encryption.PublicKey() }
 func (f *sealedLater) Clear()                { f.keys.Clear() }
 
-func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, ref []byte) ([]byte, error) {
-	return f.sealer.Seal(ctx, rand, ref, f.suite, f.keys)
+func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, b Binding) ([]byte, error) {
+	return f.sealer.Seal(ctx, rand, b, f.keys)
 }
 
 // Keys implements Custodian. What opens was sealed for this KeyPackageRef, which is a hash
 // over the public keys: these are believed, and computed anew only by Check.
 func (v *Vault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
-	plaintext, err := v.unseal(ctx, sealLabel, b.Ref, b.Suite, sealed)
+	plaintext, err := v.unseal(ctx, b.label(), b, sealed)
 	if err != nil {
 		return Keys{}, err
 	}
@@ -100,7 +99,7 @@ func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byt
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
-	if blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(leafLabel, b.Ref)); err != nil {
+	if blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(leafLabel, b.to()...)); err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
 	return blob.Bytes(), nil
@@ -118,7 +117,7 @@ func encodeLeaf(s *ciphersuite.Suite, k Keys) ([]byte, error) {
 
 // Leaf implements Custodian.
 func (v *Vault) Leaf(ctx context.Context, b Binding, leaf []byte) (Keys, error) {
-	plaintext, err := v.unseal(ctx, leafLabel, b.Ref, b.Suite, leaf)
+	plaintext, err := v.unseal(ctx, leafLabel, b, leaf)
 	if err != nil {
 		return Keys{}, err
 	}
@@ -175,22 +174,22 @@ func resealed(ctx context.Context, rand io.Reader, from Sealer, b Binding, seale
 		return nil, err
 	}
 	secret, _ := keys.Secret()
-	return other.Seal(ctx, rand, b.Ref, b.Suite, secret)
+	return other.Seal(ctx, rand, b, secret)
 }
 
 // errCustody reports private keys of one custody that are to be kept in another.
 var errCustody = errors.New("rewrap private keys: the other wrapping key is of another custody")
 
 // unseal opens a blob that was sealed under a label for a key package.
-func (v *Vault) unseal(ctx context.Context, label string, ref []byte, s *ciphersuite.Suite, sealed []byte) ([]byte, error) {
+func (v *Vault) unseal(ctx context.Context, label string, b Binding, sealed []byte) ([]byte, error) {
 	blob, err := ParseBlob(sealed)
 	if err != nil {
 		return nil, err
 	}
-	if blob.Suite != s.ID || string(blob.KeyID) != string(v.id) {
-		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, s.ID, v.id)
+	if blob.Suite != b.Suite.ID || string(blob.KeyID) != string(v.id) {
+		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, b.Suite.ID, v.id)
 	}
-	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.boundData(label, ref))
+	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.boundData(label, b.to()...))
 	if errors.Is(err, token.ErrDecrypt) {
 		return nil, fmt.Errorf("%w: %w", ErrSealed, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
@@ -44,9 +43,9 @@ func MechanismOf(stamp []byte) (Mechanism, error) {
 // the two.
 type Sealer interface {
 	Custodian
-	// Seal seals both private keys for the key package ref, Nh bytes, of suite s. It keeps
-	// nothing of k, which the caller clears.
-	Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error)
+	// Seal seals both private keys, bound to the key package; of b it needs no public keys.
+	// It keeps nothing of k, which the caller clears.
+	Seal(ctx context.Context, rand io.Reader, b Binding, k PrivateKeys) ([]byte, error)
 	// Stamp authenticates a public record of some kind, so that whoever can write to the
 	// store, and not to the token, cannot make or change one.
 	Stamp(ctx context.Context, rand io.Reader, kind string, record []byte) ([]byte, error)

@@ -99,10 +99,9 @@ func appendHeader(out []byte, algorithm uint8, s ciphersuite.ID, id KeyID) []byt
 }
 
 // boundData is what the blob is bound to.
-func (b *RSABlob) boundData(label string, ref []byte) []byte {
+func (b *RSABlob) boundData(label string, to ...[]byte) []byte {
 	out := wire.AppendVector(nil, []byte(label))
-	out = b.appendHeader(out)
-	return wire.AppendVector(out, ref)
+	return appendVectors(b.appendHeader(out), to)
 }
 
 // mac authenticates the ciphertext with what it is bound to.

@@ -174,25 +174,25 @@ func (v *RSAVault) Generate(ctx context.Context, rand io.Reader, s *ciphersuite.
 
 // Seal implements Sealer, without the token. The padding of OAEP is of the system's
 // randomness.
-func (v *RSAVault) Seal(_ context.Context, _ io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
-	if err := sealable(s, ref, k); err != nil {
+func (v *RSAVault) Seal(_ context.Context, _ io.Reader, b Binding, k PrivateKeys) ([]byte, error) {
+	if err := sealable(b, k); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	plaintext, err := encodePrivateKeys(s, k)
+	plaintext, err := encodePrivateKeys(b.Suite, k)
 	defer clear(plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	return v.seal(sealLabel, ref, s, plaintext)
+	return v.seal(b.label(), b, plaintext)
 }
 
-func (v *RSAVault) seal(label string, ref []byte, s *ciphersuite.Suite, plaintext []byte) ([]byte, error) {
+func (v *RSAVault) seal(label string, b Binding, plaintext []byte) ([]byte, error) {
 	k, err := v.keys()
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	blob := RSABlob{Algorithm: k.algorithm, Suite: s.ID, KeyID: v.id}
-	bound := blob.boundData(label, ref)
+	blob := RSABlob{Algorithm: k.algorithm, Suite: b.Suite.ID, KeyID: v.id}
+	bound := blob.boundData(label, b.to()...)
 	if blob.Ciphertext, err = k.oaep.Encrypt(v.decryption.Public(), plaintext, bound); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
@@ -215,7 +215,7 @@ func (v *RSAVault) unseal(ctx context.Context, label string, b Binding, sealed [
 		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v by algorithm %d, not of %v under %v by %d",
 			ErrSealed, blob.Suite, blob.KeyID, blob.Algorithm, b.Suite.ID, v.id, k.algorithm)
 	}
-	bound := blob.boundData(label, b.Ref)
+	bound := blob.boundData(label, b.to()...)
 	if mac := blob.mac(k.mac, bound); !hmac.Equal(mac[:], blob.MAC[:]) {
 		return nil, fmt.Errorf("%w: wrong MAC", ErrSealed)
 	}
@@ -233,7 +233,7 @@ func (v *RSAVault) unseal(ctx context.Context, label string, b Binding, sealed [
 // private keys are compared with the public ones each time: whoever read it there can make
 // blobs, and none that passes for a key package which others made.
 func (v *RSAVault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
-	return v.open(ctx, sealLabel, b, sealed, decodeKeys)
+	return v.open(ctx, b.label(), b, sealed, decodeKeys)
 }
 
 // KeepLeaf implements Custodian. It is an RSABlob with the plaintext and the label that a
@@ -244,7 +244,7 @@ func (v *RSAVault) KeepLeaf(_ context.Context, _ io.Reader, b Binding, _ []byte,
 	if err != nil {
 		return nil, fmt.Errorf("seal leaf key: %w", err)
 	}
-	return v.seal(leafLabel, b.Ref, b.Suite, plaintext)
+	return v.seal(leafLabel, b, plaintext)
 }
 
 // Leaf implements Custodian.

@@ -74,7 +74,7 @@ func TestRSASealedKeysOfAnotherAreNotThoseOfTheKeyPackage(t *testing.T) {
 	v, _ := newRSAVault(t, softhsmtest.Open(t))
 	for _, s := range ciphersuite.All() {
 		k := keep(t, v, s)
-		sealed, err := v.Seal(t.Context(), rand.Reader, k.Ref, s, newKeys(t, s))
+		sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: k.Ref, Suite: s}, newKeys(t, s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,9 +99,12 @@ func TestAnRSAKeyIsOfNoUseBeforeItIsRecognized(t *testing.T) {
 		t.Fatal(err)
 	}
 	uses := map[string]func() error{
-		"Serves":     func() error { return v.Serves(t.Context(), s) },
-		"Generate":   func() error { _, err := v.Generate(t.Context(), rand.Reader, s); return err },
-		"Seal":       func() error { _, err := v.Seal(t.Context(), rand.Reader, k.Ref, s, newKeys(t, s)); return err },
+		"Serves":   func() error { return v.Serves(t.Context(), s) },
+		"Generate": func() error { _, err := v.Generate(t.Context(), rand.Reader, s); return err },
+		"Seal": func() error {
+			_, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: k.Ref, Suite: s}, newKeys(t, s))
+			return err
+		},
 		"Keys":       func() error { _, err := v.Keys(t.Context(), k.Binding, k.sealed); return err },
 		"Stamp":      func() error { _, err := v.Stamp(t.Context(), rand.Reader, "identity", record); return err },
 		"CheckStamp": func() error { return v.CheckStamp(t.Context(), "identity", record, mark) },

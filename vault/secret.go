@@ -63,7 +63,7 @@ var noSuite = new(ciphersuite.Suite)
 
 // SealSecret is as Vault's, in an RSABlob.
 func (v *RSAVault) SealSecret(_ context.Context, _ io.Reader, kind string, record, secret []byte) ([]byte, error) {
-	sealed, err := v.seal(secretLabel, secretContext(kind, record), noSuite, secret)
+	sealed, err := v.seal(secretLabel, Binding{Ref: secretContext(kind, record), Suite: noSuite}, secret)
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", kind, err)
 	}

@@ -53,7 +53,7 @@ func TestAStampIsNoSealedKeysAndTheOtherWayRound(t *testing.T) {
 	v := newVault(t, openToken(t))
 	s, _ := ciphersuite.Lookup(2)
 	ref := newRef(s)
-	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, newKeys(t, s))
+	sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, newKeys(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func (f *wrappedAlready) InitKey() []byte       { return f.init }
 func (f *wrappedAlready) EncryptionKey() []byte { return f.encryption }
 func (f *wrappedAlready) Clear()                {}
 
-func (f *wrappedAlready) Seal(context.Context, io.Reader, []byte) ([]byte, error) {
+func (f *wrappedAlready) Seal(context.Context, io.Reader, Binding) ([]byte, error) {
 	return f.blob.Bytes(), nil
 }
 

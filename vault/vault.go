@@ -120,37 +120,37 @@ func Open(ctx context.Context, t *token.Token, id KeyID) (*Vault, error) {
 // KeyID returns the id of the wrapping key, which must not be changed.
 func (v *Vault) KeyID() KeyID { return v.id }
 
-// Seal seals both private keys for the key package ref, Nh bytes, of suite s, and
-// returns a Blob's bytes. It keeps nothing of k, which the caller clears.
+// Seal seals both private keys, bound to the key package, and returns a Blob's bytes. It keeps
+// nothing of k, which the caller clears.
 //
 // The nonce is 12 bytes of rand. With random nonces one key may seal 2^32 times
 // at most (NIST SP 800-38D, Section 8.3): the caller counts.
-func (v *Vault) Seal(ctx context.Context, rand io.Reader, ref []byte, s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
-	if err := sealable(s, ref, k); err != nil {
+func (v *Vault) Seal(ctx context.Context, rand io.Reader, b Binding, k PrivateKeys) ([]byte, error) {
+	if err := sealable(b, k); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	blob := Blob{Suite: s.ID, KeyID: v.id}
+	blob := Blob{Suite: b.Suite.ID, KeyID: v.id}
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	plaintext, err := encodePrivateKeys(s, k)
+	plaintext, err := encodePrivateKeys(b.Suite, k)
 	defer clear(plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
-	blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(sealLabel, ref))
+	blob.Ciphertext, err = v.key.Seal(ctx, &blob.Nonce, plaintext, blob.boundData(b.label(), b.to()...))
 	if err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
 	}
 	return blob.Bytes(), nil
 }
 
-func sealable(s *ciphersuite.Suite, ref []byte, k PrivateKeys) error {
-	if !k.areOf(s) {
-		return fmt.Errorf("they are not two keys of %v", s.ID)
+func sealable(b Binding, k PrivateKeys) error {
+	if !k.areOf(b.Suite) {
+		return fmt.Errorf("they are not two keys of %v", b.Suite.ID)
 	}
-	if len(ref) != s.Nh {
-		return fmt.Errorf("the key package ref has %d bytes, want %d", len(ref), s.Nh)
+	if len(b.Ref) != b.Suite.Nh {
+		return fmt.Errorf("the key package ref has %d bytes, want %d", len(b.Ref), b.Suite.Nh)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func TestSealedKeysComeBackForEverySuite(t *testing.T) {
 	for _, s := range ciphersuite.All() {
 		t.Run(s.Name, func(t *testing.T) {
 			keys, ref := newKeys(t, s), newRef(s)
-			sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+			sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys)
 			if err != nil {
 				t.Fatalf("Seal() err = %v, want nil", err)
 			}
@@ -105,7 +105,7 @@ func TestABlobOpensOnlyWhereItBelongs(t *testing.T) {
 	v, other := newVault(t, tok), newVault(t, tok)
 	s1, s3 := suite(t, 1), suite(t, 3)
 	ref := newRef(s1)
-	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s1, newKeys(t, s1))
+	sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s1}, newKeys(t, s1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +158,11 @@ func TestSealRefusesWhatWouldNotComeBack(t *testing.T) {
 		"no ref":                {nil, good},
 		"a ref cut short":       {newRef(s1)[1:], good},
 	} {
-		if sealed, err := v.Seal(t.Context(), rand.Reader, c.ref, s1, c.keys); err == nil || sealed != nil {
+		if sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: c.ref, Suite: s1}, c.keys); err == nil || sealed != nil {
 			t.Errorf("%s: Seal() = %d bytes, %v, want an error", name, len(sealed), err)
 		}
 	}
-	if _, err := v.Seal(t.Context(), rand.Reader, newRef(s1), s1, cleared); !errors.Is(err, hpke.ErrCleared) {
+	if _, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: newRef(s1), Suite: s1}, cleared); !errors.Is(err, hpke.ErrCleared) {
 		t.Errorf("Seal() of cleared keys err = %v, want %v", err, hpke.ErrCleared)
 	}
 }
@@ -170,7 +170,7 @@ func TestSealRefusesWhatWouldNotComeBack(t *testing.T) {
 func TestSealNeedsAWholeNonce(t *testing.T) {
 	v := newVault(t, softhsmtest.Open(t))
 	s := suite(t, 1)
-	if _, err := v.Seal(t.Context(), bytes.NewReader(make([]byte, 11)), newRef(s), s, newKeys(t, s)); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := v.Seal(t.Context(), bytes.NewReader(make([]byte, 11)), vault.Binding{Ref: newRef(s), Suite: s}, newKeys(t, s)); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("Seal() err = %v, want %v", err, io.ErrUnexpectedEOF)
 	}
 }
@@ -181,7 +181,7 @@ func TestEachSealingHasANonceOfItsOwn(t *testing.T) {
 	keys, ref := newKeys(t, s), newRef(s)
 	seen := map[string]bool{}
 	for range 50 {
-		sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+		sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +214,7 @@ func TestAFaultOfTheTokenIsNotTheBlobs(t *testing.T) {
 	v := newVault(t, tok)
 	s := suite(t, 1)
 	keys, ref := newKeys(t, s), newRef(s)
-	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+	sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestAFaultOfTheTokenIsNotTheBlobs(t *testing.T) {
 	if _, err := unseal(cancelled, v, ref, s, sealed); !errors.Is(err, context.Canceled) || errors.Is(err, vault.ErrSealed) {
 		t.Errorf("unseal() in a cancelled context err = %v, want %v", err, context.Canceled)
 	}
-	if _, err := v.Seal(cancelled, rand.Reader, ref, s, keys); !errors.Is(err, context.Canceled) {
+	if _, err := v.Seal(cancelled, rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys); !errors.Is(err, context.Canceled) {
 		t.Errorf("Seal() in a cancelled context err = %v, want %v", err, context.Canceled)
 	}
 	if err := tok.Close(); err != nil {
@@ -242,7 +242,7 @@ func TestOneVaultServesManyGoroutines(t *testing.T) {
 		keys, ref := newKeys(t, s), newRef(s)
 		wg.Go(func() {
 			for range 20 {
-				sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, keys)
+				sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys)
 				if err != nil {
 					t.Errorf("Seal() err = %v, want nil", err)
 					return
@@ -271,7 +271,7 @@ func TestABlobOutlivesItsVaultButNotItsWrappingKey(t *testing.T) {
 	v := newVault(t, tok)
 	s := suite(t, 1)
 	ref := newRef(s)
-	sealed, err := v.Seal(t.Context(), rand.Reader, ref, s, newKeys(t, s))
+	sealed, err := v.Seal(t.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, newKeys(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func BenchmarkSeal(b *testing.B) {
 	keys, ref := newKeys(b, s), newRef(s)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := v.Seal(b.Context(), rand.Reader, ref, s, keys); err != nil {
+		if _, err := v.Seal(b.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, keys); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -347,7 +347,7 @@ func BenchmarkUnseal(b *testing.B) {
 	v := newVault(b, softhsmtest.Open(b))
 	s := suite(b, 2)
 	ref := newRef(s)
-	sealed, err := v.Seal(b.Context(), rand.Reader, ref, s, newKeys(b, s))
+	sealed, err := v.Seal(b.Context(), rand.Reader, vault.Binding{Ref: ref, Suite: s}, newKeys(b, s))
 	if err != nil {
 		b.Fatal(err)
 	}

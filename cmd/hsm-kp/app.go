@@ -70,7 +70,7 @@ configuration, 3 the token could not be used.`,
 		Commands: []*cli.Command{
 			initCommand(u), doctorCommand(u), configCommand(u), demoCommand(u),
 			identityCommand(u), generateCommand(u), provisionCommand(u),
-			listCommand(u), showCommand(u), exportCommand(u), publishCommand(u), replenishCommand(u), claimCommand(u), unwrapCommand(u), welcomeCommand(u), decryptCommand(u), serveCommand(u),
+			listCommand(u), showCommand(u), exportCommand(u), publishCommand(u), replenishCommand(u), claimCommand(u), unwrapCommand(u), welcomeCommand(u), decryptCommand(u), handoverCommand(u), serveCommand(u),
 			wrapKeyCommand(u), sweepCommand(u), auditCommand(u), storeCommand(u),
 			inspectCommand(u), verifyCommand(u), benchCommand(u),
 			completionCommand(u), manCommand(u),

@@ -11,6 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/signer"
+	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
@@ -78,6 +79,9 @@ type diagnosis struct {
 	StoreExists bool                `json:"store_exists"`
 	Keys        []keyDiagnosis      `json:"keys,omitempty"`    // that the store depends on
 	Unknown     []token.ObjectInfo  `json:"unknown,omitempty"` // labelled as of hsm-kp, and not in the store
+	// Unconfirmed is how many key packages have private keys here that are for a device, up to
+	// manyUnconfirmed.
+	Unconfirmed int `json:"unconfirmed,omitempty"`
 }
 
 type suiteDiagnosis struct {
@@ -113,8 +117,19 @@ func diagnose(ctx context.Context, u *ui, cfg *config.Config, at place, configPa
 	}
 	defer s.Close()
 	d.StoreExists = true
+	for _, err := range s.KeyPackages(ctx, store.Filter{Unconfirmed: true}) {
+		if err != nil {
+			return d, err
+		}
+		if d.Unconfirmed++; d.Unconfirmed == manyUnconfirmed {
+			break
+		}
+	}
 	return d, d.diagnoseKeys(ctx, s, t)
 }
+
+// manyUnconfirmed is how far what devices have not confirmed is counted.
+const manyUnconfirmed = 1000
 
 // diagnoseSuite says whether a token with this report can serve a suite.
 func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
@@ -164,6 +179,14 @@ func (d *diagnosis) verdict() error {
 	return errNoSuite
 }
 
+// waiting says how many key packages wait for a device.
+func (d *diagnosis) waiting() string {
+	if d.Unconfirmed == manyUnconfirmed {
+		return fmt.Sprintf("have not confirmed %d key packages or more", d.Unconfirmed)
+	}
+	return "have not confirmed " + plural(d.Unconfirmed, "key package")
+}
+
 func (d *diagnosis) print(u *ui) {
 	i := d.Token
 	u.printf("module    %s\n", i.Module)
@@ -176,6 +199,9 @@ func (d *diagnosis) print(u *ui) {
 		word = "there"
 	}
 	u.printf("store     %s, %s\n", d.Store, word)
+	if d.Unconfirmed > 0 {
+		u.printf("devices   %s, see `hsm-kp list --unconfirmed`\n", d.waiting())
+	}
 	u.printf("\ntried in the token\n")
 	for _, p := range d.Probes {
 		result := "ok"

@@ -54,7 +54,8 @@ func TestExitStatuses(t *testing.T) {
 			errRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, errUnpublished, errNoDirectory,
-			server.ErrDirectory, errSeveral, inventory.ErrAtDevice, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			server.ErrDirectory, errSeveral, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
@@ -167,7 +168,7 @@ func TestHints(t *testing.T) {
 		errURLPassword, usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},
 		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
 		directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrAnswer, directory.ErrUnreachable, errUnpublished, errNoDirectory,
-		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{},
+		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{}, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver,
 		&token.Error{Func: "C_Login", RV: token.CKR_PIN_LOCKED},
 	} {
 		if hint(fmt.Errorf("do a thing: %w", err)) == "" {

@@ -35,6 +35,9 @@ what --chain FILE certifies: the key that the identity has, or the next one, for
 identity csr --next" makes the request. The old signature key stays in the token, because its
 members sign with it in the groups that they are in; "hsm-kp identity destroy-key" ends it.
 
+Nothing takes the place of key packages whose private keys are a device's (custody device or
+release): "hsm-kp provision" makes others for it.
+
 Examples:
    hsm-kp identity rotate alice --out spool/
    hsm-kp identity csr gateway --next >gateway.csr
@@ -189,6 +192,12 @@ func (e *env) custodyOfNext(c *cli.Context, name string) (string, error) {
 // isLive reports whether key packages of a state are or may be used.
 func isLive(s store.State) bool {
 	return s == store.Pending || s == store.Available || s == store.Published || s == store.Claimed
+}
+
+// isKept reports whether private keys of a custody are kept here to be used here, and not for a
+// device or by one.
+func isKept(custody string) bool {
+	return custody == vault.CustodyWrapped || custody == vault.CustodyToken
 }
 
 func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
@@ -398,6 +407,9 @@ func (e *env) replace(c *cli.Context, next *store.Identity, custody string) erro
 	if err != nil {
 		return err
 	}
+	if n := notReplaced(stock, next.Version); n > 0 {
+		e.ui.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", plural(n, "key package"), next.Name)
+	}
 	for _, lastResort := range []bool{false, true} {
 		n := wanting(stock, next.Version, lastResort)
 		if c.IsSet("count") && !lastResort {
@@ -425,12 +437,13 @@ func made(stock []store.Stock, version uint64) (n uint64) {
 }
 
 // wanting is how many key packages of a kind the versions before have that are or may
-// be used, less those of the next one. One of last resort takes the place of all.
+// be used, less those of the next one. One of last resort takes the place of all. Those whose
+// private keys are devices' are not to be replaced by others: see notReplaced.
 func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 	var before, after uint64
 	for _, s := range stock {
 		switch {
-		case s.LastResort != lastResort || !isLive(s.State):
+		case s.LastResort != lastResort || !isLive(s.State) || !isKept(s.Custody):
 		case s.Version < next:
 			before += s.Count
 		default:
@@ -441,6 +454,17 @@ func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 		before = min(before, 1)
 	}
 	return before - min(before, after)
+}
+
+// notReplaced is how many key packages the versions before have whose private keys are a device's:
+// only what its line of a manifest says can make others.
+func notReplaced(stock []store.Stock, next uint64) (n uint64) {
+	for _, s := range stock {
+		if s.Version < next && isLive(s.State) && !isKept(s.Custody) {
+			n += s.Count
+		}
+	}
+	return n
 }
 
 func identityRetireCommand(u *ui) *cli.Command {

@@ -24,10 +24,12 @@ commands by its first digits, as it is shown here.
 Examples:
    hsm-kp list --identity alice --state available
    hsm-kp list --count
+   hsm-kp list --unconfirmed --json | jq -r .identity | sort -u
    hsm-kp list --refs --identity alice --state available | xargs -r hsm-kp export --out spool/`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "only those of `NAME`"},
 			&cli.StringFlag{Name: "state", Usage: "only those in `STATE`: " + strings.Join(stateNames(), ", ")},
+			&cli.BoolFlag{Name: "unconfirmed", Usage: "only those whose private keys are a device's that has not confirmed that it has them"},
 			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`", DefaultText: "all"},
 			&cli.BoolFlag{Name: "refs", Usage: "print whole KeyPackageRefs and nothing else"},
 			&cli.BoolFlag{Name: "count", Usage: "print how many there are in each state"},
@@ -39,6 +41,9 @@ Examples:
 			}
 			if s := c.String("state"); s != "" && !slices.Contains(stateNames(), s) {
 				return usagef("list: --state %q is none of %s", s, strings.Join(stateNames(), ", "))
+			}
+			if c.Bool("count") && c.Bool("unconfirmed") {
+				return usagef("list: --count and --unconfirmed do not go together")
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -82,7 +87,7 @@ func (e *env) count(c *cli.Context) error {
 
 func (e *env) list(c *cli.Context) error {
 	limit, n := c.Uint64("limit"), uint64(0)
-	filter := store.Filter{Identity: c.String("identity"), State: store.State(c.String("state"))}
+	filter := store.Filter{Identity: c.String("identity"), State: store.State(c.String("state")), Unconfirmed: c.Bool("unconfirmed")}
 	for record, err := range e.store.KeyPackages(c.Context, filter) {
 		if err != nil {
 			return fmt.Errorf("list key packages: %w", err)
@@ -147,6 +152,9 @@ type recordJSON struct {
 	ClaimedAt     string    `json:"claimed_at,omitempty"`
 	RetiredUntil  string    `json:"retired_until,omitempty"`
 	ErasedAt      string    `json:"erased_at,omitempty"`
+	ReleaseDigest string    `json:"release_key_sha256,omitempty"` // of custody release, as the two below
+	HandedOverAt  string    `json:"handed_over_at,omitempty"`
+	ConfirmedAt   string    `json:"confirmed_at,omitempty"`
 	Bytes         int       `json:"bytes"`
 }
 
@@ -168,9 +176,11 @@ func recordOf(r *store.KeyPackage) recordJSON {
 		Version:       r.Version,
 		LeafKept:      len(r.Leaf) > 0,
 		Bytes:         len(r.Public),
+		ReleaseDigest: fmt.Sprintf("%x", r.ReleaseDigest),
 	}
 	for to, at := range map[*string]time.Time{&out.PublishedAt: r.PublishedAt, &out.ReservedUntil: r.ReservedUntil, &out.ConsumedAt: r.ConsumedAt,
-		&out.ClaimedAt: r.ClaimedAt, &out.RetiredUntil: r.RetiredUntil, &out.ErasedAt: r.ErasedAt} {
+		&out.ClaimedAt: r.ClaimedAt, &out.RetiredUntil: r.RetiredUntil, &out.ErasedAt: r.ErasedAt,
+		&out.HandedOverAt: r.HandedOverAt, &out.ConfirmedAt: r.ConfirmedAt} {
 		if !at.IsZero() {
 			*to = at.UTC().Format(time.RFC3339)
 		}

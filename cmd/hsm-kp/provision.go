@@ -39,9 +39,10 @@ its name ends in .csv or --csv is given; - is standard input. Of a device it say
                    what a certificate is asked for
    count           how many key packages (default: 1)
    last_resort     true: one of last resort besides
-   custody         wrapped, token or device (default: the config's)
+   custody         wrapped, token, device or release (default: the config's)
    init_key, encryption_key
                    custody device: its HPKE public keys, in base64; no private half is here
+   release_key     custody release: a public key of the device, in base64
    labels          anything, which comes back with the result (CSV: columns label.X)
 
 All of it is checked before anything is made. There is a line of result for each
@@ -51,6 +52,11 @@ device stops no other.
 A device that has its identity and its key packages already is given the same again, so
 that the command may be run again after it was interrupted, or after devices were added to
 the manifest. Key packages count until they expire or are retired, also once they were used.
+
+With custody release the private keys are made here, and are the device's: --json has them, sealed by
+HPKE (RFC 9180) to release_key with the algorithms of the device's cipher suite, which any HPKE library
+opens. They stay here, for nobody else, and are handed over by each run, until "hsm-kp handover confirm"
+erases them. Another release_key for a device that is there is refused.
 
 With credential x509 and no certificate, the enrolment command of the config
 (x509.enroll) gets a certification request, signed in the token, and answers with the
@@ -143,6 +149,8 @@ type provisioned struct {
 	KeyPackages  []provisionedKeyPackage `json:"key_packages,omitempty"`
 	Labels       map[string]string       `json:"labels,omitempty"`
 	Error        string                  `json:"error,omitempty"`
+
+	waiting int // key packages whose private keys wait to be handed over
 }
 
 // The statuses of a device.
@@ -160,10 +168,21 @@ type provisionedKeyPackage struct {
 	LastResort bool      `json:"last_resort,omitempty"`
 	Custody    string    `json:"custody"`
 	File       string    `json:"file,omitempty"`
+	// Of custody release:
+	Confirmed *bool         `json:"confirmed,omitempty"`   // whether the device has its private keys, and they are erased here
+	Message   []byte        `json:"mls_message,omitempty"` // what goes to the device with them
+	Released  *releasedJSON `json:"released,omitempty"`
 }
 
 func provisionedOf(r *store.KeyPackage, file string) provisionedKeyPackage {
-	return provisionedKeyPackage{hex.EncodeToString(r.Ref), string(r.State), r.NotAfter, r.LastResort, r.Custody, file}
+	p := provisionedKeyPackage{
+		Ref: hex.EncodeToString(r.Ref), State: string(r.State), NotAfter: r.NotAfter, LastResort: r.LastResort, Custody: r.Custody, File: file,
+	}
+	if r.Custody == vault.CustodyRelease {
+		confirmed := !r.Unconfirmed()
+		p.Confirmed = &confirmed
+	}
+	return p
 }
 
 // provisioner gives devices what their lines say.
@@ -176,6 +195,7 @@ type provisioner struct {
 
 	mu      sync.Mutex
 	results []*provisioned // by line; those before next are printed
+	waiting int            // key packages that are to be handed over, and were not without --json
 	next    int
 	tally   map[string]int
 	made    int
@@ -294,6 +314,7 @@ func (p *provisioner) show(i int, r *provisioned) error {
 		p.next++
 		p.tally[ready.Status]++
 		p.made += ready.Made
+		p.waiting += ready.waiting
 		if err := p.print(ready); err != nil {
 			return err
 		}
@@ -337,4 +358,7 @@ func (p *provisioner) summarize() {
 	took := time.Since(p.start)
 	p.ui.notef("%d ready, %d awaiting a certificate, %d failed; %s made in %v", p.tally[statusReady], p.tally[statusAwaiting],
 		p.tally[statusFailed], plural(p.made, "key package"), took.Round(time.Millisecond))
+	if p.waiting > 0 {
+		p.ui.notef("the private keys of %s wait for their devices: --json hands them over", plural(p.waiting, "key package"))
+	}
 }

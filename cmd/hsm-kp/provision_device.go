@@ -22,6 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // check refuses what a manifest may say and this token and config cannot do, before anything
@@ -55,6 +56,11 @@ func (p *provisioner) checkLine(l *manifest.Line) error {
 		}
 		if bytes.Equal(l.InitKey, l.EncryptionKey) {
 			return errors.New("init_key and encryption_key are the same")
+		}
+	}
+	if l.Custody == manifest.Release {
+		if err := hpke.ValidPublicKey(suite, l.ReleaseKey); err != nil {
+			return fmt.Errorf("release_key: %w", err)
 		}
 	}
 	if l.Credential != manifest.X509 {
@@ -239,7 +245,10 @@ func (d *device) keyPackages(ctx context.Context, l *manifest.Line, record *stor
 	if l.Custody == manifest.Device {
 		return d.ofDevice(ctx, l, record, had, r)
 	}
-	if err := d.report(ctx, had, r, 0); err != nil {
+	if had, err = d.counted(ctx, l, had); err != nil {
+		return err
+	}
+	if err := d.report(ctx, l, had, r, 0); err != nil {
 		return err
 	}
 	var have, last uint64
@@ -259,6 +268,24 @@ func (d *device) keyPackages(ctx context.Context, l *manifest.Line, record *stor
 		return d.generate(ctx, l, record, 1, true, r)
 	}
 	return nil
+}
+
+// counted are the key packages that count for a line, of those that its device has: of custody
+// release where the line has that, all of them for the key that it has; else those whose private keys
+// are kept here.
+func (d *device) counted(ctx context.Context, l *manifest.Line, had []store.KeyPackage) (out []store.KeyPackage, err error) {
+	for i := range had {
+		switch k := &had[i]; {
+		case l.Custody == manifest.Release && k.Custody == vault.CustodyRelease:
+			if err := d.inventory.CheckRelease(ctx, k, l.ReleaseKey, time.Now()); err != nil {
+				return nil, err
+			}
+			out = append(out, *k)
+		case l.Custody != manifest.Release && isKept(k.Custody):
+			out = append(out, *k)
+		}
+	}
+	return out, nil
 }
 
 // had returns the key packages that an identity signed and that have neither expired nor been
@@ -285,7 +312,7 @@ func (d *device) ofDevice(ctx context.Context, l *manifest.Line, record *store.I
 			return err
 		}
 		if bytes.Equal(kp.InitKey, l.InitKey) && bytes.Equal(kp.LeafNode.EncryptionKey, l.EncryptionKey) {
-			return d.report(ctx, had[i:i+1], r, 0)
+			return d.report(ctx, l, had[i:i+1], r, 0)
 		}
 		if bytes.Equal(kp.InitKey, l.InitKey) {
 			return fmt.Errorf("key package %v has the same init_key (RFC 9420, Section 10: each has its own)", keypackage.Ref(had[i].Ref))
@@ -299,7 +326,7 @@ func (d *device) ofDevice(ctx context.Context, l *manifest.Line, record *store.I
 	if err != nil {
 		return err
 	}
-	return d.report(ctx, []store.KeyPackage{made}, r, 1)
+	return d.report(ctx, l, []store.KeyPackage{made}, r, 1)
 }
 
 // ask prepares what the inventory is asked for.
@@ -319,7 +346,7 @@ func (d *device) ask(ctx context.Context, l *manifest.Line, record *store.Identi
 	}
 	return inventory.Request{
 		Identity: id, Version: record.Version, Policy: policy, Pending: d.enclosing.out != nil, Now: time.Now(),
-		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)),
+		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), ReleaseKey: l.ReleaseKey,
 	}, nil
 }
 
@@ -330,23 +357,53 @@ func (d *device) generate(ctx context.Context, l *manifest.Line, record *store.I
 	}
 	request.Count, request.LastResort = n, lastResort
 	_, err = d.inventory.Generate(ctx, request, func(batch []store.KeyPackage) error {
-		return d.report(context.WithoutCancel(ctx), batch, r, len(batch))
+		return d.report(context.WithoutCancel(ctx), l, batch, r, len(batch))
 	})
 	return err
 }
 
 // report puts key packages into the result, of which so many are new. Where there is an output
-// folder, those that are pending are written to it first, and published.
-func (d *device) report(ctx context.Context, batch []store.KeyPackage, r *provisioned, made int) error {
+// folder, those that are pending are written to it first, and published. What is for the device is
+// handed over last: that is recorded before it is printed, and done again by the next run.
+func (d *device) report(ctx context.Context, l *manifest.Line, batch []store.KeyPackage, r *provisioned, made int) error {
 	r.Made += made
 	files, err := d.publish(ctx, batch)
 	if err != nil {
 		return err
 	}
+	first := len(r.KeyPackages)
 	for i := range batch {
 		r.KeyPackages = append(r.KeyPackages, provisionedOf(&batch[i], files[string(batch[i].Ref)]))
 	}
-	return nil
+	if l.Custody != manifest.Release {
+		return nil
+	}
+	return d.handOver(ctx, l, batch, r, r.KeyPackages[first:])
+}
+
+// handOver seals the private keys for the device that are not confirmed yet, and puts them into its
+// results. Without --json nothing is printed of them, and so nothing is handed over.
+func (d *device) handOver(ctx context.Context, l *manifest.Line, batch []store.KeyPackage, r *provisioned, results []provisionedKeyPackage) error {
+	var records []store.KeyPackage
+	var of []*provisionedKeyPackage
+	for i := range batch {
+		if batch[i].Unconfirmed() {
+			records, of = append(records, batch[i]), append(of, &results[i])
+		}
+	}
+	if !d.enclosing.json {
+		r.waiting += len(records)
+		return nil
+	}
+	released, err := d.inventory.HandOver(ctx, records, l.ReleaseKey, time.Now())
+	for i := range released {
+		kp, err := inventory.Public(&records[i])
+		if err != nil {
+			return err
+		}
+		of[i].Message, of[i].Released = kp.Message(), releasedOf(kp.CipherSuite, &released[i])
+	}
+	return err
 }
 
 // publish returns the files of those that it wrote, by their refs.

@@ -26,7 +26,8 @@ no others.
 Where the level is below replenish.low, key packages are published until it is at
 replenish.high: those that are available first, then new ones. What was on its way when
 an earlier run ended is sent first of all. With replenish.last_resort there is a key
-package of last resort beside them, which is replaced once it was used or is old.
+package of last resort beside them, which is replaced once it was used or is old. For an identity whose
+private keys are a device's (custody device or release) nothing is made: "hsm-kp provision" does that.
 
 It is made to be run from cron, on several machines at once: of two runs that find the
 same identity low, one fills it up. It prints nothing where there was nothing to do.

@@ -23,6 +23,7 @@ type replenishment struct {
 	after  time.Time // when what counts is still valid
 
 	level   store.Level
+	bound   bool     // its private keys are a device's: nothing is made for it here
 	old     [][]byte // of last resort, that another takes the place of
 	making  uint64
 	sending uint64
@@ -100,9 +101,39 @@ func (r *replenishment) measure(ctx context.Context) error {
 		}
 	}
 	if r.goal.LastResort {
-		r.old, r.done.LastResort, err = r.lastResorts(ctx, r.record, r.after)
+		if r.old, r.done.LastResort, err = r.lastResorts(ctx, r.record, r.after); err != nil {
+			return err
+		}
+	}
+	if r.level.Published+r.level.Underway >= uint64(r.goal.Low) && !r.done.LastResort {
+		return nil
+	}
+	stock, err := r.store.Stock(ctx, r.record.Name)
+	if r.bound = ofDevice(stock); r.bound {
+		r.old, r.done.LastResort = nil, false
 	}
 	return err
+}
+
+// ofDevice reports whether the key packages that an identity has, or had last where it has none, have
+// their private keys at a device, or for one: no other can be made of use without it.
+func ofDevice(stock []store.Stock) bool {
+	var version uint64
+	live := false
+	for _, s := range stock {
+		version, live = max(version, s.Version), live || isLive(s.State)
+	}
+	found := false
+	for _, s := range stock {
+		if live && !isLive(s.State) || !live && s.Version < version {
+			continue
+		}
+		if isKept(s.Custody) {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // left counts the key packages that a delivery service has of the identity, and that count.
@@ -137,6 +168,9 @@ func (r *replenishment) plan() {
 	level := r.level.Published + r.level.Underway
 	if level < low {
 		r.sending = high - level
+		if r.bound {
+			r.sending = min(r.sending, r.level.Available)
+		}
 		r.making = r.sending - min(r.sending, r.level.Available)
 	}
 	r.done.Identity, r.done.Directory = r.record.Name, r.dir.Name

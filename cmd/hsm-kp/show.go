@@ -71,7 +71,26 @@ func (e *env) show(c *cli.Context) error {
 		e.ui.printf("leaf key         kept until \"hsm-kp welcome confirm --leaf\"\n")
 	}
 	e.ui.printf("custody          %s, wrapping key %x\n", record.Custody, record.WrappingKeyID)
+	if len(record.ReleaseDigest) > 0 {
+		e.ui.printf("release key      SHA-256 %x\n", record.ReleaseDigest)
+		e.ui.printf("private keys     %s\n", released(&record))
+	}
 	e.ui.printf("key package\n")
 	printKeyPackage(e.ui, kp)
 	return nil
+}
+
+// released says where the private keys of custody release are.
+func released(r *store.KeyPackage) string {
+	switch {
+	case !r.ConfirmedAt.IsZero():
+		return "at the device, which confirmed at " + r.ConfirmedAt.UTC().Format(time.RFC3339)
+	case !r.Unconfirmed() && r.HandedOverAt.IsZero():
+		return "erased, and never handed over"
+	case !r.Unconfirmed():
+		return "erased; handed over at " + r.HandedOverAt.UTC().Format(time.RFC3339) + ", and not confirmed"
+	case r.HandedOverAt.IsZero():
+		return "here, not handed over yet"
+	}
+	return "here until the device confirms; handed over at " + r.HandedOverAt.UTC().Format(time.RFC3339)
 }

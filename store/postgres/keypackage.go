@@ -19,7 +19,7 @@ import (
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
 	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
-	r.id, r.until, e.id, e.begun_at` + keyPackageTables
+	k.release_digest, k.handed_over_at, k.confirmed_at, r.id, r.until, e.id, e.begun_at` + keyPackageTables
 
 // keyPackageTables has key packages with what they refer to, and the backlogs that they are
 // to follow: r, to be retired, the first of several, and e, to be erased.
@@ -37,16 +37,18 @@ type row = record.Row
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published, reserved, consumed, claimed, retired, erased, leased sql.NullInt64
+	var published, reserved, consumed, claimed, retired, erased, leased, handedOver, confirmed sql.NullInt64
 	var from sql.NullString
 	var retireBy, until, eraseBy, begun sql.NullInt64
 	err := s.Scan(&r.ID, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased, &retireBy, &until, &eraseBy, &begun)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased,
+		&r.ReleaseDigest, &handedOver, &confirmed, &retireBy, &until, &eraseBy, &begun)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
 	r.ReservedFrom, r.LeasedUntil = store.State(from.String), optionalDate(leased)
+	r.HandedOverAt, r.ConfirmedAt = optionalDate(handedOver), optionalDate(confirmed)
 	if err == nil {
 		r.Ahead(record.Lag{Retire: retireBy.Int64, Until: optionalDate(until), Erase: eraseBy.Int64, Erased: optionalDate(begun)})
 	}
@@ -54,7 +56,7 @@ func scanKeyPackage(s scanner) (row, error) {
 }
 
 var insertColumns = []string{"id", "ref", "identity", "version", "cipher_suite", "state", "last_resort", "custody",
-	"wrapping_key", "sealed", "public", "created_at", "not_before", "not_after", "published_at"}
+	"wrapping_key", "sealed", "public", "created_at", "not_before", "not_after", "published_at", "release_digest"}
 
 // AddKeyPackages implements store.Store. The rows get their numbers first, and go over in one
 // COPY.
@@ -103,7 +105,7 @@ func (tx *transaction) newRow(ctx context.Context, signers map[signer]int64, num
 	}
 	tx.uses[key]++
 	return []any{number, blob(k.Ref), identity, int64(by.version), int32(k.Suite), string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
-		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt),
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), optionalBlob(k.ReleaseDigest),
 	}, tx.record(number, record.EntryOf(k, audit.Generated, k.CreatedAt))
 }
 
@@ -193,6 +195,8 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 	switch {
 	case len(f.WrappingKeyID) > 0:
 		return "k.id > @after AND e.id IS NULL AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)", args
+	case f.Unconfirmed:
+		return unconfirmed(f, state), args
 	case f.LastResort && f.State == "":
 		return "k.id > @after AND k.last_resort AND k.identity = (SELECT id FROM identities WHERE name = @identity)", args
 	case f.LastResort:
@@ -215,6 +219,21 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 		args[name] = string(state)
 	}
 	return "k.id IN (" + strings.Join(firsts, " UNION ALL ") + ")", args
+}
+
+// unconfirmed fits what the index unconfirmed has.
+func unconfirmed(f store.Filter, state string) string {
+	text := "k.id > @after AND e.id IS NULL AND k.release_digest IS NOT NULL AND k.sealed <> ''"
+	if f.Identity != "" {
+		text += " AND k.identity = (SELECT id FROM identities WHERE name = @identity)"
+	}
+	if f.State != "" {
+		text += " AND " + state
+	}
+	if f.LastResort {
+		text += " AND k.last_resort"
+	}
+	return text
 }
 
 // FindRefs implements store.Store.

@@ -213,6 +213,14 @@ func optionalSeconds(t time.Time) *int64 {
 	return &s
 }
 
+// optionalBlob returns b for a column that is NULL where it is empty.
+func optionalBlob(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 // blob returns b for a column that is never NULL.
 func blob(b []byte) []byte {
 	if b == nil {

@@ -194,6 +194,10 @@ var migrations = []string{
 		UNIQUE (directory, client)
 	);
 	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
+
+	// What is released to devices.
+	`ALTER TABLE key_packages ADD COLUMN release_digest bytea, ADD COLUMN handed_over_at bigint, ADD COLUMN confirmed_at bigint;
+	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND sealed <> '';`,
 }
 
 // undefinedTable is the code of a query of a table that there is not.

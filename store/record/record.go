@@ -73,6 +73,8 @@ func (r *Row) Reservable(with store.Reservation) error {
 		return store.ErrConsumed
 	case r.State == store.Erased:
 		return store.ErrErased
+	case len(r.ReleaseDigest) > 0:
+		return store.ErrForDevice
 	case r.State == store.Reserved && !bytes.Equal(r.WelcomeDigest, with.Digest) && with.Now.Before(r.ReservedUntil):
 		return fmt.Errorf("%w until %s", store.ErrReserved, r.ReservedUntil.Format(time.RFC3339))
 	case len(with.Leaf) > 0 && !bytes.Equal(with.LeafUnder, r.WrappingKeyID):

@@ -15,13 +15,13 @@ import (
 )
 
 const insertKeyPackage = `INSERT INTO key_packages (ref, identity, cipher_suite, state, last_resort, custody,
-	wrapping_key, sealed, public, created_at, not_before, not_after, published_at, version)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	wrapping_key, sealed, public, created_at, not_before, not_after, published_at, version, release_digest)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
 	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
 	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
-	r.id, r.until, e.id, e.begun_at` + keyPackageTables
+	k.release_digest, k.handed_over_at, k.confirmed_at, r.id, r.until, e.id, e.begun_at` + keyPackageTables
 
 // keyPackageTables has key packages with what they refer to, and the backlogs that they are
 // to follow: r, to be retired, the first of several, and e, to be erased.
@@ -39,16 +39,18 @@ type row = record.Row
 func scanKeyPackage(s scanner) (row, error) {
 	var r row
 	var created, notBefore, notAfter int64
-	var published, reserved, consumed, claimed, retired, erased, leased sql.NullInt64
+	var published, reserved, consumed, claimed, retired, erased, leased, handedOver, confirmed sql.NullInt64
 	var from sql.NullString
 	var retireBy, until, eraseBy, begun sql.NullInt64
 	err := s.Scan(&r.ID, &r.Ref, &r.Identity, &r.Suite, &r.State, &r.LastResort, &r.Custody, &r.WrappingKeyID, &r.Sealed,
 		&r.Public, &created, &notBefore, &notAfter, &published, &r.WelcomeDigest, &reserved, &consumed, &r.Opened,
-		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased, &retireBy, &until, &eraseBy, &begun)
+		&r.Version, &r.Leaf, &claimed, &retired, &erased, &from, &r.Directory, &leased,
+		&r.ReleaseDigest, &handedOver, &confirmed, &retireBy, &until, &eraseBy, &begun)
 	r.CreatedAt, r.NotBefore, r.NotAfter = date(created), date(notBefore), date(notAfter)
 	r.PublishedAt, r.ReservedUntil, r.ConsumedAt = optionalDate(published), optionalDate(reserved), optionalDate(consumed)
 	r.ClaimedAt, r.RetiredUntil, r.ErasedAt = optionalDate(claimed), optionalDate(retired), optionalDate(erased)
 	r.ReservedFrom, r.LeasedUntil = store.State(from.String), optionalDate(leased)
+	r.HandedOverAt, r.ConfirmedAt = optionalDate(handedOver), optionalDate(confirmed)
 	if err == nil {
 		r.Ahead(record.Lag{Retire: retireBy.Int64, Until: optionalDate(until), Erase: eraseBy.Int64, Erased: optionalDate(begun)})
 	}
@@ -102,7 +104,7 @@ func (n *numbers) insert(stmt *sql.Stmt, k *store.KeyPackage) (int64, error) {
 		return 0, fmt.Errorf("wrapping key %x: %w", k.WrappingKeyID, err)
 	}
 	result, err := stmt.ExecContext(n.ctx, blob(k.Ref), identity, k.Suite, string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
-		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), number)
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), number, optionalBlob(k.ReleaseDigest))
 	if err != nil {
 		return 0, err
 	}
@@ -200,6 +202,10 @@ func condition(f store.Filter, lags bool) (text string, args []any) {
 	case len(f.WrappingKeyID) > 0:
 		return "k.id > @after AND e.id IS NULL AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)",
 			[]any{sql.Named("key", f.WrappingKeyID)}
+	case f.Unconfirmed:
+		return "k.id > @after AND e.id IS NULL AND k.release_digest IS NOT NULL AND k.sealed <> x'' AND (@state = '' OR " + state + `)
+			AND (@identity = '' OR k.identity = (SELECT id FROM identities WHERE name = @identity)) AND k.last_resort >= @last`,
+			[]any{sql.Named("identity", f.Identity), sql.Named("state", string(f.State)), sql.Named("last", f.LastResort)}
 	case f.LastResort:
 		return "k.id > @after AND k.last_resort = 1 AND k.identity = (SELECT id FROM identities WHERE name = @identity) AND (@state = '' OR " + state + ")",
 			[]any{sql.Named("identity", f.Identity), sql.Named("state", string(f.State))}

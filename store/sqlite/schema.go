@@ -195,6 +195,12 @@ var migrations = []string{
 		UNIQUE (directory, client)
 	) STRICT;
 	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
+
+	// What is released to devices.
+	`ALTER TABLE key_packages ADD COLUMN release_digest BLOB;
+	ALTER TABLE key_packages ADD COLUMN handed_over_at INTEGER;
+	ALTER TABLE key_packages ADD COLUMN confirmed_at INTEGER;
+	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND sealed <> x'';`,
 }
 
 // recognize refuses another program's database. It looks before a connection

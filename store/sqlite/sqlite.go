@@ -260,6 +260,14 @@ func blob(b []byte) []byte {
 	return b
 }
 
+// optionalBlob returns b for a column that is NULL where it is empty.
+func optionalBlob(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 func optionalDate(s sql.NullInt64) time.Time {
 	if !s.Valid {
 		return time.Time{}

@@ -73,6 +73,9 @@ func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []stri
 		"pathsecret": pathSecret,
 		"postgres":   postgresDatabase(t),
 		"directory":  directory,
+
+		"devicekey":   deviceKey,
+		"deviceopens": deviceOpens,
 	}
 }
 

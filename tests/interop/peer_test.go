@@ -35,6 +35,9 @@ type request struct {
 	Public               bool   `json:"public,omitempty"`
 	Message              octets `json:"message,omitempty"`
 	Data                 octets `json:"data,omitempty"`
+	Device               string `json:"device,omitempty"`
+	Enc                  octets `json:"enc,omitempty"`
+	Ciphertext           octets `json:"ciphertext,omitempty"`
 }
 
 // reply is a line from a peer, or what it wants signed.
@@ -58,6 +61,10 @@ type reply struct {
 	EpochAuthenticator octets `json:"epochAuthenticator"`
 	Message            octets `json:"message"`
 	Data               octets `json:"data"`
+
+	Device               string `json:"device"`
+	InitPrivateKey       octets `json:"initPrivateKey"`
+	EncryptionPrivateKey octets `json:"encryptionPrivateKey"`
 }
 
 // errUnsupported reports what a peer's library has no means for.

@@ -46,6 +46,9 @@ type known struct {
 	version      uint64 // of the identity
 	directory    string // that it is on its way to, or was published in
 	leased       time.Time
+	device       string // that its private keys are for; empty: they are for nobody else
+	handedOver   bool
+	confirmed    bool
 	// ahead are the entries that its trail still lacks, because what was decided of it with
 	// many others is not written down.
 	ahead []audit.Act
@@ -118,6 +121,8 @@ func walkThroughTheStates(t *testing.T, empty func() opener) {
 			"release":     func(t *rapid.T) { w.end(t, store.Release) },
 			"consume":     func(t *rapid.T) { w.end(t, store.Consume) },
 			"erase leaf":  w.eraseLeaf,
+			"hand over":   w.handOver,
+			"confirm":     w.confirm,
 			"retire":      w.retire,
 			"sweep":       w.sweep,
 			"rotate":      w.rotate,
@@ -225,10 +230,11 @@ func (w *walk) add(t *rapid.T) {
 	k := &known{
 		state:      rapid.SampledFrom([]store.State{store.Pending, store.Available}).Draw(t, "state"),
 		lastResort: rapid.IntRange(0, 3).Draw(t, "last resort") == 0,
+		device:     rapid.SampledFrom([]string{"", "", "d1", "d2"}).Draw(t, "device"),
 		sealed:     true, notAfter: w.now.Add(time.Duration(rapid.IntRange(1, lifetime).Draw(t, "lifetime")) * time.Hour), key: w.keys, version: w.version,
 	}
 	must(t, w.store.AddKeyPackages(t.Context(), []store.KeyPackage{{
-		Ref: ref, Identity: "alice", Version: k.version, Suite: 2, State: k.state, LastResort: k.lastResort, Custody: "wrapped", WrappingKeyID: keyID(k.key),
+		Ref: ref, Identity: "alice", Version: k.version, Suite: 2, State: k.state, LastResort: k.lastResort, Custody: "wrapped", WrappingKeyID: keyID(k.key), ReleaseDigest: []byte(k.device),
 		Sealed: []byte("sealed"), Public: []byte("public"), CreatedAt: w.now, NotBefore: w.now.Add(-time.Hour), NotAfter: k.notAfter,
 	}}))
 	w.refs = append(w.refs, string(ref))
@@ -294,6 +300,8 @@ func (w *walk) reserve(t *rapid.T) {
 		want(t, err, store.ErrConsumed)
 	case k.state == store.Erased:
 		want(t, err, store.ErrErased)
+	case k.device != "":
+		want(t, err, store.ErrForDevice)
 	case k.state == store.Reserved && k.digest != digest && w.now.Before(k.until):
 		want(t, err, store.ErrReserved)
 	default:
@@ -584,10 +592,11 @@ func (w *walk) compare(t *rapid.T) {
 		counts[k.state]++
 		got, err := w.store.KeyPackage(t.Context(), []byte(ref))
 		must(t, err)
-		if got.State != k.state || (len(got.Sealed) > 0) != k.sealed || (len(got.Leaf) > 0) != k.leaf || got.Opened != k.opened || string(got.WrappingKeyID) != string(keyID(k.key)) {
+		if got.State != k.state || (len(got.Sealed) > 0) != k.sealed || (len(got.Leaf) > 0) != k.leaf || got.Opened != k.opened ||
+			got.HandedOverAt.IsZero() == k.handedOver || got.ConfirmedAt.IsZero() == k.confirmed || string(got.ReleaseDigest) != k.device || string(got.WrappingKeyID) != string(keyID(k.key)) {
 			t.Fatalf("%x is %s with %d sealed bytes, %d of the leaf, opened %d times, under %s; want %+v", ref, got.State, len(got.Sealed), len(got.Leaf), got.Opened, got.WrappingKeyID, *k)
 		}
-		if !got.State.Open() && len(got.Sealed) > 0 {
+		if (!got.State.Open() || k.confirmed) && len(got.Sealed) > 0 {
 			t.Fatalf("%x is %s and has its sealed keys", ref, got.State)
 		}
 	}
@@ -633,7 +642,10 @@ func (w *walk) verifyTrail(t *rapid.T) {
 				t.Fatalf("the trail of %x is %v, and %v were not written down", ref, acts, k.ahead)
 			}
 		}
-		for _, act := range []audit.Act{audit.Retired, audit.Erased, audit.LeafErased, audit.Expired} {
+		if (acts[audit.HandedOver] > 0) != k.handedOver || (acts[audit.Confirmed] > 0) != k.confirmed {
+			t.Fatalf("the trail of %x is %v, and it is %+v", ref, acts, *k)
+		}
+		for _, act := range []audit.Act{audit.Retired, audit.Erased, audit.LeafErased, audit.Expired, audit.Confirmed} {
 			if acts[act] > 1 {
 				t.Fatalf("%x was %s %d times", ref, act, acts[act])
 			}

@@ -239,7 +239,7 @@ func (o *Opened) custodian(ctx context.Context, k store.WrappingKey) (vault.Cust
 
 // useKeys encrypts to both public keys of a key package and decrypts it again.
 func useKeys(ctx context.Context, v vault.Custodian, record *store.KeyPackage) error {
-	if open := record.State.Open(); open != (len(record.Sealed) > 0) {
+	if open := record.State.Open() && record.ConfirmedAt.IsZero(); open != (len(record.Sealed) > 0) {
 		return fmt.Errorf("it has %d bytes of private keys", len(record.Sealed))
 	}
 	if record.State == store.Erased && len(record.Leaf) > 0 {
@@ -250,7 +250,7 @@ func useKeys(ctx context.Context, v vault.Custodian, record *store.KeyPackage) e
 		return err
 	}
 	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
-	b := vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey}
+	b := vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey, Release: record.ReleaseDigest}
 	if len(record.Leaf) > 0 {
 		k, err := v.Leaf(ctx, b, record.Leaf)
 		if err != nil {

@@ -20,7 +20,7 @@ import {
 } from "ts-mls";
 // These modules can be imported by the package's "exports", but what is taken from
 // them here is not marked as public.
-import { verifyKeyPackage } from "ts-mls/keyPackage.js";
+import { makeKeyPackageRef, verifyKeyPackage } from "ts-mls/keyPackage.js";
 import { verifyLeafNodeSignatureKeyPackage } from "ts-mls/leafNode.js";
 import { decodeRatchetTree } from "ts-mls/ratchetTree.js";
 
@@ -72,6 +72,24 @@ function ownKeyPackage(cs) {
   const identity = new TextEncoder().encode(`${randomUUID()}:${device}@ts-mls.example`);
   const credential = { credentialType: "basic", identity };
   return generateKeyPackage(credential, defaultCapabilities(), defaultLifetime, [], cs);
+}
+
+/** The private HPKE keys of devices, by the names given to the driver. */
+const devices = new Groups();
+
+/** The info of what is released of a key package: docs/FORMATS.md, "Released private keys". */
+function releaseInfo(number, ref) {
+  const label = new TextEncoder().encode("hsm-kp released private keys");
+  const length = ref.length < 0x40 ? [ref.length] : [0x40 | (ref.length >> 8), ref.length & 0xff];
+  return new Uint8Array([label.length, ...label, 1, number >> 8, number & 0xff, ...length, ...ref]);
+}
+
+/** opaque<V> (RFC 9420, Section 2.1.2), and what follows it. */
+function vector(bytes) {
+  const long = bytes[0] >> 6 === 1;
+  const start = long ? 2 : 1;
+  const end = start + (long ? ((bytes[0] & 0x3f) << 8) | bytes[1] : bytes[0]);
+  return [bytes.slice(start, end), bytes.slice(end)];
 }
 
 /** What the library makes of a message to a group. */
@@ -162,6 +180,28 @@ await serve(async (askSignature) => ({
       group: groups.add({ cs, state }),
       epochAuthenticator: toHex(state.keySchedule.epochAuthenticator),
     };
+  },
+
+  async releaseKey(request) {
+    const cs = await suite(request.suite);
+    const { privateKey, publicKey } = await cs.hpke.generateKeyPair();
+    return { device: devices.add(privateKey), data: toHex(await cs.hpke.exportPublicKey(publicKey)) };
+  },
+
+  async openReleased(request) {
+    const cs = await suite(request.suite);
+    const plaintext = await cs.hpke.open(
+      devices.get(request.device),
+      fromHex(request.enc, "enc"),
+      fromHex(request.ciphertext, "ciphertext"),
+      releaseInfo(request.suite, await makeKeyPackageRef(decodeKeyPackage(request), cs.hash)),
+    );
+    const [initKey, rest] = vector(plaintext);
+    const [encryptionKey, end] = vector(rest);
+    if (end.length > 0) {
+      throw new Error(`${end.length} bytes follow the private keys`);
+    }
+    return { initPrivateKey: toHex(initKey), encryptionPrivateKey: toHex(encryptionKey) };
   },
 
   async commit(request) {
