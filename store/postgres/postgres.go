@@ -37,8 +37,8 @@ const DefaultConnections = 12
 
 // Store is a store.Store in a PostgreSQL database.
 type Store struct {
-	pool   *pgxpool.Pool
-	claims *claims
+	pool  *pgxpool.Pool
+	queue *queue
 }
 
 var _ store.Store = (*Store)(nil)
@@ -66,7 +66,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{pool: pool}
-	s.claims = newClaims(s)
+	s.queue = newQueue(s)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)
@@ -139,7 +139,7 @@ func Redact(text string) string {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
-	s.claims.close()
+	s.queue.close()
 	s.pool.Close()
 	return nil
 }

@@ -26,11 +26,12 @@ func (tx *transaction) record(keyPackage int64, e audit.Entry) error {
 	return nil
 }
 
-// chain appends the entries of a transaction to the trail. From here to the commit no other
-// transaction ends: the hash of each entry is over the one before it.
+// chain appends the entries of a transaction to the trail, with its COMMIT. From here to the
+// commit no other transaction ends: the hash of each entry is over the one before it.
 func (tx *transaction) chain(ctx context.Context) error {
 	if len(tx.entries) == 0 {
-		return tx.QueryRow(ctx, "SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").Scan(&tx.id)
+		tx.later("SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+		return tx.flush(ctx)
 	}
 	next, last, err := tx.head(ctx)
 	if err != nil {
@@ -48,11 +49,8 @@ func (tx *transaction) chain(ctx context.Context) error {
 			rows[i] = &e.keyPackage
 		}
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO audit (sequence, key_package, entry, hash)
+	tx.later(`INSERT INTO audit (sequence, key_package, entry, hash)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`, sequences, rows, entries, hashes)
-	if err != nil {
-		return fmt.Errorf("add to the audit trail: %w", err)
-	}
 	return nil
 }
 
@@ -61,11 +59,10 @@ func (tx *transaction) chain(ctx context.Context) error {
 func (tx *transaction) head(ctx context.Context) (next uint64, last audit.Hash, err error) {
 	var hash []byte
 	var sequence int64
-	var batch pgx.Batch
-	batch.Queue("SELECT pg_advisory_xact_lock($1)", lockTrail)
-	batch.Queue("SELECT pg_current_xact_id()::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
-	batch.Queue("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error { return r.Scan(&sequence, &hash) })
-	err = tx.SendBatch(ctx, &batch).Close()
+	tx.later("SELECT pg_current_xact_id()::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+	tx.later("SELECT pg_advisory_xact_lock($1)", lockTrail)
+	tx.later("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error { return r.Scan(&sequence, &hash) })
+	err = tx.flush(ctx)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, last, nil
@@ -75,26 +72,6 @@ func (tx *transaction) head(ctx context.Context) (next uint64, last audit.Hash, 
 		return 0, last, fmt.Errorf("read the audit trail: entry %d: %w", sequence, store.ErrDamaged)
 	}
 	return uint64(sequence) + 1, audit.Hash(hash), nil
-}
-
-// Record implements store.Store.
-func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
-	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		for _, e := range entries {
-			var row int64
-			if len(e.Ref) > 0 {
-				var err error
-				row, err = queryOne(ctx, tx, value[int64], "SELECT id FROM key_packages WHERE ref = $1", e.Ref)
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
-					return err
-				}
-			}
-			if err := tx.record(row, e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // numbered is an entry with its row, and whether the row names a key package, which there
@@ -122,11 +99,11 @@ func (s *Store) Entries(ctx context.Context, from uint64) iter.Seq2[audit.Stored
 
 // EntriesOf implements store.Store.
 func (s *Store) EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Stored, error] {
-	return s.entries(ctx, "a.key_package = (SELECT id FROM key_packages WHERE ref = @ref) AND a.sequence >= @from", 0, ref)
+	return s.entries(ctx, "a.key_package = (SELECT id FROM contents WHERE ref = @ref) AND a.sequence >= @from", 0, ref)
 }
 
 func (s *Store) entries(ctx context.Context, condition string, from uint64, ref []byte) iter.Seq2[audit.Stored, error] {
-	text := `SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN key_packages k ON k.id = a.key_package
+	text := `SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN contents k ON k.id = a.key_package
 		WHERE ` + condition + " ORDER BY a.sequence LIMIT @page"
 	return func(yield func(audit.Stored, error) bool) {
 		for from := int64(min(from, math.MaxInt64)); ; { // whoever ranges again begins again
@@ -159,7 +136,7 @@ func (s *Store) unfiled(ctx context.Context, n *numbered) error {
 	if err != nil || len(e.Ref) == 0 {
 		return nil // whether it is an entry is not for the store to say
 	}
-	known, err := readOne(ctx, s, value[bool], "SELECT EXISTS (SELECT 1 FROM key_packages WHERE ref = $1)", e.Ref)
+	known, err := readOne(ctx, s, value[bool], "SELECT EXISTS (SELECT 1 FROM contents WHERE ref = $1)", e.Ref)
 	if err == nil && !known {
 		n.Ref = e.Ref
 	}
