@@ -21,38 +21,41 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 		return nil, err
 	}
 	one := &act{identity: identity, n: n, at: at}
-	err := s.queue.do(ctx, one)
-	return one.claimed, err
+	if err := s.queue.Do(ctx, one); err != nil {
+		return nil, err
+	}
+	return one.claimed, nil
 }
 
 // want is what claims ask for that are served by one statement, and the rows that it found.
 type want struct {
 	identity string
 	at       int64
-	claims   []*act
+	claims   []*waiting
 	n        int
 	rows     []row
 }
 
 // wantsOf returns what the claims among acts ask for, the first ones first.
-func wantsOf(group []*act) (order []*want) {
+func wantsOf(group []*waiting) (order []*want) {
 	type key struct {
 		identity string
 		at       int64
 	}
 	wants := make(map[key]*want)
 	for _, one := range group {
-		one.claimed = nil
-		if one.n == 0 {
+		c := one.Act
+		c.claimed = nil
+		if c.n == 0 {
 			continue
 		}
-		k := key{one.identity, seconds(one.at)}
+		k := key{c.identity, seconds(c.at)}
 		if wants[k] == nil {
 			wants[k] = &want{identity: k.identity, at: k.at}
 			order = append(order, wants[k])
 		}
 		wants[k].claims = append(wants[k].claims, one)
-		wants[k].n += one.n
+		wants[k].n += c.n
 	}
 	return order
 }
@@ -91,15 +94,15 @@ func (tx *transaction) handOut(w *want) error {
 	rows := w.rows
 	slices.SortFunc(rows, func(a, b row) int { return int(a.ID - b.ID) })
 	for _, one := range w.claims {
-		mine := rows[:min(one.n, len(rows))]
+		mine := rows[:min(one.Act.n, len(rows))]
 		rows = rows[len(mine):]
 		for i := range mine {
-			e := record.EntryOf(&mine[i].KeyPackage, audit.Claimed, one.at)
-			e.Actor = store.Actor(one.ctx)
+			e := record.EntryOf(&mine[i].KeyPackage, audit.Claimed, one.Act.at)
+			e.Actor = store.Actor(one.Context)
 			if err := tx.record(mine[i].ID, e); err != nil {
 				return err
 			}
-			one.claimed = append(one.claimed, mine[i].KeyPackage)
+			one.Act.claimed = append(one.Act.claimed, mine[i].KeyPackage)
 		}
 	}
 	return nil

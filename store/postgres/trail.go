@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,25 +27,57 @@ func (tx *transaction) record(keyPackage int64, e audit.Entry) error {
 	return nil
 }
 
-// chain appends the entries of a transaction to the trail, with its COMMIT. From here to the
-// commit no other transaction ends: the hash of each entry is over the one before it.
-func (tx *transaction) chain(ctx context.Context) error {
-	if len(tx.entries) == 0 {
-		tx.later("SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
-		return tx.flush(ctx)
+// end is where the trail ends.
+type end struct {
+	sequence int64
+	hash     []byte
+	taken    bool
+}
+
+// takeEnd takes the end of the trail, later, and reads it and the id of the transaction. From
+// then to the commit no other transaction ends: the hash of each entry is over the one before it.
+// A transaction that will have no entry needs no id, unless it has one.
+func (tx *transaction) takeEnd(entries bool) {
+	id := "SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text"
+	if entries {
+		id = "SELECT pg_current_xact_id()::text"
 	}
-	next, last, err := tx.head(ctx)
-	if err != nil {
+	tx.trail.taken = true
+	tx.later(id).QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+	tx.later("SELECT pg_advisory_xact_lock($1)", lockTrail)
+	tx.later("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error {
+		err := r.Scan(&tx.trail.sequence, &tx.trail.hash)
+		if errors.Is(err, pgx.ErrNoRows) {
+			tx.trail.sequence, tx.trail.hash, err = -1, make([]byte, len(audit.Hash{})), nil
+		}
+		return err
+	})
+}
+
+// chain appends the entries of a transaction to the trail, with its COMMIT.
+func (tx *transaction) chain(ctx context.Context) error {
+	switch {
+	case tx.trail.taken:
+	case len(tx.entries) > 0:
+		tx.takeEnd(true)
+	default:
+		tx.later("SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+	}
+	if err := tx.flush(ctx); err != nil || len(tx.entries) == 0 {
 		return err
 	}
-	n := len(tx.entries)
+	if len(tx.trail.hash) != len(audit.Hash{}) {
+		return fmt.Errorf("read the audit trail: entry %d: %w", tx.trail.sequence, store.ErrDamaged)
+	}
+	n, last := len(tx.entries), audit.Hash(tx.trail.hash)
 	sequences, rows, entries, hashes := make([]int64, n), make([]*int64, n), make([][]byte, n), make([][]byte, n)
 	for i := range tx.entries {
 		e := &tx.entries[i]
-		e.Sequence = next + uint64(i)
+		sequences[i] = tx.trail.sequence + 1 + int64(i)
+		e.Sequence = uint64(sequences[i])
 		entries[i] = e.Entry.Bytes()
 		last = audit.Chain(last, entries[i])
-		sequences[i], hashes[i] = int64(e.Sequence), append([]byte(nil), last[:]...)
+		hashes[i] = bytes.Clone(last[:])
 		if e.keyPackage != 0 {
 			rows[i] = &e.keyPackage
 		}
@@ -52,26 +85,6 @@ func (tx *transaction) chain(ctx context.Context) error {
 	tx.later(`INSERT INTO audit (sequence, key_package, entry, hash)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`, sequences, rows, entries, hashes)
 	return nil
-}
-
-// head takes the end of the trail and returns the number of the next entry and the hash of
-// the last one. It is read after the lock is there, in a message with it.
-func (tx *transaction) head(ctx context.Context) (next uint64, last audit.Hash, err error) {
-	var hash []byte
-	var sequence int64
-	tx.later("SELECT pg_current_xact_id()::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
-	tx.later("SELECT pg_advisory_xact_lock($1)", lockTrail)
-	tx.later("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error { return r.Scan(&sequence, &hash) })
-	err = tx.flush(ctx)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return 0, last, nil
-	case err != nil:
-		return 0, last, fmt.Errorf("read the audit trail: %w", err)
-	case len(hash) != len(last):
-		return 0, last, fmt.Errorf("read the audit trail: entry %d: %w", sequence, store.ErrDamaged)
-	}
-	return uint64(sequence) + 1, audit.Hash(hash), nil
 }
 
 // numbered is an entry with its row, and whether the row names a key package, which there

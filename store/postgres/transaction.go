@@ -50,6 +50,7 @@ type transaction struct {
 	id      string // of the transaction, once it is about to end
 	queued  pgx.Batch
 	entries []numberedEntry
+	trail   end
 	uses    map[int64]int64 // more uses of wrapping keys, by their row
 	moved   map[int64]int64 // more key packages moved, by the backlog
 	// finished are backlogs that are finished with this transaction.
