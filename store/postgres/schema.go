@@ -25,7 +25,7 @@ import (
 // comes upon one marks it, and those after it pass over it, unless a transaction that is older
 // still holds it back. So the tables are vacuumed early.
 //
-// These indexes have id + 0, and so have the statements that are meant for them: the first rows
+// These indexes have id + 0 or id - 0, and so have the statements that are meant for them: the first rows
 // by id are in the primary key too, and where many rows fit, PostgreSQL would rather walk that
 // one from its beginning, past all rows that do not fit any more.
 var migrations = []string{

@@ -14,7 +14,7 @@ import (
 
 // sweepBatch is how many rows one transaction of a sweep changes: others come to the end of
 // the trail in between.
-const sweepBatch = 2000
+const sweepBatch = 500
 
 // sweepable are rows for which the time has come. Each part is found by an index of its
 // own, so that a sweep costs what it does, whatever the store has.
