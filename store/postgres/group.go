@@ -38,7 +38,8 @@ func apart(err error) bool { return !lost(err) && !dialing(err) }
 // would take as long as a small group's claim does.
 const planOnce = "SET LOCAL plan_cache_mode = force_generic_plan"
 
-// acts does acts. What they ask for goes over in one message, in which the end of the trail is taken last; the entries are the next one, with COMMIT.
+// acts does acts. What they ask for goes over in one message, in which the end of the trail is
+// taken last; their entries are the next one, with COMMIT.
 func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
 	wants := wantsOf(group)
 	if len(wants) > 0 {
