@@ -96,6 +96,9 @@ var toFollow = map[store.Step][]string{
 	store.Erase: {"wrapping_key = (SELECT wrapping_key FROM backlogs WHERE id = @backlog) AND " + under},
 }
 
+// tableOf has the rows that the conditions are of.
+var tableOf = map[store.Step]string{store.Retire: "key_packages", store.Erase: "contents"}
+
 const toRetire = `identity = (SELECT identity FROM backlogs WHERE id = @backlog)
 	AND version < (SELECT before FROM backlogs WHERE id = @backlog) AND id <= (SELECT last FROM backlogs WHERE id = @backlog)`
 
@@ -108,7 +111,7 @@ func (s *Store) Left(ctx context.Context, id uint64) (left uint64, err error) {
 	for _, condition := range toFollow[b.Step] {
 		var n uint64
 		if err == nil {
-			n, err = readOne(ctx, s, value[uint64], "SELECT count(*) FROM key_packages WHERE "+condition, pgx.NamedArgs{"backlog": id})
+			n, err = readOne(ctx, s, value[uint64], "SELECT count(*) FROM "+tableOf[b.Step]+" WHERE "+condition, pgx.NamedArgs{"backlog": id})
 		}
 		left += n
 	}
@@ -137,9 +140,7 @@ func (s *Store) WorkOff(ctx context.Context, id uint64, n int, at time.Time) (b 
 		if err == nil && len(next) < n {
 			tx.finished = append(tx.finished, finished{int64(id), at})
 		}
-		if err == nil {
-			err = tx.count(ctx)
-		}
+		tx.count()
 		if err == nil {
 			b, err = queryOne(ctx, tx, scanBacklog, selectBacklog+" WHERE b.id = $1", id)
 		}
@@ -151,7 +152,7 @@ func (s *Store) WorkOff(ctx context.Context, id uint64, n int, at time.Time) (b 
 // following returns the first n rows that a backlog is to be written down of.
 func (s *Store) following(ctx context.Context, b *store.Backlog, n int) (next []int64, err error) {
 	for _, condition := range toFollow[b.Step] {
-		rows, err := readAll(ctx, s, value[int64], "SELECT id FROM key_packages WHERE "+condition+" ORDER BY id + 0 LIMIT @n",
+		rows, err := readAll(ctx, s, value[int64], "SELECT id FROM "+tableOf[b.Step]+" WHERE "+condition+" ORDER BY id + 0 LIMIT @n",
 			pgx.NamedArgs{"backlog": b.ID, "n": max(n, 1) - len(next)})
 		if err != nil {
 			return nil, err
@@ -204,9 +205,8 @@ func (tx *transaction) catchUp(r *row, at time.Time) error {
 
 // shred erases the private keys of a key package whose wrapping key is condemned.
 func (tx *transaction) shred(r *row, at time.Time) error {
-	if r.State == store.Consumed {
-		tx.later(eraseLeaf, r.ID)
-	} else {
+	tx.later(eraseContents, r.ID)
+	if r.State != store.Consumed {
 		tx.later(eraseKeyPackage, optionalSeconds(r.ErasedAt), r.ID)
 	}
 	return tx.record(r.ID, record.ShreddedEntry(r, at))
@@ -215,7 +215,7 @@ func (tx *transaction) shred(r *row, at time.Time) error {
 // keyPackages returns key packages as they are to be written to, in the order of refs. Their
 // rows are locked until the transaction ends, in the order of their numbers.
 func (tx *transaction) keyPackages(ctx context.Context, refs [][]byte, at time.Time) ([]*row, error) {
-	numbers, err := query(ctx, tx, value[int64], "SELECT id FROM key_packages WHERE ref = ANY($1)", refs)
+	numbers, err := query(ctx, tx, value[int64], "SELECT id FROM contents WHERE ref = ANY($1)", refs)
 	if err != nil {
 		return nil, err
 	}

@@ -14,17 +14,16 @@ import (
 
 // resumable finds rows that were on their way to a directory, and whose lease is over. Those
 // that another transaction is about to send are passed over, here as below.
-const resumable = `SELECT c.id FROM key_packages c WHERE c.state = 'pending' AND c.directory = @directory
-	AND c.identity = (SELECT id FROM identities WHERE name = @name) AND coalesce(c.leased_until, 0) <= @at AND c.last_resort = @last
-	AND c.not_before <= @at AND c.not_after > @ending
-	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.wrapping_key = c.wrapping_key)
-	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
-	ORDER BY c.id + 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED`
+const resumable = `SELECT k.id FROM key_packages k WHERE k.state = 'pending' AND k.directory = @directory
+	AND k.identity = (SELECT id FROM identities WHERE name = @name) AND coalesce(k.leased_until, 0) <= @at AND k.last_resort = @last
+	AND k.not_before <= @at AND k.not_after > @ending
+	AND ` + ahead + `
+	ORDER BY k.id + 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED`
 
 // sendable finds rows that may go to a directory, by the condition for those of last resort, or
 // for all others: each has an index of its own.
-const sendable = `SELECT c.id FROM key_packages c WHERE c.state = 'available' AND %s
-	AND ` + free + ` AND c.not_after > @ending ORDER BY c.id + 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED`
+const sendable = `SELECT k.id FROM key_packages k WHERE k.state = 'available' AND %s
+	AND ` + free + ` AND k.not_after > @ending ORDER BY k.id - 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED`
 
 // Dispatch implements store.Store.
 func (s *Store) Dispatch(ctx context.Context, d store.Dispatch) (dispatched []store.Dispatched, err error) {
@@ -40,9 +39,9 @@ func (s *Store) Dispatch(ctx context.Context, d store.Dispatch) (dispatched []st
 		again, err := query(ctx, tx, value[int64], fmt.Sprintf(resumable, d.N), args)
 		var fresh []int64
 		if err == nil && !d.Resume && len(again) < d.N {
-			kind := "NOT c.last_resort"
+			kind := "NOT k.last_resort"
 			if d.LastResort {
-				kind = "c.last_resort"
+				kind = "k.last_resort"
 			}
 			fresh, err = query(ctx, tx, value[int64], fmt.Sprintf(sendable, kind, d.N-len(again)), args)
 		}
@@ -108,7 +107,7 @@ func (tx *transaction) acknowledge(r *row, directory string, at time.Time) error
 // row would look as if it had been acknowledged.
 func (s *Store) Return(ctx context.Context, refs [][]byte, until time.Time) error {
 	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		numbers, err := query(ctx, tx, value[int64], "SELECT id FROM key_packages WHERE ref = ANY($1)", refs)
+		numbers, err := query(ctx, tx, value[int64], "SELECT id FROM contents WHERE ref = ANY($1)", refs)
 		if err != nil || len(numbers) == 0 {
 			return err
 		}

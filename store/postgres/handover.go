@@ -48,7 +48,8 @@ func (s *Store) ConfirmHandover(ctx context.Context, refs [][]byte, at time.Time
 			}
 			erased++
 			r.Sealed = nil // where it is named twice
-			tx.later("UPDATE key_packages SET sealed = '', confirmed_at = $1 WHERE id = $2", seconds(at), r.ID)
+			tx.later("UPDATE key_packages SET confirmed_at = $1 WHERE id = $2", seconds(at), r.ID)
+			tx.later(eraseSealed, r.ID)
 			if err := tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.Confirmed, at)); err != nil {
 				return err
 			}

@@ -287,12 +287,12 @@ func (s *Store) CondemnSignatureKey(ctx context.Context, name string, number uin
 			return fmt.Errorf("signature key of identity %q, version %d: %w: another version or identity signs with it", name, number, store.ErrInUse)
 		}
 		var open uint64
-		err = tx.QueryRow(ctx, `SELECT count(*) FROM key_packages k JOIN (
+		err = tx.QueryRow(ctx, `SELECT count(*) FROM key_packages k JOIN contents c ON c.id = k.id JOIN (
 				SELECT id AS identity, version, key_id, token_serial FROM identities
 				UNION ALL SELECT identity, version, key_id, token_serial FROM identity_versions
 			) v ON v.identity = k.identity AND v.version = k.version
 			WHERE v.key_id = @key AND v.token_serial = @serial AND k.state NOT IN (@consumed, @erased)
-				AND NOT (`+under+` AND k.wrapping_key IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL))`,
+				AND NOT (`+under+` AND c.wrapping_key IN (SELECT wrapping_key FROM backlogs WHERE finished_at IS NULL AND wrapping_key IS NOT NULL))`,
 			pgx.NamedArgs{"key": id.KeyID, "serial": id.TokenSerial, "consumed": string(store.Consumed), "erased": string(store.Erased)}).Scan(&open)
 		if err != nil {
 			return err

@@ -16,17 +16,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
-const selectKeyPackage = `SELECT k.id, k.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, k.sealed,
-	k.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
-	k.version, k.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
-	k.release_digest, k.handed_over_at, k.confirmed_at, r.id, r.until, e.id, e.begun_at` + keyPackageTables
+const selectKeyPackage = "SELECT " + keyPackageColumns + ", r.id, r.until, e.id, e.begun_at" + keyPackageTables
 
-// keyPackageTables has key packages with what they refer to, and the backlogs that they are
-// to follow: r, to be retired, the first of several, and e, to be erased.
-const keyPackageTables = ` FROM key_packages k JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = k.wrapping_key
+// keyPackageColumns are those of a key package, of its identity i and of its wrapping key w.
+const keyPackageColumns = `k.id, c.ref, i.name, k.cipher_suite, k.state, k.last_resort, k.custody, w.key_id, c.sealed,
+	c.public, k.created_at, k.not_before, k.not_after, k.published_at, k.welcome_digest, k.reserved_until, k.consumed_at, k.opened,
+	k.version, c.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
+	k.release_digest, k.handed_over_at, k.confirmed_at`
+
+// keyPackageTables has key packages with what they consist of and refer to, and the backlogs
+// that they are to follow: r, to be retired, the first of several, and e, to be erased.
+const keyPackageTables = ` FROM key_packages k JOIN contents c ON c.id = k.id JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = c.wrapping_key
 	LEFT JOIN backlogs r ON r.ID = (SELECT min(o.id) FROM backlogs o
 		WHERE o.finished_at IS NULL AND o.identity = k.identity AND o.before > k.version AND o.last >= k.id)
-	LEFT JOIN backlogs e ON e.wrapping_key = k.wrapping_key AND e.finished_at IS NULL`
+	LEFT JOIN backlogs e ON e.wrapping_key = c.wrapping_key AND e.finished_at IS NULL`
 
 // stateAhead is the state of a key package by its row and its backlogs: that of record.Row.Ahead.
 const stateAhead = `CASE WHEN k.state IN ('consumed', 'erased') THEN k.state WHEN e.id IS NOT NULL AND ` + under + ` THEN 'erased'
@@ -55,11 +58,14 @@ func scanKeyPackage(s scanner) (row, error) {
 	return r, err
 }
 
-var insertColumns = []string{"id", "ref", "identity", "version", "cipher_suite", "state", "last_resort", "custody",
-	"wrapping_key", "sealed", "public", "created_at", "not_before", "not_after", "published_at", "release_digest"}
+// insertColumns are those of new rows of the two tables.
+var (
+	insertColumns  = []string{"id", "identity", "version", "cipher_suite", "state", "last_resort", "custody", "created_at", "not_before", "not_after", "published_at", "release_digest"}
+	contentColumns = []string{"id", "wrapping_key", "ref", "leaf", "sealed", "public"}
+)
 
 // AddKeyPackages implements store.Store. The rows get their numbers first, and go over in one
-// COPY.
+// COPY a table.
 func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
 	if len(batch) == 0 {
 		return ctx.Err()
@@ -71,13 +77,16 @@ func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) er
 		}
 		slices.Sort(numbers)
 		signers := make(map[signer]int64)
-		rows := make([][]any, len(batch))
+		rows, contents := make([][]any, len(batch)), make([][]any, len(batch))
 		for i := range batch {
-			if rows[i], err = tx.newRow(ctx, signers, numbers[i], &batch[i]); err != nil {
+			if rows[i], contents[i], err = tx.newRow(ctx, signers, numbers[i], &batch[i]); err != nil {
 				return err
 			}
 		}
-		_, err = tx.CopyFrom(ctx, pgx.Identifier{"key_packages"}, insertColumns, pgx.CopyFromRows(rows))
+		if _, err = tx.copyFrom(ctx, "key_packages", insertColumns, pgx.CopyFromRows(rows)); err != nil {
+			return err
+		}
+		_, err = tx.copyFrom(ctx, "contents", contentColumns, pgx.CopyFromRows(contents))
 		return err
 	})
 }
@@ -88,25 +97,25 @@ type signer struct {
 	version uint64
 }
 
-// newRow returns the row of a new key package, in the order of insertColumns.
-func (tx *transaction) newRow(ctx context.Context, signers map[signer]int64, number int64, k *store.KeyPackage) ([]any, error) {
+// newRow returns the rows of a new key package, in the order of insertColumns and contentColumns.
+func (tx *transaction) newRow(ctx context.Context, signers map[signer]int64, number int64, k *store.KeyPackage) (row, content []any, err error) {
 	by := signer{k.Identity, max(k.Version, 1)}
 	identity, known := signers[by]
 	if !known {
-		var err error
 		if identity, err = tx.signs(ctx, by); err != nil {
-			return nil, fmt.Errorf("identity %q, version %d: %w", by.name, by.version, err)
+			return nil, nil, fmt.Errorf("identity %q, version %d: %w", by.name, by.version, err)
 		}
 		signers[by] = identity
 	}
 	key, err := tx.usable(ctx, k.WrappingKeyID)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tx.uses[key]++
-	return []any{number, blob(k.Ref), identity, int64(by.version), int32(k.Suite), string(k.State), k.LastResort, k.Custody, key, blob(k.Sealed), blob(k.Public),
-		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), optionalBlob(k.ReleaseDigest),
-	}, tx.record(number, record.EntryOf(k, audit.Generated, k.CreatedAt))
+	row = []any{number, identity, int64(by.version), int32(k.Suite), string(k.State), k.LastResort, k.Custody,
+		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), optionalBlob(k.ReleaseDigest)}
+	content = []any{number, key, blob(k.Ref), []byte{}, blob(k.Sealed), blob(k.Public)}
+	return row, content, tx.record(number, record.EntryOf(k, audit.Generated, k.CreatedAt))
 }
 
 // signs returns the row of an identity, whose version is one that signs, or is to. What one
@@ -128,7 +137,7 @@ func (tx *transaction) signs(ctx context.Context, by signer) (int64, error) {
 
 // KeyPackage implements store.Store.
 func (s *Store) KeyPackage(ctx context.Context, ref []byte) (store.KeyPackage, error) {
-	r, err := readOne(ctx, s, scanKeyPackage, selectKeyPackage+" WHERE k.ref = $1", blob(ref))
+	r, err := readOne(ctx, s, scanKeyPackage, selectKeyPackage+" WHERE c.ref = $1", blob(ref))
 	return r.KeyPackage, err
 }
 
@@ -179,7 +188,7 @@ func (s *Store) rowOf(ctx context.Context, ref []byte) (int64, error) {
 	if len(ref) == 0 {
 		return 0, nil
 	}
-	return readOne(ctx, s, value[int64], "SELECT id FROM key_packages WHERE ref = $1", ref)
+	return readOne(ctx, s, value[int64], "SELECT id FROM contents WHERE ref = $1", ref)
 }
 
 // condition fits the rows of a page, which begins after the row @after. Those of
@@ -194,7 +203,7 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 	}
 	switch {
 	case len(f.WrappingKeyID) > 0:
-		return "k.id > @after AND e.id IS NULL AND " + under + " AND k.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)", args
+		return "k.id > @after AND e.id IS NULL AND " + under + " AND c.wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key)", args
 	case f.Unconfirmed:
 		return unconfirmed(f, state), args
 	case f.LastResort && f.State == "":
@@ -223,7 +232,7 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 
 // unconfirmed fits what the index unconfirmed has.
 func unconfirmed(f store.Filter, state string) string {
-	text := "k.id > @after AND e.id IS NULL AND k.release_digest IS NOT NULL AND k.sealed <> ''"
+	text := "k.id > @after AND e.id IS NULL AND k.release_digest IS NOT NULL AND k.confirmed_at IS NULL AND k.erased_at IS NULL"
 	if f.Identity != "" {
 		text += " AND k.identity = (SELECT id FROM identities WHERE name = @identity)"
 	}
@@ -238,7 +247,7 @@ func unconfirmed(f store.Filter, state string) string {
 
 // FindRefs implements store.Store.
 func (s *Store) FindRefs(ctx context.Context, lo, hi []byte, limit int) ([][]byte, error) {
-	return readAll(ctx, s, value[[]byte], "SELECT ref FROM key_packages WHERE ref BETWEEN $1 AND $2 ORDER BY ref LIMIT $3", lo, hi, limit)
+	return readAll(ctx, s, value[[]byte], "SELECT ref FROM contents WHERE ref BETWEEN $1 AND $2 ORDER BY ref LIMIT $3", lo, hi, limit)
 }
 
 // Move implements store.Store.

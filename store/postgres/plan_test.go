@@ -26,7 +26,7 @@ func TestAClaimWalksTheIndexOfWhatIsFree(t *testing.T) {
 			}
 		}
 		for _, n := range []int{1, 64} {
-			lines, err := query(t.Context(), s.pool, value[string], "EXPLAIN "+fmt.Sprintf(claimSome, n), pgx.NamedArgs{"name": "alice", "at": seconds(made)})
+			lines, err := query(t.Context(), s.pool, value[string], "EXPLAIN "+fmt.Sprintf(claimSome, n), pgx.NamedArgs{"name": "alice", "at": seconds(made), "n": n})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 // Options adjust Open.
@@ -37,8 +38,8 @@ const DefaultConnections = 12
 
 // Store is a store.Store in a PostgreSQL database.
 type Store struct {
-	pool   *pgxpool.Pool
-	claims *claims
+	pool  *pgxpool.Pool
+	queue *record.Queue[*act]
 }
 
 var _ store.Store = (*Store)(nil)
@@ -66,7 +67,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{pool: pool}
-	s.claims = newClaims(s)
+	s.queue = record.NewQueue(s.together, apart)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)
@@ -139,7 +140,7 @@ func Redact(text string) string {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
-	s.claims.close()
+	s.queue.Close()
 	s.pool.Close()
 	return nil
 }

@@ -3,11 +3,16 @@ package postgres
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,12 +21,19 @@ import (
 	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
 )
 
-// claimerURL is the variable that makes a claimer of the test binary.
-const claimerURL = "HSM_KP_TEST_CLAIMER"
+// These variables make a claimer of the test binary: the database, how many clients claim how
+// many at a time.
+const (
+	claimerURL     = "HSM_KP_TEST_CLAIMER"
+	claimerClients = "HSM_KP_TEST_CLIENTS"
+	claimerN       = "HSM_KP_TEST_N"
+)
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(claimerURL); url != "" {
-		if err := claimAll(url); err != nil {
+		clients, _ := strconv.Atoi(os.Getenv(claimerClients))
+		n, _ := strconv.Atoi(os.Getenv(claimerN))
+		if err := claimAll(url, clients, n); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -30,35 +42,56 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// claimAll claims with eight clients until nothing is left, and prints the refs of each claim
-// once it was told of it.
-func claimAll(url string) error {
+// claimAll claims with several clients until nothing is left, and prints the refs of each claim
+// once it was told of it, and at several times how much of its memory is resident, in KiB. Last
+// come how long claims took, in hundredths of a millisecond, and how many took as long.
+func claimAll(url string, clients, n int) error {
 	s, err := Open(context.Background(), url, Options{})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	failed := make(chan error, 8)
-	for range 8 {
+	failed := make(chan error, clients)
+	var took [100_000]atomic.Uint32
+	for i := range clients {
 		go func() {
-			for {
-				got, err := s.Claim(context.Background(), "alice", 3, made)
+			for claims := 0; ; claims++ {
+				start := time.Now()
+				got, err := s.Claim(context.Background(), "alice", n, made)
 				if err != nil || len(got) == 0 {
 					failed <- err
 					return
 				}
-				for i := range got {
-					fmt.Printf("%x\n", got[i].Ref)
+				took[min(time.Since(start).Microseconds()/10, int64(len(took)-1))].Add(1)
+				for j := range got {
+					fmt.Printf("%x\n", got[j].Ref)
+				}
+				if i == 0 && claims%1000 == 0 {
+					fmt.Println("resident", resident())
 				}
 			}
 		}()
 	}
-	for range 8 {
+	for range clients {
 		if err := <-failed; err != nil {
 			return err
 		}
 	}
+	for d := range took {
+		if n := took[d].Load(); n > 0 {
+			fmt.Println("took", d, n)
+		}
+	}
 	return nil
+}
+
+// resident returns how many KiB of this process's memory are resident, where that is known.
+func resident() (kib int) {
+	status, _ := os.ReadFile("/proc/self/status")
+	if _, after, found := strings.Cut(string(status), "VmRSS:"); found {
+		fmt.Sscan(after, &kib)
+	}
+	return kib
 }
 
 // Three processes claim all that there is, and one is killed in the middle: nothing is handed
@@ -76,14 +109,15 @@ func TestOfThreeProcessesThatClaimOneIsKilled(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 3 {
 		wg.Go(func() {
-			limit := stored + 1
+			c := claimer{clients: 8, n: 3, limit: stored + 1}
 			if i == 0 {
-				limit = 300 // then it is killed
+				c.limit = 300 // then it is killed
 			}
-			for _, ref := range claimer(t, url, limit) {
-				mu.Lock()
+			c.run(t, url)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, ref := range c.refs {
 				told[ref]++
-				mu.Unlock()
 			}
 		})
 	}
@@ -111,11 +145,17 @@ func TestOfThreeProcessesThatClaimOneIsKilled(t *testing.T) {
 	}
 }
 
-// claimer runs a process that claims, and kills it when it has told of so many, and returns
-// what it told of.
-func claimer(t *testing.T, url string, limit int) (refs []string) {
+// claimer is a process that claims, which is killed when it has told of so many.
+type claimer struct {
+	clients, n, limit int
+	refs              []string
+	took              []time.Duration
+	resident          []int
+}
+
+func (c *claimer) run(t *testing.T, url string) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), claimerURL+"="+url)
+	cmd.Env = append(os.Environ(), claimerURL+"="+url, fmt.Sprint(claimerClients, "=", c.clients), fmt.Sprint(claimerN, "=", c.n))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -123,16 +163,17 @@ func claimer(t *testing.T, url string, limit int) (refs []string) {
 	}
 	if err != nil {
 		t.Error(err)
-		return nil
+		return
 	}
-	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	guard := time.AfterFunc(time.Hour, func() { cmd.Process.Kill() })
+	if c.limit < 10000 {
+		guard.Reset(time.Minute)
+	}
 	defer guard.Stop()
 	killed := false
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if line := lines.Text(); len(line) == 64 { // what it was writing when it was killed may be less
-			refs = append(refs, line)
-		}
-		if len(refs) == limit && !killed {
+		c.read(lines.Text())
+		if len(c.refs) == c.limit && !killed {
 			killed = true
 			cmd.Process.Kill()
 		}
@@ -140,5 +181,26 @@ func claimer(t *testing.T, url string, limit int) (refs []string) {
 	if err := cmd.Wait(); err != nil && !killed {
 		t.Errorf("a claimer err = %v, want nil", err)
 	}
-	return refs
+}
+
+func (c *claimer) read(line string) {
+	var n, many int
+	switch {
+	case len(line) == 64: // what it was writing when it was killed may be less
+		c.refs = append(c.refs, line)
+	case strings.HasPrefix(line, "took "):
+		fmt.Sscan(line[5:], &n, &many)
+		c.took = append(c.took, slices.Repeat([]time.Duration{time.Duration(n) * 10 * time.Microsecond}, many)...)
+	case strings.HasPrefix(line, "resident "):
+		fmt.Sscan(line[9:], &n)
+		c.resident = append(c.resident, n)
+	}
+}
+
+func unhex(t *testing.T, text string) []byte {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -21,9 +21,10 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation) (store.KeyPack
 		if err := was.Reservable(r); err != nil {
 			return fmt.Errorf("key package %x: %w", r.Ref, err)
 		}
-		tx.later(`UPDATE key_packages SET state = 'reserved', welcome_digest = $1, reserved_until = $2, leaf = $3,
-			reserved_from = CASE state WHEN 'reserved' THEN reserved_from ELSE state END WHERE id = $4`,
-			blob(r.Digest), seconds(r.Until), blob(r.Leaf), was.ID)
+		tx.later(`UPDATE key_packages SET state = 'reserved', welcome_digest = $1, reserved_until = $2,
+			reserved_from = CASE state WHEN 'reserved' THEN reserved_from ELSE state END WHERE id = $3`,
+			blob(r.Digest), seconds(r.Until), was.ID)
+		tx.later(setLeaf, blob(r.Leaf), was.ID)
 		if len(r.Leaf) > 0 { // that was a use
 			key, err := tx.usable(ctx, r.LeafUnder)
 			if err != nil {
@@ -53,7 +54,8 @@ func (s *Store) Release(ctx context.Context, ref, digest []byte, at time.Time) e
 // release ends a reservation for nothing.
 func (tx *transaction) release(r *row, at time.Time) error {
 	tx.later(`UPDATE key_packages SET state = reserved_from, reserved_from = NULL, reserved_until = NULL,
-		welcome_digest = NULL, leaf = '' WHERE id = $1`, r.ID)
+		welcome_digest = NULL WHERE id = $1`, r.ID)
+	tx.later(setLeaf, []byte{}, r.ID)
 	r.State = r.ReservedFrom
 	return tx.record(r.ID, record.WelcomeEntry(&r.KeyPackage, audit.Released, r.WelcomeDigest, at))
 }
@@ -61,8 +63,15 @@ func (tx *transaction) release(r *row, at time.Time) error {
 // consume and open end a reservation for the Welcome that was the one: open that of a key
 // package of last resort.
 const (
-	consume = `UPDATE key_packages SET state = 'consumed', sealed = '', consumed_at = $1, reserved_from = NULL, reserved_until = NULL WHERE id = $2`
-	open    = `UPDATE key_packages SET state = reserved_from, leaf = '', opened = opened + 1, reserved_from = NULL, reserved_until = NULL WHERE id = $1`
+	consume = `UPDATE key_packages SET state = 'consumed', consumed_at = $1, reserved_from = NULL, reserved_until = NULL WHERE id = $2`
+	open    = `UPDATE key_packages SET state = reserved_from, opened = opened + 1, reserved_from = NULL, reserved_until = NULL WHERE id = $1`
+)
+
+// setLeaf, eraseSealed and eraseContents change what a key package has of private keys.
+const (
+	setLeaf       = "UPDATE contents SET leaf = $1 WHERE id = $2 AND leaf <> $1"
+	eraseSealed   = "UPDATE contents SET sealed = '' WHERE id = $1"
+	eraseContents = "UPDATE contents SET sealed = '', leaf = '' WHERE id = $1"
 )
 
 // Consume implements store.Store. The row as it was before, with the sealed keys, stays in the
@@ -71,8 +80,10 @@ func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) e
 	return s.endReservation(ctx, ref, digest, at, func(tx *transaction, r *row) error {
 		if r.LastResort {
 			tx.later(open, r.ID)
+			tx.later(setLeaf, []byte{}, r.ID)
 		} else {
 			tx.later(consume, seconds(at), r.ID)
+			tx.later(eraseSealed, r.ID)
 		}
 		return tx.record(r.ID, record.ConsumedEntry(r, digest, at))
 	})
@@ -93,8 +104,6 @@ func (s *Store) endReservation(ctx context.Context, ref, digest []byte, at time.
 	})
 }
 
-const eraseLeaf = "UPDATE key_packages SET leaf = '' WHERE id = $1"
-
 // EraseLeaf implements store.Store.
 func (s *Store) EraseLeaf(ctx context.Context, ref []byte, at time.Time) error {
 	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
@@ -107,7 +116,7 @@ func (s *Store) EraseLeaf(ctx context.Context, ref []byte, at time.Time) error {
 		case len(r.Leaf) == 0:
 			return nil
 		}
-		tx.later(eraseLeaf, r.ID)
+		tx.later(setLeaf, []byte{}, r.ID)
 		return tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.LeafErased, at))
 	})
 }

@@ -184,15 +184,19 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"wal_writer_delay=10s"}})
 	s := openAt(t, server.Database(t))
 	act := func(detail string) (*transaction, error) {
-		begun, err := s.pool.BeginTx(t.Context(), beside)
+		conn, err := s.pool.Acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		tx := &transaction{Tx: begun, actor: "test"}
+		tx := begin(conn, beside)
+		tx.actor = "test"
 		if err := tx.record(0, audit.Entry{Time: made, Act: audit.Signed, Detail: detail}); err != nil {
 			t.Fatal(err)
 		}
-		return tx, tx.end(t.Context())
+		if err := tx.end(t.Context()); err != nil {
+			return tx, err
+		}
+		return tx, tx.flush(t.Context())
 	}
 	lost, err := act("lost")
 	if err != nil {
@@ -202,7 +206,8 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	cause := errors.New("the server was cut off")
-	lost.Rollback(t.Context()) // gives the connection back, which is dead
+	lost.rollback(t.Context())
+	lost.conn.Release() // it is dead
 	if err := server.Up(); err != nil {
 		t.Fatal(err)
 	}
@@ -212,8 +217,9 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 	for range 100 {
 		other, err := act("another's")
 		if err == nil {
-			err = other.Commit(t.Context())
+			err = other.commit(t.Context())
 		}
+		other.conn.Release()
 		if err != nil {
 			t.Fatal(err)
 		}

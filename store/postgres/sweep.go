@@ -14,7 +14,7 @@ import (
 
 // sweepBatch is how many rows one transaction of a sweep changes: others come to the end of
 // the trail in between.
-const sweepBatch = 2000
+const sweepBatch = 500
 
 // sweepable are rows for which the time has come. Each part is found by an index of its
 // own, so that a sweep costs what it does, whatever the store has.
@@ -95,13 +95,15 @@ func (tx *transaction) sweepRow(r *row, now time.Time, grace time.Duration, did 
 	if r.GraceOver(now, grace) {
 		did.Erased++
 		tx.later(eraseKeyPackage, seconds(now), r.ID)
+		tx.later(eraseContents, r.ID)
 		return tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.Erased, now))
 	}
 	return nil
 }
 
-// eraseKeyPackage is the end of a key package that no Welcome was opened with.
-const eraseKeyPackage = `UPDATE key_packages SET state = 'erased', sealed = '', leaf = '', erased_at = $1,
+// eraseKeyPackage is the end of a key package that no Welcome was opened with; eraseContents goes
+// with it.
+const eraseKeyPackage = `UPDATE key_packages SET state = 'erased', erased_at = $1,
 	reserved_from = NULL, reserved_until = NULL WHERE id = $2`
 
 // Retire implements store.Store.

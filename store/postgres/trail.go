@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,76 +27,65 @@ func (tx *transaction) record(keyPackage int64, e audit.Entry) error {
 	return nil
 }
 
-// chain appends the entries of a transaction to the trail. From here to the commit no other
-// transaction ends: the hash of each entry is over the one before it.
-func (tx *transaction) chain(ctx context.Context) error {
-	if len(tx.entries) == 0 {
-		return tx.QueryRow(ctx, "SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").Scan(&tx.id)
+// end is where the trail ends.
+type end struct {
+	sequence int64
+	hash     []byte
+	taken    bool
+}
+
+// takeEnd takes the end of the trail, later, and reads it and the id of the transaction. From
+// then to the commit no other transaction ends: the hash of each entry is over the one before it.
+// A transaction that will have no entry needs no id, unless it has one.
+func (tx *transaction) takeEnd(entries bool) {
+	id := "SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text"
+	if entries {
+		id = "SELECT pg_current_xact_id()::text"
 	}
-	next, last, err := tx.head(ctx)
-	if err != nil {
+	tx.trail.taken = true
+	tx.later(id).QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+	tx.later("SELECT pg_advisory_xact_lock($1)", lockTrail)
+	tx.later("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error {
+		err := r.Scan(&tx.trail.sequence, &tx.trail.hash)
+		if errors.Is(err, pgx.ErrNoRows) {
+			tx.trail.sequence, tx.trail.hash, err = -1, make([]byte, len(audit.Hash{})), nil
+		}
+		return err
+	})
+}
+
+// chain appends the entries of a transaction to the trail, with its COMMIT.
+func (tx *transaction) chain(ctx context.Context) error {
+	switch {
+	case tx.trail.taken:
+	case len(tx.entries) > 0:
+		tx.takeEnd(true)
+	default:
+		tx.later("SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
+	}
+	if err := tx.flush(ctx); err != nil || len(tx.entries) == 0 {
 		return err
 	}
-	n := len(tx.entries)
+	if len(tx.trail.hash) != len(audit.Hash{}) {
+		return fmt.Errorf("read the audit trail: entry %d: %w", tx.trail.sequence, store.ErrDamaged)
+	}
+	n, last := len(tx.entries), audit.Hash(tx.trail.hash)
 	sequences, rows, entries, hashes := make([]int64, n), make([]*int64, n), make([][]byte, n), make([][]byte, n)
 	for i := range tx.entries {
 		e := &tx.entries[i]
-		e.Sequence = next + uint64(i)
+		sequences[i] = tx.trail.sequence + 1 + int64(i)
+		e.Sequence = uint64(sequences[i])
 		entries[i] = e.Entry.Bytes()
 		last = audit.Chain(last, entries[i])
-		sequences[i], hashes[i] = int64(e.Sequence), append([]byte(nil), last[:]...)
+		hashes[i] = bytes.Clone(last[:])
 		if e.keyPackage != 0 {
 			rows[i] = &e.keyPackage
 		}
 	}
 	tx.mark = &mark{sequences[n-1], hashes[n-1]}
-	_, err = tx.Exec(ctx, `INSERT INTO audit (sequence, key_package, entry, hash)
+	tx.later(`INSERT INTO audit (sequence, key_package, entry, hash)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`, sequences, rows, entries, hashes)
-	if err != nil {
-		return fmt.Errorf("add to the audit trail: %w", err)
-	}
 	return nil
-}
-
-// head takes the end of the trail and returns the number of the next entry and the hash of
-// the last one. It is read after the lock is there, in a message with it.
-func (tx *transaction) head(ctx context.Context) (next uint64, last audit.Hash, err error) {
-	var hash []byte
-	var sequence int64
-	var batch pgx.Batch
-	batch.Queue("SELECT pg_advisory_xact_lock($1)", lockTrail)
-	batch.Queue("SELECT pg_current_xact_id()::text").QueryRow(func(r pgx.Row) error { return r.Scan(&tx.id) })
-	batch.Queue("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").QueryRow(func(r pgx.Row) error { return r.Scan(&sequence, &hash) })
-	err = tx.SendBatch(ctx, &batch).Close()
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return 0, last, nil
-	case err != nil:
-		return 0, last, fmt.Errorf("read the audit trail: %w", err)
-	case len(hash) != len(last):
-		return 0, last, fmt.Errorf("read the audit trail: entry %d: %w", sequence, store.ErrDamaged)
-	}
-	return uint64(sequence) + 1, audit.Hash(hash), nil
-}
-
-// Record implements store.Store.
-func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
-	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		for _, e := range entries {
-			var row int64
-			if len(e.Ref) > 0 {
-				var err error
-				row, err = queryOne(ctx, tx, value[int64], "SELECT id FROM key_packages WHERE ref = $1", e.Ref)
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
-					return err
-				}
-			}
-			if err := tx.record(row, e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // numbered is an entry with its row, and whether the row names a key package, which there
@@ -123,11 +113,11 @@ func (s *Store) Entries(ctx context.Context, from uint64) iter.Seq2[audit.Stored
 
 // EntriesOf implements store.Store.
 func (s *Store) EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Stored, error] {
-	return s.entries(ctx, "a.key_package = (SELECT id FROM key_packages WHERE ref = @ref) AND a.sequence >= @from", 0, ref)
+	return s.entries(ctx, "a.key_package = (SELECT id FROM contents WHERE ref = @ref) AND a.sequence >= @from", 0, ref)
 }
 
 func (s *Store) entries(ctx context.Context, condition string, from uint64, ref []byte) iter.Seq2[audit.Stored, error] {
-	text := `SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN key_packages k ON k.id = a.key_package
+	text := `SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN contents k ON k.id = a.key_package
 		WHERE ` + condition + " ORDER BY a.sequence LIMIT @page"
 	return func(yield func(audit.Stored, error) bool) {
 		for from := int64(min(from, math.MaxInt64)); ; { // whoever ranges again begins again
@@ -160,7 +150,7 @@ func (s *Store) unfiled(ctx context.Context, n *numbered) error {
 	if err != nil || len(e.Ref) == 0 {
 		return nil // whether it is an entry is not for the store to say
 	}
-	known, err := readOne(ctx, s, value[bool], "SELECT EXISTS (SELECT 1 FROM key_packages WHERE ref = $1)", e.Ref)
+	known, err := readOne(ctx, s, value[bool], "SELECT EXISTS (SELECT 1 FROM contents WHERE ref = $1)", e.Ref)
 	if err == nil && !known {
 		n.Ref = e.Ref
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -19,7 +21,7 @@ import (
 // Advisory locks of a database that stores use: "hskp", and what for.
 const (
 	lockSchema int64 = 0x68736B70_00000001 + iota // its migration
-	lockActs                                      // see begin
+	lockActs                                      // see kind
 	lockTrail                                     // the end of the trail
 	lockSweep                                     // sweeps take turns
 )
@@ -28,27 +30,29 @@ const (
 // take place one after the other and beside no act on key packages: they have lockActs for
 // themselves. Acts on key packages share it, so that none of what they rest on changes under
 // them, and lock the rows of those they are about.
-var (
-	alone  = begin("pg_advisory_xact_lock")
-	beside = begin("pg_advisory_xact_lock_shared")
+const (
+	alone  kind = "SELECT pg_advisory_xact_lock($1)"
+	beside kind = "SELECT pg_advisory_xact_lock_shared($1)"
 )
 
-// begin begins a transaction and takes lockActs in one message.
-func begin(lock string) pgx.TxOptions {
-	return pgx.TxOptions{BeginQuery: fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT %s(%d)", lock, lockActs)}
-}
+// kind is how a transaction takes lockActs.
+type kind string
 
 // transaction is one act, or several of one kind. What it adds to the trail, and to counters
 // that many acts share, is kept until its end, so that others wait for it for as short as can
 // be: the rows of wrapping keys, those of backlogs, and last of all the end of the trail. That
 // all take these in one order keeps them from waiting for each other in a circle.
+//
+// Each message to the server is a wait for its answer. What need not be answered before the
+// next statement is queued, and goes with it; so does what begins a transaction, and what ends it.
 type transaction struct {
-	pgx.Tx
+	conn    *pgxpool.Conn
 	actor   string
 	id      string // of the transaction, once it is about to end
 	mark    *mark  // what it leaves behind, likewise; nil: nothing in the trail
 	queued  pgx.Batch
 	entries []numberedEntry
+	trail   end
 	uses    map[int64]int64 // more uses of wrapping keys, by their row
 	moved   map[int64]int64 // more key packages moved, by the backlog
 	// finished are backlogs that are finished with this transaction.
@@ -83,9 +87,9 @@ const (
 
 // write runs f in a transaction, and again where it was refused for the sake of another
 // transaction, or lost its connection before it was committed.
-func (s *Store) write(ctx context.Context, kind pgx.TxOptions, f func(context.Context, *transaction) error) error {
+func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
 	for tried := 1; ; tried++ {
-		committing, err := s.try(ctx, kind, f)
+		committing, err := s.try(ctx, k, f)
 		if ctx.Err() != nil && err != nil && !errors.Is(err, errUnknown) {
 			return ctx.Err()
 		}
@@ -103,23 +107,53 @@ func (s *Store) write(ctx context.Context, kind pgx.TxOptions, f func(context.Co
 
 // try runs f in a transaction once. Whether it was committed is known where committing is
 // false; else it is what the error says.
-func (s *Store) try(ctx context.Context, kind pgx.TxOptions, f func(context.Context, *transaction) error) (committing bool, err error) {
-	begun, err := s.pool.BeginTx(ctx, kind)
+func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transaction) error) (committing bool, err error) {
+	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return false, err
 	}
-	tx := &transaction{Tx: begun, actor: store.Actor(ctx), uses: map[int64]int64{}, moved: map[int64]int64{}, wrappingKeys: map[string]int64{}}
-	defer tx.Rollback(context.WithoutCancel(ctx))
+	defer conn.Release()
+	tx := begin(conn, k)
+	tx.actor = store.Actor(ctx)
+	defer tx.rollback(context.WithoutCancel(ctx))
 	if err = f(ctx, tx); err == nil {
 		err = tx.end(ctx)
 	}
 	if err != nil {
 		return false, err
 	}
-	if err = tx.Commit(ctx); err == nil || !lost(err) && ctx.Err() == nil {
+	if err = tx.commit(ctx); err == nil || !lost(err) && (ctx.Err() == nil || code(err) != "") {
 		return false, err
 	}
 	return true, s.outcome(ctx, tx, err)
+}
+
+// begin begins a transaction, with its first statement.
+func begin(conn *pgxpool.Conn, k kind) *transaction {
+	tx := &transaction{conn: conn, uses: map[int64]int64{}, moved: map[int64]int64{}, wrappingKeys: map[string]int64{}}
+	tx.later("BEGIN ISOLATION LEVEL READ COMMITTED")
+	tx.later(string(k), lockActs)
+	return tx
+}
+
+// commit sends what is queued, and COMMIT with it. Where a statement of these fails, those after
+// it are passed over, COMMIT too.
+func (tx *transaction) commit(ctx context.Context) error {
+	tx.later("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return pgx.ErrTxCommitRollback
+		}
+		return nil
+	})
+	return tx.flush(ctx)
+}
+
+// rollback ends a transaction that was not committed. A connection that cannot be used any more
+// is closed when it is released.
+func (tx *transaction) rollback(ctx context.Context) {
+	if c := tx.conn.Conn(); !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
+		c.Exec(ctx, "ROLLBACK")
+	}
 }
 
 // errUnknown reports a transaction of which nobody could say whether it was committed.
@@ -176,9 +210,18 @@ func (s *Store) committed(ctx context.Context, tx *transaction) (done, known boo
 	return bytes.Equal(hash, tx.mark.hash), err == nil
 }
 
-// later queues a statement that changes rows. It is sent before the next one that is not
-// queued, or at the end.
-func (tx *transaction) later(text string, args ...any) { tx.queued.Queue(text, args...) }
+// later queues a statement. It is sent before the next one that is not queued, or at the end.
+func (tx *transaction) later(text string, args ...any) *pgx.QueuedQuery {
+	return tx.queued.Queue(text, args...)
+}
+
+// laterAll queues a query, whose rows are put in the place that to points to.
+func laterAll[T any](tx *transaction, to *[]T, scan func(scanner) (T, error), text string, args ...any) {
+	tx.later(text, args...).Query(func(rows pgx.Rows) (err error) {
+		*to, err = pgx.AppendRows([]T(nil), rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
+		return err
+	})
+}
 
 // flush sends what is queued, and waits for it.
 func (tx *transaction) flush(ctx context.Context) error {
@@ -187,7 +230,36 @@ func (tx *transaction) flush(ctx context.Context) error {
 	}
 	queued := tx.queued
 	tx.queued = pgx.Batch{}
-	return tx.SendBatch(ctx, &queued).Close()
+	return tx.conn.SendBatch(ctx, &queued).Close()
+}
+
+// Query implements queryer.
+func (tx *transaction) Query(ctx context.Context, text string, args ...any) (pgx.Rows, error) {
+	if err := tx.flush(ctx); err != nil {
+		return nil, err
+	}
+	return tx.conn.Query(ctx, text, args...)
+}
+
+// QueryRow implements queryer.
+func (tx *transaction) QueryRow(ctx context.Context, text string, args ...any) pgx.Row {
+	if err := tx.flush(ctx); err != nil {
+		return failed{err}
+	}
+	return tx.conn.QueryRow(ctx, text, args...)
+}
+
+// failed is the row of a query that was not sent.
+type failed struct{ err error }
+
+func (f failed) Scan(...any) error { return f.err }
+
+// copyFrom adds rows to a table.
+func (tx *transaction) copyFrom(ctx context.Context, table string, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	if err := tx.flush(ctx); err != nil {
+		return 0, err
+	}
+	return tx.conn.CopyFrom(ctx, pgx.Identifier{table}, columns, rows)
 }
 
 // change runs a statement and returns how many rows it changed.
@@ -195,12 +267,12 @@ func (tx *transaction) change(ctx context.Context, text string, args ...any) (in
 	if err := tx.flush(ctx); err != nil {
 		return 0, err
 	}
-	tag, err := tx.Exec(ctx, text, args...)
+	tag, err := tx.conn.Exec(ctx, text, args...)
 	return tag.RowsAffected(), err
 }
 
-// count sends what is queued and adds to the counters.
-func (tx *transaction) count(ctx context.Context) error {
+// count adds to the counters, later.
+func (tx *transaction) count() {
 	for _, key := range slices.Sorted(maps.Keys(tx.uses)) {
 		tx.later("UPDATE wrapping_keys SET uses = uses + $1 WHERE id = $2", tx.uses[key], key)
 	}
@@ -213,13 +285,10 @@ func (tx *transaction) count(ctx context.Context) error {
 	tx.finished = nil
 	clear(tx.uses)
 	clear(tx.moved)
-	return tx.flush(ctx)
 }
 
-// end does what was kept for the end.
+// end does what was kept for the end, but for what goes with COMMIT.
 func (tx *transaction) end(ctx context.Context) error {
-	if err := tx.count(ctx); err != nil {
-		return err
-	}
+	tx.count()
 	return tx.chain(ctx)
 }

@@ -97,11 +97,11 @@ func (s *Store) CurrentWrappingKey(ctx context.Context, p store.Purpose) (store.
 }
 
 // under is the condition of key packages that have private keys. The index
-// key_packages_under has the same one.
+// contents_under has the same one.
 const under = "(sealed <> '' OR leaf <> '')"
 
 const countDependents = `SELECT
-	(SELECT count(*) FROM key_packages WHERE ` + under + ` AND wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key AND NOT condemned)),
+	(SELECT count(*) FROM contents WHERE ` + under + ` AND wrapping_key = (SELECT id FROM wrapping_keys WHERE key_id = @key AND NOT condemned)),
 	(SELECT count(*) FROM identities WHERE stamp_key = @key) + (SELECT count(*) FROM identity_versions WHERE stamp_key = @key)`
 
 func scanDependents(s scanner) (d store.Dependents, err error) {
@@ -145,7 +145,7 @@ func (tx *transaction) rewrap(ctx context.Context, was *row, r *store.Rewrapped,
 	if err != nil || !was.As(r) {
 		return false, err
 	}
-	tx.later("UPDATE key_packages SET sealed = $1, leaf = $2, wrapping_key = $3 WHERE id = $4", blob(r.Sealed), blob(r.Leaf), to, was.ID)
+	tx.later("UPDATE contents SET sealed = $1, leaf = $2, wrapping_key = $3 WHERE id = $4", blob(r.Sealed), blob(r.Leaf), to, was.ID)
 	tx.uses[to]++
 	was.Sealed, was.Leaf, was.WrappingKeyID = r.Sealed, r.Leaf, r.WrappingKeyID
 	return true, tx.record(was.ID, record.EntryOf(&was.KeyPackage, audit.Rewrapped, at))

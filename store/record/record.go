@@ -23,6 +23,20 @@ type Row struct {
 	store.KeyPackage
 }
 
+// By returns entries with the name of who acts where they have none, checked.
+func By(actor string, entries []audit.Entry) ([]audit.Entry, error) {
+	entries = slices.Clone(entries)
+	for i := range entries {
+		if entries[i].Actor == "" {
+			entries[i].Actor = actor
+		}
+		if err := entries[i].Check(); err != nil {
+			return nil, fmt.Errorf("add to the audit trail: %w", err)
+		}
+	}
+	return entries, nil
+}
+
 // Lag is what backlogs have in store for a row, as it was read. A backlog with the number 0
 // is none.
 type Lag struct {

@@ -21,7 +21,9 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
+	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 // DefaultBusyTimeout is how long a call waits for another process's writing.
@@ -57,6 +59,8 @@ type Store struct {
 	// These run for every key package, and are prepared once.
 	insert *sql.Stmt // a key package
 	append *sql.Stmt // an entry of the trail
+
+	records *record.Queue[[]audit.Entry]
 }
 
 var _ store.Store = (*Store)(nil)
@@ -81,6 +85,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
+	s.records = record.NewQueue(s.recordAll, never)
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(translate(err), s.Close())
 	}
@@ -157,6 +162,7 @@ func (s *Store) prepare(ctx context.Context) error {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
+	s.records.Close()
 	var errs []error
 	for _, prepared := range []*sql.Stmt{s.insert, s.append} {
 		if prepared != nil {

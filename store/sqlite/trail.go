@@ -9,6 +9,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 const insertEntry = "INSERT INTO audit (sequence, key_package, entry, hash) VALUES (?, ?, ?, ?)"
@@ -64,23 +65,48 @@ func readHead(ctx context.Context, tx *transaction) (head, error) {
 	return head{last + 1, audit.Hash(hash)}, nil
 }
 
-// Record implements store.Store.
+// waiting is a call of Record that has not been served.
+type waiting = record.Waiting[[]audit.Entry]
+
+// Record implements store.Store. Those that come while others are being written share the next
+// commit.
 func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
+	if err := ctx.Err(); err != nil || len(entries) == 0 {
+		return err
+	}
+	entries, err := record.By(store.Actor(ctx), entries)
+	if err != nil {
+		return err
+	}
+	return s.records.Do(ctx, entries)
+}
+
+// never says of no error that it may be that of one of several: entries were checked before.
+func never(error) bool { return false }
+
+func (s *Store) recordAll(ctx context.Context, group []*waiting) error {
 	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		for _, e := range entries {
-			var row int64
-			if len(e.Ref) > 0 {
-				err := tx.QueryRowContext(ctx, "SELECT id FROM key_packages WHERE ref = ?", e.Ref).Scan(&row)
-				if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		for _, one := range group {
+			for _, e := range one.Act {
+				if err := tx.recordOne(ctx, e); err != nil {
 					return err
 				}
-			}
-			if err := tx.record(ctx, row, e); err != nil {
-				return err
 			}
 		}
 		return nil
 	})
+}
+
+// recordOne adds an entry, under the key package that it is about where there is one.
+func (tx *transaction) recordOne(ctx context.Context, e audit.Entry) error {
+	var row int64
+	if len(e.Ref) > 0 {
+		err := tx.QueryRowContext(ctx, "SELECT id FROM key_packages WHERE ref = ?", e.Ref).Scan(&row)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+	}
+	return tx.record(ctx, row, e)
 }
 
 // numbered is an entry with its row, and whether the row names a key package, which there

@@ -93,6 +93,7 @@ func Run(t *testing.T, open Open) {
 		"succeeding is done once":             succeedingOnce,
 		"claiming":                            claiming,
 		"claiming is done once":               claimingOnce,
+		"entries of many at once":             entriesAtOnce,
 		"dispatching":                         dispatching,
 		"dispatching what lasts":              dispatchingWhatLasts,
 		"dispatching a last resort":           dispatchingALastResort,

@@ -438,3 +438,53 @@ func checkpoints(t *testing.T, f *fixture) {
 		t.Errorf("Checkpoints() = %+v, want %+v", got, some)
 	}
 }
+
+// entriesAtOnce has many callers of Record beside claims: each entry is there once, in its own
+// actor's name, and that of a caller who gave up only where Record says so.
+func entriesAtOnce(t *testing.T, f *fixture) {
+	const callers, each = 24, 8
+	furnish(t, f)
+	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, callers)), nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	told, there := map[string]int{}, map[string]int{}
+	for i := range uint64(callers) {
+		wg.Go(func() {
+			ctx, giveUp := context.WithCancel(store.WithActor(t.Context(), fmt.Sprintf("user:%d", i)))
+			defer giveUp()
+			for j := range each {
+				if i%6 == 5 && j == each/2 {
+					go giveUp()
+				}
+				detail := fmt.Sprintf("%d of %d", j, i)
+				err := f.Record(ctx, audit.Entry{Time: made, Act: audit.Signed, Identity: "alice", Ref: ref(i), Detail: detail})
+				if err == nil {
+					mu.Lock()
+					told[fmt.Sprintf("user:%d", i)+" "+detail]++
+					mu.Unlock()
+				} else if ctx.Err() == nil {
+					t.Errorf("Record() err = %v, want nil", err)
+				}
+			}
+			if _, err := f.Claim(t.Context(), "alice", 1, made); err != nil {
+				t.Errorf("Claim() err = %v, want nil", err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, e := range trail(t, f) {
+		if e.Act == audit.Signed {
+			there[e.Actor+" "+e.Detail]++
+		}
+	}
+	for what, n := range there {
+		if n > 1 {
+			t.Errorf("%q is there %d times", what, n)
+		}
+	}
+	for what := range told {
+		if there[what] == 0 {
+			t.Errorf("%q is told of and not there", what)
+		}
+	}
+}
