@@ -68,7 +68,7 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	case useKey:
 		return key, false, nil
 	case measuring:
-		_, has := s.copies[owner]
+		has := s.copies.has(owner)
 		if !has && !g.mayCopy() {
 			return key, false, nil
 		}
@@ -77,6 +77,9 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 		}
 	}
 	used, err = s.copyOf(owner, key)
+	if errors.Is(err, errNoRoom) {
+		return key, false, nil
+	}
 	if err != nil && s.quirks().stepOf(err) == StepNone {
 		g.state.Store(useKey) // this token does not copy
 		return key, false, nil
@@ -125,10 +128,14 @@ func (g *gauge) note(copied bool, took time.Duration) {
 // errCopy reports a copy that is not as its key: it is not used.
 var errCopy = errors.New("the copy is not kept as its key is")
 
-// copyOf returns the session's copy of a key of owner, and makes it where there is none.
+// copyOf returns the session's copy of a key of owner, and makes it where there is none. The
+// error is errNoRoom where the session has as many as it may.
 func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
-	if c, ok := s.copies[owner]; ok {
+	if c, ok := s.copies.use(owner); ok {
 		return c, nil
+	}
+	if err := s.makeRoom(); err != nil {
+		return 0, err
 	}
 	c, err := s.copyObject(key)
 	if err != nil {
@@ -137,11 +144,21 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 	if err := s.checkCopy(c); err != nil {
 		return 0, errors.Join(err, s.destroy(c))
 	}
-	if s.copies == nil {
-		s.copies = make(map[any]pkcs11.ObjectHandle)
-	}
-	s.copies[owner] = c
+	s.copies.add(owner, c)
 	return c, nil
+}
+
+// makeRoom destroys the copy that was not used for longest, where there are too many.
+func (s *session) makeRoom() error {
+	owner, oldest, full := s.copies.oldest()
+	if !full {
+		return nil
+	}
+	if owner == nil {
+		return errNoRoom
+	}
+	delete(s.copies.of, owner)
+	return s.destroy(oldest)
 }
 
 func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
@@ -151,23 +168,19 @@ func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, erro
 }
 
 func (s *session) checkCopy(c pkcs11.ObjectHandle) error {
-	for _, rule := range []struct {
-		attribute uint
-		name      string
-		want      bool
-	}{
-		{pkcs11.CKA_TOKEN, "CKA_TOKEN", false},
-		{pkcs11.CKA_PRIVATE, "CKA_PRIVATE", true},
-		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE", true},
-		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
-	} {
-		value, err := s.flag(c, rule.attribute)
-		if err != nil {
-			return err
-		}
-		if faults := Broken(AttributeRule{rule.name, value, rule.want, true}); len(faults) > 0 {
-			return fmt.Errorf("%w: %s", errCopy, faults[0])
-		}
+	v, err := s.read(c, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE)
+	if err != nil {
+		return err
+	}
+	a := s.keyAttributes(v)
+	faults := Broken(
+		AttributeRule{"CKA_TOKEN", a.Token, false, true},
+		AttributeRule{"CKA_PRIVATE", a.Private, true, true},
+		AttributeRule{"CKA_SENSITIVE", a.Sensitive, true, true},
+		AttributeRule{"CKA_EXTRACTABLE", a.Extractable, false, true},
+	)
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %s", errCopy, faults[0])
 	}
 	return nil
 }

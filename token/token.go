@@ -103,6 +103,7 @@ type Token struct {
 	info      atomic.Pointer[Info]
 	stuck     chan struct{} // closed once the module did not answer
 	epochs    atomic.Uint64
+	index     index
 }
 
 // Open finds the token, reads the PIN and logs in. The PIN is tried once: after
