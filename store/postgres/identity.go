@@ -53,9 +53,10 @@ func marks(n int) string {
 	return strings.Join(all, ", ")
 }
 
-// AddIdentity implements store.Store.
+// AddIdentity implements store.Store. A new identity is nobody's yet: it takes place beside acts on
+// key packages. What would destroy its key, or that of its stamp, is alone.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
-	return s.write(ctx, alone, func(ctx context.Context, tx *transaction) error {
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
 		id.Version = 1
 		if err := tx.recordIdentity(&id); err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/group"
 )
 
 // Options adjust Open.
@@ -39,6 +40,8 @@ const DefaultConnections = 12
 type Store struct {
 	pool   *pgxpool.Pool
 	claims *claims
+	small  *group.Queue[act]                // acts that share transactions
+	adding *group.Queue[[]store.KeyPackage] // a few key packages each, that share them too
 }
 
 var _ store.Store = (*Store)(nil)
@@ -67,6 +70,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{pool: pool}
 	s.claims = newClaims(s)
+	s.small = group.New(together, s.writeAll, shared)
+	s.adding = group.New(together, s.addAll, shared)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)

@@ -47,7 +47,7 @@ func insertVersion(ctx context.Context, tx *transaction, table string, id *store
 
 // AddIdentity implements store.Store.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
-	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
 		id.Version = 1
 		if err := insertVersion(ctx, tx, "identities", &id, id.Name); err != nil {
 			return err

@@ -22,6 +22,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/group"
 )
 
 // DefaultBusyTimeout is how long a call waits for another process's writing.
@@ -57,7 +58,15 @@ type Store struct {
 	// These run for every key package, and are prepared once.
 	insert *sql.Stmt // a key package
 	append *sql.Stmt // an entry of the trail
+	// small are acts that share a transaction with others that wait for one.
+	small *group.Queue[act]
 }
+
+// act is one of those that share a transaction.
+type act func(context.Context, *transaction) error
+
+// together is how many acts share a transaction at most.
+const together = 64
 
 var _ store.Store = (*Store)(nil)
 
@@ -81,6 +90,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
+	s.small = group.New(together, s.writeAll, apart)
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(translate(err), s.Close())
 	}
@@ -209,6 +219,32 @@ func (s *Store) write(ctx context.Context, f func(context.Context, *transaction)
 		return ctx.Err() // it was rolled back under f
 	}
 	return translate(err)
+}
+
+// share runs f in a transaction that others may have part in.
+func (s *Store) share(ctx context.Context, f act) error { return s.small.Do(ctx, f) }
+
+// writeAll does acts in one transaction, each in the name of its own actor.
+func (s *Store) writeAll(ctx context.Context, acts []group.Act[act]) error {
+	return s.write(ctx, func(_ context.Context, tx *transaction) error {
+		for _, a := range acts {
+			tx.actor = store.Actor(a.Context)
+			if err := a.What(context.WithoutCancel(a.Context), tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// apart reports whether an error of several acts may be that of one of them.
+func apart(err error) bool {
+	for _, all := range []error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged} {
+		if errors.Is(err, all) {
+			return false
+		}
+	}
+	return true
 }
 
 // translate wraps an error of SQLite with the error of package store that it
