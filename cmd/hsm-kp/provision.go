@@ -65,7 +65,7 @@ Examples:
 			&cli.StringFlag{Name: "manifest", Aliases: []string{"m"}, Usage: "read the devices from `FILE`"},
 			&cli.BoolFlag{Name: "csv", Usage: "the manifest is CSV"},
 			&cli.BoolFlag{Name: "check", Usage: "only check the manifest"},
-			&cli.IntFlag{Name: "parallel", Usage: "work on `N` devices at once", DefaultText: "the token's sessions"},
+			&cli.IntFlag{Name: "parallel", Usage: "work on `N` devices at once", DefaultText: "four for each of the token's sessions"},
 			outFlag,
 			jsonFlag,
 		},
@@ -185,6 +185,11 @@ type provisioner struct {
 // errDevices reports a run in which devices failed.
 var errDevices = errors.New("devices failed")
 
+// waiting is how many devices are worked on at once for each session of the token: each waits for
+// the store, for other sessions or for its certificate while others have the token, and those that
+// wait for the store share its transactions.
+const waiting = 4
+
 func (p *provisioner) run(c *cli.Context) error {
 	if dir := c.String("out"); dir != "" {
 		var err error
@@ -197,7 +202,7 @@ func (p *provisioner) run(c *cli.Context) error {
 	}
 	parallel := c.Int("parallel")
 	if parallel == 0 {
-		parallel = p.token.Sessions()
+		parallel = waiting * p.token.Sessions()
 	}
 	err := p.devices(c.Context, parallel)
 	p.summarize()
