@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type Request struct {
 	Version uint64
 	// Now is the time that lifetimes are counted from.
 	Now time.Time
+	// Workers is how many are in the making at once; 0 is the Inventory's number.
+	Workers int
 }
 
 // Generate makes the key packages that r asks for and calls stored with each
@@ -79,7 +82,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	made := newCollector(max(inv.Batch, 1), maxWait)
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
-	for range max(inv.Workers, 1) {
+	for range max(cmp.Or(r.Workers, inv.Workers), 1) {
 		workers.Go(func() error {
 			for running.Err() == nil && begun.Add(1) <= r.Count {
 				record, err := line.make(uncut)

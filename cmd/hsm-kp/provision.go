@@ -241,7 +241,10 @@ func (p *provisioner) prepare(ctx context.Context) error {
 // would fail for too.
 func (p *provisioner) devices(ctx context.Context, parallel int) error {
 	p.results, p.tally, p.start = make([]*provisioned, len(p.lines)), make(map[string]int), time.Now()
-	single := p.forOne(parallel)
+	single, err := p.forOne(ctx, parallel)
+	if err != nil {
+		return err
+	}
 	g, running := errgroup.WithContext(ctx)
 	next := make(chan int)
 	g.Go(func() error {
@@ -269,7 +272,7 @@ func (p *provisioner) devices(ctx context.Context, parallel int) error {
 			return nil
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	if ctx.Err() != nil { // what was interrupted is told in one sentence
 		return nil
 	}

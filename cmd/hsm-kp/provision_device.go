@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -86,15 +85,18 @@ type device struct {
 	*env      // which warns nobody: what is worth a warning is told once for all
 	enclosing *provisioner
 	inventory *inventory.Inventory
+	workers   int // for its key packages
 }
 
 // forOne returns a device's environment where so many are worked on at once.
-func (p *provisioner) forOne(parallel int) *device {
+func (p *provisioner) forOne(ctx context.Context, parallel int) (*device, error) {
 	quiet := *p.env
 	quiet.ui = &ui{in: p.ui.in, out: p.ui.out, errOut: io.Discard}
-	each := max(workers(p.token)/max(min(parallel, len(p.lines)), 1), 1)
-	inv := inventory.New(inventory.Config{Store: p.store, Ring: ring{p.token}, Rand: rand.Reader, Workers: each, Batch: p.config.Store.Batch})
-	return &device{env: &quiet, enclosing: p, inventory: inv}
+	inv, err := p.env.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &device{env: &quiet, enclosing: p, inventory: inv, workers: max(workers(p.token)/max(min(parallel, len(p.lines)), 1), 1)}, nil
 }
 
 // provision gives the device of a line its identity and its key packages. The result says what
@@ -326,7 +328,7 @@ func (d *device) ask(ctx context.Context, l *manifest.Line, record *store.Identi
 	}
 	return inventory.Request{
 		Identity: id, Version: record.Version, Policy: policy, Pending: d.enclosing.out != nil, Now: time.Now(),
-		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)),
+		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), Workers: d.workers,
 	}, nil
 }
 

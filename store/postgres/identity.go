@@ -21,9 +21,9 @@ const versionColumns = `version, cipher_suite, credential, signature_key, key_id
 
 const selectIdentity = "SELECT name, 'current', " + versionColumns + " FROM identities"
 
-// selectVersions has all versions of all identities.
+// selectVersions has all versions of all identities. Those of one name are found by indexes.
 const selectVersions = "SELECT * FROM (" + selectIdentity + ` UNION ALL SELECT
-	(SELECT name FROM identities i WHERE i.id = v.identity), v.state, ` + versionColumns + " FROM identity_versions v) all_versions"
+	name, state, ` + versionColumns + " FROM (SELECT id AS owner, name FROM identities) i JOIN identity_versions v ON v.identity = i.owner) all_versions"
 
 func scanIdentity(row scanner) (store.Identity, error) {
 	var id store.Identity
