@@ -147,3 +147,44 @@ func TestCopiesOfManyKeysAreBounded(t *testing.T) {
 		mustSign(t, k)
 	}
 }
+
+// TestAModuleIsInitializedOnce has Open initialise the module once, however the token is named:
+// some look at every object that they have when they are.
+func TestAModuleIsInitializedOnce(t *testing.T) {
+	cfg := softhsmtest.Config(t)
+	m := tokentest.New(t, cfg.Module)
+	opened, err := token.Open(t.Context(), m.Config(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := opened.Info()
+	if err := opened.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, named := range map[string]token.Config{
+		"serial": {Serial: info.Serial}, "label": {Label: info.Label}, "serial and label": {Serial: info.Serial, Label: info.Label},
+	} {
+		t.Run(name, func(t *testing.T) {
+			named.Module, named.PIN = m.Path, cfg.PIN
+			m.Reset()
+			tok, err := token.Open(t.Context(), named)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tok.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n, ended := m.Calls("C_Initialize"), m.Calls("C_Finalize"); n != 1 || ended < n {
+				t.Errorf("%d calls of C_Initialize and %d of C_Finalize, want one, and its end", n, ended)
+			}
+			named.Label = "no such token"
+			m.Reset()
+			if _, err := token.Open(t.Context(), named); !errors.Is(err, token.ErrNoToken) {
+				t.Fatalf("Open() err = %v, want %v", err, token.ErrNoToken)
+			}
+			if n, ended := m.Calls("C_Initialize"), m.Calls("C_Finalize"); ended < n {
+				t.Errorf("%d calls of C_Initialize and %d of C_Finalize after an error, want as many", n, ended)
+			}
+		})
+	}
+}
