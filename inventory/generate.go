@@ -79,7 +79,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 
-	made := newCollector(max(inv.Batch, 1), maxWait)
+	made := newCollector(int(max(min(uint64(inv.Batch), r.Count), 1)), maxWait)
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
 	for range max(cmp.Or(r.Workers, inv.Workers), 1) {

@@ -17,12 +17,52 @@ import (
 // the next ones with copies, and then it has decided. A copy is as sensitive and as little
 // extractable as its key, and ends with its session.
 type gauge struct {
-	state atomic.Int32
+	// others is what was found out with other keys of the token, or nil.
+	others *experience
+	state  atomic.Int32
+	uses   atomic.Int64 // of the key itself, where that is known
 
 	mu      sync.Mutex
 	seen    [2]int
 	best    [2]time.Duration // the quickest of each: the others waited for something
 	copying int              // copies that are made to measure with
+}
+
+// experience is what was found out with keys of a kind: a new one need not be measured again. A
+// device that gets its few key packages would be measured for as long as its key is in use.
+type experience struct{ worth, not atomic.Int32 }
+
+// enough is how many keys have to be better off without copies until others go without.
+const enough = 3
+
+// early is how often a key is used itself before a copy is made of it, where copies are known to be
+// quicker: one costs as much as some uses do, in each session.
+const early = 12
+
+// expect decides where it is known what others have found out.
+func (g *gauge) expect() {
+	if g.others == nil || g.state.Load() != measuring {
+		return
+	}
+	switch {
+	case g.others.worth.Load() > 0:
+		if g.uses.Add(1) > early {
+			g.state.Store(useCopies)
+		}
+	case g.others.not.Load() >= enough:
+		g.state.Store(useKey)
+	}
+}
+
+// learn tells the others.
+func (g *gauge) learn(copies bool) {
+	switch {
+	case g.others == nil:
+	case copies:
+		g.others.worth.Add(1)
+	default:
+		g.others.not.Add(1)
+	}
 }
 
 // States of a gauge.
@@ -64,10 +104,14 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	if s.link.token.cfg.Quirks.TokenObjects {
 		return key, false, nil
 	}
+	g.expect()
 	switch g.state.Load() {
 	case useKey:
 		return key, false, nil
 	case measuring:
+		if g.others != nil && g.others.worth.Load() > 0 {
+			return key, false, nil
+		}
 		has := s.copies.has(owner)
 		if !has && !g.mayCopy() {
 			return key, false, nil
@@ -82,6 +126,7 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	}
 	if err != nil && s.quirks().stepOf(err) == StepNone {
 		g.state.Store(useKey) // this token does not copy
+		g.learn(false)
 		return key, false, nil
 	}
 	return used, true, err
@@ -118,11 +163,13 @@ func (g *gauge) note(copied bool, took time.Duration) {
 	if g.seen[i]++; g.seen[0] < trials || g.seen[1] < trials {
 		return
 	}
-	if float64(g.best[1]) < gain*float64(g.best[0]) {
+	quicker := float64(g.best[1]) < gain*float64(g.best[0])
+	if quicker {
 		g.state.Store(useCopies)
 	} else {
 		g.state.Store(useKey)
 	}
+	g.learn(quicker)
 }
 
 // errCopy reports a copy that is not as its key: it is not used.

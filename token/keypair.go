@@ -212,6 +212,7 @@ func (t *Token) makeSigningKey(s *session, p pair) (*SigningKey, error) {
 		return nil, fmt.Errorf("%w: key type 0x%X", ErrUnsupported, info.KeyType)
 	}
 	k := &SigningKey{token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public, found: info.Attributes}
+	k.signing.others = &t.copying[k.curve]
 	_, err = k.place.in(s, func(s *session) (handles, error) { return s.handlesOf(info, p.private.handle, p.public.handle) })
 	if err != nil {
 		return nil, err

@@ -104,6 +104,7 @@ type Token struct {
 	stuck     chan struct{} // closed once the module did not answer
 	epochs    atomic.Uint64
 	index     index
+	copying   [Ed448 + 1]experience // with signature keys, by curve
 }
 
 // Open finds the token, reads the PIN and logs in. The PIN is tried once: after
