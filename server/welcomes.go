@@ -8,9 +8,11 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
@@ -91,8 +93,11 @@ func (s *Server) end(ctx context.Context, op Operation, ref, digest []byte, f fu
 	return stateOf(record.State), err
 }
 
-// labelPath is the label of what members encrypt to a leaf (RFC 9420, Section 7.6).
-const labelPath = "UpdatePathNode"
+// Labels of what is encrypted to a key package.
+const (
+	labelWelcome = "Welcome"        // to its init key (RFC 9420, Section 12.4.3.1)
+	labelPath    = "UpdatePathNode" // to its leaf (Section 7.6)
+)
 
 // DecryptWithLabel implements KeyPackageService.
 func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.DecryptWithLabelRequest]) (*connect.Response[hsmkpv1.DecryptWithLabelResponse], error) {
@@ -100,17 +105,55 @@ func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv
 	if err != nil {
 		return nil, err
 	}
-	if r.Msg.GetLabel() != labelPath {
-		return nil, errLabel
+	var out *hsmkpv1.DecryptWithLabelResponse
+	switch r.Msg.GetLabel() {
+	case labelWelcome:
+		out, err = s.decryptGroupSecrets(ctx, record, r.Msg)
+	case labelPath:
+		out, err = s.decryptPathSecret(ctx, record, r.Msg)
+	default:
+		err = errLabel
 	}
-	if err := contextOf(record, r.Msg.GetContext()); err != nil {
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(out), nil
+}
+
+// decryptGroupSecrets decrypts with the init key. It is used once, so that a ciphertext must
+// prove itself before it costs the key package: ciphertext and context are a Welcome for this
+// key package alone, which is opened and reserved like any other.
+func (s *Server) decryptGroupSecrets(ctx context.Context, record *store.KeyPackage, m *hsmkpv1.DecryptWithLabelRequest) (*hsmkpv1.DecryptWithLabelResponse, error) {
+	now := s.Now()
+	o, err := s.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{
+		Welcome: &keypackage.Welcome{
+			CipherSuite: ciphersuite.ID(record.Suite),
+			Secrets: []keypackage.EncryptedGroupSecrets{
+				{NewMember: record.Ref, KEMOutput: m.GetKemOutput(), Ciphertext: m.GetCiphertext()},
+			},
+			EncryptedGroupInfo: m.GetContext(),
+		},
+		Identity: record.Identity, PSK: psks(m.GetPsks()), KeepLeaf: s.KeepLeaf, Now: now, Until: now.Add(s.Reservation),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer o.Clear()
+	return &hsmkpv1.DecryptWithLabelResponse{
+		Plaintext: o.GroupSecrets(), WelcomeDigest: o.Record.WelcomeDigest, ReservedUntil: timestamppb.New(o.Record.ReservedUntil),
+	}, nil
+}
+
+// decryptPathSecret decrypts with the key of the leaf.
+func (s *Server) decryptPathSecret(ctx context.Context, record *store.KeyPackage, m *hsmkpv1.DecryptWithLabelRequest) (*hsmkpv1.DecryptWithLabelResponse, error) {
+	if err := contextOf(record, m.GetContext()); err != nil {
 		return nil, err
 	}
 	secret, err := s.Inventory.DecryptPathSecret(ctx, record.Ref, inventory.Ciphertext{
-		Context: r.Msg.GetContext(), KEMOutput: r.Msg.GetKemOutput(), Ciphertext: r.Msg.GetCiphertext(),
+		Context: m.GetContext(), KEMOutput: m.GetKemOutput(), Ciphertext: m.GetCiphertext(),
 	}, s.Now())
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&hsmkpv1.DecryptWithLabelResponse{Plaintext: secret}), nil
+	return &hsmkpv1.DecryptWithLabelResponse{Plaintext: secret}, nil
 }

@@ -67,6 +67,23 @@ type Opened struct {
 	SignatureVerified bool
 }
 
+// GroupSecrets encodes GroupSecrets (RFC 9420, Section 12.4.3.1) as they were encrypted to
+// the new member: opaque joiner_secret<V>, optional<PathSecret>, PreSharedKeyID psks<V>. The
+// bytes are secret, and the caller's.
+func (o *Opened) GroupSecrets() []byte {
+	b := wire.AppendVector(nil, o.JoinerSecret)
+	if o.PathSecret == nil {
+		b = append(b, 0)
+	} else {
+		b = wire.AppendVector(append(b, 1), o.PathSecret)
+	}
+	var psks []byte
+	for i := range o.PSKs {
+		psks = o.PSKs[i].append(psks)
+	}
+	return wire.AppendVector(b, psks)
+}
+
 // Clear overwrites the secrets.
 func (o *Opened) Clear() {
 	if o != nil {

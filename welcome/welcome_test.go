@@ -68,6 +68,22 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// What was encrypted comes back byte by byte; with PSKs, tests/vectors says so.
+func TestGroupSecretsAreAsTheyWereEncrypted(t *testing.T) {
+	for name, path := range map[string][]byte{"no path": {0}, "an empty path": {1, 0}, "a path": []byte("\x01\x03pth")} {
+		g, alice := newGroup(t), newClient(t)
+		g.Path = path
+		want := append(append(wire.AppendVector(nil, g.Joiner), path...), 0)
+		opened, err := welcome.Open(g.Welcome(alice.kp), alice.kp, alice.init, welcome.Options{})
+		if err != nil {
+			t.Fatalf("%s: Open() err = %v, want nil", name, err)
+		}
+		if got := opened.GroupSecrets(); !bytes.Equal(got, want) {
+			t.Errorf("%s: GroupSecrets() = %x, want %x", name, got, want)
+		}
+	}
+}
+
 func TestEverySuite(t *testing.T) {
 	for _, s := range ciphersuite.All() {
 		kp, init := welcometest.KeyPackage(t, s, keypackagetest.NewSigner(t, s))

@@ -85,6 +85,59 @@ func TestAKeyPackagesWholeLife(t *testing.T) {
 	s.checkTrail("uri:"+app, "consumed")
 }
 
+// A client that keeps its own MLS library opens a Welcome by its parts: the init key's
+// ciphertext here, the rest itself.
+func TestAWelcomesSecretsAreDecryptedWithTheInitKey(t *testing.T) {
+	s := start(t)
+	api := s.asApp()
+	kp := parse(t, generate(t, api, 1)[0])
+	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
+	group := welcometest.NewGroup(t, suite)
+	w := group.Welcome(kp)
+	ask := func(change func(*hsmkpv1.DecryptWithLabelRequest)) (*hsmkpv1.DecryptWithLabelResponse, error) {
+		secrets := w.Secrets[0]
+		m := &hsmkpv1.DecryptWithLabelRequest{
+			Ref: secrets.NewMember, Label: "Welcome", Context: w.EncryptedGroupInfo, KemOutput: secrets.KEMOutput, Ciphertext: bytes.Clone(secrets.Ciphertext),
+		}
+		change(m)
+		r, err := api.DecryptWithLabel(t.Context(), connect.NewRequest(m))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
+	}
+	for what, change := range map[string]func(*hsmkpv1.DecryptWithLabelRequest){
+		"a ciphertext that is not the group's": func(m *hsmkpv1.DecryptWithLabelRequest) { m.Ciphertext[0] ^= 1 },
+		"a GroupInfo of another group":         func(m *hsmkpv1.DecryptWithLabelRequest) { m.Context = bytes.Clone(m.Context[1:]) },
+	} {
+		_, err := ask(change)
+		wantReason(t, what, err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_NOT_OPENED)
+	}
+	_, err := ask(func(m *hsmkpv1.DecryptWithLabelRequest) { m.Label = "UpdatePathNode" })
+	wantReason(t, "a context that is no GroupContext", err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED)
+	_, err = ask(func(m *hsmkpv1.DecryptWithLabelRequest) { m.Label = "MyProtocol" })
+	wantReason(t, "a label that is not MLS's", err, connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_LABEL)
+
+	got, err := ask(func(*hsmkpv1.DecryptWithLabelRequest) {})
+	if err != nil {
+		t.Fatalf("DecryptWithLabel() err = %v, want nil", err)
+	}
+	want := append(append(wire.AppendVector(nil, group.Joiner), group.Path...), 0)
+	if !bytes.Equal(got.GetPlaintext(), want) {
+		t.Errorf("DecryptWithLabel() = %x, want the GroupSecrets %x", got.GetPlaintext(), want)
+	}
+	if again, err := ask(func(*hsmkpv1.DecryptWithLabelRequest) {}); err != nil || !bytes.Equal(again.GetPlaintext(), want) {
+		t.Errorf("DecryptWithLabel() again = %v, %v, want the same while it is reserved", again, err)
+	}
+	w = welcometest.NewGroup(t, suite).Welcome(kp)
+	_, err = ask(func(*hsmkpv1.DecryptWithLabelRequest) {})
+	wantReason(t, "another Welcome", err, connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED)
+	confirmed, err := api.ConfirmWelcome(t.Context(), connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: w.Secrets[0].NewMember, WelcomeDigest: got.GetWelcomeDigest()}))
+	if err != nil || confirmed.Msg.GetState() != hsmkpv1.State_STATE_CONSUMED {
+		t.Errorf("ConfirmWelcome() = %v, %v, want consumed", confirmed, err)
+	}
+}
+
 // checkTrail looks for an act of an actor in the audit trail.
 func (s *service) checkTrail(actor, act string) {
 	s.t.Helper()

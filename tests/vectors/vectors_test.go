@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
@@ -20,9 +19,16 @@ import (
 // depends on it for that alone; see peers for its code.
 const vectorModule = "github.com/thomas-vilte/mls-go"
 
+// vectorDir brings the module into the module cache where it is not: no code of it is imported
+// here.
 var vectorDir = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", vectorModule).Output()
-	return filepath.Join(strings.TrimSpace(string(out)), "testdata", "mls-interop-testvectors", "test-vectors"), err
+	out, err := exec.Command("go", "mod", "download", "-json", vectorModule).Output()
+	if err != nil {
+		return "", err
+	}
+	var module struct{ Dir string }
+	err = json.Unmarshal(out, &module)
+	return filepath.Join(module.Dir, "testdata", "mls-interop-testvectors", "test-vectors"), err
 })
 
 // load reads one file of vectors.
@@ -30,7 +36,7 @@ func load[T any](t *testing.T, name string) []T {
 	t.Helper()
 	dir, err := vectorDir()
 	if err != nil {
-		t.Fatalf("go list -m %s: %v", vectorModule, err)
+		t.Fatalf("go mod download %s: %v", vectorModule, err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
 	if err != nil {

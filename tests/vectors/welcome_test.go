@@ -105,6 +105,16 @@ func openVector(t *testing.T, v *openable) *welcome.Opened {
 		t.Fatalf("ParseGroupInfo() err = %v, want nil", err)
 	}
 	wantEqual(t, "GroupInfo.Bytes()", again.Bytes(), opened.GroupInfo.Bytes())
+	ref, err := kp.KeyPackage.Ref()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, _ := welcome.Find(w, ref)
+	plaintext, err := hpke.DecryptWithLabel(init, "Welcome", w.EncryptedGroupInfo, secrets.KEMOutput, secrets.Ciphertext)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "GroupSecrets()", opened.GroupSecrets(), plaintext)
 	if len(opened.PSKs) > 0 {
 		_, err := welcome.Open(w, kp.KeyPackage, init, welcome.Options{})
 		if e, ok := errors.AsType[*welcome.MissingPSKError](err); !ok || len(e.Missing) != len(opened.PSKs) {

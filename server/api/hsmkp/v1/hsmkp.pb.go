@@ -1352,15 +1352,17 @@ type DecryptWithLabelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The KeyPackageRef of the key package whose private key decrypts, whole.
 	Ref []byte `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	// UpdatePathNode, for the leaf's key. ("Welcome" is what OpenWelcome does: the private
-	// init key opens a Welcome whole, and checks it, or not at all.)
+	// Welcome, for the init key, or UpdatePathNode, for the leaf's key; without "MLS 1.0 ".
 	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
-	// The context of EncryptWithLabel: the encoded GroupContext.
+	// The context of EncryptWithLabel: Welcome.encrypted_group_info for the label Welcome, the
+	// encoded GroupContext for UpdatePathNode.
 	Context []byte `protobuf:"bytes,3,opt,name=context,proto3" json:"context,omitempty"`
 	// HPKECiphertext.kem_output.
 	KemOutput []byte `protobuf:"bytes,4,opt,name=kem_output,json=kemOutput,proto3" json:"kem_output,omitempty"`
 	// HPKECiphertext.ciphertext.
-	Ciphertext    []byte `protobuf:"bytes,5,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	Ciphertext []byte `protobuf:"bytes,5,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
+	// External pre-shared keys that the group uses; for the label Welcome.
+	Psks          []*PreSharedKey `protobuf:"bytes,6,rep,name=psks,proto3" json:"psks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1430,11 +1432,28 @@ func (x *DecryptWithLabelRequest) GetCiphertext() []byte {
 	return nil
 }
 
+func (x *DecryptWithLabelRequest) GetPsks() []*PreSharedKey {
+	if x != nil {
+		return x.Psks
+	}
+	return nil
+}
+
 // DecryptWithLabelResponse has the plaintext.
+//
+// For the label Welcome the private init key opens the Welcome whole or not at all, as
+// OpenWelcome does: the GroupInfo in the context is decrypted and its confirmation tag
+// checked before anything is returned, and the key package is reserved.
 type DecryptWithLabelResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The path secret. Secret.
-	Plaintext     []byte `protobuf:"bytes,1,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// The encoded GroupSecrets (RFC 9420, Section 12.4.3.1) for the label Welcome, a path secret
+	// for UpdatePathNode. Secret.
+	Plaintext []byte `protobuf:"bytes,1,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
+	// For the label Welcome: what ConfirmWelcome and ReleaseWelcome take, 32 bytes. It is
+	// SHA-256 over a bare Welcome that is for this key package alone.
+	WelcomeDigest []byte `protobuf:"bytes,2,opt,name=welcome_digest,json=welcomeDigest,proto3" json:"welcome_digest,omitempty"`
+	// For the label Welcome: when the reservation ends by itself.
+	ReservedUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=reserved_until,json=reservedUntil,proto3" json:"reserved_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1472,6 +1491,20 @@ func (*DecryptWithLabelResponse) Descriptor() ([]byte, []int) {
 func (x *DecryptWithLabelResponse) GetPlaintext() []byte {
 	if x != nil {
 		return x.Plaintext
+	}
+	return nil
+}
+
+func (x *DecryptWithLabelResponse) GetWelcomeDigest() []byte {
+	if x != nil {
+		return x.WelcomeDigest
+	}
+	return nil
+}
+
+func (x *DecryptWithLabelResponse) GetReservedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReservedUntil
 	}
 	return nil
 }
@@ -1605,7 +1638,7 @@ const file_hsmkp_v1_hsmkp_proto_rawDesc = "" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x18\n" +
 	"\acontent\x18\x03 \x01(\fR\acontent\"5\n" +
 	"\x15SignWithLabelResponse\x12\x1c\n" +
-	"\tsignature\x18\x01 \x01(\fR\tsignature\"\x9a\x01\n" +
+	"\tsignature\x18\x01 \x01(\fR\tsignature\"\xc6\x01\n" +
 	"\x17DecryptWithLabelRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\fR\x03ref\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x18\n" +
@@ -1614,9 +1647,12 @@ const file_hsmkp_v1_hsmkp_proto_rawDesc = "" +
 	"kem_output\x18\x04 \x01(\fR\tkemOutput\x12\x1e\n" +
 	"\n" +
 	"ciphertext\x18\x05 \x01(\fR\n" +
-	"ciphertext\"8\n" +
+	"ciphertext\x12*\n" +
+	"\x04psks\x18\x06 \x03(\v2\x16.hsmkp.v1.PreSharedKeyR\x04psks\"\xa2\x01\n" +
 	"\x18DecryptWithLabelResponse\x12\x1c\n" +
-	"\tplaintext\x18\x01 \x01(\fR\tplaintext\"7\n" +
+	"\tplaintext\x18\x01 \x01(\fR\tplaintext\x12%\n" +
+	"\x0ewelcome_digest\x18\x02 \x01(\fR\rwelcomeDigest\x12A\n" +
+	"\x0ereserved_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rreservedUntil\"7\n" +
 	"\vErrorDetail\x12(\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x10.hsmkp.v1.ReasonR\x06reason*\xce\x01\n" +
 	"\x05State\x12\x15\n" +
@@ -1715,30 +1751,32 @@ var file_hsmkp_v1_hsmkp_proto_depIdxs = []int32{
 	23, // 10: hsmkp.v1.OpenWelcomeResponse.reserved_until:type_name -> google.protobuf.Timestamp
 	0,  // 11: hsmkp.v1.ConfirmWelcomeResponse.state:type_name -> hsmkp.v1.State
 	0,  // 12: hsmkp.v1.ReleaseWelcomeResponse.state:type_name -> hsmkp.v1.State
-	1,  // 13: hsmkp.v1.ErrorDetail.reason:type_name -> hsmkp.v1.Reason
-	3,  // 14: hsmkp.v1.KeyPackageService.Generate:input_type -> hsmkp.v1.GenerateRequest
-	5,  // 15: hsmkp.v1.KeyPackageService.List:input_type -> hsmkp.v1.ListRequest
-	7,  // 16: hsmkp.v1.KeyPackageService.Get:input_type -> hsmkp.v1.GetRequest
-	9,  // 17: hsmkp.v1.KeyPackageService.Claim:input_type -> hsmkp.v1.ClaimRequest
-	12, // 18: hsmkp.v1.KeyPackageService.OpenWelcome:input_type -> hsmkp.v1.OpenWelcomeRequest
-	14, // 19: hsmkp.v1.KeyPackageService.ConfirmWelcome:input_type -> hsmkp.v1.ConfirmWelcomeRequest
-	16, // 20: hsmkp.v1.KeyPackageService.ReleaseWelcome:input_type -> hsmkp.v1.ReleaseWelcomeRequest
-	18, // 21: hsmkp.v1.KeyPackageService.SignWithLabel:input_type -> hsmkp.v1.SignWithLabelRequest
-	20, // 22: hsmkp.v1.KeyPackageService.DecryptWithLabel:input_type -> hsmkp.v1.DecryptWithLabelRequest
-	4,  // 23: hsmkp.v1.KeyPackageService.Generate:output_type -> hsmkp.v1.GenerateResponse
-	6,  // 24: hsmkp.v1.KeyPackageService.List:output_type -> hsmkp.v1.ListResponse
-	8,  // 25: hsmkp.v1.KeyPackageService.Get:output_type -> hsmkp.v1.GetResponse
-	10, // 26: hsmkp.v1.KeyPackageService.Claim:output_type -> hsmkp.v1.ClaimResponse
-	13, // 27: hsmkp.v1.KeyPackageService.OpenWelcome:output_type -> hsmkp.v1.OpenWelcomeResponse
-	15, // 28: hsmkp.v1.KeyPackageService.ConfirmWelcome:output_type -> hsmkp.v1.ConfirmWelcomeResponse
-	17, // 29: hsmkp.v1.KeyPackageService.ReleaseWelcome:output_type -> hsmkp.v1.ReleaseWelcomeResponse
-	19, // 30: hsmkp.v1.KeyPackageService.SignWithLabel:output_type -> hsmkp.v1.SignWithLabelResponse
-	21, // 31: hsmkp.v1.KeyPackageService.DecryptWithLabel:output_type -> hsmkp.v1.DecryptWithLabelResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 13: hsmkp.v1.DecryptWithLabelRequest.psks:type_name -> hsmkp.v1.PreSharedKey
+	23, // 14: hsmkp.v1.DecryptWithLabelResponse.reserved_until:type_name -> google.protobuf.Timestamp
+	1,  // 15: hsmkp.v1.ErrorDetail.reason:type_name -> hsmkp.v1.Reason
+	3,  // 16: hsmkp.v1.KeyPackageService.Generate:input_type -> hsmkp.v1.GenerateRequest
+	5,  // 17: hsmkp.v1.KeyPackageService.List:input_type -> hsmkp.v1.ListRequest
+	7,  // 18: hsmkp.v1.KeyPackageService.Get:input_type -> hsmkp.v1.GetRequest
+	9,  // 19: hsmkp.v1.KeyPackageService.Claim:input_type -> hsmkp.v1.ClaimRequest
+	12, // 20: hsmkp.v1.KeyPackageService.OpenWelcome:input_type -> hsmkp.v1.OpenWelcomeRequest
+	14, // 21: hsmkp.v1.KeyPackageService.ConfirmWelcome:input_type -> hsmkp.v1.ConfirmWelcomeRequest
+	16, // 22: hsmkp.v1.KeyPackageService.ReleaseWelcome:input_type -> hsmkp.v1.ReleaseWelcomeRequest
+	18, // 23: hsmkp.v1.KeyPackageService.SignWithLabel:input_type -> hsmkp.v1.SignWithLabelRequest
+	20, // 24: hsmkp.v1.KeyPackageService.DecryptWithLabel:input_type -> hsmkp.v1.DecryptWithLabelRequest
+	4,  // 25: hsmkp.v1.KeyPackageService.Generate:output_type -> hsmkp.v1.GenerateResponse
+	6,  // 26: hsmkp.v1.KeyPackageService.List:output_type -> hsmkp.v1.ListResponse
+	8,  // 27: hsmkp.v1.KeyPackageService.Get:output_type -> hsmkp.v1.GetResponse
+	10, // 28: hsmkp.v1.KeyPackageService.Claim:output_type -> hsmkp.v1.ClaimResponse
+	13, // 29: hsmkp.v1.KeyPackageService.OpenWelcome:output_type -> hsmkp.v1.OpenWelcomeResponse
+	15, // 30: hsmkp.v1.KeyPackageService.ConfirmWelcome:output_type -> hsmkp.v1.ConfirmWelcomeResponse
+	17, // 31: hsmkp.v1.KeyPackageService.ReleaseWelcome:output_type -> hsmkp.v1.ReleaseWelcomeResponse
+	19, // 32: hsmkp.v1.KeyPackageService.SignWithLabel:output_type -> hsmkp.v1.SignWithLabelResponse
+	21, // 33: hsmkp.v1.KeyPackageService.DecryptWithLabel:output_type -> hsmkp.v1.DecryptWithLabelResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_hsmkp_v1_hsmkp_proto_init() }
