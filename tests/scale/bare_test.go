@@ -67,9 +67,13 @@ func (b *bare) open() pkcs11.SessionHandle {
 	return s
 }
 
-func (b *bare) close() {
+// close says how long C_Finalize took.
+func (b *bare) close() time.Duration {
+	start := time.Now()
 	b.must(b.ctx.Finalize())
+	took := time.Since(start)
 	b.ctx.Destroy()
+	return took
 }
 
 // find finds the objects that have a CKA_ID, and says how long that took.
