@@ -80,6 +80,10 @@ func (p *provisioner) request(l *manifest.Line) (r certificate.Request, err erro
 	return r, r.Check()
 }
 
+// deviceBatch is how many key packages of one device are stored at once, so that the store has
+// something to do while others of it are made; batches of several devices share transactions.
+const deviceBatch = 50
+
 // device gives one device what its line says.
 type device struct {
 	*env      // which warns nobody: what is worth a warning is told once for all
@@ -329,6 +333,7 @@ func (d *device) ask(ctx context.Context, l *manifest.Line, record *store.Identi
 	return inventory.Request{
 		Identity: id, Version: record.Version, Policy: policy, Pending: d.enclosing.out != nil, Now: time.Now(),
 		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), Workers: d.workers,
+		Batch: min(deviceBatch, d.config.Store.Batch),
 	}, nil
 }
 
