@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ type Request struct {
 	Version uint64
 	// Now is the time that lifetimes are counted from.
 	Now time.Time
+	// Workers is how many are in the making at once, and Batch how many are stored at once; 0 is the
+	// Inventory's number.
+	Workers, Batch int
 }
 
 // Generate makes the key packages that r asks for and calls stored with each
@@ -79,10 +83,10 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 
-	made := newCollector(max(inv.Batch, 1), maxWait)
+	made := newCollector(int(max(min(uint64(cmp.Or(r.Batch, inv.Batch)), r.Count), 1)), maxWait)
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
-	for range max(inv.Workers, 1) {
+	for range max(cmp.Or(r.Workers, inv.Workers), 1) {
 		workers.Go(func() error {
 			for running.Err() == nil && begun.Add(1) <= r.Count {
 				record, err := line.make(uncut)

@@ -43,19 +43,19 @@ type Key struct {
 
 var _ crypto.Signer = (*Key)(nil)
 
-// Generate generates a key in the token under that CKA_ID; nil is 16 random bytes. Before it returns,
-// the key has the attributes that were asked for and has signed once, and the
+// Generate generates a key in the token under that CKA_ID, which the caller drew at random for it,
+// 16 bytes or more; nil is 16 random bytes. Before it returns, the key has the attributes that were asked for and has signed once, and the
 // signature was verified in software; a key that fails is destroyed.
 func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureScheme, id []byte, label string) (*Key, error) {
 	curve, ok := Curve(scheme)
 	if !ok {
 		return nil, fmt.Errorf("generate signature key: %w: %v", ErrScheme, scheme)
 	}
-	signing, err := t.GenerateKeyPair(ctx, token.KeyPairSpec{Curve: curve, ID: id, Label: label})
+	signing, err := t.GenerateKeyPair(ctx, token.KeyPairSpec{Curve: curve, ID: id, Label: label, Fresh: true})
 	if err != nil {
 		return nil, fmt.Errorf("generate signature key: %w", err)
 	}
-	k, err := prove(ctx, t, signing)
+	k, err := prove(t, signing)
 	if err != nil {
 		// Also where ctx is done: the key must not stay behind.
 		undone := t.DestroyKeyPair(context.WithoutCancel(ctx), signing)
@@ -65,12 +65,12 @@ func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureS
 }
 
 // prove makes a Key of a fresh pair that is strong and signs.
-func prove(ctx context.Context, t *token.Token, signing *token.SigningKey) (*Key, error) {
+func prove(t *token.Token, signing *token.SigningKey) (*Key, error) {
 	k, err := newKey(t, signing)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.requireStrong(ctx); err != nil {
+	if err := k.requireStrong(); err != nil {
 		return nil, err
 	}
 	return k, k.TryOut()
@@ -127,7 +127,7 @@ func Find(ctx context.Context, t *token.Token, q token.KeyQuery, opts ...Option)
 	}
 	k, err := newKey(t, signing)
 	if err == nil && !o.allowWeak {
-		err = k.requireStrong(ctx)
+		err = k.requireStrong()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find signature key %v: %w", q, err)

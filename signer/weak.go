@@ -1,7 +1,6 @@
 package signer
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -20,12 +19,8 @@ func (e *WeakKeyError) Error() string {
 	return fmt.Sprintf("weak key %x labelled %q: %s", e.ID, e.Label, strings.Join(e.Attributes, ", "))
 }
 
-func (k *Key) requireStrong(ctx context.Context) error {
-	a, err := k.signing.Attributes(ctx)
-	if err != nil {
-		return err
-	}
-	if weak := weaknesses(a); len(weak) > 0 {
+func (k *Key) requireStrong() error {
+	if weak := weaknesses(k.signing.FoundAttributes()); len(weak) > 0 {
 		return &WeakKeyError{ID: k.ID(), Label: k.Label(), Attributes: weak}
 	}
 	return nil

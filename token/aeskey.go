@@ -38,7 +38,7 @@ func (k *aesKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 		if err != nil {
 			return KeyAttributes{}, err
 		}
-		return s.keyAttributes(h)
+		return s.readKeyAttributes(h)
 	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of wrapping key %x: %w", k.id, err)

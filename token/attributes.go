@@ -3,6 +3,7 @@ package token
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -27,32 +28,58 @@ type KeyAttributes struct {
 	Derive           *bool `json:"derive,omitempty"`
 }
 
-func (a *KeyAttributes) fields() map[uint]**bool {
-	return map[uint]**bool{
-		pkcs11.CKA_TOKEN:             &a.Token,
-		pkcs11.CKA_PRIVATE:           &a.Private,
-		pkcs11.CKA_SENSITIVE:         &a.Sensitive,
-		pkcs11.CKA_ALWAYS_SENSITIVE:  &a.AlwaysSensitive,
-		pkcs11.CKA_EXTRACTABLE:       &a.Extractable,
-		pkcs11.CKA_NEVER_EXTRACTABLE: &a.NeverExtractable,
-		pkcs11.CKA_LOCAL:             &a.Local,
-		pkcs11.CKA_MODIFIABLE:        &a.Modifiable,
-		pkcs11.CKA_SIGN:              &a.Sign,
-		pkcs11.CKA_ENCRYPT:           &a.Encrypt,
-		pkcs11.CKA_DECRYPT:           &a.Decrypt,
-		pkcs11.CKA_WRAP:              &a.Wrap,
-		pkcs11.CKA_UNWRAP:            &a.Unwrap,
-		pkcs11.CKA_DERIVE:            &a.Derive,
+// flags are where each attribute goes.
+func (a *KeyAttributes) flags() []flagField {
+	return []flagField{
+		{pkcs11.CKA_TOKEN, &a.Token},
+		{pkcs11.CKA_PRIVATE, &a.Private},
+		{pkcs11.CKA_SENSITIVE, &a.Sensitive},
+		{pkcs11.CKA_ALWAYS_SENSITIVE, &a.AlwaysSensitive},
+		{pkcs11.CKA_EXTRACTABLE, &a.Extractable},
+		{pkcs11.CKA_NEVER_EXTRACTABLE, &a.NeverExtractable},
+		{pkcs11.CKA_LOCAL, &a.Local},
+		{pkcs11.CKA_MODIFIABLE, &a.Modifiable},
+		{pkcs11.CKA_SIGN, &a.Sign},
+		{pkcs11.CKA_ENCRYPT, &a.Encrypt},
+		{pkcs11.CKA_DECRYPT, &a.Decrypt},
+		{pkcs11.CKA_WRAP, &a.Wrap},
+		{pkcs11.CKA_UNWRAP, &a.Unwrap},
+		{pkcs11.CKA_DERIVE, &a.Derive},
 	}
 }
 
-func (s *session) keyAttributes(o pkcs11.ObjectHandle) (a KeyAttributes, err error) {
-	for t, field := range a.fields() {
-		if *field, err = s.flag(o, t); err != nil {
-			return KeyAttributes{}, err
-		}
+type flagField struct {
+	attribute uint
+	field     **bool
+}
+
+// keyFlags are the attributes of KeyAttributes.
+var keyFlags = func() (all []uint) {
+	for _, f := range new(KeyAttributes).flags() {
+		all = append(all, f.attribute)
 	}
-	return a, nil
+	return all
+}()
+
+// privateFlags are those that private keys have: to encrypt and to wrap is for the public half.
+var privateFlags = slices.DeleteFunc(slices.Clone(keyFlags), func(t uint) bool {
+	return t == pkcs11.CKA_ENCRYPT || t == pkcs11.CKA_WRAP
+})
+
+// keyAttributes takes the attributes of a key out of what was read of it.
+func (s *session) keyAttributes(v values) (a KeyAttributes) {
+	for _, f := range a.flags() {
+		*f.field = s.flagOf(v, f.attribute)
+	}
+	return a
+}
+
+func (s *session) readKeyAttributes(o pkcs11.ObjectHandle) (KeyAttributes, error) {
+	v, err := s.read(o, keyFlags...)
+	if err != nil {
+		return KeyAttributes{}, err
+	}
+	return s.keyAttributes(v), nil
 }
 
 // nativeUint decodes a CK_ULONG: the machine's byte order, and 4 bytes on some

@@ -131,22 +131,14 @@ func (t *Token) findDecryptionKey(s *session, id []byte) (*DecryptionKey, error)
 	if len(id) == 0 {
 		return nil, errors.New("no id given")
 	}
-	private, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+	p, err := s.findPair(KeyQuery{ID: id})
 	if err != nil {
 		return nil, err
 	}
-	keyType, _, err := s.number(private, pkcs11.CKA_KEY_TYPE)
-	if err == nil && keyType != pkcs11.CKK_RSA {
-		err = fmt.Errorf("%w: it is no RSA key", ErrUnsupported)
+	if keyType, _ := p.private.values.number(pkcs11.CKA_KEY_TYPE); keyType != pkcs11.CKK_RSA {
+		return nil, fmt.Errorf("%w: it is no RSA key", ErrUnsupported)
 	}
-	if err != nil {
-		return nil, err
-	}
-	public, err := s.publicHalf(private)
-	if err != nil {
-		return nil, err
-	}
-	return t.loadDecryptionKey(s, id, private, public)
+	return t.loadDecryptionKey(s, id, p.private.handle, p.public.handle)
 }
 
 // loadDecryptionKey makes a DecryptionKey of two objects.
@@ -228,7 +220,7 @@ func (k *DecryptionKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 		if err != nil {
 			return KeyAttributes{}, err
 		}
-		return s.keyAttributes(h.key)
+		return s.readKeyAttributes(h.key)
 	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of decryption key %x: %w", k.id, err)

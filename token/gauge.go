@@ -17,12 +17,52 @@ import (
 // the next ones with copies, and then it has decided. A copy is as sensitive and as little
 // extractable as its key, and ends with its session.
 type gauge struct {
-	state atomic.Int32
+	// others is what was found out with other keys of the token, or nil.
+	others *experience
+	state  atomic.Int32
+	uses   atomic.Int64 // of the key itself, where that is known
 
 	mu      sync.Mutex
 	seen    [2]int
 	best    [2]time.Duration // the quickest of each: the others waited for something
 	copying int              // copies that are made to measure with
+}
+
+// experience is what was found out with keys of a kind: a new one need not be measured again. A
+// device that gets its few key packages would be measured for as long as its key is in use.
+type experience struct{ worth, not atomic.Int32 }
+
+// enough is how many keys have to be better off without copies until others go without.
+const enough = 3
+
+// early is how often a key is used itself before a copy is made of it, where copies are known to be
+// quicker: one costs as much as some uses do, in each session.
+const early = 12
+
+// expect decides where it is known what others have found out.
+func (g *gauge) expect() {
+	if g.others == nil || g.state.Load() != measuring {
+		return
+	}
+	switch {
+	case g.others.worth.Load() > 0:
+		if g.uses.Add(1) > early {
+			g.state.Store(useCopies)
+		}
+	case g.others.not.Load() >= enough:
+		g.state.Store(useKey)
+	}
+}
+
+// learn tells the others.
+func (g *gauge) learn(copies bool) {
+	switch {
+	case g.others == nil:
+	case copies:
+		g.others.worth.Add(1)
+	default:
+		g.others.not.Add(1)
+	}
 }
 
 // States of a gauge.
@@ -64,11 +104,15 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	if s.link.token.cfg.Quirks.TokenObjects {
 		return key, false, nil
 	}
+	g.expect()
 	switch g.state.Load() {
 	case useKey:
 		return key, false, nil
 	case measuring:
-		_, has := s.copies[owner]
+		if g.others != nil && g.others.worth.Load() > 0 {
+			return key, false, nil
+		}
+		has := s.copies.has(owner)
 		if !has && !g.mayCopy() {
 			return key, false, nil
 		}
@@ -77,8 +121,12 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 		}
 	}
 	used, err = s.copyOf(owner, key)
+	if errors.Is(err, errNoRoom) {
+		return key, false, nil
+	}
 	if err != nil && s.quirks().stepOf(err) == StepNone {
 		g.state.Store(useKey) // this token does not copy
+		g.learn(false)
 		return key, false, nil
 	}
 	return used, true, err
@@ -115,20 +163,26 @@ func (g *gauge) note(copied bool, took time.Duration) {
 	if g.seen[i]++; g.seen[0] < trials || g.seen[1] < trials {
 		return
 	}
-	if float64(g.best[1]) < gain*float64(g.best[0]) {
+	quicker := float64(g.best[1]) < gain*float64(g.best[0])
+	if quicker {
 		g.state.Store(useCopies)
 	} else {
 		g.state.Store(useKey)
 	}
+	g.learn(quicker)
 }
 
 // errCopy reports a copy that is not as its key: it is not used.
 var errCopy = errors.New("the copy is not kept as its key is")
 
-// copyOf returns the session's copy of a key of owner, and makes it where there is none.
+// copyOf returns the session's copy of a key of owner, and makes it where there is none. The
+// error is errNoRoom where the session has as many as it may.
 func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
-	if c, ok := s.copies[owner]; ok {
+	if c, ok := s.copies.use(owner); ok {
 		return c, nil
+	}
+	if err := s.makeRoom(); err != nil {
+		return 0, err
 	}
 	c, err := s.copyObject(key)
 	if err != nil {
@@ -137,11 +191,21 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 	if err := s.checkCopy(c); err != nil {
 		return 0, errors.Join(err, s.destroy(c))
 	}
-	if s.copies == nil {
-		s.copies = make(map[any]pkcs11.ObjectHandle)
-	}
-	s.copies[owner] = c
+	s.copies.add(owner, c)
 	return c, nil
+}
+
+// makeRoom destroys the copy that was not used for longest, where there are too many.
+func (s *session) makeRoom() error {
+	owner, oldest, full := s.copies.oldest()
+	if !full {
+		return nil
+	}
+	if owner == nil {
+		return errNoRoom
+	}
+	delete(s.copies.of, owner)
+	return s.destroy(oldest)
 }
 
 func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
@@ -151,23 +215,19 @@ func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, erro
 }
 
 func (s *session) checkCopy(c pkcs11.ObjectHandle) error {
-	for _, rule := range []struct {
-		attribute uint
-		name      string
-		want      bool
-	}{
-		{pkcs11.CKA_TOKEN, "CKA_TOKEN", false},
-		{pkcs11.CKA_PRIVATE, "CKA_PRIVATE", true},
-		{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE", true},
-		{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
-	} {
-		value, err := s.flag(c, rule.attribute)
-		if err != nil {
-			return err
-		}
-		if faults := Broken(AttributeRule{rule.name, value, rule.want, true}); len(faults) > 0 {
-			return fmt.Errorf("%w: %s", errCopy, faults[0])
-		}
+	v, err := s.read(c, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE)
+	if err != nil {
+		return err
+	}
+	a := s.keyAttributes(v)
+	faults := Broken(
+		AttributeRule{"CKA_TOKEN", a.Token, false, true},
+		AttributeRule{"CKA_PRIVATE", a.Private, true, true},
+		AttributeRule{"CKA_SENSITIVE", a.Sensitive, true, true},
+		AttributeRule{"CKA_EXTRACTABLE", a.Extractable, false, true},
+	)
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %s", errCopy, faults[0])
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ type KeyPairSpec struct {
 	Curve Curve
 	ID    []byte // CKA_ID; nil: 16 random bytes
 	Label string // CKA_LABEL
+	// Fresh says that the caller drew ID at random, 16 bytes or more, for this key alone: then
+	// the token is not searched for a key that has it already.
+	Fresh bool
 }
 
 // KeyQuery finds a key pair by CKA_ID, CKA_LABEL or both. Empty fields fit any
@@ -38,11 +41,13 @@ type KeyPairInfo struct {
 
 // GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair):
 // both halves stay there, the private one is sensitive, not extractable, and
-// able to sign and nothing else. A pair of the same ID is ErrKeyExists.
+// able to sign and nothing else. A pair of the same ID is ErrKeyExists, but where spec says
+// that there can be none.
 func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (*SigningKey, error) {
 	if spec.Curve.params() == nil {
 		return nil, fmt.Errorf("generate key pair: %w: %v", ErrUnsupported, spec.Curve)
 	}
+	spec.Fresh = spec.Fresh || len(spec.ID) == 0
 	spec.ID = idOrRandom(spec.ID)
 	k, err := do(ctx, t, func(s *session) (*SigningKey, error) { return t.generateKeyPair(s, spec) })
 	if err != nil {
@@ -61,7 +66,7 @@ func idOrRandom(id []byte) []byte {
 }
 
 func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, error) {
-	if err := s.requireNew(pkcs11.CKO_PRIVATE_KEY, spec.ID); err != nil {
+	if err := s.requireRoom(spec); err != nil {
 		return nil, err
 	}
 	verify, private, err := s.makeKeyPair(spec)
@@ -69,11 +74,28 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 		return nil, once(err)
 	}
 	k, err := t.loadKeyPair(s, private, verify)
+	if err == nil && !bytes.Equal(k.id, spec.ID) {
+		err = fmt.Errorf("token gave it CKA_ID %x", k.id)
+	}
 	if err != nil {
 		// A key that nobody has a name for must not stay behind.
 		return nil, once(errors.Join(err, s.destroy(private), s.destroy(verify)))
 	}
 	return k, nil
+}
+
+// requireRoom asks what may be asked again, before what may not be done again: a session that
+// was lost overnight is noticed here.
+//
+// A search costs some tokens a look at every object that they have. One for 128 random bits finds
+// nothing. Should the randomness be at fault, two keys have one ID, and that is noticed where it
+// matters: a search for it fails (ErrAmbiguousKey), and what either signs is verified by the
+// public key that was recorded.
+func (s *session) requireRoom(spec KeyPairSpec) error {
+	if spec.Fresh && len(spec.ID) >= 16 {
+		return s.requireAlive()
+	}
+	return s.requireNew(pkcs11.CKO_PRIVATE_KEY, spec.ID)
 }
 
 func (s *session) makeKeyPair(spec KeyPairSpec) (verify, private pkcs11.ObjectHandle, err error) {
@@ -165,55 +187,33 @@ func (t *Token) findKeyPair(s *session, q KeyQuery) (*SigningKey, error) {
 	if len(q.ID) == 0 && q.Label == "" {
 		return nil, errors.New("neither id nor label given")
 	}
-	template := []*pkcs11.Attribute{attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true)}
-	if len(q.ID) > 0 {
-		template = append(template, attr(pkcs11.CKA_ID, q.ID))
-	}
-	if q.Label != "" {
-		template = append(template, attr(pkcs11.CKA_LABEL, q.Label))
-	}
-	private, err := s.findOne(template...)
+	p, err := t.index.find(s, q)
 	if err != nil {
 		return nil, err
 	}
-	verify, err := s.publicHalf(private)
-	if err != nil {
-		return nil, err
-	}
-	return t.loadKeyPair(s, private, verify)
-}
-
-// publicHalf finds the public key object that goes with a private key: the one
-// of the same CKA_ID, which is how PKCS#11 pairs them.
-func (s *session) publicHalf(private pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
-	id, err := s.attribute(private, pkcs11.CKA_ID)
-	if err != nil {
-		return 0, err
-	}
-	if len(id) == 0 {
-		return 0, fmt.Errorf("%w: private key without CKA_ID", ErrUnsupported)
-	}
-	public, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
-	if errors.Is(err, ErrNotFound) { // half a key must not pass for none
-		return 0, fmt.Errorf("%w: private key %x without a public one", ErrUnsupported, id)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("public key of %x: %w", id, err)
-	}
-	return public, nil
+	return t.makeSigningKey(s, p)
 }
 
 // loadKeyPair makes a SigningKey of two objects.
 func (t *Token) loadKeyPair(s *session, private, verify pkcs11.ObjectHandle) (*SigningKey, error) {
-	info, err := s.describe(private, verify)
+	p, err := s.readPair(private, verify)
+	if err != nil {
+		return nil, err
+	}
+	return t.makeSigningKey(s, p)
+}
+
+func (t *Token) makeSigningKey(s *session, p pair) (*SigningKey, error) {
+	info, err := s.describePair(p)
 	if err != nil {
 		return nil, err
 	}
 	if info.Curve == 0 || info.Public == nil {
 		return nil, fmt.Errorf("%w: key type 0x%X", ErrUnsupported, info.KeyType)
 	}
-	k := &SigningKey{token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public}
-	_, err = k.place.in(s, func(s *session) (handles, error) { return s.handlesOf(info, private, verify) })
+	k := &SigningKey{token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public, found: info.Attributes}
+	k.signing.others = &t.copying[k.curve]
+	_, err = k.place.in(s, func(s *session) (handles, error) { return s.handlesOf(info, p.private.handle, p.public.handle) })
 	if err != nil {
 		return nil, err
 	}
@@ -269,32 +269,8 @@ func (l *link) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
 	return keys[0], nil
 }
 
-// describe reads a private key, and its public half where verify is not zero.
-func (s *session) describe(private, verify pkcs11.ObjectHandle) (info KeyPairInfo, err error) {
-	label, errLabel := s.attribute(private, pkcs11.CKA_LABEL)
-	id, errID := s.attribute(private, pkcs11.CKA_ID)
-	keyType, _, errType := s.number(private, pkcs11.CKA_KEY_TYPE)
-	ecParams, errParams := s.attribute(private, pkcs11.CKA_EC_PARAMS)
-	if ecParams == nil && errParams == nil && verify != 0 { // some tokens have it on the public half alone
-		ecParams, errParams = s.attribute(verify, pkcs11.CKA_EC_PARAMS)
-	}
-	if err := errors.Join(errLabel, errID, errType, errParams); err != nil {
-		return KeyPairInfo{}, err
-	}
-	info = KeyPairInfo{ID: id, Label: string(label), KeyType: keyType, Curve: curveOf(keyType, ecParams)}
-	if info.Curve == 0 || verify == 0 {
-		return info, nil
-	}
-	point, err := s.attribute(verify, pkcs11.CKA_EC_POINT)
-	if err != nil {
-		return KeyPairInfo{}, err
-	}
-	info.Public, err = info.Curve.params().parsePoint(point)
-	return info, err
-}
-
 // KeyPairs describes every private key on the token, those that this package
-// does not sign with too.
+// does not sign with too. Many keys take long.
 func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
 	infos, err := do(ctx, t, (*session).keyPairs)
 	if err != nil {
@@ -303,35 +279,43 @@ func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
 	return infos, nil
 }
 
+// keyPairs searches twice, however many keys there are. A key that is half, double or of a
+// foreign kind is no error in a list.
 func (s *session) keyPairs() ([]KeyPairInfo, error) {
-	found, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
+	private, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
 	if err != nil {
 		return nil, err
 	}
-	infos := make([]KeyPairInfo, 0, len(found))
-	for _, private := range found {
-		info, err := s.describeAny(private)
+	public, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true))
+	if err != nil {
+		return nil, err
+	}
+	halves := make(map[string][]object)
+	for _, handle := range public {
+		o, err := s.readObject(handle, publicAttributes)
 		if err != nil {
+			return nil, err
+		}
+		id := string(o.values[pkcs11.CKA_ID])
+		halves[id] = append(halves[id], o)
+	}
+	infos := make([]KeyPairInfo, 0, len(private))
+	for _, handle := range private {
+		o, err := s.readObject(handle, privateAttributes)
+		if err != nil {
+			return nil, err
+		}
+		p := pair{private: o}
+		if of := halves[string(o.values[pkcs11.CKA_ID])]; len(of) == 1 && len(o.values[pkcs11.CKA_ID]) > 0 {
+			p.public = of[0]
+		}
+		info, err := s.describePair(p)
+		if _, failed := errors.AsType[*Error](err); failed {
 			return nil, err
 		}
 		infos = append(infos, info)
 	}
 	return infos, nil
-}
-
-// describeAny describes a key that may be half, double or of a foreign kind,
-// which is no error in a list.
-func (s *session) describeAny(private pkcs11.ObjectHandle) (KeyPairInfo, error) {
-	verify, err := s.publicHalf(private)
-	if _, failed := errors.AsType[*Error](err); failed {
-		return KeyPairInfo{}, err
-	}
-	info, err := s.describe(private, verify)
-	if _, failed := errors.AsType[*Error](err); failed {
-		return KeyPairInfo{}, err
-	}
-	info.Attributes, err = s.keyAttributes(private)
-	return info, err
 }
 
 // DestroyKeyPair destroys both halves in the token (C_DestroyObject), the private

@@ -100,6 +100,7 @@ func (m *module) initialize(t *Token, chosen Info) (*crypto11.Context, error) {
 		_ = m.finalize()
 		ec, err = m.configure(chosen, t.cfg)
 	}
+	m.letGo() // its session may be one too many
 	return ec, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
 
 	"github.com/hsm-kp/hsm-kp/token/onecall"
@@ -29,10 +30,10 @@ type module struct {
 	// finalised under those who have it open. It is taken after mu.
 	calls sync.RWMutex
 
-	// making is held for reading by searches, and for writing while a key of the token or a copy
-	// of one is made: until SoftHSM has made a copy, it passes for a second key of the token, and
-	// a search while it makes a key has it fail with CKR_GENERAL_ERROR.
-	making sync.RWMutex
+	// apart keeps searches away while a key of the token or a copy of one is made: until SoftHSM
+	// has made a copy, it passes for a second key of the token, and a search while it makes a key
+	// has it fail with CKR_GENERAL_ERROR. Keys may be made at the same time.
+	apart apart
 
 	// logging counts the beginnings and the ends of logins: it is odd while one is made.
 	logging atomic.Uint64
@@ -41,9 +42,10 @@ type module struct {
 	// links are what Tokens have of their tokens. While there is one, the library is
 	// initialised; otherwise it is not.
 	links    map[*link]struct{}
-	initArgs string          // of C_Initialize
-	pinner   runtime.Pinner  // holds them
-	logins   map[uint]*login // by slot, while there are links to it
+	held     *crypto11.Context // see hold
+	initArgs string            // of C_Initialize
+	pinner   runtime.Pinner    // holds them
+	logins   map[uint]*login   // by slot, while there are links to it
 	// refused remembers, by serial, the PIN that a token refused last.
 	refused map[string]pinDigest
 }
@@ -118,7 +120,7 @@ func canonicalPath(path string) (string, error) {
 // finalised again before view returns, because crypto11 must be the one to
 // initialise it. The caller holds m.mu.
 func (m *module) view(f func(cryptoki) error) error {
-	if len(m.links) > 0 {
+	if len(m.links) > 0 || m.held != nil {
 		return f(m.api)
 	}
 	if err := m.begin(); err != nil {
@@ -126,6 +128,40 @@ func (m *module) view(f func(cryptoki) error) error {
 	}
 	err := f(m.api)
 	return errors.Join(err, m.finalize())
+}
+
+// hold keeps the module initialised until there is a link, or letGo is called: Open looks at all
+// tokens and reads the PIN before it makes one, and C_Initialize costs some modules a look at every
+// object that they have. Only crypto11 can do so, which has to be the one to initialise the module,
+// and where it is told of a token: else the module is initialised twice, as it is without.
+func (m *module) hold(cfg Config) (held bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.links) > 0 || m.held != nil || m.several || cfg.Quirks.InitArgs != "" || m.initArgs != "" {
+		return false
+	}
+	c := &crypto11.Config{Path: m.path, MaxSessions: 2, LoginNotSupported: true}
+	switch {
+	case cfg.Serial != "":
+		c.TokenSerial = cfg.Serial
+	case cfg.Label != "":
+		c.TokenLabel = cfg.Label
+	case cfg.Slot != nil:
+		slot := int(*cfg.Slot)
+		c.SlotNumber = &slot
+	default:
+		return false
+	}
+	m.held, _ = crypto11.Configure(c) // what is wrong is told by whoever looks next
+	return m.held != nil
+}
+
+// letGo ends what hold began. The caller holds m.mu.
+func (m *module) letGo() {
+	if m.held != nil {
+		_ = m.held.Close() // it always returns nil
+		m.held = nil
+	}
 }
 
 // finalize finalises the module, and tries again where that fails: as long as it is

@@ -10,38 +10,41 @@ import (
 // attr is short for an attribute of a template.
 func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, value) }
 
-// find returns the objects that match. Finding none means that there is none:
-// a session without the login would not see private objects, so it is asked
-// whether it has it, and whether it had it all the time.
+// find returns the objects that match. Finding none means that there is none.
 func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	found, err := s.search(template)
-	if err != nil {
-		return nil, err
+	if err == nil && len(found) == 0 {
+		err = s.requireAbsent()
 	}
-	if len(found) == 0 {
-		if err := s.requireLogin(); err != nil {
-			return nil, err
-		}
-		if s.user && s.link != nil {
-			if n := s.link.token.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
-				return nil, errLoginMoved
-			}
+	return found, err
+}
+
+// requireAbsent fails where a search may not have found what is there: a session without the
+// login does not see private objects, so it is asked whether it has it, and whether it had it
+// all the time.
+func (s *session) requireAbsent() error {
+	if err := s.requireLogin(); err != nil {
+		return err
+	}
+	if s.user && s.link != nil {
+		if n := s.link.token.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
+			return errLoginMoved
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // make keeps searches of this process away until what it returns is called.
 func (s *session) make() (end func()) {
 	m := s.link.token.module
-	m.making.Lock()
-	return m.making.Unlock
+	m.apart.enter(making)
+	return func() { m.apart.leave(making) }
 }
 
 func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	if s.link != nil {
-		s.link.token.module.making.RLock()
-		defer s.link.token.module.making.RUnlock()
+		s.link.token.module.apart.enter(searching)
+		defer s.link.token.module.apart.leave(searching)
 	}
 	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
 		return nil, callError("C_FindObjectsInit", err)
@@ -92,15 +95,20 @@ func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 // flag reads a CK_BBOOL attribute, or nil where the object has none, or the token's word
 // means nothing.
 func (s *session) flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
-	if t == pkcs11.CKA_LOCAL && s.quirks().LocalUntold {
-		return nil, nil
-	}
 	v, err := s.attribute(o, t)
-	if err != nil || len(v) != 1 {
+	if err != nil {
 		return nil, err
 	}
-	set := v[0] != 0
-	return &set, nil
+	return s.flagOf(values{t: v}, t), nil
+}
+
+// flagOf is flag of what was read already.
+func (s *session) flagOf(v values, t uint) *bool {
+	if len(v[t]) != 1 || t == pkcs11.CKA_LOCAL && s.quirks().LocalUntold {
+		return nil
+	}
+	set := v[t][0] != 0
+	return &set
 }
 
 // number reads a CK_ULONG attribute; false says that the object has none.

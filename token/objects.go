@@ -82,20 +82,17 @@ func (s *session) objects() ([]ObjectInfo, error) {
 	return infos, nil
 }
 
-func (s *session) describeObject(o pkcs11.ObjectHandle) (info ObjectInfo, err error) {
-	class, _, errClass := s.number(o, pkcs11.CKA_CLASS)
-	keyType, isKey, errType := s.number(o, pkcs11.CKA_KEY_TYPE)
-	id, errID := s.attribute(o, pkcs11.CKA_ID)
-	label, errLabel := s.attribute(o, pkcs11.CKA_LABEL)
-	if err := errors.Join(errClass, errType, errID, errLabel); err != nil {
+func (s *session) describeObject(o pkcs11.ObjectHandle) (ObjectInfo, error) {
+	v, err := s.read(o, append([]uint{pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ID, pkcs11.CKA_LABEL}, keyFlags...)...)
+	if err != nil {
 		return ObjectInfo{}, err
 	}
-	info = ObjectInfo{Class: ObjectClass(class), ID: id, Label: string(label)}
-	if isKey {
+	class, _ := v.number(pkcs11.CKA_CLASS)
+	info := ObjectInfo{Class: ObjectClass(class), ID: v[pkcs11.CKA_ID], Label: string(v[pkcs11.CKA_LABEL]), Attributes: s.keyAttributes(v)}
+	if keyType, isKey := v.number(pkcs11.CKA_KEY_TYPE); isKey {
 		info.KeyType = &keyType
 	}
-	info.Attributes, err = s.keyAttributes(o)
-	return info, err
+	return info, nil
 }
 
 // DestroyByID destroys the objects of the token that have this CKA_ID and are of one of

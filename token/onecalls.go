@@ -16,6 +16,7 @@ type oneCalls interface {
 	DecryptOAEP(session, key uint, o onecall.OAEP, in, out []byte) ([]byte, error)
 	Wrap(session, mechanism, wrapping, key uint, out []byte) ([]byte, error)
 	Attribute(session, object, attribute uint, out []byte) ([]byte, error)
+	Attributes(session, object uint, types, lens []uint) ([]byte, error)
 }
 
 var _ oneCalls = (*onecall.Library)(nil)

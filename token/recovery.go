@@ -290,6 +290,7 @@ func (t *Token) restart() error {
 		defer m.mu.Unlock()
 		m.calls.Lock() // waits for what runs, in all Tokens
 		defer m.calls.Unlock()
+		m.letGo()
 		for l := range m.links {
 			l.token.link.CompareAndSwap(l, nil)
 			l.pool.forsake()

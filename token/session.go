@@ -51,11 +51,11 @@ type session struct {
 	one    oneCalls // nil: the longer way is taken
 	link   *link    // nil: the security officer's
 	handle pkcs11.SessionHandle
-	user   bool                        // the user is expected to be logged in
-	epoch  uint64                      // of the handles that it may use
-	pulse  *atomic.Uint64              // beats with what takes many calls
-	logins uint64                      // what module.logging was when the operation began
-	copies map[any]pkcs11.ObjectHandle // by their keys
+	user   bool           // the user is expected to be logged in
+	epoch  uint64         // of the handles that it may use
+	pulse  *atomic.Uint64 // beats with what takes many calls
+	logins uint64         // what module.logging was when the operation began
+	copies copies
 }
 
 // openSession opens a session for reading and writing: some tokens know no other.
@@ -91,11 +91,16 @@ func (s *session) requireLogin() error {
 	if !s.user {
 		return nil // the token needs no login
 	}
+	return s.requireAlive()
+}
+
+// requireAlive fails where the session has gone, or the login of one that needs it.
+func (s *session) requireAlive() error {
 	info, err := s.api.GetSessionInfo(s.handle)
 	if err != nil {
 		return callError("C_GetSessionInfo", err)
 	}
-	if info.State != pkcs11.CKS_RW_USER_FUNCTIONS && info.State != pkcs11.CKS_RO_USER_FUNCTIONS {
+	if s.user && info.State != pkcs11.CKS_RW_USER_FUNCTIONS && info.State != pkcs11.CKS_RO_USER_FUNCTIONS {
 		return &Error{Func: "C_GetSessionInfo", RV: CKR_USER_NOT_LOGGED_IN}
 	}
 	return nil

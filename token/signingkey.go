@@ -23,6 +23,7 @@ type SigningKey struct {
 	id      []byte
 	label   string
 	public  crypto.PublicKey
+	found   KeyAttributes // as they were when it was found
 	place   place
 	signing gauge
 }
@@ -140,6 +141,10 @@ func (s *session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([
 // CK_ULONG, a CK_ULONG and a pointer.
 const eddsaParamsSize = 3 * (32 << (^uint(0) >> 63)) / 8
 
+// FoundAttributes returns the attributes of the private key as they were when it was generated
+// or found, but for those that private keys do not have: Encrypt and Wrap.
+func (k *SigningKey) FoundAttributes() KeyAttributes { return k.found }
+
 // Attributes reads the attributes of the private key from the token.
 func (k *SigningKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
@@ -147,7 +152,7 @@ func (k *SigningKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 		if err != nil {
 			return KeyAttributes{}, err
 		}
-		return s.keyAttributes(h.key)
+		return s.readKeyAttributes(h.key)
 	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of key %x: %w", k.id, err)

@@ -107,6 +107,8 @@ type Token struct {
 	info      atomic.Pointer[Info]
 	stuck     chan struct{} // closed once the module did not answer
 	epochs    atomic.Uint64
+	index     index
+	copying   [Ed448 + 1]experience // with signature keys, by curve
 }
 
 // Open finds the token, reads the PIN and logs in. The PIN is tried once: after
@@ -118,13 +120,16 @@ type Token struct {
 //
 // Errors: ErrModule, ErrNoToken, ErrAmbiguousToken, ErrUninitialized,
 // ErrPINSource, ErrPIN, ErrPINAtRisk, ErrStuck, *Error.
-func Open(ctx context.Context, cfg Config) (*Token, error) {
+func Open(ctx context.Context, cfg Config) (t *Token, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	cfg.Timeout = orDefault(cfg.Timeout, DefaultTimeout)
 	cfg.Patience = orDefault(cfg.Patience, DefaultPatience)
-	m, info, err := find(cfg)
+	m, info, held, err := find(cfg)
+	if held {
+		defer func() { m.endHold(cfg.Timeout, err) }()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +144,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 		pin.Clear()
 		return nil, err
 	}
-	t := &Token{module: m, cfg: cfg, creds: credentials{pin, cfg.Refusals, cfg.ForceLogin}, stuck: make(chan struct{})}
+	t = &Token{module: m, cfg: cfg, creds: credentials{pin, cfg.Refusals, cfg.ForceLogin}, stuck: make(chan struct{})}
 	t.cfg.PIN = nil
 	t.info.Store(&info)
 	if _, err := t.connect(); err != nil {
@@ -175,14 +180,16 @@ func (t *Token) Beside(quirks Quirks) (*Token, error) {
 	return other, nil
 }
 
-// find loads the module and chooses the token.
-func find(cfg Config) (*module, Info, error) {
+// find loads the module and chooses the token. held says that the module stays initialised.
+func find(cfg Config) (m *module, chosen Info, held bool, err error) {
 	type found struct {
 		module *module
 		info   Info
+		held   bool
 	}
 	f, err := answer(cfg.Timeout, nil, func() (f found, err error) {
 		if f.module, err = loadModule(cfg.Module); err == nil {
+			f.held = f.module.hold(cfg)
 			f.info, err = f.module.choose(cfg)
 		}
 		return f, err
@@ -190,7 +197,20 @@ func find(cfg Config) (*module, Info, error) {
 	if errors.Is(err, ErrStuck) {
 		err = fmt.Errorf("find token in %q: %w", cfg.Module, err)
 	}
-	return f.module, f.info, err
+	return f.module, f.info, f.held, err
+}
+
+// endHold ends what hold began, where no link came of it.
+func (m *module) endHold(timeout time.Duration, why error) {
+	if errors.Is(why, ErrStuck) {
+		return // and whoever waits for an answer has the lock
+	}
+	_, _ = answer(timeout, nil, func() (none, error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.letGo()
+		return none{}, nil
+	})
 }
 
 // sessions is how many operations may run at once on the token: a session each, beside

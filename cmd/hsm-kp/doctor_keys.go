@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/hsm-kp/hsm-kp/identity"
@@ -46,22 +45,28 @@ func (d *diagnosis) diagnoseKeys(ctx context.Context, s store.Store, t *token.To
 	if err != nil {
 		return err
 	}
+	byID, known := make(map[string][]*token.ObjectInfo), make(map[string]bool)
+	for i := range objects {
+		id := string(objects[i].ID)
+		byID[id] = append(byID[id], &objects[i])
+	}
 	for _, c := range checks {
-		d.Keys = append(d.Keys, c.diagnose(ctx, objects))
+		known[string(c.id)] = true
+		d.Keys = append(d.Keys, c.diagnose(ctx, byID[string(c.id)]))
 	}
 	for _, o := range objects {
-		known := slices.ContainsFunc(checks, func(c keyCheck) bool { return bytes.Equal(c.id, o.ID) })
-		if !known && strings.HasPrefix(o.Label, "hsm-kp ") {
+		if !known[string(o.ID)] && strings.HasPrefix(o.Label, "hsm-kp ") {
 			d.Unknown = append(d.Unknown, o)
 		}
 	}
 	return ctx.Err()
 }
 
-func (c *keyCheck) diagnose(ctx context.Context, objects []token.ObjectInfo) keyDiagnosis {
+// diagnose looks at a key; objects are those of its CKA_ID.
+func (c *keyCheck) diagnose(ctx context.Context, objects []*token.ObjectInfo) keyDiagnosis {
 	k := keyDiagnosis{Object: c.object, Name: c.name, KeyID: hex.EncodeToString(c.id)}
 	for _, o := range objects {
-		if bytes.Equal(o.ID, c.id) && o.Class != token.ClassPublicKey {
+		if o.Class != token.ClassPublicKey {
 			k.Attributes = &o.Attributes
 		}
 	}

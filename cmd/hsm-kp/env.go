@@ -32,6 +32,7 @@ type env struct {
 	forceLogin bool
 	store      store.Store
 	token      *token.Token
+	opened     *opened
 	// tokenChange is made to the config of the token before it is opened; nil: none is.
 	tokenChange func(*token.Config)
 }
@@ -72,7 +73,7 @@ func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.Acti
 // openEnvWith opens the store that url names, or the config's where it is
 // empty. The store must be there: init makes it.
 func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {
-	e := &env{ui: u, config: cfg, configPath: configPath}
+	e := &env{ui: u, config: cfg, configPath: configPath, opened: &opened{}}
 	var err error
 	if e.place, err = placeOf(cfg, url); err != nil {
 		return nil, err
@@ -111,13 +112,18 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	return t, nil
 }
 
-// inventory opens the token and returns the inventory over both.
+// inventory opens the token and returns the inventory over both, one a command.
 func (e *env) inventory(ctx context.Context) (*inventory.Inventory, error) {
 	t, err := e.openToken(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return inventoryOver(e.config, e.store, t), nil
+	e.opened.mu.Lock()
+	defer e.opened.mu.Unlock()
+	if e.opened.inventory == nil {
+		e.opened.inventory = inventoryOver(e.config, e.store, t)
+	}
+	return e.opened.inventory, nil
 }
 
 func inventoryOver(cfg *config.Config, s store.Store, t *token.Token) *inventory.Inventory {
@@ -170,7 +176,7 @@ func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity
 	if err != nil {
 		return nil, err
 	}
-	key, err := findKey(ctx, e.token, token.KeyQuery{ID: record.KeyID}, record.WeakKey)
+	key, err := e.opened.signatureKey(ctx, e.token, record.KeyID, record.WeakKey)
 	if err != nil {
 		return nil, fmt.Errorf("find signature key of %q: %w", record.Name, err)
 	}

@@ -137,7 +137,7 @@ type newIdentity struct {
 	allowWeak  bool
 }
 
-// createIdentity makes the key and the record.
+// createIdentity makes the key and the record of an identity that is not there.
 func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity, error) {
 	switch _, err := e.store.Identity(ctx, n.name); {
 	case err == nil:
@@ -145,6 +145,11 @@ func (e *env) createIdentity(ctx context.Context, n newIdentity) (store.Identity
 	case !errors.Is(err, store.ErrNotFound):
 		return store.Identity{}, err
 	}
+	return e.makeIdentity(ctx, n)
+}
+
+// makeIdentity is createIdentity once it is known that the name is free.
+func (e *env) makeIdentity(ctx context.Context, n newIdentity) (store.Identity, error) {
 	t, err := e.openToken(ctx)
 	if err != nil {
 		return store.Identity{}, err
@@ -187,7 +192,11 @@ func (e *env) withNewKey(ctx context.Context, inv *inventory.Inventory, record *
 		if err != nil {
 			return fmt.Errorf("generate signature key of %q: %w", record.Name, err)
 		}
-		return e.record(ctx, inv, record, key, add)
+		if err := e.record(ctx, inv, record, key, add); err != nil {
+			return err
+		}
+		e.opened.keep(key, record.WeakKey)
+		return nil
 	})
 }
 

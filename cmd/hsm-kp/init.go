@@ -147,7 +147,7 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	if err != nil {
 		return err
 	}
-	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin}
+	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin, opened: &opened{}}
 	defer i.env.close()
 	if i.env.place, err = placeOf(cfg, url); err != nil {
 		return err

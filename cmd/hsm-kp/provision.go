@@ -71,7 +71,7 @@ Examples:
 			&cli.StringFlag{Name: "manifest", Aliases: []string{"m"}, Usage: "read the devices from `FILE`"},
 			&cli.BoolFlag{Name: "csv", Usage: "the manifest is CSV"},
 			&cli.BoolFlag{Name: "check", Usage: "only check the manifest"},
-			&cli.IntFlag{Name: "parallel", Usage: "work on `N` devices at once", DefaultText: "the token's sessions"},
+			&cli.IntFlag{Name: "parallel", Usage: "work on `N` devices at once", DefaultText: "four for each of the token's sessions"},
 			outFlag,
 			jsonFlag,
 		},
@@ -205,6 +205,11 @@ type provisioner struct {
 // errDevices reports a run in which devices failed.
 var errDevices = errors.New("devices failed")
 
+// waiting is how many devices are worked on at once for each session of the token: each waits for
+// the store, for other sessions or for its certificate while others have the token, and those that
+// wait for the store share its transactions.
+const waiting = 4
+
 func (p *provisioner) run(c *cli.Context) error {
 	if dir := c.String("out"); dir != "" {
 		var err error
@@ -217,7 +222,7 @@ func (p *provisioner) run(c *cli.Context) error {
 	}
 	parallel := c.Int("parallel")
 	if parallel == 0 {
-		parallel = p.token.Sessions()
+		parallel = waiting * p.token.Sessions()
 	}
 	err := p.devices(c.Context, parallel)
 	p.summarize()
@@ -256,7 +261,10 @@ func (p *provisioner) prepare(ctx context.Context) error {
 // would fail for too.
 func (p *provisioner) devices(ctx context.Context, parallel int) error {
 	p.results, p.tally, p.start = make([]*provisioned, len(p.lines)), make(map[string]int), time.Now()
-	single := p.forOne(parallel)
+	single, err := p.forOne(ctx, parallel)
+	if err != nil {
+		return err
+	}
 	g, running := errgroup.WithContext(ctx)
 	next := make(chan int)
 	g.Go(func() error {
@@ -284,7 +292,7 @@ func (p *provisioner) devices(ctx context.Context, parallel int) error {
 			return nil
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	if ctx.Err() != nil { // what was interrupted is told in one sentence
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -87,30 +86,38 @@ func (p *provisioner) request(l *manifest.Line) (r certificate.Request, err erro
 	return r, r.Check()
 }
 
+// deviceBatch is how many key packages of one device are stored at once, so that the store has
+// something to do while others of it are made; batches of several devices share transactions.
+const deviceBatch = 50
+
 // device gives one device what its line says.
 type device struct {
 	*env      // which warns nobody: what is worth a warning is told once for all
 	enclosing *provisioner
 	inventory *inventory.Inventory
+	workers   int // for its key packages
 }
 
 // forOne returns a device's environment where so many are worked on at once.
-func (p *provisioner) forOne(parallel int) *device {
+func (p *provisioner) forOne(ctx context.Context, parallel int) (*device, error) {
 	quiet := *p.env
 	quiet.ui = &ui{in: p.ui.in, out: p.ui.out, errOut: io.Discard}
-	each := max(workers(p.token)/parallel, 1)
-	inv := inventory.New(inventory.Config{Store: p.store, Ring: ring{p.token}, Rand: rand.Reader, Workers: each, Batch: p.config.Store.Batch})
-	return &device{env: &quiet, enclosing: p, inventory: inv}
+	inv, err := p.env.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &device{env: &quiet, enclosing: p, inventory: inv, workers: max(workers(p.token)/max(min(parallel, len(p.lines)), 1), 1)}, nil
 }
 
 // provision gives the device of a line its identity and its key packages. The result says what
 // it has, also where err is not nil.
 func (d *device) provision(ctx context.Context, l *manifest.Line) (*provisioned, error) {
 	r := &provisioned{Line: l.Number, Name: l.Name, Labels: l.Labels, Status: statusReady}
-	record, err := d.identityOf(ctx, l)
+	record, isNew, err := d.identityOf(ctx, l)
 	if err == nil {
+		defer d.opened.forget(record.KeyID)
 		r.CipherSuite, r.KeyID, r.SignatureKey = ciphersuite.ID(record.Suite).String(), hex.EncodeToString(record.KeyID), hex.EncodeToString(record.SignatureKey)
-		err = d.equip(ctx, l, &record, r)
+		err = d.equip(ctx, l, &record, isNew, r)
 	}
 	if err != nil {
 		r.Status, r.Error = statusFailed, err.Error()
@@ -119,7 +126,7 @@ func (d *device) provision(ctx context.Context, l *manifest.Line) (*provisioned,
 }
 
 // equip certifies an identity where that is due, and makes its key packages.
-func (d *device) equip(ctx context.Context, l *manifest.Line, record *store.Identity, r *provisioned) error {
+func (d *device) equip(ctx context.Context, l *manifest.Line, record *store.Identity, isNew bool, r *provisioned) error {
 	if l.Credential == manifest.X509 {
 		chain, err := d.chain(ctx, l, record, r)
 		if err != nil || chain == nil {
@@ -129,24 +136,25 @@ func (d *device) equip(ctx context.Context, l *manifest.Line, record *store.Iden
 		notAfter = notAfter.UTC()
 		r.ValidUntil = &notAfter
 	}
-	return d.keyPackages(ctx, l, record, r)
+	return d.keyPackages(ctx, l, record, isNew, r)
 }
 
 // identityOf returns the identity of a device, which is made where there is none. One that is
 // there has to be what the line says.
-func (d *device) identityOf(ctx context.Context, l *manifest.Line) (store.Identity, error) {
+func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store.Identity, isNew bool, err error) {
 	suite, err := d.suite(l.Suite)
 	if err != nil {
-		return store.Identity{}, err
+		return record, false, err
 	}
-	record, err := d.store.Identity(ctx, l.Name)
+	record, err = d.store.Identity(ctx, l.Name)
 	if errors.Is(err, store.ErrNotFound) {
-		return d.createIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509})
+		record, err = d.makeIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509})
+		return record, true, err
 	}
 	if err != nil {
-		return record, err
+		return record, false, err
 	}
-	return record, matches(&record, l, suite)
+	return record, false, matches(&record, l, suite)
 }
 
 // errOther reports an identity that is there, and not what the manifest says.
@@ -237,10 +245,13 @@ func (d *device) newChain(ctx context.Context, l *manifest.Line, record *store.I
 }
 
 // keyPackages makes what a device lacks of its key packages, and reports all that it has.
-func (d *device) keyPackages(ctx context.Context, l *manifest.Line, record *store.Identity, r *provisioned) error {
-	had, err := d.had(ctx, record)
-	if err != nil {
-		return err
+func (d *device) keyPackages(ctx context.Context, l *manifest.Line, record *store.Identity, isNew bool, r *provisioned) error {
+	var had []store.KeyPackage
+	var err error
+	if !isNew {
+		if had, err = d.had(ctx, record); err != nil {
+			return err
+		}
 	}
 	if l.Custody == manifest.Device {
 		return d.ofDevice(ctx, l, record, had, r)
@@ -259,15 +270,17 @@ func (d *device) keyPackages(ctx context.Context, l *manifest.Line, record *stor
 			have++
 		}
 	}
-	if have < l.Count {
-		if err := d.generate(ctx, l, record, l.Count-have, false, r); err != nil {
-			return err
-		}
+	if have >= l.Count && (last > 0 || !l.LastResort) {
+		return nil
 	}
-	if l.LastResort && last == 0 {
-		return d.generate(ctx, l, record, 1, true, r)
+	request, err := d.ask(ctx, l, record)
+	if err == nil && have < l.Count {
+		err = d.generate(ctx, l, request, l.Count-have, false, r)
 	}
-	return nil
+	if err == nil && l.LastResort && last == 0 {
+		err = d.generate(ctx, l, request, 1, true, r)
+	}
+	return err
 }
 
 // counted are the key packages that count for a line, of those that its device has: of custody
@@ -346,17 +359,14 @@ func (d *device) ask(ctx context.Context, l *manifest.Line, record *store.Identi
 	}
 	return inventory.Request{
 		Identity: id, Version: record.Version, Policy: policy, Pending: d.enclosing.out != nil, Now: time.Now(),
-		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), ReleaseKey: l.ReleaseKey,
+		Custody: cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), Workers: d.workers, ReleaseKey: l.ReleaseKey,
+		Batch: min(deviceBatch, d.config.Store.Batch),
 	}, nil
 }
 
-func (d *device) generate(ctx context.Context, l *manifest.Line, record *store.Identity, n uint64, lastResort bool, r *provisioned) error {
-	request, err := d.ask(ctx, l, record)
-	if err != nil {
-		return err
-	}
+func (d *device) generate(ctx context.Context, l *manifest.Line, request inventory.Request, n uint64, lastResort bool, r *provisioned) error {
 	request.Count, request.LastResort = n, lastResort
-	_, err = d.inventory.Generate(ctx, request, func(batch []store.KeyPackage) error {
+	_, err := d.inventory.Generate(ctx, request, func(batch []store.KeyPackage) error {
 		return d.report(context.WithoutCancel(ctx), l, batch, r, len(batch))
 	})
 	return err

@@ -21,9 +21,9 @@ const versionColumns = `version, cipher_suite, credential, signature_key, key_id
 
 const selectIdentity = "SELECT name, 'current', " + versionColumns + " FROM identities"
 
-// selectVersions has all versions of all identities.
+// selectVersions has all versions of all identities. Those of one name are found by indexes.
 const selectVersions = "SELECT * FROM (" + selectIdentity + ` UNION ALL SELECT
-	(SELECT name FROM identities i WHERE i.id = v.identity), v.state, ` + versionColumns + " FROM identity_versions v) all_versions"
+	name, state, ` + versionColumns + " FROM (SELECT id AS owner, name FROM identities) i JOIN identity_versions v ON v.identity = i.owner) all_versions"
 
 func scanIdentity(row scanner) (store.Identity, error) {
 	var id store.Identity
@@ -53,9 +53,10 @@ func marks(n int) string {
 	return strings.Join(all, ", ")
 }
 
-// AddIdentity implements store.Store.
+// AddIdentity implements store.Store. A new identity is nobody's yet: it takes place beside acts on
+// key packages. What would destroy its key, or that of its stamp, is alone.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
-	return s.write(ctx, alone, func(ctx context.Context, tx *transaction) error {
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
 		id.Version = 1
 		if err := tx.recordIdentity(&id); err != nil {
 			return err

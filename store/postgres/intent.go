@@ -85,9 +85,14 @@ func (tx *transaction) made(ctx context.Context, keyID []byte) error {
 	return err
 }
 
-// Intend implements store.Store.
+// Intend implements store.Store. One to make a key that takes no other's place decides for
+// nobody else.
 func (s *Store) Intend(ctx context.Context, i store.Intent) error {
-	return s.write(ctx, alone, func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) })
+	intend := func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) }
+	if i.Succeeds || i.Destroy {
+		return s.write(ctx, alone, intend)
+	}
+	return s.share(ctx, intend)
 }
 
 // Intents implements store.Store.

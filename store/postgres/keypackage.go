@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,23 +65,49 @@ var (
 	contentColumns = []string{"id", "wrapping_key", "ref", "leaf", "sealed", "public"}
 )
 
-// AddKeyPackages implements store.Store. The rows get their numbers first, and go over in one
-// COPY a table.
+// adding is what one caller adds.
+type adding = record.Waiting[[]store.KeyPackage]
+
+// few are so many key packages that a transaction of their own would cost more than they do.
+const few = 64
+
+// AddKeyPackages implements store.Store.
 func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
-	if len(batch) == 0 {
+	switch n := len(batch); {
+	case n == 0:
 		return ctx.Err()
+	case n <= few:
+		return s.additions.Do(ctx, batch)
+	}
+	return s.addAll(ctx, []*adding{{Context: ctx, Act: batch}})
+}
+
+// addAll adds the key packages of several callers, in the name of each. The rows get their
+// numbers first, and go over in one COPY a table.
+func (s *Store) addAll(ctx context.Context, acts []*adding) error {
+	n := 0
+	for _, a := range acts {
+		n += len(a.Act)
 	}
 	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		numbers, err := query(ctx, tx, value[int64], "SELECT nextval(pg_get_serial_sequence('key_packages', 'id')) FROM generate_series(1, $1)", len(batch))
+		numbers, err := query(ctx, tx, value[int64], "SELECT nextval(pg_get_serial_sequence('key_packages', 'id')) FROM generate_series(1, $1)", n)
 		if err != nil {
 			return err
 		}
 		slices.Sort(numbers)
-		signers := make(map[signer]int64)
-		rows, contents := make([][]any, len(batch)), make([][]any, len(batch))
-		for i := range batch {
-			if rows[i], contents[i], err = tx.newRow(ctx, signers, numbers[i], &batch[i]); err != nil {
-				return err
+		signers, err := tx.signers(ctx, acts)
+		if err != nil {
+			return err
+		}
+		rows, contents := make([][]any, 0, n), make([][]any, 0, n)
+		for _, a := range acts {
+			tx.actor = store.Actor(a.Context)
+			for i := range a.Act {
+				row, content, err := tx.newRow(ctx, signers, numbers[len(rows)], &a.Act[i])
+				if err != nil {
+					return err
+				}
+				rows, contents = append(rows, row), append(contents, content)
 			}
 		}
 		if _, err = tx.copyFrom(ctx, "key_packages", insertColumns, pgx.CopyFromRows(rows)); err != nil {
@@ -91,48 +118,63 @@ func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) er
 	})
 }
 
-// signer is a version of an identity.
+// signer is an identity with its current version.
 type signer struct {
+	row     int64
 	name    string
 	version uint64
+	retired bool
+}
+
+// signers returns the identities that key packages are of, by name.
+func (tx *transaction) signers(ctx context.Context, acts []*adding) (map[string]signer, error) {
+	byName := make(map[string]signer)
+	for _, a := range acts {
+		for i := range a.Act {
+			byName[a.Act[i].Identity] = signer{}
+		}
+	}
+	scan := func(s scanner) (f signer, err error) {
+		err = s.Scan(&f.row, &f.name, &f.version, &f.retired)
+		return f, err
+	}
+	found, err := query(ctx, tx, scan, "SELECT id, name, version, retired_at IS NOT NULL FROM identities WHERE name = ANY($1)", slices.Collect(maps.Keys(byName)))
+	clear(byName)
+	for _, f := range found {
+		byName[f.name] = f
+	}
+	return byName, err
 }
 
 // newRow returns the rows of a new key package, in the order of insertColumns and contentColumns.
-func (tx *transaction) newRow(ctx context.Context, signers map[signer]int64, number int64, k *store.KeyPackage) (row, content []any, err error) {
-	by := signer{k.Identity, max(k.Version, 1)}
-	identity, known := signers[by]
-	if !known {
-		if identity, err = tx.signs(ctx, by); err != nil {
-			return nil, nil, fmt.Errorf("identity %q, version %d: %w", by.name, by.version, err)
-		}
-		signers[by] = identity
+func (tx *transaction) newRow(ctx context.Context, signers map[string]signer, number int64, k *store.KeyPackage) (row, content []any, err error) {
+	version := max(k.Version, 1)
+	by, known := signers[k.Identity]
+	if err := by.signs(known, version); err != nil {
+		return nil, nil, fmt.Errorf("identity %q, version %d: %w", k.Identity, version, err)
 	}
 	key, err := tx.usable(ctx, k.WrappingKeyID)
 	if err != nil {
 		return nil, nil, err
 	}
 	tx.uses[key]++
-	row = []any{number, identity, int64(by.version), int32(k.Suite), string(k.State), k.LastResort, k.Custody,
+	row = []any{number, by.row, int64(version), int32(k.Suite), string(k.State), k.LastResort, k.Custody,
 		seconds(k.CreatedAt), seconds(k.NotBefore), seconds(k.NotAfter), optionalSeconds(k.PublishedAt), optionalBlob(k.ReleaseDigest)}
 	content = []any{number, key, blob(k.Ref), []byte{}, blob(k.Sealed), blob(k.Public)}
 	return row, content, tx.record(number, record.EntryOf(k, audit.Generated, k.CreatedAt))
 }
 
-// signs returns the row of an identity, whose version is one that signs, or is to. What one
-// that is old or retired signed would be retired by nobody; the next version of a retired one
-// begins it anew. The error is store.ErrNotFound or store.ErrState.
-func (tx *transaction) signs(ctx context.Context, by signer) (int64, error) {
-	type found struct {
-		row  int64
-		over bool
+// signs fails for a version that does not sign, nor is to. What one that is old or retired signed
+// would be retired by nobody; the next version of a retired one begins it anew. The error is
+// store.ErrNotFound or store.ErrState.
+func (by signer) signs(known bool, version uint64) error {
+	switch {
+	case !known:
+		return store.ErrNotFound
+	case version < by.version, version == by.version && by.retired:
+		return store.ErrState
 	}
-	scan := func(s scanner) (f found, err error) { err = s.Scan(&f.row, &f.over); return f, err }
-	f, err := queryOne(ctx, tx, scan, `SELECT id, CASE WHEN version = $1 THEN retired_at IS NOT NULL ELSE version > $1 END
-		FROM identities WHERE name = $2`, int64(by.version), by.name)
-	if err == nil && f.over {
-		err = store.ErrState
-	}
-	return f.row, err
+	return nil
 }
 
 // KeyPackage implements store.Store.

@@ -38,8 +38,10 @@ const DefaultConnections = 12
 
 // Store is a store.Store in a PostgreSQL database.
 type Store struct {
-	pool  *pgxpool.Pool
-	queue *record.Queue[*act]
+	pool      *pgxpool.Pool
+	queue     *record.Queue[*act]               // claims and entries
+	small     *record.Queue[smallAct]           // what is beside them
+	additions *record.Queue[[]store.KeyPackage] // a few key packages each
 }
 
 var _ store.Store = (*Store)(nil)
@@ -68,6 +70,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{pool: pool}
 	s.queue = record.NewQueue(s.together, apart)
+	s.small = record.NewQueue(s.smallActs, apart)
+	s.additions = record.NewQueue(s.addAll, apart)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)
@@ -141,6 +145,8 @@ func Redact(text string) string {
 // Close implements store.Store.
 func (s *Store) Close() error {
 	s.queue.Close()
+	s.small.Close()
+	s.additions.Close()
 	s.pool.Close()
 	return nil
 }

@@ -18,9 +18,9 @@ const versionColumns = `version, cipher_suite, credential, signature_key, key_id
 
 const selectIdentity = "SELECT name, 'current', " + versionColumns + " FROM identities"
 
-// selectVersions has all versions of all identities.
+// selectVersions has all versions of all identities. Those of one name are found by indexes.
 const selectVersions = "SELECT * FROM (" + selectIdentity + ` UNION ALL SELECT
-	(SELECT name FROM identities i WHERE i.id = v.identity), v.state, ` + versionColumns + " FROM identity_versions v)"
+	name, state, ` + versionColumns + " FROM (SELECT id AS owner, name FROM identities) i JOIN identity_versions v ON v.identity = i.owner)"
 
 // scanner is a row or the rows of a query.
 type scanner interface{ Scan(...any) error }
@@ -47,7 +47,7 @@ func insertVersion(ctx context.Context, tx *transaction, table string, id *store
 
 // AddIdentity implements store.Store.
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
-	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
 		id.Version = 1
 		if err := insertVersion(ctx, tx, "identities", &id, id.Name); err != nil {
 			return err

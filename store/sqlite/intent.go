@@ -83,7 +83,7 @@ func (tx *transaction) made(ctx context.Context, keyID []byte) error {
 
 // Intend implements store.Store.
 func (s *Store) Intend(ctx context.Context, i store.Intent) error {
-	return s.write(ctx, func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) })
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) })
 }
 
 // Intents implements store.Store.

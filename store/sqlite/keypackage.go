@@ -57,9 +57,16 @@ func scanKeyPackage(s scanner) (row, error) {
 	return r, translate(err)
 }
 
+// few are so many key packages that a transaction of their own would cost more than they do.
+const few = 64
+
 // AddKeyPackages implements store.Store.
 func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) error {
-	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
+	write := s.share
+	if len(batch) > few {
+		write = func(ctx context.Context, f act) error { return s.write(ctx, f) }
+	}
+	return write(ctx, func(ctx context.Context, tx *transaction) error {
 		n := numbers{ctx: ctx, tx: tx, identities: map[string]int64{}, wrappingKeys: map[string]int64{}}
 		uses := map[int64]int64{}
 		insert := tx.StmtContext(ctx, s.insert)

@@ -139,3 +139,20 @@ func TestContextThatEndsInABatch(t *testing.T) {
 		t.Errorf("Uses = %d (%v), want 1", key.Uses, err)
 	}
 }
+
+// Those of one identity are found without reading the others.
+func TestVersionsOfAnIdentityAreFoundByIndexes(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store.db"))
+	scan := func(s scanner) (detail string, err error) {
+		return detail, s.Scan(new(int), new(int), new(int), &detail)
+	}
+	plan, err := query(t.Context(), s.db, scan, "EXPLAIN QUERY PLAN "+selectVersions+" WHERE name = ? ORDER BY version", "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range plan {
+		if strings.HasPrefix(step, "SCAN ") && !strings.Contains(step, "subquery") {
+			t.Errorf("plan =\n%s\nwant no scan of a table", strings.Join(plan, "\n"))
+		}
+	}
+}

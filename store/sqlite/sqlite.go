@@ -21,7 +21,6 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 
-	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/store/record"
 )
@@ -60,8 +59,12 @@ type Store struct {
 	insert *sql.Stmt // a key package
 	append *sql.Stmt // an entry of the trail
 
-	records *record.Queue[[]audit.Entry]
+	// small are acts that share a transaction with others that wait for one.
+	small *record.Queue[act]
 }
+
+// act is one of those that share a transaction.
+type act func(context.Context, *transaction) error
 
 var _ store.Store = (*Store)(nil)
 
@@ -85,7 +88,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
-	s.records = record.NewQueue(s.recordAll, never)
+	s.small = record.NewQueue(s.smallActs, apart)
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(translate(err), s.Close())
 	}
@@ -162,7 +165,7 @@ func (s *Store) prepare(ctx context.Context) error {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
-	s.records.Close()
+	s.small.Close()
 	var errs []error
 	for _, prepared := range []*sql.Stmt{s.insert, s.append} {
 		if prepared != nil {
@@ -215,6 +218,37 @@ func (s *Store) write(ctx context.Context, f func(context.Context, *transaction)
 		return ctx.Err() // it was rolled back under f
 	}
 	return translate(err)
+}
+
+// share runs f in a transaction that others may have part in.
+func (s *Store) share(ctx context.Context, f act) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.small.Do(ctx, f)
+}
+
+// smallActs does acts in one transaction, each in the name of its own actor.
+func (s *Store) smallActs(ctx context.Context, group []*record.Waiting[act]) error {
+	return s.write(ctx, func(_ context.Context, tx *transaction) error {
+		for _, one := range group {
+			tx.actor = store.Actor(one.Context)
+			if err := one.Act(context.WithoutCancel(one.Context), tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// apart reports whether an error of several acts may be that of one of them.
+func apart(err error) bool {
+	for _, all := range []error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged} {
+		if errors.Is(err, all) {
+			return false
+		}
+	}
+	return true
 }
 
 // translate wraps an error of SQLite with the error of package store that it

@@ -65,9 +65,6 @@ func readHead(ctx context.Context, tx *transaction) (head, error) {
 	return head{last + 1, audit.Hash(hash)}, nil
 }
 
-// waiting is a call of Record that has not been served.
-type waiting = record.Waiting[[]audit.Entry]
-
 // Record implements store.Store. Those that come while others are being written share the next
 // commit.
 func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
@@ -78,19 +75,10 @@ func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
 	if err != nil {
 		return err
 	}
-	return s.records.Do(ctx, entries)
-}
-
-// never says of no error that it may be that of one of several: entries were checked before.
-func never(error) bool { return false }
-
-func (s *Store) recordAll(ctx context.Context, group []*waiting) error {
-	return s.write(ctx, func(ctx context.Context, tx *transaction) error {
-		for _, one := range group {
-			for _, e := range one.Act {
-				if err := tx.recordOne(ctx, e); err != nil {
-					return err
-				}
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
+		for _, e := range entries {
+			if err := tx.recordOne(ctx, e); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -106,3 +106,16 @@ struct result onecall_attribute(struct ck_list *l, ck_ulong session, ck_ulong ob
 	r.n = a.len;
 	return r;
 }
+
+struct result onecall_attributes(struct ck_list *l, ck_ulong session, ck_ulong object, ck_ulong *types, ck_ulong *lens, ck_ulong count, ck_byte *out) {
+	struct attribute a[MAX_ATTRIBUTES];
+	struct result r = {FN_GET_ATTRIBUTE_VALUE, 0, 0};
+	for (ck_ulong i = 0; i < count; i++) {
+		a[i] = (struct attribute){types[i], out, lens[i]};
+		out += lens[i];
+	}
+	r.rv = ((attribute_fn *)l->fn[FN_GET_ATTRIBUTE_VALUE])(session, object, a, count);
+	for (ck_ulong i = 0; i < count; i++)
+		lens[i] = a[i].len;
+	return r;
+}

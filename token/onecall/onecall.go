@@ -153,3 +153,37 @@ func (l *Library) Attribute(session, object, attribute uint, out []byte) ([]byte
 	o, on := bytesOf(out)
 	return output(C.onecall_attribute(l.list, C.ck_ulong(session), C.ck_ulong(object), C.ck_ulong(attribute), o, on), out)
 }
+
+// MaxAttributes is how many attributes Attributes asks for at most.
+const MaxAttributes = C.MAX_ATTRIBUTES
+
+// Unavailable is the length of a value that the token does not tell
+// (CK_UNAVAILABLE_INFORMATION).
+const Unavailable = ^uint(0)
+
+// Attributes is C_GetAttributeValue of several attributes at once. Each has its own part of what
+// is returned, as long as lens says, and lens says then how long the value is. Where the call
+// fails, lens says what the token has left there: PKCS#11 has it look at all of them, and set
+// those that it does not tell to Unavailable, but a length that is still that of the part may be
+// one that it did not come to.
+func (l *Library) Attributes(session, object uint, types, lens []uint) (out []byte, err error) {
+	if len(types) != len(lens) || len(types) > MaxAttributes {
+		return nil, fmt.Errorf("%d attributes into %d parts: %d is the most", len(types), len(lens), MaxAttributes)
+	}
+	var t, n [MaxAttributes]C.ck_ulong
+	room := uint(0)
+	for i := range types {
+		t[i], n[i] = C.ck_ulong(types[i]), C.ck_ulong(lens[i])
+		room += lens[i]
+	}
+	out = make([]byte, room)
+	o, _ := bytesOf(out)
+	r := C.onecall_attributes(l.list, C.ck_ulong(session), C.ck_ulong(object), &t[0], &n[0], C.ck_ulong(len(types)), o)
+	for i := range lens {
+		lens[i] = uint(n[i])
+	}
+	if r.rv != 0 {
+		err = &Failed{Func: names[r.fn], RV: uint(r.rv)}
+	}
+	return out, err
+}

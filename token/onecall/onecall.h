@@ -52,4 +52,10 @@ struct result onecall_wrap(struct ck_list *l, ck_ulong session, ck_ulong mechani
 
 struct result onecall_attribute(struct ck_list *l, ck_ulong session, ck_ulong object, ck_ulong type, ck_byte *out, ck_ulong out_len);
 
+// Values of several attributes, each in its own part of out, which is as long as lens says, and
+// whose lengths lens says then.
+struct result onecall_attributes(struct ck_list *l, ck_ulong session, ck_ulong object, ck_ulong *types, ck_ulong *lens, ck_ulong count, ck_byte *out);
+
+enum { MAX_ATTRIBUTES = 32 };
+
 #endif

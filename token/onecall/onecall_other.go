@@ -55,3 +55,12 @@ func (*Library) Wrap(_, _, _, _ uint, _ []byte) ([]byte, error) { return nil, er
 
 // Attribute fails.
 func (*Library) Attribute(_, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }
+
+// MaxAttributes is how many attributes Attributes asks for at most.
+const MaxAttributes = 32
+
+// Unavailable is the length of a value that the token does not tell.
+const Unavailable = ^uint(0)
+
+// Attributes fails.
+func (*Library) Attributes(_, _ uint, _, _ []uint) ([]byte, error) { return nil, errUnix }

@@ -1,0 +1,72 @@
+package token
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/onecall"
+)
+
+// stopping is a token that does not go on after an attribute that an object has not, and so
+// leaves the lengths of those after it as they were, or says that it has none of them.
+type stopping struct {
+	oneCalls
+	has      map[uint][]byte
+	disclaim bool
+	alone    []uint // what was asked for by itself
+}
+
+func (s *stopping) Attributes(_, _ uint, types, lens []uint) ([]byte, error) {
+	var out []byte
+	for i, t := range types {
+		part := make([]byte, lens[i])
+		value, ok := s.has[t]
+		if !ok {
+			for ; i < len(types); i++ {
+				out = append(out, make([]byte, lens[i])...)
+				if s.disclaim {
+					lens[i] = onecall.Unavailable
+				}
+			}
+			return out, &onecall.Failed{Func: "C_GetAttributeValue", RV: uint(CKR_ATTRIBUTE_TYPE_INVALID)}
+		}
+		lens[i] = uint(copy(part, value))
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+func (s *stopping) Attribute(_, _, t uint, out []byte) ([]byte, error) {
+	s.alone = append(s.alone, t)
+	value, ok := s.has[t]
+	if !ok {
+		return nil, &onecall.Failed{Func: "C_GetAttributeValue", RV: uint(CKR_ATTRIBUTE_TYPE_INVALID)}
+	}
+	return out[:copy(out, value)], nil
+}
+
+// TestWhatATokenDoesNotTellAtOnceIsAskedForAlone has a key that left its token once, which
+// nobody may overlook for the sake of an attribute that it has not.
+func TestWhatATokenDoesNotTellAtOnceIsAskedForAlone(t *testing.T) {
+	class := binary.NativeEndian.AppendUint64(nil, pkcs11.CKO_PRIVATE_KEY)
+	for _, disclaim := range []bool{false, true} {
+		one := &stopping{disclaim: disclaim, has: map[uint][]byte{
+			pkcs11.CKA_CLASS: class, pkcs11.CKA_SENSITIVE: {1}, pkcs11.CKA_NEVER_EXTRACTABLE: {0}, pkcs11.CKA_LABEL: make([]byte, maxAttribute),
+		}}
+		s := &session{one: one}
+		v, err := s.read(1, pkcs11.CKA_CLASS, pkcs11.CKA_SENSITIVE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		never := s.flagOf(v, pkcs11.CKA_NEVER_EXTRACTABLE)
+		if v.class() != ClassPrivateKey || never == nil || *never || len(v[pkcs11.CKA_LABEL]) != maxAttribute || s.flagOf(v, pkcs11.CKA_MODIFIABLE) != nil {
+			t.Errorf("disclaim=%t: read() = %v, want what the token has", disclaim, v)
+		}
+		if want := []uint{pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL}; !slices.Equal(one.alone, want) {
+			t.Errorf("disclaim=%t: %v were asked for alone, want %v", disclaim, one.alone, want)
+		}
+	}
+}
