@@ -60,7 +60,7 @@ var faults = []struct {
 	{[]error{store.ErrConsumed}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_CONSUMED, "a Welcome used the key package up"}},
 	{[]error{store.ErrErased, inventory.ErrNoLeaf}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_ERASED, "the private keys are erased"}},
 	{[]error{store.ErrReserved}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED, "the key package is reserved for another Welcome"}},
-	{[]error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
+	{[]error{store.ErrAway, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
 		fault{connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present"}},
 	{[]error{store.ErrState}, fault{connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that"}},
 	{[]error{hpke.ErrOpen, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature, welcome.ErrNotForIt, welcome.ErrSuite},
