@@ -9,12 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/inventory"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/postgres"
 	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -24,7 +27,7 @@ import (
 // which are changed.
 func (i *Installation) Copy(t testing.TB) *Installation {
 	t.Helper()
-	c := &Installation{t: t, bin: i.bin, Dir: filepath.Join(t.TempDir(), "kp")}
+	c := &Installation{t: t, bin: i.bin, config: i.config, Dir: filepath.Join(t.TempDir(), "kp")}
 	i.CopyTo(t, c.Dir)
 	return c
 }
@@ -35,7 +38,7 @@ func (i *Installation) CopyTo(t testing.TB, dir string) {
 	if out, err := exec.Command("cp", "-a", i.Dir, dir).CombinedOutput(); err != nil {
 		t.Fatalf("copy the installation: %v: %s", err, out)
 	}
-	for _, name := range []string{"hsm-kp.yaml", "softhsm2.conf"} {
+	for _, name := range []string{i.config, "softhsm2.conf"} {
 		path := filepath.Join(dir, name)
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -50,7 +53,7 @@ func (i *Installation) CopyTo(t testing.TB, dir string) {
 // Edit replaces a text in the config.
 func (i *Installation) Edit(before, after string) {
 	i.t.Helper()
-	path := filepath.Join(i.Dir, "hsm-kp.yaml")
+	path := i.ConfigPath()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		i.t.Fatal(err)
@@ -66,7 +69,7 @@ func (i *Installation) Edit(before, after string) {
 
 // Opened is an installation that the test itself has open.
 type Opened struct {
-	Store     *sqlite.Store
+	Store     store.Store
 	Token     *token.Token
 	Inventory *inventory.Inventory
 }
@@ -93,13 +96,30 @@ func (i *Installation) Open(f func(*Opened)) error {
 		return fmt.Errorf("open token: %w", err)
 	}
 	defer t.Close()
-	db, err := sqlite.Open(ctx, filepath.Join(i.Dir, "hsm-kp.db"), sqlite.Options{})
+	db, err := i.OpenStore(ctx)
 	if err != nil {
-		return fmt.Errorf("open store: %w", err)
+		return err
 	}
 	inv := inventory.New(inventory.Config{Store: db, Ring: ring{t}, Rand: rand.Reader, Workers: 8, Batch: 100})
 	f(&Opened{db, t, inv})
 	return db.Close()
+}
+
+// OpenStore opens the store that the config names, in this process.
+func (i *Installation) OpenStore(ctx context.Context) (s store.Store, err error) {
+	c, err := config.Load(i.ConfigPath())
+	if err != nil {
+		return nil, err
+	}
+	if postgres.Names(c.Store.URL) {
+		s, err = postgres.Open(ctx, c.Store.URL, postgres.Options{})
+	} else {
+		s, err = sqlite.Open(ctx, strings.TrimPrefix(c.Store.URL, "sqlite:"), sqlite.Options{})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
 }
 
 // ring is a token as the inventory knows it.

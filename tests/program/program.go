@@ -50,43 +50,58 @@ func Build(t testing.TB) string {
 // Installation is a private SoftHSM token with a store and a config, made by
 // `hsm-kp init`.
 type Installation struct {
-	t   testing.TB
-	bin string
+	t      testing.TB
+	bin    string
+	config string // the config's name in Dir
 	// Dir holds everything that the installation keeps.
 	Dir string
 	// Log is all that the program wrote to standard error so far.
 	Log bytes.Buffer
 }
 
+// theConfig is the name of the config that init makes.
+const theConfig = "hsm-kp.yaml"
+
 // Install builds hsm-kp and makes an installation that allows unwrap.
 func Install(t testing.TB) *Installation {
 	t.Helper()
 	RequireSoftHSM(t)
-	i := &Installation{t: t, bin: filepath.Join(Build(t), "hsm-kp"), Dir: filepath.Join(t.TempDir(), "kp")}
+	return InstallAt(t, Build(t), filepath.Join(t.TempDir(), "kp"))
+}
+
+// InstallAt makes the installation in a folder, which stays, with what Build returned. One that
+// is there already is taken up as it is.
+func InstallAt(t testing.TB, bin, dir string) *Installation {
+	t.Helper()
+	RequireSoftHSM(t)
+	i := &Installation{t: t, bin: filepath.Join(bin, "hsm-kp"), config: theConfig, Dir: dir}
+	if _, err := os.Stat(i.ConfigPath()); err == nil {
+		return i
+	}
 	i.run("init", "--softhsm", i.Dir)
-	config := filepath.Join(i.Dir, "hsm-kp.yaml")
-	text, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.Replace(text, []byte("allow: false"), []byte("allow: true"), 1)
-	if err := os.WriteFile(config, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	i.Edit("allow: false", "allow: true")
 	return i
 }
+
+// By is the installation by another of the configs in its folder.
+func (i *Installation) By(config string) *Installation {
+	return &Installation{t: i.t, bin: i.bin, config: config, Dir: i.Dir}
+}
+
+// ConfigPath is where the config is.
+func (i *Installation) ConfigPath() string { return filepath.Join(i.Dir, i.config) }
 
 // Run runs a command on the installation and returns its standard output. A
 // command that fails fails the test.
 func (i *Installation) Run(args ...string) []byte {
 	i.t.Helper()
-	return i.run(append([]string{"--config", filepath.Join(i.Dir, "hsm-kp.yaml")}, args...)...)
+	return i.run(append([]string{"--config", i.ConfigPath()}, args...)...)
 }
 
 // Command returns a command on the installation, not started, for a test that
 // has a hand in how it ends.
 func (i *Installation) Command(args ...string) *exec.Cmd {
-	return exec.Command(i.bin, append([]string{"--config", filepath.Join(i.Dir, "hsm-kp.yaml")}, args...)...)
+	return exec.Command(i.bin, append([]string{"--config", i.ConfigPath()}, args...)...)
 }
 
 func (i *Installation) run(args ...string) []byte {

@@ -32,6 +32,9 @@ type Options struct {
 	// Durable has commits on the disk when they return, as in production. Without it the
 	// server is quicker, and loses what it has where the machine stops, not where it does.
 	Durable bool
+	// Dir is a folder that stays, with its databases, and may be there from before. Its path
+	// is short: the path of a socket has 107 bytes. Empty: a temporary folder.
+	Dir string
 	// Settings are more of postgresql.conf, such as "max_connections=200".
 	Settings []string
 }
@@ -112,19 +115,32 @@ func find(tb testing.TB) string {
 }
 
 func start(bin string, o Options) (*Server, error) {
-	dir, err := os.MkdirTemp("", "pg") // short: the path of a socket has 107 bytes
+	dir, err := o.Dir, error(nil)
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "pg")
+	} else {
+		err = os.MkdirAll(dir, 0o700)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{dir: dir, bin: bin, options: o}
 	if err := s.make(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, s.remove())
 	}
 	if err := errors.Join(s.watch(), s.Up()); err != nil {
 		s.end()
 		return nil, err
 	}
 	return s, nil
+}
+
+// remove removes a folder that does not stay.
+func (s *Server) remove() error {
+	if s.options.Dir != "" {
+		return nil
+	}
+	return os.RemoveAll(s.dir)
 }
 
 // make makes the folder of the server. PostgreSQL does not run as root.
@@ -138,6 +154,9 @@ func (s *Server) make() error {
 		if err := os.Chown(s.dir, uid, gid); err != nil {
 			return err
 		}
+	}
+	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
+		return nil // it is there from before
 	}
 	out, err := s.command("initdb", "-D", s.data(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync").CombinedOutput()
 	if err != nil {
@@ -177,7 +196,7 @@ func (s *Server) watch() error {
 	s.watchdog = exec.Command("/bin/sh", "-c", `cat >/dev/null
 		pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
 			while kill -0 "$pid" 2>/dev/null && [ -e "$1/data/postmaster.pid" ]; do sleep 0.05; done
-		rm -rf "$1"`, "sh", s.dir)
+		[ -n "$2" ] || rm -rf "$1"`, "sh", s.dir, s.options.Dir)
 	s.watchdog.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	leash, err := s.watchdog.StdinPipe() // held until this process ends
 	if err != nil {
@@ -232,11 +251,17 @@ func (s *Server) await() error {
 
 // Stop stops the server as an operator does who is in a hurry: connections are cut off, and it
 // recovers from its log when it is started again.
-func (s *Server) Stop() error {
+func (s *Server) Stop() error { return s.stop(syscall.SIGQUIT) }
+
+// Shutdown stops the server as a service manager does: transactions under way are rolled back,
+// and connections are told why they end.
+func (s *Server) Shutdown() error { return s.stop(syscall.SIGINT) }
+
+func (s *Server) stop(how syscall.Signal) error {
 	if s.process == nil {
 		return nil
 	}
-	if err := s.process.Process.Signal(syscall.SIGQUIT); err != nil {
+	if err := s.process.Process.Signal(how); err != nil {
 		return err
 	}
 	s.process.Wait() // its status says how it was stopped
@@ -263,13 +288,19 @@ func (s *Server) URL(database string) string {
 func (s *Server) Database(tb testing.TB) string {
 	tb.Helper()
 	name := fmt.Sprintf("t%d", s.number.Add(1))
-	conn, err := pgx.Connect(tb.Context(), s.URL("postgres"))
+	Exec(tb, s.URL("postgres"), "CREATE DATABASE "+name+" TEMPLATE template0")
+	return s.URL(name)
+}
+
+// Exec does something in a database.
+func Exec(tb testing.TB, url, statement string) {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), url)
 	if err == nil {
 		defer conn.Close(context.WithoutCancel(tb.Context()))
-		_, err = conn.Exec(tb.Context(), "CREATE DATABASE "+name+" TEMPLATE template0")
+		_, err = conn.Exec(tb.Context(), statement)
 	}
 	if err != nil {
-		tb.Fatalf("make a database: %v", err)
+		tb.Fatalf("%s: %v", statement, err)
 	}
-	return s.URL(name)
 }

@@ -1,0 +1,308 @@
+// Package load holds hsm-kp under load against what is asked of it, as processes: several
+// `hsm-kp serve` over one PostgreSQL and one token, and clients over mutual TLS. It prints a
+// table of what was asked and what was measured, kills one process of three, and stops the
+// database, in the middle of everything.
+package load
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// fleet is several services over one installation, and clients of theirs.
+type fleet struct {
+	t        testing.TB
+	on       *program.Installation
+	ca       *certificatetest.CA
+	dir      string
+	services []*service
+	clients  []*client
+	prober   *http.Client
+}
+
+// service is a `hsm-kp serve`, which may be killed and started again.
+type service struct {
+	t    testing.TB
+	on   *program.Installation
+	addr string
+	log  string
+	cmd  *exec.Cmd
+}
+
+// client is a caller with a certificate and connections of its own.
+type client struct {
+	uri  string
+	http *http.Client
+	apis []hsmkpv1connect.KeyPackageServiceClient // by service
+	refs []ref                                    // that it was told it has claimed
+	// unanswered are requests of which it does not know what became.
+	unanswered int
+}
+
+// onPostgres moves a fresh installation's store into a database.
+func onPostgres(on *program.Installation, url string) {
+	on.Run("store", "migrate", "--to", url)
+	on.Edit(`url: "sqlite:hsm-kp.db"`, fmt.Sprintf("url: %q", url))
+}
+
+// newFleet starts so many services over an installation, each ready and with a config of its
+// own, and makes clients that may do everything.
+func newFleet(t testing.TB, on *program.Installation, services, clients int) *fleet {
+	t.Helper()
+	f := &fleet{t: t, on: on, ca: certificatetest.NewRoot(t), dir: t.TempDir()}
+	server := f.issue(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
+	key, err := x509.MarshalPKCS8PrivateKey(server.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.writePEM("server.pem", "CERTIFICATE", server.Certificate[0])
+	f.writePEM("server.key", "PRIVATE KEY", key)
+	f.writePEM("ca.pem", "CERTIFICATE", f.ca.Certificate.Raw)
+	for i := range clients {
+		f.clients = append(f.clients, f.newClient(fmt.Sprintf("spiffe://example.com/client/%d", i)))
+	}
+	f.prober = f.newClient("spiffe://example.com/prober").http
+	for i := range services {
+		s := &service{t: t, on: on.By(fmt.Sprintf("serve-%d.yaml", i)), addr: freeAddress(t), log: filepath.Join(f.dir, fmt.Sprintf("serve-%d.log", i))}
+		f.configure(s)
+		f.services = append(f.services, s)
+		for _, c := range f.clients {
+			c.apis = append(c.apis, hsmkpv1connect.NewKeyPackageServiceClient(c.http, "https://"+s.addr))
+		}
+		s.start()
+	}
+	for _, s := range f.services {
+		f.await(s, 20*time.Second)
+	}
+	t.Cleanup(f.end)
+	return f
+}
+
+// configure writes the config of a service: that of the installation, and who may do what.
+func (f *fleet) configure(s *service) {
+	f.t.Helper()
+	text, err := os.ReadFile(f.on.ConfigPath())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var uris []string
+	for _, c := range f.clients {
+		uris = append(uris, c.uri)
+	}
+	text = fmt.Appendf(text, `
+server:
+  listen: ["tcp:%s"]
+  tls: {certificate: %q, key: %q, client_ca: %q}
+  callers:
+    clients:
+      uris: [%s]
+      identities: ["*"]
+      operations: [generate, list, get, claim, open_welcome, confirm_welcome, release_welcome, sign_with_label]
+`, s.addr, filepath.Join(f.dir, "server.pem"), filepath.Join(f.dir, "server.key"), filepath.Join(f.dir, "ca.pem"), strings.Join(uris, ", "))
+	if err := os.WriteFile(s.on.ConfigPath(), text, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fleet) writePEM(name, kind string, der []byte) {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fleet) issue(change certificatetest.Change) tls.Certificate {
+	f.t.Helper()
+	key := certificatetest.NewKey(f.t)
+	c := f.ca.Issue(f.t, key.Public(), func(c *x509.Certificate) {
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+		c.KeyUsage = x509.KeyUsageDigitalSignature
+	}, change)
+	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
+}
+
+func (f *fleet) newClient(uri string) *client {
+	f.t.Helper()
+	u, err := url.Parse(uri)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(f.ca.Certificate)
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
+		RootCAs: roots, Certificates: []tls.Certificate{f.issue(func(c *x509.Certificate) { c.URIs = []*url.URL{u} })},
+	}}
+	f.t.Cleanup(transport.CloseIdleConnections)
+	return &client{uri: uri, http: &http.Client{Transport: transport, Timeout: time.Minute}}
+}
+
+// freeAddress is an address that nobody listens at. It is not among those that connections
+// take by themselves, so that nobody takes it while its service is down.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no address is free")
+	return ""
+}
+
+func (s *service) start() {
+	s.t.Helper()
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.cmd = s.on.Command("serve")
+	s.cmd.Stderr = log
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// kill ends a service with SIGKILL.
+func (s *service) kill() {
+	s.cmd.Process.Kill()
+	s.cmd.Wait() // its status says how it ended
+}
+
+// end stops all services as a service manager does.
+func (f *fleet) end() {
+	for _, s := range f.services {
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			f.t.Errorf("stop a service: %v", err)
+		}
+	}
+	for _, s := range f.services {
+		if err := s.cmd.Wait(); err != nil {
+			f.t.Errorf("serve err = %v, want nil", err)
+		}
+		if f.t.Failed() {
+			lines := s.complaints()
+			f.t.Logf("%s complains:\n%s", s.addr, strings.Join(lines[:min(len(lines), 40)], ""))
+		}
+	}
+	f.services = nil
+}
+
+// complaints are the lines of a service's log above INFO.
+func (s *service) complaints() (lines []string) {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		s.t.Error(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, `"level":"INFO"`) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// await waits until a service is ready.
+func (f *fleet) await(s *service, patience time.Duration) {
+	f.t.Helper()
+	for deadline := time.Now().Add(patience); !f.ready(s); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("a service is not ready after %v:\n%s", patience, strings.Join(s.complaints(), ""))
+		}
+	}
+}
+
+// ready asks /readyz.
+func (f *fleet) ready(s *service) bool {
+	r, err := f.prober.Get("https://" + s.addr + "/readyz")
+	if err != nil {
+		return false
+	}
+	r.Body.Close()
+	return r.StatusCode == http.StatusOK
+}
+
+// health asks grpc.health.v1, and returns its status.
+func (f *fleet) health(s *service) string {
+	r, err := f.prober.Post("https://"+s.addr+"/grpc.health.v1.Health/Check", "application/json", strings.NewReader("{}"))
+	if err != nil {
+		return err.Error()
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err.Error()
+	}
+	var answer struct{ Status string }
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return string(bytes.TrimSpace(text))
+	}
+	return answer.Status
+}
+
+// connect has every client make its connections, so that they are no part of what is measured.
+func (f *fleet) connect() {
+	f.t.Helper()
+	for _, c := range f.clients {
+		for _, s := range f.services {
+			r, err := c.http.Get("https://" + s.addr + "/healthz")
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			if r.ProtoMajor != 2 {
+				f.t.Fatalf("a client speaks %s, want HTTP/2", r.Proto)
+			}
+		}
+	}
+}
+
+// told returns who was told of which key package, and fails where two were of one.
+func (f *fleet) told() map[ref]*client {
+	f.t.Helper()
+	all := make(map[ref]*client, len(f.clients)*1000)
+	for _, c := range f.clients {
+		for _, r := range c.refs {
+			if before := all[r]; before != nil {
+				f.t.Errorf("key package %x was handed out twice, to %s and to %s", r, before.uri, c.uri)
+			}
+			all[r] = c
+		}
+	}
+	return all
+}
+
+// uriOf is the actor of the trail that a client is.
+func (c *client) actor() string { return "uri:" + c.uri }
+
+// pids are the services' processes.
+func (f *fleet) pids() (pids []int) {
+	for _, s := range f.services {
+		pids = append(pids, s.cmd.Process.Pid)
+	}
+	return slices.Clip(pids)
+}

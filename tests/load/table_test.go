@@ -1,0 +1,64 @@
+package load
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"testing"
+	"text/tabwriter"
+)
+
+// table is what was asked for beside what was measured.
+type table struct {
+	mu   sync.Mutex
+	rows []figure
+}
+
+// figure is a line of the table.
+type figure struct {
+	what, asked, measured string
+	ratio                 string // of what is compared, or empty
+	how                   string
+	missed                bool // what was asked for
+}
+
+// add adds a line. One that misses what was asked for fails the test where it is to.
+func (ta *table) add(t *testing.T, f figure) {
+	t.Helper()
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	ta.rows = append(ta.rows, f)
+	t.Logf("%s: %s %s (asked: %s)", f.what, f.measured, f.ratio, f.asked)
+	if f.missed && *strict {
+		t.Errorf("%s: %s %s, asked: %s", f.what, f.measured, f.ratio, f.asked)
+	}
+}
+
+func (ta *table) print(w io.Writer) {
+	ta.mu.Lock()
+	defer ta.mu.Unlock()
+	if len(ta.rows) == 0 {
+		return
+	}
+	disk := "commits not waiting for the disk"
+	if *durable {
+		disk = "commits on the disk"
+	}
+	fmt.Fprintf(w, "\n%d processors, SoftHSM, PostgreSQL with %s\n", runtime.NumCPU(), disk)
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "MEASURE\tASKED\tMEASURED\tRATIO\tBY")
+	for _, f := range ta.rows {
+		fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\n", f.what, f.asked, f.measured, f.ratio, f.how)
+	}
+	out.Flush()
+}
+
+// thousands writes a number with a comma between thousands.
+func thousands[N int | int64 | uint64](n N) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}

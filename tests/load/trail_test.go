@@ -1,0 +1,89 @@
+package load
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/hsm-kp/hsm-kp/audit"
+	"github.com/hsm-kp/hsm-kp/store"
+)
+
+// ref is the KeyPackageRef of a suite with SHA-256.
+type ref [32]byte
+
+// store is the store that the fleet has, opened by the test.
+func (f *fleet) store() store.Store {
+	f.t.Helper()
+	s, err := f.on.OpenStore(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// trail yields the entries of a trail from one on.
+func trail(t testing.TB, s store.Store, from uint64) func(func(audit.Entry) bool) {
+	return func(yield func(audit.Entry) bool) {
+		t.Helper()
+		for stored, err := range s.Entries(t.Context(), from) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := audit.ParseEntry(stored.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// length is how many entries a trail has.
+func length(t testing.TB, s store.Store) (n uint64) {
+	t.Helper()
+	for e := range trail(t, s, 0) {
+		n = e.Sequence + 1
+	}
+	return n
+}
+
+// checkClaims holds what clients were told against store and trail: each key package is
+// claimed, once, by the client that was told, in both. It returns those that were claimed
+// since and nobody was told of, with who claimed them by the trail.
+func (f *fleet) checkClaims(s store.Store, since uint64) map[ref]string {
+	f.t.Helper()
+	told, claimed := f.told(), make(map[ref]string)
+	for e := range trail(f.t, s, since) {
+		if e.Act != audit.Claimed {
+			continue
+		}
+		if _, twice := claimed[ref(e.Ref)]; twice {
+			f.t.Errorf("key package %x was claimed twice by the trail", e.Ref)
+		}
+		claimed[ref(e.Ref)] = e.Actor
+	}
+	free := []store.State{store.Available, store.Pending, store.Published}
+	for k, err := range s.KeyPackages(f.t.Context(), store.Filter{}) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		r := ref(k.Ref)
+		if _, was := claimed[r]; was && slices.Contains(free, k.State) {
+			f.t.Errorf("key package %x was claimed, and is %s", r, k.State)
+		}
+		if c := told[r]; c != nil && claimed[r] != c.actor() {
+			f.t.Errorf("key package %x was handed out to %s, and by the trail to %q", r, c.uri, claimed[r])
+		}
+		if told[r] != nil {
+			delete(told, r)
+			delete(claimed, r)
+		}
+	}
+	for r, c := range told {
+		f.t.Errorf("key package %x, which %s was told of, is not in the store", r, c.uri)
+	}
+	return claimed
+}
