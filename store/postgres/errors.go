@@ -24,6 +24,7 @@ const (
 	codeConnections   = "53300"
 	codeLockTimeout   = "55P03"
 	codeCanceled      = "57014"
+	codeInvalid       = "22023" // a parameter's value
 	codeReadOnly      = "25006"
 	codePrivilege     = "42501"
 	classDamaged      = "XX"    // internal errors, and data that is corrupted

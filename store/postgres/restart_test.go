@@ -169,13 +169,66 @@ func TestTheOutcomeOfATransactionIsAskedFor(t *testing.T) {
 			end = tx.Commit
 		}
 		time.AfterFunc(100*time.Millisecond, func() { end(context.Background()) }) // it is under way meanwhile
-		switch err := s.outcome(t.Context(), id, cause); {
+		switch err := s.outcome(t.Context(), &transaction{id: id}, cause); {
 		case commit && err != nil:
 			t.Errorf("outcome() of a committed one err = %v, want nil", err)
 		case !commit && (!errors.Is(err, store.ErrAway) || !errors.Is(err, cause) || errors.Is(err, errUnknown)):
 			t.Errorf("outcome() of one that was rolled back err = %v, want away, and known", err)
 		}
 	}
+}
+
+// A server that was cut off gives the number of a transaction that was not on its disk to
+// another one. That this one is committed says nothing of the other.
+func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
+	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"wal_writer_delay=10s"}})
+	s := openAt(t, server.Database(t))
+	act := func(detail string) (*transaction, error) {
+		begun, err := s.pool.BeginTx(t.Context(), beside)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx := &transaction{Tx: begun, actor: "test"}
+		if err := tx.record(0, audit.Entry{Time: made, Act: audit.Signed, Detail: detail}); err != nil {
+			t.Fatal(err)
+		}
+		return tx, tx.end(t.Context())
+	}
+	lost, err := act("lost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	cause := errors.New("the server was cut off")
+	lost.Rollback(t.Context()) // gives the connection back, which is dead
+	if err := server.Up(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.outcome(t.Context(), lost, cause); !errors.Is(err, cause) || errors.Is(err, errUnknown) {
+		t.Errorf("outcome() of a number that nobody has err = %v, want away, and known", err)
+	}
+	for range 100 {
+		other, err := act("another's")
+		if err == nil {
+			err = other.Commit(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.outcome(t.Context(), other, cause); err != nil {
+			t.Errorf("outcome() of what was committed err = %v, want nil", err)
+		}
+		if other.id != lost.id {
+			continue
+		}
+		if err := s.outcome(t.Context(), lost, cause); !errors.Is(err, store.ErrAway) || errors.Is(err, errUnknown) {
+			t.Errorf("outcome() of what was lost err = %v, want away, and known", err)
+		}
+		return
+	}
+	t.Fatal("its number was not given out again: the test has shown nothing")
 }
 
 // A password is in no error, in whatever way the URL is malformed.

@@ -48,6 +48,7 @@ func (tx *transaction) chain(ctx context.Context) error {
 			rows[i] = &e.keyPackage
 		}
 	}
+	tx.mark = &mark{sequences[n-1], hashes[n-1]}
 	_, err = tx.Exec(ctx, `INSERT INTO audit (sequence, key_package, entry, hash)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`, sequences, rows, entries, hashes)
 	if err != nil {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type transaction struct {
 	pgx.Tx
 	actor   string
 	id      string // of the transaction, once it is about to end
+	mark    *mark  // what it leaves behind, likewise; nil: nothing in the trail
 	queued  pgx.Batch
 	entries []numberedEntry
 	uses    map[int64]int64 // more uses of wrapping keys, by their row
@@ -53,6 +55,12 @@ type transaction struct {
 	finished []finished
 	// wrappingKeys are rows of those that private keys may be put under, by their ids.
 	wrappingKeys map[string]int64
+}
+
+// mark is the last entry of a transaction, by which it is known again.
+type mark struct {
+	sequence int64
+	hash     []byte
 }
 
 type finished struct {
@@ -111,7 +119,7 @@ func (s *Store) try(ctx context.Context, kind pgx.TxOptions, f func(context.Cont
 	if err = tx.Commit(ctx); err == nil || !lost(err) && ctx.Err() == nil {
 		return false, err
 	}
-	return true, s.outcome(ctx, tx.id, err)
+	return true, s.outcome(ctx, tx, err)
 }
 
 // errUnknown reports a transaction of which nobody could say whether it was committed.
@@ -122,17 +130,15 @@ const patience = 10 * time.Second
 
 // outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
 // nil where it was committed, cause where it was not.
-func (s *Store) outcome(ctx context.Context, id string, cause error) error {
+func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	s.discard(cause)
 	for {
-		var status *string
-		err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", id).Scan(&status)
-		switch {
-		case err == nil && status != nil && *status == "committed":
+		switch done, known := s.committed(ctx, tx); {
+		case known && done:
 			return nil
-		case err == nil && status != nil && *status == "aborted":
+		case known:
 			return fmt.Errorf("%w: nothing was done: %w", store.ErrAway, cause)
 		}
 		select {
@@ -141,6 +147,33 @@ func (s *Store) outcome(ctx context.Context, id string, cause error) error {
 		case <-time.After(5 * pause):
 		}
 	}
+}
+
+// committed asks whether a transaction was committed. Its number alone does not tell: a server
+// that was cut off forgets the numbers that were not on its disk yet, and gives them to others.
+// So its entry has to be there too. It is looked for afterwards: what was committed when the
+// server was asked is seen then.
+func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
+	var status *string
+	err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", tx.id).Scan(&status)
+	switch {
+	case code(err) == codeInvalid: // a number that is not given out yet
+		return false, true
+	case err != nil || status == nil:
+		return false, false
+	case *status == "aborted":
+		return false, true
+	case *status != "committed":
+		return false, false
+	case tx.mark == nil:
+		return true, true
+	}
+	var hash []byte
+	err = s.pool.QueryRow(ctx, "SELECT hash FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&hash)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, true
+	}
+	return bytes.Equal(hash, tx.mark.hash), err == nil
 }
 
 // later queues a statement that changes rows. It is sent before the next one that is not
