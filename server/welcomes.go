@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect"
@@ -64,11 +65,25 @@ func psks(given []*hsmkpv1.PreSharedKey) func(welcome.PSKID) ([]byte, bool) {
 
 // ConfirmWelcome implements KeyPackageService.
 func (s *Server) ConfirmWelcome(ctx context.Context, r *connect.Request[hsmkpv1.ConfirmWelcomeRequest]) (*connect.Response[hsmkpv1.ConfirmWelcomeResponse], error) {
-	state, err := s.end(ctx, ConfirmWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.Inventory.Confirm)
+	state, err := s.end(ctx, ConfirmWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.confirm)
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&hsmkpv1.ConfirmWelcomeResponse{State: state}), nil
+}
+
+// confirm ends the life of a key package. To confirm again what was confirmed with the same
+// Welcome is no error: the answer to the one before may have been lost.
+func (s *Server) confirm(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
+	err := s.Inventory.Confirm(ctx, ref, digest, now)
+	if !errors.Is(err, store.ErrState) || len(digest) == 0 {
+		return err
+	}
+	record, lookup := s.Inventory.Store.KeyPackage(ctx, ref)
+	if lookup == nil && record.State != store.Reserved && bytes.Equal(record.WelcomeDigest, digest) {
+		return nil
+	}
+	return err
 }
 
 // ReleaseWelcome implements KeyPackageService.
