@@ -5,10 +5,8 @@
 package load
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -205,7 +203,7 @@ func (f *fleet) end() {
 		}
 		if f.t.Failed() {
 			lines := s.complaints()
-			f.t.Logf("%s complains:\n%s", s.addr, strings.Join(lines[:min(len(lines), 40)], ""))
+			f.t.Logf("%s complains:\n%s", s.addr, strings.Join(lines[max(0, len(lines)-5):], ""))
 		}
 	}
 	f.services = nil
@@ -245,22 +243,21 @@ func (f *fleet) ready(s *service) bool {
 	return r.StatusCode == http.StatusOK
 }
 
-// health asks grpc.health.v1, and returns its status.
-func (f *fleet) health(s *service) string {
-	r, err := f.prober.Post("https://"+s.addr+"/grpc.health.v1.Health/Check", "application/json", strings.NewReader("{}"))
+// The answers of grpc.health.v1 in protobuf: field 1, ServingStatus.
+var (
+	serving    = []byte{0x08, 1}
+	notServing = []byte{0x08, 2}
+)
+
+// health asks grpc.health.v1 about all of a service.
+func (f *fleet) health(s *service) []byte {
+	r, err := f.prober.Post("https://"+s.addr+"/grpc.health.v1.Health/Check", "application/proto", http.NoBody)
 	if err != nil {
-		return err.Error()
+		return nil
 	}
 	defer r.Body.Close()
-	text, err := io.ReadAll(r.Body)
-	if err != nil {
-		return err.Error()
-	}
-	var answer struct{ Status string }
-	if err := json.Unmarshal(text, &answer); err != nil {
-		return string(bytes.TrimSpace(text))
-	}
-	return answer.Status
+	answer, _ := io.ReadAll(r.Body) // one that is cut off is none of those
+	return answer
 }
 
 // connect has every client make its connections, so that they are no part of what is measured.

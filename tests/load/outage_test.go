@@ -1,0 +1,298 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/audit"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
+)
+
+// outage is clients of all kinds at work while the database stops and starts.
+type outage struct {
+	*testing.T
+	*fleet
+	server *postgrestest.Server
+	suite  *ciphersuite.Suite
+
+	mu         sync.Mutex
+	done       map[string]int // by operation
+	refused    map[string]int // with REASON_STORE
+	odd        []error        // what nobody should be told
+	made       []ref          // key packages that were generated
+	consumed   []ref          // that a Welcome was opened with, and confirmed
+	signatures int
+}
+
+// The operations that are under way.
+var underway = []string{"claim", "generate", "open", "confirm", "sign"}
+
+// PostgreSQL stops in the middle of everything, as a service manager stops it and cut off: the
+// services say so, to whoever asks, in their answers and in their logs. When it is back they go
+// on by themselves, and nothing is lost, or was handed out twice.
+func TestPostgreSQLStopsAndStarts(t *testing.T) {
+	program.RequireSoftHSM(t)
+	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"max_connections=100"}})
+	on := program.Install(t)
+	on.Run("identity", "create", alice)
+	on.Run("generate", "--identity", alice, "--count", "200")
+	onPostgres(on, server.Database(t))
+	o := &outage{T: t, fleet: newFleet(t, on, 2, 9), server: server, done: map[string]int{}, refused: map[string]int{}}
+	db := o.store()
+	record, err := db.Identity(t.Context(), alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.suite = suiteOf(t, record.Suite)
+	since := length(t, db)
+	crowd := o.work()
+	o.goOn()
+	o.stopAndStart("shut down", server.Shutdown)
+	o.stopAndStart("cut off", server.Stop)
+	crowd.end()
+	for _, err := range o.odd {
+		t.Errorf("a caller was told %v, want %v", err, hsmkpv1.Reason_REASON_STORE)
+	}
+	o.checkLogs()
+	o.check(db, since)
+	o.fleet.end()
+	on.Run("audit", "verify")
+	on.CheckRest(t)
+}
+
+// work has clients claim, generate, open Welcomes, confirm them and sign.
+func (o *outage) work() *crowd {
+	crowd := newCrowd()
+	for i, c := range o.clients {
+		service := i % len(o.services)
+		switch i % 4 {
+		case 0:
+			crowd.do(10*time.Millisecond, func() {
+				_, err := c.claimOne(service, alice)
+				o.note("claim", err)
+			})
+		case 1:
+			crowd.do(5*time.Millisecond, func() { o.joinGroup(c, service) })
+		case 2:
+			crowd.do(10*time.Millisecond, func() { o.note("sign", o.signOne(c, service)) })
+		default:
+			crowd.do(20*time.Millisecond, func() { o.note("generate", o.generate(c, service)) })
+		}
+	}
+	return crowd
+}
+
+// note counts what came of an operation.
+func (o *outage) note(operation string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	reason, told := reasonOf(err)
+	switch {
+	case err == nil:
+		o.done[operation]++
+	case told && reason == hsmkpv1.Reason_REASON_STORE && connect.CodeOf(err) == connect.CodeUnavailable:
+		o.refused[operation]++
+	default:
+		o.odd = append(o.odd, fmt.Errorf("%s: %w (%v)", operation, err, reason))
+	}
+}
+
+// persist does an operation until it is done, as a client does that is told UNAVAILABLE.
+func (o *outage) persist(operation string, f func() error) bool {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		err := f()
+		o.note(operation, err)
+		if err == nil {
+			return true
+		}
+	}
+	o.Errorf("%s was not done in a minute", operation)
+	return false
+}
+
+// joinGroup claims a key package, opens a Welcome with it and confirms that, each until it is
+// done. The secret that it gets is the group's.
+func (o *outage) joinGroup(c *client, service int) {
+	var k *hsmkpv1.KeyPackage
+	if !o.persist("claim", func() (err error) { k, err = c.claimOne(service, alice); return err }) {
+		return
+	}
+	m, err := keypackage.ParseMessage(k.GetMlsMessage())
+	if err != nil {
+		o.Errorf("ParseMessage() err = %v, want nil", err)
+		return
+	}
+	group := welcometest.NewGroup(o, o.suite)
+	message := welcometest.Message(group.Welcome(m.KeyPackage))
+	var opened *hsmkpv1.OpenWelcomeResponse
+	ok := o.persist("open", func() error {
+		r, err := c.apis[service].OpenWelcome(context.Background(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: alice, Welcome: message}))
+		if err == nil {
+			opened = r.Msg
+		}
+		return err
+	})
+	if !ok {
+		return
+	}
+	if !bytes.Equal(opened.GetJoinerSecret(), group.Joiner) || !bytes.Equal(opened.GetRef(), k.GetRef()) {
+		o.Errorf("the Welcome for %x opens %x, with another secret or another key package", k.GetRef(), opened.GetRef())
+	}
+	ok = o.persist("confirm", func() error {
+		_, err := c.apis[service].ConfirmWelcome(context.Background(), connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: k.GetRef(), WelcomeDigest: opened.GetWelcomeDigest()}))
+		return err
+	})
+	if ok {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.consumed = append(o.consumed, ref(k.GetRef()))
+	}
+}
+
+func (o *outage) signOne(c *client, service int) error {
+	content := message(o.suite.ID, []byte("hello"))
+	_, err := c.apis[service].SignWithLabel(context.Background(), connect.NewRequest(&hsmkpv1.SignWithLabelRequest{Identity: alice, Label: labelContent, Content: content}))
+	if err == nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.signatures++
+	}
+	return err
+}
+
+func (o *outage) generate(c *client, service int) error {
+	r, err := c.apis[service].Generate(context.Background(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: alice, Count: 25}))
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, k := range r.Msg.GetKeyPackages() {
+		o.made = append(o.made, ref(k.GetRef()))
+	}
+	return nil
+}
+
+// eventually waits until something is so.
+func (o *outage) eventually(what string, patience time.Duration, so func() bool) time.Duration {
+	o.Helper()
+	begun := time.Now()
+	for !so() {
+		if time.Since(begun) > patience {
+			o.Fatalf("%s: not so after %v", what, patience)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return time.Since(begun)
+}
+
+// more reports whether every operation was counted more often than before.
+func (o *outage) more(counts, before map[string]int, by int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !slices.ContainsFunc(underway, func(operation string) bool { return counts[operation] < before[operation]+by })
+}
+
+func (o *outage) snapshot(counts map[string]int) map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := make(map[string]int)
+	for k, n := range counts {
+		out[k] = n
+	}
+	return out
+}
+
+// goOn waits until every operation has been done some times more.
+func (o *outage) goOn() time.Duration {
+	o.Helper()
+	before := o.snapshot(o.done)
+	return o.eventually("all operations are done again", recovery, func() bool { return o.more(o.done, before, 3) })
+}
+
+// recovery is how long services may take to know that the database is away, or back.
+const recovery = 15 * time.Second
+
+// stopAndStart stops the database and starts it again.
+func (o *outage) stopAndStart(how string, stop func() error) {
+	o.Helper()
+	before := o.snapshot(o.refused)
+	if err := stop(); err != nil {
+		o.Fatal(err)
+	}
+	each := func(f func(*service) bool) func() bool {
+		return func() bool { return !slices.ContainsFunc(o.services, func(s *service) bool { return !f(s) }) }
+	}
+	known := o.eventually(how+": nobody is ready", recovery, each(func(s *service) bool { return !o.ready(s) && bytes.Equal(o.health(s), notServing) }))
+	// Those that wait to hear what became of a transaction wait for the database.
+	o.eventually(how+": callers are told", recovery, func() bool { return len(o.snapshot(o.refused)) > len(before) || o.anyMore(before) })
+	time.Sleep(time.Second)
+	if err := o.server.Up(); err != nil {
+		o.Fatal(err)
+	}
+	back := o.eventually(how+": all are ready again", recovery, each(func(s *service) bool { return o.ready(s) && bytes.Equal(o.health(s), serving) }))
+	again := o.goOn()
+	o.Logf("%s: not ready after %v; up again, ready after %v, everything done after %v more; refused: %v", how, known.Round(time.Millisecond), back.Round(time.Millisecond), again.Round(time.Millisecond), o.snapshot(o.refused))
+}
+
+func (o *outage) anyMore(before map[string]int) bool {
+	now := o.snapshot(o.refused)
+	return slices.ContainsFunc(underway, func(operation string) bool { return now[operation] > before[operation] })
+}
+
+// checkLogs: each service wrote that it was not ready, and why it refused.
+func (o *outage) checkLogs() {
+	o.Helper()
+	for _, s := range o.services {
+		all := strings.Join(s.complaints(), "")
+		for _, want := range []string{`"msg":"not ready","error":"store: `, `"reason":"REASON_STORE"`, store.ErrAway.Error()} {
+			if !strings.Contains(all, want) {
+				o.Errorf("the log of %s has no %s", s.addr, want)
+			}
+		}
+	}
+}
+
+// check holds what callers were told against the store and its trail.
+func (o *outage) check(db store.Store, since uint64) {
+	o.Helper()
+	orphans := o.checkClaims(db, since)
+	signed := 0
+	for e := range trail(o, db, since) {
+		if e.Act == audit.Signed {
+			signed++
+		}
+	}
+	for what, refs := range map[string][]ref{"generated": o.made, "consumed": o.consumed} {
+		for _, r := range refs {
+			k, err := db.KeyPackage(o.Context(), r[:])
+			if err != nil || what == "consumed" && k.State != store.Consumed {
+				o.Errorf("key package %x was %s, and is %s, %v", r, what, k.State, err)
+			}
+		}
+	}
+	o.Logf("%d generated, %d claimed, %d consumed, %d signatures; done %v, refused %v", len(o.made), len(o.told()), len(o.consumed), o.signatures, o.done, o.refused)
+	if len(orphans) > 0 {
+		o.Errorf("%d key packages were claimed by those that were told that it failed", len(orphans))
+	}
+	if signed != o.signatures {
+		o.Errorf("the trail has %d signatures, and %d were given out", signed, o.signatures)
+	}
+	if len(o.consumed) == 0 || len(o.made) == 0 {
+		o.Error("nothing was made or consumed: the test has shown nothing")
+	}
+}
