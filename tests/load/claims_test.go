@@ -47,12 +47,12 @@ func measureClaims(t *testing.T, bin string, results *table, end time.Time) {
 	r.connect()
 	for _, services := range []int{1, 3} {
 		closed := r.latencies(services, 0)
-		r.report(services, "as quick as they can", closed)
+		r.report(services, "as quick as they can", "closed loop", closed)
 		pace := *rate
 		if pace == 0 {
 			pace = closed.perSecond() / 2
 		}
-		r.report(services, fmt.Sprintf("%.0f/s, each at its time", pace), r.latencies(services, pace))
+		r.report(services, fmt.Sprintf("%.0f/s, each at its time", pace), "open loop, from when each was due", r.latencies(services, pace))
 	}
 	r.million()
 	if orphans := r.checkClaims(r.store, since); len(orphans) > 0 {
@@ -167,15 +167,15 @@ func (r *run) check(m measured) {
 // askedP99 is what 99 of 100 claims are not to take longer than.
 const askedP99 = 10 * time.Millisecond
 
-func (r *run) report(services int, how string, m measured) {
+func (r *run) report(services int, pace, how string, m measured) {
 	plural := "s"
 	if services == 1 {
 		plural = ""
 	}
 	r.results.add(r.T, figure{
-		what:  fmt.Sprintf("claim, %s stored, %d clients, %d service%s, %s", thousands(*stored), *clients, services, plural, how),
-		asked: "p99 under " + ms(askedP99), measured: m.String(), missed: m.quantile(0.99) >= askedP99,
-		how: "Claim over mutual TLS, closed and open loop",
+		what:  fmt.Sprintf("claim, %s stored, %d clients, %d service%s, %s", thousands(*stored), *clients, services, plural, pace),
+		asked: "p99 under " + ms(askedP99), measured: m.String(),
+		missed: m.quantile(0.99) >= askedP99, broken: m.quantile(0.99) >= 10*noise*askedP99, how: "Claim over mutual TLS, " + how,
 	})
 }
 
@@ -198,7 +198,7 @@ func (r *run) million() {
 	r.results.add(r.T, figure{
 		what:  fmt.Sprintf("%s claims by %d clients over three services", thousands(len(m.times)), *clients),
 		asked: fmt.Sprintf("%s, none twice", thousands(*claims)), measured: fmt.Sprintf("%d twice; %v", twice, m.String()),
-		missed: twice > 0 || len(m.times) < *claims, how: "Claim over mutual TLS",
+		missed: twice > 0 || len(m.times) < *claims, broken: twice > 0, how: "Claim over mutual TLS, closed loop",
 	})
 	if runtime.GOOS == "linux" {
 		r.reportMemory(memory(), len(m.times))
@@ -284,10 +284,7 @@ func (r *run) reportMemory(seen [][]resident, n int) {
 		r.results.add(r.T, figure{
 			what:  fmt.Sprintf("memory of service %d over %s claims", i+1, thousands(n)),
 			asked: "flat", measured: fmt.Sprintf("%s MiB", strings.Join(text, " ")),
-			ratio: fmt.Sprintf("%+.1f MiB", float64(rise)/1024), missed: bad, how: "VmRSS after each tenth; rise of the line through all but the first three",
+			ratio: fmt.Sprintf("%+.1f MiB", float64(rise)/1024), missed: bad, broken: bad, how: "VmRSS after each tenth; rise of the line through all but the first three",
 		})
-		if bad {
-			r.Errorf("service %d has %d KiB more after the last tenths than before", i+1, rise)
-		}
 	}
 }

@@ -16,7 +16,7 @@ var (
 	clients  = flag.Int("load.clients", 16, "clients")
 	claims   = flag.Int("load.claims", 3000, "claims of the long run over three services")
 	rate     = flag.Float64("load.rate", 0, "claims a second of the open loop; 0: half of what the closed loop had")
-	period   = flag.Duration("load.period", 2*time.Second, "how long each measurement of latencies and signatures takes")
+	period   = flag.Duration("load.period", time.Second, "how long each measurement of latencies and signatures takes")
 	devices  = flag.Int("load.devices", 5, "devices of a manifest")
 	each     = flag.Int("load.each", 200, "key packages of a device")
 	rounds   = flag.Int("load.rounds", 2, "rounds of what is compared")
@@ -30,6 +30,7 @@ var (
 // any case: that nothing is handed out twice or lost, that the trail has it all, and that memory
 // does not grow with the claims.
 func TestLoad(t *testing.T) {
+	t.Parallel()
 	program.RequireSoftHSM(t)
 	begun := time.Now()
 	bin := program.Build(t)

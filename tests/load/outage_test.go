@@ -45,6 +45,7 @@ var underway = []string{"claim", "generate", "open", "confirm", "sign"}
 // services say so, to whoever asks, in their answers and in their logs. When it is back they go
 // on by themselves, and nothing is lost, or was handed out twice.
 func TestPostgreSQLStopsAndStarts(t *testing.T) {
+	t.Parallel()
 	program.RequireSoftHSM(t)
 	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"max_connections=100"}})
 	on := program.Install(t)

@@ -46,7 +46,7 @@ func measureProvisioning(t *testing.T, bin string, results *table) {
 	all := float64(total * *rounds)
 	results.add(t, figure{
 		what:  fmt.Sprintf("provisioning, %d devices with %d key packages each, against generate", *devices, *each),
-		asked: fmt.Sprint(askedProvisioning), ratio: fmt.Sprintf("%.2f", ratio), missed: ratio < askedProvisioning,
+		asked: fmt.Sprint(askedProvisioning), ratio: fmt.Sprintf("%.2f", ratio), missed: ratio < askedProvisioning, broken: ratio < askedProvisioning/noise,
 		measured: fmt.Sprintf("%.0f/s against %.0f/s", all/provisioned.Seconds(), all/generated.Seconds()),
 		how:      fmt.Sprintf("hsm-kp provision --manifest …; hsm-kp generate --count %d; median of %d rounds", total, *rounds),
 	})

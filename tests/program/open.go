@@ -81,21 +81,12 @@ var oneSoftHSM sync.Mutex
 // Open opens store and token in this process and calls f. Only one installation is open
 // at a time.
 func (i *Installation) Open(f func(*Opened)) error {
-	oneSoftHSM.Lock()
-	defer oneSoftHSM.Unlock()
-	s, err := softhsm.Load(i.Dir)
-	if err == nil {
-		err = s.Setenv()
-	}
+	ctx := context.Background()
+	t, done, err := i.OpenToken(ctx, nil)
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
-	t, err := token.Open(ctx, s.Config())
-	if err != nil {
-		return fmt.Errorf("open token: %w", err)
-	}
-	defer t.Close()
+	defer done()
 	db, err := i.OpenStore(ctx)
 	if err != nil {
 		return err
@@ -103,6 +94,32 @@ func (i *Installation) Open(f func(*Opened)) error {
 	inv := inventory.New(inventory.Config{Store: db, Ring: ring{t}, Rand: rand.Reader, Workers: 8, Batch: 100})
 	f(&Opened{db, t, inv})
 	return db.Close()
+}
+
+// OpenToken opens the token in this process, as it is told to, until done is called. Only one
+// is open at a time.
+func (i *Installation) OpenToken(ctx context.Context, change func(*token.Config)) (t *token.Token, done func(), err error) {
+	oneSoftHSM.Lock()
+	defer func() {
+		if err != nil {
+			oneSoftHSM.Unlock()
+		}
+	}()
+	s, err := softhsm.Load(i.Dir)
+	if err == nil {
+		err = s.Setenv()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := s.Config()
+	if change != nil {
+		change(&cfg)
+	}
+	if t, err = token.Open(ctx, cfg); err != nil {
+		return nil, nil, fmt.Errorf("open token: %w", err)
+	}
+	return t, func() { t.Close(); oneSoftHSM.Unlock() }, nil
 }
 
 // OpenStore opens the store that the config names, in this process.

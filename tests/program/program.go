@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,12 +102,19 @@ func (i *Installation) Run(args ...string) []byte {
 // Command returns a command on the installation, not started, for a test that
 // has a hand in how it ends.
 func (i *Installation) Command(args ...string) *exec.Cmd {
-	return exec.Command(i.bin, append([]string{"--config", i.ConfigPath()}, args...)...)
+	return i.command(append([]string{"--config", i.ConfigPath()}, args...)...)
+}
+
+// command is one of the program. What Open set for a token in this process is not for it.
+func (i *Installation) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(i.bin, args...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SOFTHSM2_CONF=") })
+	return cmd
 }
 
 func (i *Installation) run(args ...string) []byte {
 	i.t.Helper()
-	cmd := exec.Command(i.bin, args...)
+	cmd := i.command(args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

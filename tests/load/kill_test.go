@@ -1,0 +1,422 @@
+package load
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/inventory"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/tests/program"
+)
+
+// killing is three processes over one PostgreSQL, one of which is killed now and then: two
+// services, and a third place where `publish` and `replenish` run one after the other.
+type killing struct {
+	*testing.T
+	*fleet
+	plain, other *directorytest.Server // by HTTP
+	delivery     *directorytest.Server // the OpenMLS delivery service
+
+	shop    sync.Mutex // held by who takes from the delivery service
+	mu      sync.Mutex
+	odd     []error
+	running *exec.Cmd // in the third place
+	killed  map[string]int
+	runs    map[string]int // commands that ended by themselves, and well
+	claimed atomic.Int64
+}
+
+// The identities, whose names sort as the commands take them.
+var people = []string{"alice", "bob", "carol", "dave"}
+
+// Marks of the delivery service.
+const low, high = 6, 12
+
+// lease is how long a key package is one sender's here: the shortest that the config takes.
+const lease = 2 * time.Second
+
+// replenishLease is how long a killed `replenish` holds an identity.
+const replenishLease = time.Minute
+
+// One of three processes is killed in the middle of claims, publishes and replenishes, again and
+// again. Nothing is handed out or published twice, nothing is lost, and the others go on.
+func TestOneOfThreeIsKilled(t *testing.T) {
+	t.Parallel()
+	program.RequireSoftHSM(t)
+	k := newKilling(t)
+	db := k.store()
+	since := length(t, db)
+	crowd := k.work()
+	for round := range 3 {
+		for i := range k.services {
+			k.killService(i, time.Duration(rand.IntN(300))*time.Millisecond)
+		}
+		k.killByDirectory("publish", k.plain, round%2 == 0)
+		k.killByDirectory("publish", k.other, round%2 == 1)
+		if round < 2 {
+			k.killReplenish(round%2 == 0)
+		}
+		k.killAnywhere(time.Duration(rand.IntN(250)) * time.Millisecond)
+	}
+	last := time.Now() // that a replenish was killed
+	k.goOn("everybody goes on")
+	crowd.end()
+	k.settle(last.Add(replenishLease))
+	k.check(db, since)
+	k.fleet.end()
+	k.on.Run("audit", "verify")
+	k.on.CheckRest(t)
+}
+
+func newKilling(t *testing.T) *killing {
+	k := &killing{T: t, killed: map[string]int{}, runs: map[string]int{}}
+	for _, d := range []**directorytest.Server{&k.plain, &k.other, &k.delivery} {
+		*d = directorytest.New(program.Theirs)
+		t.Cleanup((*d).Close)
+	}
+	on := program.Install(t)
+	wait := fmt.Sprintf("timeout: 1s, deadline: 1s, lease: %v, batch: 4, rate: 0", lease)
+	on.Edit("directories: []", fmt.Sprintf(`directories:
+  - {name: plain, type: http, url: %[1]q, %[4]s}
+  - {name: other, type: http, url: %[2]q, %[4]s}
+  - {name: delivery, type: openmls, url: %[3]q, %[4]s}`, k.plain.URL+"/key-packages", k.other.URL+"/key-packages", k.delivery.URL, wait))
+	on.Edit("  low: 20 ", fmt.Sprintf("  low: %d ", low))
+	on.Edit("  high: 50 ", fmt.Sprintf("  high: %d ", high))
+	for _, name := range people {
+		on.Run("identity", "create", name)
+		on.Run("generate", "--identity", name, "--count", "40")
+	}
+	// A delivery service gives its token once: who is killed then is tests/crash's matter.
+	on.Run("replenish", "--directory", "delivery")
+	onPostgres(on, postgrestest.Shared(t).Database(t))
+	k.fleet = newFleet(t, on, 2, 8)
+	return k
+}
+
+// work has clients claim and generate, others take from the delivery service, and the third
+// place publish and replenish.
+func (k *killing) work() *crowd {
+	crowd := newCrowd()
+	for i, c := range k.clients {
+		service := i % 2
+		crowd.do(5*time.Millisecond, func() {
+			name := people[rand.IntN(len(people))]
+			if i < 2 {
+				_, err := c.apis[service].Generate(k.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: name, Count: 20}))
+				k.note(c, err)
+				time.Sleep(100 * time.Millisecond)
+				return
+			}
+			_, err := c.claimOne(service, name)
+			if err == nil {
+				k.claimed.Add(1)
+			}
+			if k.note(c, err) { // nobody is there: the other one may be
+				service = 1 - service
+			}
+		})
+	}
+	crowd.do(50*time.Millisecond, func() {
+		k.shop.Lock()
+		defer k.shop.Unlock()
+		k.take(people[rand.IntN(len(people))])
+	})
+	commands := [][]string{{"publish", "--directory", "plain", "--count", "6"}, {"replenish", "--directory", "delivery"}, {"publish", "--directory", "other", "--count", "6"}}
+	n := 0
+	crowd.do(0, func() { k.thirdPlace(commands[n%len(commands)]); n++ })
+	return crowd
+}
+
+// note notes what a client was told, and reports whether it was no answer.
+func (k *killing) note(c *client, err error) bool {
+	reason, told := reasonOf(err)
+	switch {
+	case err == nil || told && reason == hsmkpv1.Reason_REASON_NONE_LEFT:
+		return false
+	case !told && !connect.IsWireError(err):
+		c.unanswered++ // only its own goroutine does so
+		return true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.odd = append(k.odd, err)
+	return true
+}
+
+// take takes a key package from the delivery service, as whoever adds a client to a group.
+func (k *killing) take(name string) {
+	r, err := http.Get(k.delivery.URL + "/clients/key_package/" + base64.URLEncoding.EncodeToString([]byte(name)))
+	if err != nil {
+		k.Error(err)
+		return
+	}
+	io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+}
+
+// thirdPlace runs a command, which may be killed. One that is not ends well.
+func (k *killing) thirdPlace(args []string) {
+	cmd := k.on.Command(args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	k.mu.Lock()
+	err := cmd.Start()
+	k.running = cmd
+	k.mu.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.running = nil
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		k.runs[args[0]]++
+	case errors.As(err, &exit) && exit.ExitCode() == -1: // by a signal
+		k.killed[args[0]]++
+	default:
+		k.odd = append(k.odd, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr.Bytes()))
+	}
+}
+
+// killService kills a service after a while, and starts it again; the other one goes on.
+func (k *killing) killService(i int, after time.Duration) {
+	k.Helper()
+	time.Sleep(after)
+	k.services[i].kill()
+	k.killed["serve"]++
+	before := k.claimed.Load()
+	k.eventually("the other service goes on", func() bool { return k.claimed.Load() > before+10 })
+	k.services[i].start()
+	k.await(k.services[i], 20*time.Second)
+}
+
+// killByDirectory has a directory kill the command that sends it something, before it takes
+// that or after. The first requests may have other faults, or none.
+func (k *killing) killByDirectory(command string, d *directorytest.Server, after bool, first ...directorytest.Fault) {
+	k.Helper()
+	before := k.killedOf(command)
+	d.Fail(first...)
+	d.Fail(directorytest.Fault{After: after, Do: func(http.ResponseWriter) {
+		k.kill()
+		panic(http.ErrAbortHandler)
+	}})
+	k.eventually(command+" is killed by the directory", func() bool { return k.killedOf(command) > before })
+	d.Unfail()
+}
+
+// killReplenish has the delivery service kill `replenish` when it sends what is missing: its
+// second request of an identity, the first asks what there is.
+func (k *killing) killReplenish(after bool) {
+	k.Helper()
+	k.shop.Lock()
+	defer k.shop.Unlock()
+	for _, name := range people {
+		for range high {
+			k.take(name)
+		}
+	}
+	k.killByDirectory("replenish", k.delivery, after, directorytest.Fault{})
+}
+
+// killAnywhere kills whatever runs in the third place after a while.
+func (k *killing) killAnywhere(after time.Duration) {
+	time.Sleep(after)
+	k.kill()
+}
+
+func (k *killing) kill() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.running != nil {
+		k.running.Process.Kill()
+	}
+}
+
+func (k *killing) killedOf(command string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.killed[command]
+}
+
+func (k *killing) eventually(what string, so func() bool) {
+	k.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			k.Fatalf("%s: not so after 30 s", what)
+		}
+	}
+}
+
+// goOn waits until both commands have ended well again.
+func (k *killing) goOn(what string) {
+	k.Helper()
+	k.mu.Lock()
+	before := maps.Clone(k.runs)
+	k.mu.Unlock()
+	k.eventually(what, func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.runs["publish"] > before["publish"] && k.runs["replenish"] > before["replenish"]
+	})
+}
+
+// settle does what the next runs from cron do: what was on its way is published, and each
+// identity is at its mark.
+func (k *killing) settle(until time.Time) {
+	k.Helper()
+	for deadline := until.Add(30 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		for _, directory := range []string{"plain", "other"} {
+			k.on.Run("publish", "--directory", directory, "--count", "1")
+		}
+		elsewhere := strings.Contains(string(k.on.Run("replenish", "--directory", "delivery", "--json")), `"elsewhere":true`)
+		if !elsewhere && countOf(k.T, k.on, "pending") == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			k.Fatalf("something is pending, or leased, long after the last kill (leased: %v)", elsewhere)
+		}
+	}
+}
+
+// check holds what clients and directories have against the store and its trail.
+func (k *killing) check(db store.Store, since uint64) {
+	k.Helper()
+	for _, err := range k.odd {
+		k.Errorf("somebody was told %v", err)
+	}
+	k.checkUnanswered(k.checkClaims(db, since))
+	records := make(map[string]store.KeyPackage)
+	for one, err := range db.KeyPackages(k.Context(), store.Filter{}) {
+		if err != nil {
+			k.Fatal(err)
+		}
+		records[hex.EncodeToString(one.Ref)] = one
+	}
+	there := make(map[string]string) // what directories have, by ref
+	for name, d := range map[string]*directorytest.Server{"plain": k.plain, "other": k.other, "delivery": k.delivery} {
+		for ref, content := range d.Content() {
+			if before := there[ref]; before != "" {
+				k.Errorf("%s is in %s and in %s", ref, before, name)
+			}
+			there[ref] = name
+			k.checkPublished(ref, content, name, records)
+		}
+	}
+	published := 0
+	for ref, one := range records {
+		if one.State != store.Published {
+			continue
+		}
+		published++
+		if there[ref] == "" {
+			k.Errorf("%s is published, and no directory has it", ref)
+		}
+	}
+	k.checkLevels(records)
+	k.Logf("killed %v; ended well %v; %d claimed, %d published of %d", k.killed, k.runs, len(k.told()), published, len(records))
+}
+
+// checkPublished: what a directory took is published there, with the same bytes, and was
+// handed out to nobody. Of last resort, the one before it may be retired.
+func (k *killing) checkPublished(ref string, content []byte, directory string, records map[string]store.KeyPackage) {
+	k.Helper()
+	one, ok := records[ref]
+	kp, err := inventory.Public(&one)
+	switch {
+	case !ok || err != nil:
+		k.Errorf("%s has %s, and the store has it not: %v", directory, ref, err)
+	case !bytes.Equal(kp.Bytes(), content):
+		k.Errorf("%s has other bytes of %s than the store", directory, ref)
+	case one.Directory != directory:
+		k.Errorf("%s has %s, which by the store goes to %q", directory, ref, one.Directory)
+	case one.State != store.Published && !(one.LastResort && one.State == store.Retired):
+		k.Errorf("%s has %s, which is %s", directory, ref, one.State)
+	}
+}
+
+// checkUnanswered: who claimed what nobody was told of had that many requests without an answer.
+func (k *killing) checkUnanswered(orphans map[ref]string) {
+	k.Helper()
+	by := make(map[string]int)
+	for _, actor := range orphans {
+		by[actor]++
+	}
+	unanswered := 0
+	for _, c := range k.clients {
+		unanswered += c.unanswered
+		if by[c.actor()] > c.unanswered {
+			k.Errorf("%s claimed %d key packages by the trail that it was not told of, and had %d requests without an answer", c.uri, by[c.actor()], c.unanswered)
+		}
+		delete(by, c.actor())
+	}
+	if len(by) > 0 {
+		k.Errorf("others than the clients claimed: %v", by)
+	}
+	if unanswered == 0 {
+		k.Error("no request was without an answer: the test has shown nothing")
+	}
+	k.Logf("%d requests without an answer; %d key packages claimed by them", unanswered, len(orphans))
+}
+
+// checkLevels: what the delivery service has left of each identity is within its marks, and one
+// of last resort was published, which it hands out as the others.
+func (k *killing) checkLevels(records map[string]store.KeyPackage) {
+	k.Helper()
+	lastResorts := make(map[string]int)
+	for _, one := range records {
+		if one.LastResort && one.State == store.Published {
+			lastResorts[one.Identity]++
+		}
+	}
+	for _, name := range people {
+		level := len(slices.DeleteFunc(k.left(name), func(ref string) bool { return records[ref].LastResort }))
+		if level < low || level > high {
+			k.Errorf("the delivery service has %d key packages of %s, want %d to %d", level, name, low, high)
+		}
+		if lastResorts[name] != 1 {
+			k.Errorf("%d key packages of last resort of %s are published, want 1", lastResorts[name], name)
+		}
+	}
+}
+
+// left are the refs that the delivery service lists of a client.
+func (k *killing) left(name string) (refs []string) {
+	k.Helper()
+	r, err := http.Get(k.delivery.URL + "/clients/key_packages/" + base64.URLEncoding.EncodeToString([]byte(name)))
+	if err != nil {
+		k.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		k.Fatal(err)
+	}
+	for ref := range k.delivery.Content() {
+		raw, err := hex.DecodeString(ref)
+		if err == nil && bytes.Contains(text, append([]byte{byte(len(raw))}, raw...)) {
+			refs = append(refs, ref)
+		}
+	}
+	return slices.Clip(refs)
+}
