@@ -4,7 +4,7 @@
 GO ?= go
 BIN := bin/hsm-kp
 
-.PHONY: all buf build demo test interop lint vuln generate fuzz bench deps clean help
+.PHONY: all buf build demo test interop lint vuln generate fuzz bench load deps clean help
 
 all: build
 
@@ -56,6 +56,10 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: deps build ## what the token can do, and what hsm-kp makes of it
 	scripts/bench
+
+load: ## a million key packages and claims, three services over one PostgreSQL; LOAD has more flags
+	@scripts/install-deps test
+	scripts/load $(LOAD)
 
 clean: ## remove bin/
 	rm -rf bin

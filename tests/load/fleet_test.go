@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,6 +47,10 @@ type service struct {
 	addr string
 	log  string
 	cmd  *exec.Cmd
+	// ended has what it ended with, once it has.
+	ended chan error
+	// watchdog kills it when this process ends, in whatever way.
+	watchdog *exec.Cmd
 }
 
 // client is a caller with a certificate and connections of its own.
@@ -81,6 +86,7 @@ func newFleet(t testing.TB, on *program.Installation, services, clients int) *fl
 		f.clients = append(f.clients, f.newClient(fmt.Sprintf("spiffe://example.com/client/%d", i)))
 	}
 	f.prober = f.newClient("spiffe://example.com/prober").http
+	t.Cleanup(f.end)
 	for i := range services {
 		s := &service{t: t, on: on.By(fmt.Sprintf("serve-%d.yaml", i)), addr: freeAddress(t), log: filepath.Join(f.dir, fmt.Sprintf("serve-%d.log", i))}
 		f.configure(s)
@@ -88,12 +94,8 @@ func newFleet(t testing.TB, on *program.Installation, services, clients int) *fl
 		for _, c := range f.clients {
 			c.apis = append(c.apis, hsmkpv1connect.NewKeyPackageServiceClient(c.http, "https://"+s.addr))
 		}
-		s.start()
+		f.start(s)
 	}
-	for _, s := range f.services {
-		f.await(s, 20*time.Second)
-	}
-	t.Cleanup(f.end)
 	return f
 }
 
@@ -170,6 +172,30 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
+// start starts a service, and waits until it is ready. One that ends because SoftHSM was busy
+// with another login is started again, as a service manager does.
+func (f *fleet) start(s *service) {
+	f.t.Helper()
+	s.start()
+	for deadline := time.Now().Add(30 * time.Second); !f.ready(s); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("a service is not ready:\n%s", s.complaints())
+		}
+		select {
+		case err := <-s.ended:
+			s.unwatch()
+			if last := s.complaints(); !strings.Contains(last, busyToken) {
+				f.t.Fatalf("serve err = %v:\n%s", err, last)
+			}
+			s.start()
+		default:
+		}
+	}
+}
+
+// busyToken is what SoftHSM says while another process logs in.
+const busyToken = "C_GetTokenInfo: CKR_GENERAL_ERROR"
+
 func (s *service) start() {
 	s.t.Helper()
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -182,35 +208,59 @@ func (s *service) start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.ended = make(chan error, 1)
+	go func() { s.ended <- s.cmd.Wait() }()
+	s.watch()
 }
 
-// kill ends a service with SIGKILL.
-func (s *service) kill() {
-	s.cmd.Process.Kill()
-	s.cmd.Wait() // its status says how it ended
+// watch starts the watchdog.
+func (s *service) watch() {
+	s.watchdog = exec.Command("/bin/sh", "-c", `cat >/dev/null; kill -KILL "$1"`, "sh", strconv.Itoa(s.cmd.Process.Pid))
+	s.watchdog.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	_, err := s.watchdog.StdinPipe() // which ends with this process
+	if err == nil {
+		err = s.watchdog.Start()
+	}
+	if err != nil {
+		s.cmd.Process.Kill()
+		s.t.Fatal(err)
+	}
+}
+
+func (s *service) unwatch() {
+	s.watchdog.Process.Kill()
+	s.watchdog.Wait() // its status says so
+	s.watchdog = nil
+}
+
+// stop sends a service a signal, and returns how it ended.
+func (s *service) stop(signal syscall.Signal) error {
+	if s.watchdog == nil {
+		return nil // it ended before it was ready, which was told
+	}
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		s.t.Errorf("signal a service: %v", err)
+	}
+	err := <-s.ended
+	s.unwatch()
+	return err
 }
 
 // end stops all services as a service manager does.
 func (f *fleet) end() {
 	for _, s := range f.services {
-		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			f.t.Errorf("stop a service: %v", err)
-		}
-	}
-	for _, s := range f.services {
-		if err := s.cmd.Wait(); err != nil {
+		if err := s.stop(syscall.SIGTERM); err != nil {
 			f.t.Errorf("serve err = %v, want nil", err)
 		}
 		if f.t.Failed() {
-			lines := s.complaints()
-			f.t.Logf("%s complains:\n%s", s.addr, strings.Join(lines[max(0, len(lines)-5):], ""))
+			f.t.Logf("%s complains:\n%s", s.addr, s.complaints())
 		}
 	}
 	f.services = nil
 }
 
-// complaints are the lines of a service's log above INFO.
-func (s *service) complaints() (lines []string) {
+// warnings are the lines of a service's log above INFO.
+func (s *service) warnings() (lines []string) {
 	text, err := os.ReadFile(s.log)
 	if err != nil {
 		s.t.Error(err)
@@ -223,14 +273,10 @@ func (s *service) complaints() (lines []string) {
 	return lines
 }
 
-// await waits until a service is ready.
-func (f *fleet) await(s *service, patience time.Duration) {
-	f.t.Helper()
-	for deadline := time.Now().Add(patience); !f.ready(s); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			f.t.Fatalf("a service is not ready after %v:\n%s", patience, strings.Join(s.complaints(), ""))
-		}
-	}
+// complaints are the last of them.
+func (s *service) complaints() string {
+	lines := s.warnings()
+	return strings.Join(lines[max(0, len(lines)-5):], "")
 }
 
 // ready asks /readyz.

@@ -259,7 +259,7 @@ func (o *outage) anyMore(before map[string]int) bool {
 func (o *outage) checkLogs() {
 	o.Helper()
 	for _, s := range o.services {
-		all := strings.Join(s.complaints(), "")
+		all := strings.Join(s.warnings(), "")
 		for _, want := range []string{`"msg":"not ready","error":"store: `, `"reason":"REASON_STORE"`, store.ErrAway.Error()} {
 			if !strings.Contains(all, want) {
 				o.Errorf("the log of %s has no %s", s.addr, want)

@@ -119,7 +119,7 @@ func start(bin string, o Options) (*Server, error) {
 	if dir == "" {
 		dir, err = os.MkdirTemp("", "pg")
 	} else {
-		err = os.MkdirAll(dir, 0o700)
+		err = os.MkdirAll(dir, 0o755) // whoever runs the server gets to it
 	}
 	if err != nil {
 		return nil, err
