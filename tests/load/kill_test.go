@@ -206,7 +206,9 @@ func (k *killing) killService(i int, after time.Duration) {
 	k.Helper()
 	time.Sleep(after)
 	k.services[i].stop(syscall.SIGKILL) // its status says so
+	k.mu.Lock()
 	k.killed["serve"]++
+	k.mu.Unlock()
 	before := k.claimed.Load()
 	k.eventually("the other service goes on", func() bool { return k.claimed.Load() > before+10 })
 	k.start(k.services[i])

@@ -68,7 +68,7 @@ func given() (text string) {
 }
 
 // noise is how far from what is asked for a busy machine may be, and small runs.
-const noise = 20
+const noise = 50
 
 // thousands writes a number with a comma between thousands.
 func thousands[N int | int64 | uint64](n N) string {
