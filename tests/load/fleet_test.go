@@ -177,7 +177,7 @@ func freeAddress(t testing.TB) string {
 func (f *fleet) start(s *service) {
 	f.t.Helper()
 	s.start()
-	for deadline := time.Now().Add(30 * time.Second); !f.ready(s); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !f.ready(s); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("a service is not ready:\n%s", s.complaints())
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"testing"
 	"time"
 
 	"connectrpc.com/connect"
@@ -42,9 +43,16 @@ func (c *client) claimOne(service int, identity string) (*hsmkpv1.KeyPackage, er
 type crowd struct {
 	wg   sync.WaitGroup
 	over chan struct{}
+	end  func()
 }
 
-func newCrowd() *crowd { return &crowd{over: make(chan struct{})} }
+// newCrowd is at work until end is called, or the test ends.
+func newCrowd(t testing.TB) *crowd {
+	over := make(chan struct{})
+	c := &crowd{over: over, end: sync.OnceFunc(func() { close(over) })}
+	t.Cleanup(c.leave)
+	return c
+}
 
 // do does something again and again, with a pause in between.
 func (c *crowd) do(pause time.Duration, f func()) {
@@ -60,8 +68,8 @@ func (c *crowd) do(pause time.Duration, f func()) {
 	})
 }
 
-// end ends it, and waits until everybody has ended.
-func (c *crowd) end() {
-	close(c.over)
+// leave ends it, and waits until everybody has ended.
+func (c *crowd) leave() {
+	c.end()
 	c.wg.Wait()
 }

@@ -52,7 +52,7 @@ func TestPostgreSQLStopsAndStarts(t *testing.T) {
 	on.Run("identity", "create", alice)
 	on.Run("generate", "--identity", alice, "--count", "200")
 	onPostgres(on, server.Database(t))
-	o := &outage{T: t, fleet: newFleet(t, on, 2, 9), server: server, done: map[string]int{}, refused: map[string]int{}}
+	o := &outage{T: t, fleet: newFleet(t, on, 2, 13), server: server, done: map[string]int{}, refused: map[string]int{}}
 	db := o.store()
 	record, err := db.Identity(t.Context(), alice)
 	if err != nil {
@@ -64,7 +64,7 @@ func TestPostgreSQLStopsAndStarts(t *testing.T) {
 	o.goOn()
 	o.stopAndStart("shut down", server.Shutdown)
 	o.stopAndStart("cut off", server.Stop)
-	crowd.end()
+	crowd.leave()
 	for _, err := range o.odd {
 		t.Errorf("a caller was told %v, want %v", err, hsmkpv1.Reason_REASON_STORE)
 	}
@@ -77,8 +77,8 @@ func TestPostgreSQLStopsAndStarts(t *testing.T) {
 
 // work has clients claim, generate, open Welcomes, confirm them and sign.
 func (o *outage) work() *crowd {
-	crowd := newCrowd()
-	for i, c := range o.clients {
+	crowd := newCrowd(o)
+	for i, c := range o.clients[:len(o.clients)-1] {
 		service := i % len(o.services)
 		switch i % 4 {
 		case 0:
@@ -125,42 +125,63 @@ func (o *outage) persist(operation string, f func() error) bool {
 	return false
 }
 
-// joinGroup claims a key package, opens a Welcome with it and confirms that, each until it is
-// done. The secret that it gets is the group's.
-func (o *outage) joinGroup(c *client, service int) {
-	var k *hsmkpv1.KeyPackage
-	if !o.persist("claim", func() (err error) { k, err = c.claimOne(service, alice); return err }) {
-		return
+// joining is a client that is being added to a group.
+type joining struct {
+	*outage
+	client  *client
+	service int
+	group   *welcometest.Group
+	message []byte // with the Welcome
+	claimed *hsmkpv1.KeyPackage
+	opened  *hsmkpv1.OpenWelcomeResponse
+}
+
+// claimForGroup claims a key package and makes the Welcome for it, or returns nil.
+func (o *outage) claimForGroup(c *client, service int) *joining {
+	j := &joining{outage: o, client: c, service: service, group: welcometest.NewGroup(o, o.suite)}
+	if !o.persist("claim", func() (err error) { j.claimed, err = c.claimOne(service, alice); return err }) {
+		return nil
 	}
-	m, err := keypackage.ParseMessage(k.GetMlsMessage())
+	m, err := keypackage.ParseMessage(j.claimed.GetMlsMessage())
 	if err != nil {
 		o.Errorf("ParseMessage() err = %v, want nil", err)
+		return nil
+	}
+	j.message = welcometest.Message(j.group.Welcome(m.KeyPackage))
+	return j
+}
+
+func (j *joining) open() error {
+	r, err := j.client.apis[j.service].OpenWelcome(context.Background(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: alice, Welcome: j.message}))
+	if err != nil {
+		return err
+	}
+	j.opened = r.Msg
+	if !bytes.Equal(j.opened.GetJoinerSecret(), j.group.Joiner) || !bytes.Equal(j.opened.GetRef(), j.claimed.GetRef()) {
+		j.Errorf("the Welcome for %x opens %x, with another secret or another key package", j.claimed.GetRef(), j.opened.GetRef())
+	}
+	return nil
+}
+
+func (j *joining) confirm() error {
+	_, err := j.client.apis[j.service].ConfirmWelcome(context.Background(), connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: j.claimed.GetRef(), WelcomeDigest: j.opened.GetWelcomeDigest()}))
+	return err
+}
+
+// finish opens and confirms, each until it is done.
+func (j *joining) finish() {
+	if j.opened == nil && !j.persist("open", j.open) || !j.persist("confirm", j.confirm) {
 		return
 	}
-	group := welcometest.NewGroup(o, o.suite)
-	message := welcometest.Message(group.Welcome(m.KeyPackage))
-	var opened *hsmkpv1.OpenWelcomeResponse
-	ok := o.persist("open", func() error {
-		r, err := c.apis[service].OpenWelcome(context.Background(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: alice, Welcome: message}))
-		if err == nil {
-			opened = r.Msg
-		}
-		return err
-	})
-	if !ok {
-		return
-	}
-	if !bytes.Equal(opened.GetJoinerSecret(), group.Joiner) || !bytes.Equal(opened.GetRef(), k.GetRef()) {
-		o.Errorf("the Welcome for %x opens %x, with another secret or another key package", k.GetRef(), opened.GetRef())
-	}
-	ok = o.persist("confirm", func() error {
-		_, err := c.apis[service].ConfirmWelcome(context.Background(), connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: k.GetRef(), WelcomeDigest: opened.GetWelcomeDigest()}))
-		return err
-	})
-	if ok {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.consumed = append(o.consumed, ref(k.GetRef()))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.consumed = append(j.consumed, ref(j.claimed.GetRef()))
+}
+
+// joinGroup does all of it.
+func (o *outage) joinGroup(c *client, service int) {
+	if j := o.claimForGroup(c, service); j != nil {
+		j.finish()
 	}
 }
 
@@ -225,12 +246,18 @@ func (o *outage) goOn() time.Duration {
 	return o.eventually("all operations are done again", recovery, func() bool { return o.more(o.done, before, 3) })
 }
 
-// recovery is how long services may take to know that the database is away, or back.
-const recovery = 15 * time.Second
+// recovery is how long services may take to know that the database is away, or back. It is far
+// less than a second; machines may be busy.
+const recovery = 30 * time.Second
 
 // stopAndStart stops the database and starts it again.
 func (o *outage) stopAndStart(how string, stop func() error) {
 	o.Helper()
+	mine := o.clients[len(o.clients)-1] // who is not at work
+	unopened, unconfirmed := o.claimForGroup(mine, 0), o.claimForGroup(mine, 1)
+	if unopened == nil || unconfirmed == nil || !o.persist("open", unconfirmed.open) {
+		o.FailNow()
+	}
 	before := o.snapshot(o.refused)
 	if err := stop(); err != nil {
 		o.Fatal(err)
@@ -239,20 +266,19 @@ func (o *outage) stopAndStart(how string, stop func() error) {
 		return func() bool { return !slices.ContainsFunc(o.services, func(s *service) bool { return !f(s) }) }
 	}
 	known := o.eventually(how+": nobody is ready", recovery, each(func(s *service) bool { return !o.ready(s) && bytes.Equal(o.health(s), notServing) }))
+	o.note("open", unopened.open())
+	o.note("confirm", unconfirmed.confirm())
 	// Those that wait to hear what became of a transaction wait for the database.
-	o.eventually(how+": callers are told", recovery, func() bool { return len(o.snapshot(o.refused)) > len(before) || o.anyMore(before) })
+	o.eventually(how+": all are refused", recovery, func() bool { return o.more(o.refused, before, 1) })
 	time.Sleep(time.Second)
 	if err := o.server.Up(); err != nil {
 		o.Fatal(err)
 	}
 	back := o.eventually(how+": all are ready again", recovery, each(func(s *service) bool { return o.ready(s) && bytes.Equal(o.health(s), serving) }))
+	unopened.finish()
+	unconfirmed.finish()
 	again := o.goOn()
 	o.Logf("%s: not ready after %v; up again, ready after %v, everything done after %v more; refused: %v", how, known.Round(time.Millisecond), back.Round(time.Millisecond), again.Round(time.Millisecond), o.snapshot(o.refused))
-}
-
-func (o *outage) anyMore(before map[string]int) bool {
-	now := o.snapshot(o.refused)
-	return slices.ContainsFunc(underway, func(operation string) bool { return now[operation] > before[operation] })
 }
 
 // checkLogs: each service wrote that it was not ready, and why it refused.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -41,8 +40,7 @@ func measureProvisioning(t *testing.T, bin string, results *table) {
 		ratios = append(ratios, took[false].Seconds()/took[true].Seconds())
 		t.Logf("round %d: generate %.0f/s, provision %.0f/s", round+1, float64(total)/took[false].Seconds(), float64(total)/took[true].Seconds())
 	}
-	slices.Sort(ratios)
-	ratio := ratios[len(ratios)/2]
+	ratio := median(ratios)
 	all := float64(total * *rounds)
 	results.add(t, figure{
 		what:  fmt.Sprintf("provisioning, %d devices with %d key packages each, against generate", *devices, *each),

@@ -92,9 +92,10 @@ func measureSignaturesOver(t *testing.T, results *table, on *program.Installatio
 	on.Run("audit", "verify")
 }
 
+// median is the mean of the two in the middle where there are two.
 func median(of []float64) float64 {
-	sorted := slices.Sorted(slices.Values(of))
-	return sorted[len(sorted)/2]
+	sorted, n := slices.Sorted(slices.Values(of)), len(of)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 // signing is the measuring of signatures over one store.
