@@ -5,6 +5,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -70,7 +71,7 @@ type Fault struct {
 	What string
 }
 
-// Error has all faults of a manifest, at least one.
+// Error has all faults of a manifest, at least one, by line.
 type Error struct{ Faults []Fault }
 
 // shownFaults is how many faults an Error tells.
@@ -103,6 +104,7 @@ func (f *faults) error() error {
 	if len(f.list) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(f.list, func(a, b Fault) int { return a.Line - b.Line })
 	return &Error{f.list}
 }
 
