@@ -197,3 +197,8 @@ func (w watchedOne) Attribute(session, object, attribute uint, out []byte) (b []
 	defer w.ended("C_GetAttributeValue", time.Now(), &err)
 	return w.oneCalls.Attribute(session, object, attribute, out)
 }
+
+func (w watchedOne) Attributes(session, object uint, types, lens []uint) (b []byte, err error) {
+	defer w.ended("C_GetAttributeValue", time.Now(), &err)
+	return w.oneCalls.Attributes(session, object, types, lens)
+}

@@ -58,6 +58,10 @@ func TestEveryCallOfASessionIsWatched(t *testing.T) {
 				switch function {
 				case "C_Initialize", "C_Finalize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismInfo":
 					continue // no session makes them
+				case "C_CloseSession":
+					if f.Calls(function) == 1 {
+						continue // that of crypto11, with which Open holds the module
+					}
 				}
 				if w.count(function, 0) == 0 {
 					t.Errorf("%s was called %d times, and nobody was told", function, f.Calls(function))
