@@ -150,7 +150,7 @@ func operations(t *testing.T) map[string]operation {
 			_, err := c.Claim(t.Context(), "alice", 1)
 			return err
 		}},
-		"confirm Welcome": {false, func(c *client.Client) error { return c.Confirm(t.Context(), client.Reservation{}) }},
+		"confirm Welcome": {true, func(c *client.Client) error { return c.Confirm(t.Context(), client.Reservation{}) }},
 		"release Welcome": {false, func(c *client.Client) error { return c.Release(t.Context(), client.Reservation{}) }},
 		"list": {true, func(c *client.Client) error {
 			_, _, err := c.List(t.Context(), &hsmkpv1.ListRequest{})

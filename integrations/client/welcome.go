@@ -25,15 +25,16 @@ func (c *Client) OpenWelcome(ctx context.Context, r *hsmkpv1.OpenWelcomeRequest)
 	return out, Reservation{out.GetRef(), out.GetWelcomeDigest(), out.GetReservedUntil().AsTime()}, nil
 }
 
-// Confirm says that the member exists and is stored: the private init key is erased. It is asked
-// for once. Where no answer came, it may be asked for again; ErrState then says that it was done
-// the first time, or that the reservation is over, and Get which of them.
+// Confirm says that the member exists and is stored: the private init key is erased. That it was
+// done before is no error; ErrState says that the reservation is over.
 func (c *Client) Confirm(ctx context.Context, r Reservation) error {
-	_, err := once(ctx, c, "confirm Welcome", c.api.ConfirmWelcome, &hsmkpv1.ConfirmWelcomeRequest{Ref: r.Ref, WelcomeDigest: r.Digest})
+	_, err := repeated(ctx, c, "confirm Welcome", c.api.ConfirmWelcome, &hsmkpv1.ConfirmWelcomeRequest{Ref: r.Ref, WelcomeDigest: r.Digest})
 	return err
 }
 
-// Release gives the key package back: there is no member. It is asked for once, as Confirm is.
+// Release gives the key package back: there is no member. It is asked
+// for once: where no answer came and it is asked for again, ErrState says that it was done the first
+// time, or that the reservation is over, and Get which of them.
 func (c *Client) Release(ctx context.Context, r Reservation) error {
 	_, err := once(ctx, c, "release Welcome", c.api.ReleaseWelcome, &hsmkpv1.ReleaseWelcomeRequest{Ref: r.Ref, WelcomeDigest: r.Digest})
 	return err

@@ -112,7 +112,7 @@ export class Service {
 
   /** Says that the member exists and is stored: the init key's private half is erased. */
   async confirmWelcome(ref: Uint8Array, welcomeDigest: Uint8Array): Promise<void> {
-    await this.#once("ConfirmWelcome", { ref: base64(ref), welcomeDigest: base64(welcomeDigest) });
+    await this.#repeated("ConfirmWelcome", { ref: base64(ref), welcomeDigest: base64(welcomeDigest) });
   }
 
   /** Says that there is no member: the key package is what it was. */

@@ -124,11 +124,11 @@ test("what changes nothing is repeated while the service is unavailable, and not
     [`{"keyPackage":${kp}}`, (s) => s.get(ref)],
     ['{"signature":"AAAA"}', (s) => s.signWithLabel("alice", "LeafNodeTBS", none)],
     ['{"plaintext":"AAAA"}', (s) => s.decryptWithLabel(request)],
+    ['{"state":"STATE_CONSUMED"}', (s) => s.confirmWelcome(ref, ref)],
   ];
   for (const [answer, run] of repeated) assert.equal(await answering([away, away, [200, answer]], run), 3);
   const once: ((s: Service) => Promise<unknown>)[] = [
     (s) => s.claim("alice"),
-    (s) => s.confirmWelcome(ref, ref),
     (s) => s.releaseWelcome(ref, ref),
   ];
   for (const run of once) {
