@@ -23,6 +23,7 @@ type Answer = fn(usize, &mut UnixStream) -> bool;
 struct Server {
     path: PathBuf,
     connections: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -32,14 +33,25 @@ impl Server {
         let listener = UnixListener::bind(&path).unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
+        let closed = Arc::new(AtomicUsize::new(0));
+        let ended = closed.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let number = count.fetch_add(1, Ordering::SeqCst) + 1;
                 let mut stream = stream.unwrap();
-                thread::spawn(move || while request(&stream) && answer(number, &mut stream) {});
+                let ended = ended.clone();
+                thread::spawn(move || {
+                    while request(&stream) && answer(number, &mut stream) {}
+                    drop(stream);
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
-        Server { path, connections }
+        Server {
+            path,
+            connections,
+            closed,
+        }
     }
 
     fn service(&self) -> Service {
@@ -48,6 +60,15 @@ impl Server {
 
     fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many connections are closed.
+    fn wait_closed(&self, number: usize) {
+        let begun = Instant::now();
+        while self.closed.load(Ordering::SeqCst) < number {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -110,7 +131,7 @@ fn a_connection_that_was_closed_is_made_anew() {
     for expected in 1..4 {
         assert_eq!(confirm(&service).unwrap(), State::Consumed);
         assert_eq!(server.connections(), expected);
-        thread::sleep(Duration::from_millis(50));
+        server.wait_closed(expected);
     }
 }
 
