@@ -26,6 +26,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest answer that is read. A thousand key packages have less.
 const ANSWER: u64 = 16 << 20;
 
+/// How many connections are kept, when nobody uses them: as many as threads that ask at once, or
+/// each of those above would make one anew, with a handshake, for each request.
+const CONNECTIONS: usize = 64;
+
 /// How long to wait before each repetition.
 const WAITS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 
@@ -231,6 +235,8 @@ fn config() -> ConfigBuilder<AgentScope> {
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
+        .max_idle_connections(CONNECTIONS)
+        .max_idle_connections_per_host(CONNECTIONS)
         .user_agent(concat!("hsm-kp-openmls/", env!("CARGO_PKG_VERSION")))
 }
 
