@@ -27,7 +27,7 @@ type waiting = record.Waiting[*act]
 
 // together does acts in one transaction.
 func (s *Store) together(ctx context.Context, group []*waiting) error {
-	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
+	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
 }
 
 // apart reports whether an error of several acts may be that of one of them, and not of the
@@ -41,6 +41,7 @@ const planOnce = "SET LOCAL plan_cache_mode = force_generic_plan"
 // acts does acts. What they ask for goes over in one message, in which the end of the trail is
 // taken last; their entries are the next one, with COMMIT.
 func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
+	tx.early = tx.mayWait
 	wants := wantsOf(group)
 	if len(wants) > 0 {
 		tx.later(planOnce)

@@ -79,43 +79,48 @@ func (s *Store) AddKeyPackages(ctx context.Context, batch []store.KeyPackage) er
 	case n <= few:
 		return s.additions.Do(ctx, batch)
 	}
-	return s.addAll(ctx, []*adding{{Context: ctx, Act: batch}})
+	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
+		return tx.addAll(ctx, []*adding{{Context: ctx, Act: batch}})
+	})
+}
+
+// addTogether adds what several callers add in one transaction.
+func (s *Store) addTogether(ctx context.Context, acts []*adding) error {
+	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error { return tx.addAll(ctx, acts) })
 }
 
 // addAll adds the key packages of several callers, in the name of each. The rows get their
 // numbers first, and go over in one COPY a table.
-func (s *Store) addAll(ctx context.Context, acts []*adding) error {
+func (tx *transaction) addAll(ctx context.Context, acts []*adding) error {
 	n := 0
 	for _, a := range acts {
 		n += len(a.Act)
 	}
-	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		numbers, err := query(ctx, tx, value[int64], "SELECT nextval(pg_get_serial_sequence('key_packages', 'id')) FROM generate_series(1, $1)", n)
-		if err != nil {
-			return err
-		}
-		slices.Sort(numbers)
-		signers, err := tx.signers(ctx, acts)
-		if err != nil {
-			return err
-		}
-		rows, contents := make([][]any, 0, n), make([][]any, 0, n)
-		for _, a := range acts {
-			tx.actor = store.Actor(a.Context)
-			for i := range a.Act {
-				row, content, err := tx.newRow(ctx, signers, numbers[len(rows)], &a.Act[i])
-				if err != nil {
-					return err
-				}
-				rows, contents = append(rows, row), append(contents, content)
-			}
-		}
-		if _, err = tx.copyFrom(ctx, "key_packages", insertColumns, pgx.CopyFromRows(rows)); err != nil {
-			return err
-		}
-		_, err = tx.copyFrom(ctx, "contents", contentColumns, pgx.CopyFromRows(contents))
+	numbers, err := query(ctx, tx, value[int64], "SELECT nextval(pg_get_serial_sequence('key_packages', 'id')) FROM generate_series(1, $1)", n)
+	if err != nil {
 		return err
-	})
+	}
+	slices.Sort(numbers)
+	signers, err := tx.signers(ctx, acts)
+	if err != nil {
+		return err
+	}
+	rows, contents := make([][]any, 0, n), make([][]any, 0, n)
+	for _, a := range acts {
+		tx.actor = store.Actor(a.Context)
+		for i := range a.Act {
+			row, content, err := tx.newRow(ctx, signers, numbers[len(rows)], &a.Act[i])
+			if err != nil {
+				return err
+			}
+			rows, contents = append(rows, row), append(contents, content)
+		}
+	}
+	if _, err = tx.copyFrom(ctx, "key_packages", insertColumns, pgx.CopyFromRows(rows)); err != nil {
+		return err
+	}
+	_, err = tx.copyFrom(ctx, "contents", contentColumns, pgx.CopyFromRows(contents))
+	return err
 }
 
 // signer is an identity with its current version.

@@ -42,6 +42,7 @@ type Store struct {
 	queue     *record.Queue[*act]               // claims and entries
 	small     *record.Queue[smallAct]           // what is beside them
 	additions *record.Queue[[]store.KeyPackage] // a few key packages each
+	mayWait   bool                              // for the disk after COMMIT: see waitForDisk
 }
 
 var _ store.Store = (*Store)(nil)
@@ -71,7 +72,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	s := &Store{pool: pool}
 	s.queue = record.NewQueue(s.together, apart)
 	s.small = record.NewQueue(s.smallActs, apart)
-	s.additions = record.NewQueue(s.addAll, apart)
+	s.additions = record.NewQueue(s.addTogether, apart)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)
@@ -93,7 +94,8 @@ var errNotDurable = errors.New("synchronous_commit is off: what it says is done 
 // server's, and its administrator's, business: it is off on servers that are for tests.
 func (s *Store) durable(ctx context.Context) error {
 	var setting string
-	err := s.pool.QueryRow(ctx, "SHOW synchronous_commit").Scan(&setting)
+	err := s.pool.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), bool_and(has_function_privilege(oid, 'EXECUTE'))
+		FROM pg_proc WHERE proname = 'pg_logical_emit_message'`).Scan(&setting, &s.mayWait)
 	if err == nil && setting == "off" {
 		err = errNotDurable
 	}

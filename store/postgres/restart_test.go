@@ -3,11 +3,14 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -50,9 +53,10 @@ func (l *ledger) failed(t *testing.T, what string, err error) {
 
 // A server that is cut off in the middle of claims and batches, three times, has lost nothing
 // that anybody was told of, has handed out nothing twice, and has an entry for each act. The
-// same store goes on when it is back.
+// same store goes on when it is back. The server itself writes nothing to its disk for which
+// nobody waits.
 func TestAServerThatStopsAndStartsLosesNothing(t *testing.T) {
-	server := postgrestest.Start(t, postgrestest.Options{Durable: true})
+	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"wal_writer_delay=10s"}})
 	s := openAt(t, server.Database(t))
 	furnish(t, s)
 	if err := s.AddKeyPackages(t.Context(), batchFrom(rand.New(rand.NewPCG(7, 7)), 20000)); err != nil {
@@ -148,6 +152,68 @@ func (l *ledger) check(t *testing.T, s *Store) {
 	}
 	if _, err := audit.Verify(entries, nil); err != nil {
 		t.Errorf("Verify() err = %v, want nil", err)
+	}
+}
+
+// Connections that the server ends, as its administrator may at any time, in the middle of a
+// COMMIT as likely as not: what is done is done once, and told; what is not, likewise.
+func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
+	server := postgrestest.Start(t, postgrestest.Options{Durable: true})
+	url := server.Database(t)
+	s := openAt(t, url)
+	other, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	known := func(err error) bool { return errors.Is(err, store.ErrAway) && !errors.Is(err, errUnknown) }
+	var told, small, ended int
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := s.Record(t.Context(), audit.Entry{Time: made, Act: audit.Signed}); err == nil {
+				told++
+			} else if !known(err) {
+				t.Errorf("Record() err = %v, want nil, or that nothing was done", err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := s.AddIdentity(t.Context(), store.Identity{Name: fmt.Sprint("device-", small), KeyID: fmt.Append(nil, small), CreatedAt: made}); err == nil {
+				small++
+			} else if !known(err) {
+				t.Errorf("AddIdentity() err = %v, want nil, or that nothing was done", err)
+			}
+		}
+	})
+	for ctx.Err() == nil {
+		var n int
+		err := other.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`).Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended += n
+		time.Sleep(5 * time.Millisecond)
+	}
+	wg.Wait()
+	acts := map[audit.Act]int{}
+	for stored, err := range s.Entries(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := audit.ParseEntry(stored.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		acts[e.Act]++
+	}
+	t.Logf("%d and %d acts, %d connections ended", told, small, ended)
+	if acts[audit.Signed] != told || acts[audit.Created] != small || told == 0 || small == 0 || ended == 0 {
+		t.Errorf("the trail has %d signed and %d created, %d and %d were told, with %d connections ended", acts[audit.Signed], acts[audit.Created], told, small, ended)
 	}
 }
 

@@ -122,6 +122,9 @@ func (s *Store) entries(ctx context.Context, condition string, from uint64, ref 
 	return func(yield func(audit.Stored, error) bool) {
 		for from := int64(min(from, math.MaxInt64)); ; { // whoever ranges again begins again
 			rows, err := readAll(ctx, s, scanEntry, text, pgx.NamedArgs{"ref": ref, "from": from, "page": page})
+			if err == nil && len(rows) < page {
+				err = s.waitForDisk(ctx) // whoever keeps a copy has none that a crash takes back
+			}
 			if err != nil {
 				yield(audit.Stored{}, err)
 				return

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/audit"
 	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/store/record"
 )
 
 // Advisory locks of a database that stores use: "hskp", and what for.
@@ -50,6 +51,9 @@ type transaction struct {
 	actor   string
 	id      string // of the transaction, once it is about to end
 	mark    *mark  // what it leaves behind, likewise; nil: nothing in the trail
+	mayWait bool   // for the disk after COMMIT, if that is to be early
+	early   bool   // COMMIT does not wait for the disk
+	ended   bool   // COMMIT was answered
 	queued  pgx.Batch
 	entries []numberedEntry
 	trail   end
@@ -86,14 +90,29 @@ const (
 )
 
 // write runs f in a transaction, and again where it was refused for the sake of another
-// transaction, or lost its connection before it was committed.
+// transaction, or lost its connection before it was committed. Where its COMMIT got no answer, it
+// waits until it is known what became of it.
 func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
-	for tried := 1; ; tried++ {
-		committing, err := s.try(ctx, k, f)
-		if ctx.Err() != nil && err != nil && !errors.Is(err, errUnknown) {
+	err := s.writeOnce(ctx, k, f)
+	if u := (*record.Unsettled)(nil); errors.As(err, &u) {
+		if err = u.Settle(); err != nil && ctx.Err() != nil && !errors.Is(err, errUnknown) {
 			return ctx.Err()
 		}
-		if err == nil || tried == attempts || committing || !again(err) {
+	}
+	return err
+}
+
+// writeOnce is write, but that it is *record.Unsettled where a COMMIT got no answer.
+func (s *Store) writeOnce(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
+	for tried := 1; ; tried++ {
+		err := s.try(ctx, k, f)
+		if u := (*record.Unsettled)(nil); errors.As(err, &u) {
+			return err
+		}
+		if ctx.Err() != nil && err != nil {
+			return ctx.Err()
+		}
+		if err == nil || tried == attempts || !again(err) {
 			return translate(err)
 		}
 		s.discard(err)
@@ -105,27 +124,29 @@ func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *tran
 	}
 }
 
-// try runs f in a transaction once. Whether it was committed is known where committing is
-// false; else it is what the error says.
-func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transaction) error) (committing bool, err error) {
+// try runs f in a transaction once. Where the error is not *record.Unsettled, nothing was done.
+func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer conn.Release()
 	tx := begin(conn, k)
-	tx.actor = store.Actor(ctx)
+	tx.actor, tx.mayWait = store.Actor(ctx), s.mayWait
 	defer tx.rollback(context.WithoutCancel(ctx))
 	if err = f(ctx, tx); err == nil {
 		err = tx.end(ctx)
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err = tx.commit(ctx); err == nil || !lost(err) && (ctx.Err() == nil || code(err) != "") {
-		return false, err
+	switch err = tx.commit(ctx); {
+	case err == nil, tx.ended && !tx.early: // what came after the answer is about the connection
+		return nil
+	case !tx.ended && !lost(err) && (ctx.Err() == nil || code(err) != ""):
+		return err
 	}
-	return true, s.outcome(ctx, tx, err)
+	return &record.Unsettled{Settle: func() error { return translate(s.outcome(context.WithoutCancel(ctx), tx, err)) }}
 }
 
 // begin begins a transaction, with its first statement.
@@ -136,15 +157,44 @@ func begin(conn *pgxpool.Conn, k kind) *transaction {
 	return tx
 }
 
+// Whoever has the end of the trail keeps all other transactions waiting, those of other processes
+// too, and a disk takes longer than all that they do. So claims and entries are committed without
+// waiting for it: others see them then, and go on. After that it is waited for, with a transaction
+// that is a record of the WAL and nothing else. What is flushed with a record is all that comes
+// before it, and one flush is for all that wait at the time. It goes by the server's
+// synchronous_commit, standbys included, as any COMMIT does.
+//
+// Only what nobody acts on outside the database may be seen before it is on the disk: claims and
+// entries. Not so intents: a key would be destroyed for one that a crash took back.
+const (
+	commitEarly = "SET LOCAL synchronous_commit = off"
+	waitForDisk = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'hsm-kp', '') END"
+)
+
+// waitForDisk returns when all that was committed by then is on the disk.
+func (s *Store) waitForDisk(ctx context.Context) error {
+	if !s.mayWait {
+		return nil // no COMMIT is early then
+	}
+	_, err := s.pool.Exec(ctx, waitForDisk)
+	return translate(err)
+}
+
 // commit sends what is queued, and COMMIT with it. Where a statement of these fails, those after
 // it are passed over, COMMIT too.
 func (tx *transaction) commit(ctx context.Context) error {
+	if tx.early {
+		tx.later(commitEarly)
+	}
 	tx.later("COMMIT").Exec(func(tag pgconn.CommandTag) error {
-		if tag.String() != "COMMIT" {
+		if tx.ended = tag.String() == "COMMIT"; !tx.ended {
 			return pgx.ErrTxCommitRollback
 		}
 		return nil
 	})
+	if tx.early {
+		tx.later(waitForDisk)
+	}
 	return tx.flush(ctx)
 }
 
@@ -159,13 +209,14 @@ func (tx *transaction) rollback(ctx context.Context) {
 // errUnknown reports a transaction of which nobody could say whether it was committed.
 var errUnknown = errors.New("whether the last act was done is not known")
 
-// patience is how long the server is asked what became of a transaction.
-const patience = 10 * time.Second
+// patience is how long the server is asked what became of a transaction. Its callers wait; others
+// do not.
+const patience = 30 * time.Second
 
 // outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
 // nil where it was committed, cause where it was not.
 func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s.discard(cause)
 	for {
@@ -206,6 +257,9 @@ func (s *Store) committed(ctx context.Context, tx *transaction) (done, known boo
 	err = s.pool.QueryRow(ctx, "SELECT hash FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&hash)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, true
+	}
+	if err == nil {
+		err = s.waitForDisk(ctx)
 	}
 	return bytes.Equal(hash, tx.mark.hash), err == nil
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,9 +33,26 @@ type Waiting[A any] struct {
 // queueSize is how many acts one transaction is of, at most.
 const queueSize = 256
 
+// Unsettled is the error of a transaction of which it is not known yet whether it was committed.
+type Unsettled struct {
+	// Settle waits until it is known, and returns nil where it was.
+	Settle func() error
+}
+
+// Error implements error.
+func (*Unsettled) Error() string { return "whether it was done is not known yet" }
+
+// settle waits for what is not known yet.
+func settle(err error) error {
+	if u := (*Unsettled)(nil); errors.As(err, &u) {
+		return u.Settle()
+	}
+	return err
+}
+
 // NewQueue returns a queue whose acts are done by together, all or none. Where that fails with an
 // error that may be of one of them, as apart says, each is done by itself: what one fails for is
-// no matter of the others.
+// no matter of the others. Those behind one that fails with Unsettled do not wait until it is known.
 func NewQueue[A any](together func(context.Context, []*Waiting[A]) error, apart func(error) bool) *Queue[A] {
 	q := &Queue[A]{together: together, apart: apart}
 	q.closed, q.close = context.WithCancel(context.Background())
@@ -85,10 +103,19 @@ func (q *Queue[A]) serve(group []*Waiting[A]) {
 		return one.err != nil
 	})
 	err := q.try(group)
+	if u := (*Unsettled)(nil); errors.As(err, &u) {
+		go func() { q.end(group, u.Settle()) }()
+		return
+	}
+	q.end(group, err)
+}
+
+// end tells a group how its transaction ended.
+func (q *Queue[A]) end(group []*Waiting[A], err error) {
 	for _, one := range group {
 		one.err = err
 		if err != nil && len(group) > 1 && one.Context.Err() == nil && q.apart(err) {
-			one.err = q.try([]*Waiting[A]{one})
+			one.err = settle(q.try([]*Waiting[A]{one}))
 		}
 		if one.err != nil && one.Context.Err() != nil {
 			one.err = one.Context.Err()

@@ -135,3 +135,28 @@ func TestWhoGaveUpIsLeftOut(t *testing.T) {
 		t.Errorf("Do() err = %v, want the first to be canceled", errs)
 	}
 }
+
+// What nobody knows yet keeps those waiting that it is about, and nobody else.
+func TestOthersGoOnWhileATransactionIsUnsettled(t *testing.T) {
+	known := make(chan error)
+	g := newGate(&Unsettled{Settle: func() error { return <-known }})
+	wait := g.behind(t, nil, 1, -2)
+	g.pass <- struct{}{}
+	if got := <-g.begun; !slices.Equal(got, []int{1, -2}) {
+		t.Errorf("a transaction of %v, want one of 1 and -2", got)
+	}
+	g.pass <- struct{}{}
+	other := make(chan error)
+	go func() { other <- g.Do(t.Context(), 3) }()
+	<-g.begun
+	g.pass <- struct{}{}
+	if err := <-other; err != nil {
+		t.Errorf("Do() err = %v, want nil", err)
+	}
+	known <- errServer
+	for _, err := range wait() {
+		if !errors.Is(err, errServer) {
+			t.Errorf("Do() err = %v, want %v", err, errServer)
+		}
+	}
+}
