@@ -20,6 +20,8 @@ type connections struct {
 type connection struct {
 	since  time.Time
 	served atomic.Bool // a request was read
+	once   sync.Once
+	caller Caller // of its certificate, once a request was read
 }
 
 type servedKey struct{}
@@ -56,11 +58,24 @@ func (s *Server) disconnected(ctx context.Context) func(net.Conn, http.ConnState
 	}
 }
 
-// served remembers that a connection brought a request.
-func served(ctx context.Context) {
-	if info, ok := ctx.Value(servedKey{}).(*connection); ok {
-		info.served.Store(true)
+// served remembers that a connection brought a request, and returns whom it is with.
+func served(r *http.Request) Caller {
+	info, ok := r.Context().Value(servedKey{}).(*connection)
+	if !ok {
+		return proved(r)
 	}
+	info.served.Store(true)
+	info.once.Do(func() { info.caller = proved(r) })
+	return info.caller
+}
+
+// proved is whom the connection of a request is with: nobody, where it has proved nothing.
+func proved(r *http.Request) Caller {
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return callerOf(r.TLS.PeerCertificates[0])
+	}
+	peer, _ := r.Context().Value(connKey{}).(*Peer)
+	return Caller{Peer: peer}
 }
 
 // limitedListener has so many connections at once. Those beyond it wait in the kernel, so

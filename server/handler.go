@@ -83,14 +83,7 @@ type callerKey struct{}
 // withCaller puts into the context who the connection is with.
 func withCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		served(r.Context())
-		var c Caller
-		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-			c = callerOf(r.TLS.PeerCertificates[0])
-		} else if peer, ok := r.Context().Value(connKey{}).(*Peer); ok {
-			c.Peer = peer
-		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, served(r))))
 	})
 }
 

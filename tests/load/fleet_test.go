@@ -150,7 +150,10 @@ func (f *fleet) newClient(uri string) *client {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(f.ca.Certificate)
-	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(*version == 1)
+	protocols.SetHTTP2(*version == 2)
+	transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{
 		RootCAs: roots, Certificates: []tls.Certificate{f.issue(func(c *x509.Certificate) { c.URIs = []*url.URL{u} })},
 	}}
 	f.t.Cleanup(transport.CloseIdleConnections)
@@ -317,8 +320,8 @@ func (f *fleet) connect() {
 			}
 			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
-			if r.ProtoMajor != 2 {
-				f.t.Fatalf("a client speaks %s, want HTTP/2", r.Proto)
+			if r.ProtoMajor != *version {
+				f.t.Fatalf("a client speaks %s, want HTTP/%d", r.Proto, *version)
 			}
 		}
 	}

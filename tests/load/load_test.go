@@ -14,6 +14,7 @@ import (
 var (
 	stored   = flag.Int("load.stored", 3000, "key packages that are stored when claims are measured")
 	clients  = flag.Int("load.clients", 16, "clients")
+	version  = flag.Int("load.http", 1, "the version of HTTP that clients speak: 1, in which a connection has a request at a time, as each client has, or 2")
 	claims   = flag.Int("load.claims", 3000, "claims of the long run over three services")
 	rate     = flag.Float64("load.rate", 0, "claims a second of the open loop; 0: half of what the closed loop had")
 	period   = flag.Duration("load.period", time.Second, "how long each measurement of latencies and signatures takes")
