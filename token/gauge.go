@@ -20,7 +20,6 @@ type gauge struct {
 	// others is what was found out with other keys of the token, or nil.
 	others *experience
 	state  atomic.Int32
-	uses   atomic.Int64 // of the key itself, where that is known
 
 	mu      sync.Mutex
 	seen    [2]int
@@ -35,10 +34,6 @@ type experience struct{ worth, not atomic.Int32 }
 // enough is how many keys have to be better off without copies until others go without.
 const enough = 3
 
-// early is how often a key is used itself before a copy is made of it, where copies are known to be
-// quicker: one costs as much as some uses do, in each session.
-const early = 12
-
 // expect decides where it is known what others have found out.
 func (g *gauge) expect() {
 	if g.others == nil || g.state.Load() != measuring {
@@ -46,9 +41,7 @@ func (g *gauge) expect() {
 	}
 	switch {
 	case g.others.worth.Load() > 0:
-		if g.uses.Add(1) > early {
-			g.state.Store(useCopies)
-		}
+		g.state.Store(useCopies)
 	case g.others.not.Load() >= enough:
 		g.state.Store(useKey)
 	}
@@ -109,9 +102,6 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	case useKey:
 		return key, false, nil
 	case measuring:
-		if g.others != nil && g.others.worth.Load() > 0 {
-			return key, false, nil
-		}
 		has := s.copies.has(owner)
 		if !has && !g.mayCopy() {
 			return key, false, nil
