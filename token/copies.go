@@ -19,11 +19,11 @@ type sessionCopy struct {
 }
 
 const (
-	maxCopies = 32
+	maxCopies = 128
 	// idleUses is how many uses of others there are until a copy is no longer held to be in use.
 	// Where as many keys as there are copies, and more, are in use, the others go without:
 	// making copies for each use would be the slowest of all.
-	idleUses = 16 * maxCopies
+	idleUses = 4 * maxCopies
 )
 
 // errNoRoom reports a session with as many copies as it may have, all in use.
