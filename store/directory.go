@@ -56,8 +56,8 @@ type Account struct {
 type Directories interface {
 	// Dispatch puts key packages on their way to a directory: first those that were on
 	// it before and whose lease is over, then available ones of the current version, the
-	// oldest first, all of them valid at the time. No other caller gets them until the
-	// lease is over.
+	// oldest first, all of them valid at the time, and, where their private keys are for a
+	// device, confirmed by it. No other caller gets them until the lease is over.
 	Dispatch(ctx context.Context, d Dispatch) ([]Dispatched, error)
 	// Acknowledge records that a directory has key packages, all or none: those that were
 	// on their way to it are Published. One that was reserved, consumed, retired or expired

@@ -122,6 +122,7 @@ type KeyPackages interface {
 	Move(ctx context.Context, refs [][]byte, from []State, to State, at time.Time) error
 	// Claim hands out at most n key packages of the current version of an identity that are
 	// available, valid at the given time and not of last resort, the oldest first: no other caller gets them.
+	// Those whose private keys are for a device are left out until it has confirmed that it has them.
 	Claim(ctx context.Context, identity string, n int, at time.Time) ([]KeyPackage, error)
 	// Reserve reserves a key package for a Welcome, and returns it as it is then. One that
 	// is reserved already is reserved anew for the same Welcome, or for any where its time

@@ -26,7 +26,8 @@ it becomes published when the directory has acknowledged it, and not before.
 
 What a run could not send, or was killed with, goes first the next time, to the same
 directory and with the same bytes. Key packages of last resort are published as well,
-beside those that --count counts; they stay what they are.
+beside those that --count counts; they stay what they are. Those whose private keys
+are for a device (custody release) are held back until it has confirmed them.
 
 Several runs may publish at once, on one machine or many: none sends what another
 sends. The status is 1 where a directory did not take all of them.
@@ -136,7 +137,32 @@ func (e *env) publishAll(c *cli.Context, records []store.Identity) error {
 			return errors.Join(err, run.giveBack(context.WithoutCancel(c.Context)), e.ui.flush())
 		}
 	}
-	return run.finish(c.Context)
+	if err := run.finish(c.Context); err != nil {
+		return err
+	}
+	return e.heldBack(c.Context, records)
+}
+
+// heldBack says how many key packages of identities are not published yet because their private
+// keys are for a device.
+func (e *env) heldBack(ctx context.Context, records []store.Identity) error {
+	chosen := make(map[string]bool, len(records))
+	for i := range records {
+		chosen[records[i].Name] = true
+	}
+	n := 0
+	for k, err := range e.store.KeyPackages(ctx, store.Filter{State: store.Available, Unconfirmed: true}) {
+		if err != nil {
+			return err
+		}
+		if chosen[k.Identity] {
+			n++
+		}
+	}
+	if n > 0 {
+		e.ui.warnf("%s held back until the devices confirm that they have the private keys: `hsm-kp list --unconfirmed` shows them", plural(n, "key package"))
+	}
+	return nil
 }
 
 // finish says what was published, and what was not.

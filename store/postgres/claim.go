@@ -73,10 +73,14 @@ const claimSome = `WITH first AS (SELECT id FROM (SELECT k.id FROM key_packages 
 	WHERE k.id = first.id AND i.id = k.identity
 	RETURNING ` + keyPackageColumns + `, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint`
 
-// free is what signs still, is valid at a time, and in no backlog.
+// free is what signs still, is valid at a time, in no backlog, and not for a device that has not
+// confirmed that it has the private keys.
 const free = `k.identity = (SELECT id FROM identities WHERE name = @name)
 		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-		AND k.not_before <= @at AND ` + ahead
+		AND k.not_before <= @at AND ` + settled + ` AND ` + ahead
+
+// settled is what no device still has to confirm.
+const settled = `(k.release_digest IS NULL OR k.confirmed_at IS NOT NULL)`
 
 // ahead is what no backlog has. Where there is none at all, no row is looked up.
 const ahead = `(NOT EXISTS (SELECT 1 FROM backlogs WHERE finished_at IS NULL)

@@ -136,7 +136,7 @@ func (s *Store) Level(ctx context.Context, identity, directory string, after tim
 	rows, err := readAll(ctx, s, func(s scanner) (c count, err error) { return c, s.Scan(&c.state, &c.n) },
 		"SELECT "+state+" AS s, count(*)"+tables+` WHERE k.identity = (SELECT id FROM identities WHERE name = @name)
 		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-		AND (k.state = 'available' OR k.state IN ('pending', 'published') AND k.directory = @directory)
+		AND (k.state = 'available' AND `+settled+` OR k.state IN ('pending', 'published') AND k.directory = @directory)
 		AND NOT k.last_resort AND k.not_after > @after GROUP BY s`,
 		pgx.NamedArgs{"name": identity, "directory": directory, "after": seconds(after)})
 	for _, c := range rows {

@@ -144,7 +144,7 @@ func (s *Store) Level(ctx context.Context, identity, directory string, after tim
 	rows, err := query(ctx, s.db, func(s scanner) (c count, err error) { return c, s.Scan(&c.state, &c.n) },
 		"SELECT "+state+" AS s, count(*)"+tables+` WHERE k.identity = (SELECT id FROM identities WHERE name = @name)
 		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-		AND (k.state = 'available' OR k.state IN ('pending', 'published') AND k.directory = @directory)
+		AND (k.state = 'available' AND (k.release_digest IS NULL OR k.confirmed_at IS NOT NULL) OR k.state IN ('pending', 'published') AND k.directory = @directory)
 		AND NOT k.last_resort AND k.not_after > @after GROUP BY s`,
 		sql.Named("name", identity), sql.Named("directory", directory), sql.Named("after", seconds(after)))
 	for _, c := range rows {

@@ -287,6 +287,7 @@ const claimable = `SELECT c.id FROM key_packages c WHERE c.state = 'available' A
 	AND c.identity = (SELECT id FROM identities WHERE name = @name)
 	AND c.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
 	AND NOT EXISTS (SELECT 1 FROM backlogs o WHERE o.finished_at IS NULL AND o.identity = c.identity AND o.before > c.version AND o.last >= c.id)
+	AND (c.release_digest IS NULL OR c.confirmed_at IS NOT NULL)
 	AND c.last_resort = @last AND c.not_before <= @at AND c.not_after > @ending ORDER BY c.id LIMIT @n`
 
 // claimable returns the first n rows that may be handed out.
