@@ -28,7 +28,8 @@ type Identity struct {
 	KeyLabel     string // CKA_LABEL
 	TokenSerial  string
 	WeakKey      bool   // the operator allowed a key that could leave its token
-	Stamp        []byte // authenticates all of it but State, KeyLabel and the times
+	Custody      string // that the key packages are to have which it is made for; empty: any
+	Stamp        []byte // authenticates all of it but State, Custody, KeyLabel and the times
 	StampKey     []byte // CKA_ID of the wrapping key that made the stamp
 	CreatedAt    time.Time
 	RetiredAt    time.Time // zero: not retired

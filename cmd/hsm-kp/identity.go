@@ -135,6 +135,7 @@ type newIdentity struct {
 	x509       bool   // no basic credential
 	query      token.KeyQuery
 	allowWeak  bool
+	custody    string // of the key packages that it is made for; empty: any
 }
 
 // createIdentity makes the key and the record of an identity that is not there.
@@ -164,6 +165,7 @@ func (e *env) makeIdentity(ctx context.Context, n newIdentity) (store.Identity, 
 	}
 	record := store.Identity{
 		Name: n.name, Version: 1, State: store.Current, Suite: uint16(n.suite.ID), Credential: credential.Bytes(), WeakKey: n.allowWeak,
+		Custody: n.custody,
 	}
 	if len(n.query.ID) > 0 || n.query.Label != "" {
 		key, err := e.existingKey(ctx, t, n)

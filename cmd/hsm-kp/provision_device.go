@@ -148,7 +148,7 @@ func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store
 	}
 	record, err = d.store.Identity(ctx, l.Name)
 	if errors.Is(err, store.ErrNotFound) {
-		record, err = d.makeIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509})
+		record, err = d.makeIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509, custody: l.Custody})
 		return record, true, err
 	}
 	if err != nil {

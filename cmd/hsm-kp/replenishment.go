@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -109,7 +110,11 @@ func (r *replenishment) measure(ctx context.Context) error {
 		return nil
 	}
 	stock, err := r.store.Stock(ctx, r.record.Name)
-	if r.bound = ofDevice(stock); r.bound {
+	r.bound = ofDevice(stock)
+	if len(stock) == 0 { // nobody knows better than who made it; its key packages may be under way
+		r.bound = r.record.Custody == manifest.Device || r.record.Custody == manifest.Release
+	}
+	if r.bound {
 		r.old, r.done.LastResort = nil, false
 	}
 	return err

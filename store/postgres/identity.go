@@ -19,17 +19,17 @@ import (
 const versionColumns = `version, cipher_suite, credential, signature_key, key_id, key_label, token_serial, weak_key,
 	stamp, stamp_key, created_at, retired_at, destroyed_at`
 
-const selectIdentity = "SELECT name, 'current', " + versionColumns + " FROM identities"
+const selectIdentity = "SELECT name, custody, 'current', " + versionColumns + " FROM identities"
 
 // selectVersions has all versions of all identities. Those of one name are found by indexes.
 const selectVersions = "SELECT * FROM (" + selectIdentity + ` UNION ALL SELECT
-	name, state, ` + versionColumns + " FROM (SELECT id AS owner, name FROM identities) i JOIN identity_versions v ON v.identity = i.owner) all_versions"
+	name, custody, state, ` + versionColumns + " FROM (SELECT id AS owner, name, custody FROM identities) i JOIN identity_versions v ON v.identity = i.owner) all_versions"
 
 func scanIdentity(row scanner) (store.Identity, error) {
 	var id store.Identity
 	var created int64
 	var retired, destroyed sql.NullInt64
-	err := row.Scan(&id.Name, &id.State, &id.Version, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &id.WeakKey,
+	err := row.Scan(&id.Name, &id.Custody, &id.State, &id.Version, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &id.WeakKey,
 		&id.Stamp, &id.StampKey, &created, &retired, &destroyed)
 	id.CreatedAt, id.RetiredAt, id.DestroyedAt = date(created), optionalDate(retired), optionalDate(destroyed)
 	return id, err
@@ -37,7 +37,7 @@ func scanIdentity(row scanner) (store.Identity, error) {
 
 // insertVersion adds what the columns are for, after what a table has before them.
 func insertVersion(ctx context.Context, tx *transaction, table string, id *store.Identity, more ...any) error {
-	first := map[string]string{"identities": "name", "identity_versions": "identity, state"}[table]
+	first := map[string]string{"identities": "name, custody", "identity_versions": "identity, state"}[table]
 	args := append(more, id.Version, id.Suite, blob(id.Credential), blob(id.SignatureKey), blob(id.KeyID), id.KeyLabel, id.TokenSerial, id.WeakKey,
 		blob(id.Stamp), blob(id.StampKey), seconds(id.CreatedAt), optionalSeconds(id.RetiredAt), optionalSeconds(id.DestroyedAt))
 	_, err := tx.change(ctx, "INSERT INTO "+table+" ("+first+", "+versionColumns+") VALUES ("+marks(len(args))+")", args...)
@@ -61,7 +61,7 @@ func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
 		if err := tx.recordIdentity(&id); err != nil {
 			return err
 		}
-		if err := insertVersion(ctx, tx, "identities", &id, id.Name); err != nil {
+		if err := insertVersion(ctx, tx, "identities", &id, id.Name, id.Custody); err != nil {
 			return err
 		}
 		return tx.madeIdentity(ctx, &id)

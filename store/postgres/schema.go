@@ -222,6 +222,12 @@ var migrations = []string{
 	// What is released to devices.
 	`ALTER TABLE key_packages ADD COLUMN release_digest bytea, ADD COLUMN handed_over_at bigint, ADD COLUMN confirmed_at bigint;
 	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND confirmed_at IS NULL AND erased_at IS NULL;`,
+
+	// Where the private keys of an identity's key packages are to be, before it has any.
+	// The last entry of a transaction has a random number, by which the transaction is known again: after a
+	// crash took one back, another one may have its number and the very same entries.
+	`ALTER TABLE identities ADD COLUMN custody text NOT NULL DEFAULT '';
+	ALTER TABLE audit ADD COLUMN mark bytea;`,
 }
 
 // undefinedTable is the code of a query of a table that there is not.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"iter"
@@ -70,7 +71,7 @@ func (tx *transaction) chain(ctx context.Context) error {
 		return fmt.Errorf("read the audit trail: entry %d: %w", tx.trail.sequence, store.ErrDamaged)
 	}
 	n, last := len(tx.entries), audit.Hash(tx.trail.hash)
-	sequences, rows, entries, hashes := make([]int64, n), make([]*int64, n), make([][]byte, n), make([][]byte, n)
+	sequences, rows, entries, hashes, marks := make([]int64, n), make([]*int64, n), make([][]byte, n), make([][]byte, n), make([][]byte, n)
 	for i := range tx.entries {
 		e := &tx.entries[i]
 		sequences[i] = tx.trail.sequence + 1 + int64(i)
@@ -82,9 +83,11 @@ func (tx *transaction) chain(ctx context.Context) error {
 			rows[i] = &e.keyPackage
 		}
 	}
-	tx.mark = &mark{sequences[n-1], hashes[n-1]}
-	tx.later(`INSERT INTO audit (sequence, key_package, entry, hash)
-		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[])`, sequences, rows, entries, hashes)
+	tx.mark = &mark{sequences[n-1], make([]byte, 16)}
+	rand.Read(tx.mark.random)
+	marks[n-1] = tx.mark.random
+	tx.later(`INSERT INTO audit (sequence, key_package, entry, hash, mark)
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])`, sequences, rows, entries, hashes, marks)
 	return nil
 }
 

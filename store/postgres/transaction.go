@@ -65,10 +65,10 @@ type transaction struct {
 	wrappingKeys map[string]int64
 }
 
-// mark is the last entry of a transaction, by which it is known again.
+// mark is what the last entry of a transaction has, by which it is known again.
 type mark struct {
 	sequence int64
-	hash     []byte
+	random   []byte
 }
 
 type finished struct {
@@ -235,8 +235,8 @@ func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error
 }
 
 // committed asks whether a transaction was committed. Its number alone does not tell: a server
-// that was cut off forgets the numbers that were not on its disk yet, and gives them to others.
-// So its entry has to be there too. It is looked for afterwards: what was committed when the
+// that was cut off forgets the numbers that were not on its disk yet, and gives them to others,
+// which may claim the same key packages and have the same entries. So its own entry has to be there too. It is looked for afterwards: what was committed when the
 // server was asked is seen then.
 func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
 	var status *string
@@ -253,15 +253,15 @@ func (s *Store) committed(ctx context.Context, tx *transaction) (done, known boo
 	case tx.mark == nil:
 		return true, true
 	}
-	var hash []byte
-	err = s.pool.QueryRow(ctx, "SELECT hash FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&hash)
+	var random []byte
+	err = s.pool.QueryRow(ctx, "SELECT mark FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&random)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, true
 	}
 	if err == nil {
 		err = s.waitForDisk(ctx)
 	}
-	return bytes.Equal(hash, tx.mark.hash), err == nil
+	return bytes.Equal(random, tx.mark.random), err == nil
 }
 
 // later queues a statement. It is sent before the next one that is not queued, or at the end.

@@ -59,7 +59,7 @@ func table(name string, serial bool, lists ...[]Column) *Table {
 // Tables are all that a store consists of, those that others refer to first.
 var Tables = []*Table{
 	table("identities", true, columns(Number, "id", "version", "cipher_suite", "created_at", "retired_at", "destroyed_at"),
-		columns(Text, "name", "key_label", "token_serial"), columns(Bytes, "credential", "signature_key", "key_id", "stamp", "stamp_key"), columns(Flag, "weak_key")),
+		columns(Text, "name", "key_label", "token_serial", "custody"), columns(Bytes, "credential", "signature_key", "key_id", "stamp", "stamp_key"), columns(Flag, "weak_key")),
 	table("identity_versions", true, columns(Number, "id", "identity", "version", "cipher_suite", "created_at", "retired_at", "destroyed_at"),
 		columns(Text, "state", "key_label", "token_serial"), columns(Bytes, "credential", "signature_key", "key_id", "stamp", "stamp_key"), columns(Flag, "weak_key")),
 	table("wrapping_keys", true, columns(Number, "id", "uses", "created_at", "superseded_at", "destroyed_at"),

@@ -16,11 +16,11 @@ import (
 const versionColumns = `version, cipher_suite, credential, signature_key, key_id, key_label, token_serial, weak_key,
 	stamp, stamp_key, created_at, retired_at, destroyed_at`
 
-const selectIdentity = "SELECT name, 'current', " + versionColumns + " FROM identities"
+const selectIdentity = "SELECT name, custody, 'current', " + versionColumns + " FROM identities"
 
 // selectVersions has all versions of all identities. Those of one name are found by indexes.
 const selectVersions = "SELECT * FROM (" + selectIdentity + ` UNION ALL SELECT
-	name, state, ` + versionColumns + " FROM (SELECT id AS owner, name FROM identities) i JOIN identity_versions v ON v.identity = i.owner)"
+	name, custody, state, ` + versionColumns + " FROM (SELECT id AS owner, name, custody FROM identities) i JOIN identity_versions v ON v.identity = i.owner)"
 
 // scanner is a row or the rows of a query.
 type scanner interface{ Scan(...any) error }
@@ -29,7 +29,7 @@ func scanIdentity(row scanner) (store.Identity, error) {
 	var id store.Identity
 	var created int64
 	var retired, destroyed sql.NullInt64
-	err := row.Scan(&id.Name, &id.State, &id.Version, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &id.WeakKey,
+	err := row.Scan(&id.Name, &id.Custody, &id.State, &id.Version, &id.Suite, &id.Credential, &id.SignatureKey, &id.KeyID, &id.KeyLabel, &id.TokenSerial, &id.WeakKey,
 		&id.Stamp, &id.StampKey, &created, &retired, &destroyed)
 	id.CreatedAt, id.RetiredAt, id.DestroyedAt = date(created), optionalDate(retired), optionalDate(destroyed)
 	return id, translate(err)
@@ -37,8 +37,8 @@ func scanIdentity(row scanner) (store.Identity, error) {
 
 // insertVersion adds what the columns are for, after what a table has before them.
 func insertVersion(ctx context.Context, tx *transaction, table string, id *store.Identity, more ...any) error {
-	columns := map[string]string{"identities": "name, ", "identity_versions": "identity, state, "}[table]
-	marks := map[string]string{"identities": "?, ", "identity_versions": "?, ?, "}[table]
+	columns := map[string]string{"identities": "name, custody, ", "identity_versions": "identity, state, "}[table]
+	marks := map[string]string{"identities": "?, ?, ", "identity_versions": "?, ?, "}[table]
 	_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" ("+columns+versionColumns+") VALUES ("+marks+"?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		append(more, id.Version, id.Suite, blob(id.Credential), blob(id.SignatureKey), blob(id.KeyID), id.KeyLabel, id.TokenSerial, id.WeakKey,
 			blob(id.Stamp), blob(id.StampKey), seconds(id.CreatedAt), optionalSeconds(id.RetiredAt), optionalSeconds(id.DestroyedAt))...)
@@ -49,7 +49,7 @@ func insertVersion(ctx context.Context, tx *transaction, table string, id *store
 func (s *Store) AddIdentity(ctx context.Context, id store.Identity) error {
 	return s.share(ctx, func(ctx context.Context, tx *transaction) error {
 		id.Version = 1
-		if err := insertVersion(ctx, tx, "identities", &id, id.Name); err != nil {
+		if err := insertVersion(ctx, tx, "identities", &id, id.Name, id.Custody); err != nil {
 			return err
 		}
 		return tx.madeIdentity(ctx, &id)

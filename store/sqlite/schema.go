@@ -201,6 +201,9 @@ var migrations = []string{
 	ALTER TABLE key_packages ADD COLUMN handed_over_at INTEGER;
 	ALTER TABLE key_packages ADD COLUMN confirmed_at INTEGER;
 	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND sealed <> x'';`,
+
+	// Where the private keys of an identity's key packages are to be, before it has any.
+	`ALTER TABLE identities ADD COLUMN custody TEXT NOT NULL DEFAULT '';`,
 }
 
 // recognize refuses another program's database. It looks before a connection

@@ -154,7 +154,7 @@ func identity(name string) store.Identity {
 	return store.Identity{
 		Name: name, Version: 1, State: store.Current, Suite: 2, Credential: []byte{0, 1, 5, 'a', 'l', 'i', 'c', 'e'}, SignatureKey: []byte("public key of " + name),
 		KeyID: []byte("id of " + name), KeyLabel: "label of " + name, TokenSerial: "0123",
-		WeakKey: true, Stamp: []byte("stamp of " + name), StampKey: []byte("k1"), CreatedAt: made,
+		WeakKey: true, Custody: "release", Stamp: []byte("stamp of " + name), StampKey: []byte("k1"), CreatedAt: made,
 	}
 }
 

@@ -54,6 +54,9 @@ type known struct {
 	ahead []audit.Act
 }
 
+// settled reports whether no device still has to say that it has the private keys.
+func (k *known) settled() bool { return k.device == "" || k.confirmed }
+
 // walk is one random walk.
 type walk struct {
 	opens   opener
@@ -289,7 +292,7 @@ func (w *walk) claim(t *rapid.T) {
 	n := rapid.IntRange(1, 3).Draw(t, "n")
 	var wanted []string
 	for _, ref := range w.refs {
-		if k := w.known[ref]; k.state == store.Available && !w.retired && k.version == w.version && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
+		if k := w.known[ref]; k.state == store.Available && k.settled() && !w.retired && k.version == w.version && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
 			wanted = append(wanted, ref)
 		}
 	}
