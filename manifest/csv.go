@@ -67,7 +67,7 @@ func ParseCSV(r io.Reader) ([]Line, error) {
 	c.ReuseRecord = true
 	header, err := c.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, errEmpty
+		return nil, ErrEmpty
 	}
 	if err != nil {
 		return nil, faultOf(err)

@@ -87,7 +87,7 @@ func finish(lines []Line, f *faults) ([]Line, error) {
 		return nil, err
 	}
 	if len(lines) == 0 {
-		return nil, errEmpty
+		return nil, ErrEmpty
 	}
 	return lines, nil
 }

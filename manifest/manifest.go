@@ -108,8 +108,8 @@ func (f *faults) error() error {
 	return &Error{f.list}
 }
 
-// errEmpty reports a manifest without a device.
-var errEmpty = errors.New("it names no device")
+// ErrEmpty reports a manifest without a device.
+var ErrEmpty = errors.New("it names no device")
 
 // check holds lines against each other and against what fits together.
 func check(lines []Line, f *faults) {

@@ -157,8 +157,12 @@ func (s *surveyor) together(identities []store.Identity, pools []store.Pool) []i
 
 // identity counts what others may take of an identity.
 func (s *surveyor) identity(record *store.Identity, own []store.Pool) identity {
+	low := uint64(max(s.low(record.Name), 0))
+	if record.ForDevice() {
+		low = 0 // nobody here makes more
+	}
 	i := identity{
-		Name: record.Name, Suite: record.Suite, Low: uint64(max(s.low(record.Name), 0)), CertificateEnds: s.certificateEnds(record),
+		Name: record.Name, Suite: record.Suite, Low: low, CertificateEnds: s.certificateEnds(record),
 	}
 	for _, p := range own {
 		one := pool{Pool: p}

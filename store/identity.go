@@ -36,6 +36,10 @@ type Identity struct {
 	DestroyedAt  time.Time // of the signature key; zero: not destroyed
 }
 
+// ForDevice reports whether the private keys of its key packages are to be a device's: none of use is
+// made without that device.
+func (id *Identity) ForDevice() bool { return id.Custody == "device" || id.Custody == "release" }
+
 // Identities remembers who signs.
 type Identities interface {
 	// AddIdentity adds an identity in its first version, and settles the intent to make

@@ -142,6 +142,7 @@ func readResults(in io.Reader) ([][]byte, error) {
 	for n := 1; ; n++ {
 		var device struct {
 			Name        *string `json:"name"`
+			Status      *string `json:"status"`
 			KeyPackages []struct {
 				Ref      string          `json:"key_package_ref"`
 				Released json.RawMessage `json:"released"`
@@ -151,7 +152,7 @@ func readResults(in io.Reader) ([][]byte, error) {
 		if errors.Is(err, io.EOF) {
 			return refs, nil
 		}
-		if err != nil || device.Name == nil {
+		if err != nil || device.Name == nil || device.Status == nil && device.KeyPackages == nil { // such as a manifest
 			return nil, fmt.Errorf("result %d: %w", n, errNotResults)
 		}
 		for _, k := range device.KeyPackages {

@@ -22,7 +22,7 @@ func TestWhatWasHandedOverIsReadFromResults(t *testing.T) {
 		t.Errorf("readResults() = %x, %v, want %x", got, err, want)
 	}
 	for _, text := range []string{
-		"{}", "null", "[]", "3", "name,count", `{"name":3}`, `{"name":"a"}{`, `{"name":"a"} x`,
+		"{}", "null", "[]", "3", "name,count", `{"name":3}`, `{"name":"a","count":3}`, `{"name":"a"}{`, `{"name":"a"} x`,
 		`{"name":"a","key_packages":[{"key_package_ref":"xy","released":{}}]}`, `{"name":"a","key_packages":[{"released":{}}]}`,
 	} {
 		if refs, err := readResults(strings.NewReader(text)); !errors.Is(err, errNotResults) || refs != nil {

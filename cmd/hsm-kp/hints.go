@@ -40,7 +40,7 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &configError), as[*manifest.Error](err):
+	case errors.As(err, &usage), errors.As(err, &configError), as[*manifest.Error](err), errors.Is(err, manifest.ErrEmpty):
 		return exitUsage
 	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
@@ -166,6 +166,7 @@ var hints = []struct {
 	{configIsHere, "there is one in this folder: `--config hsm-kp.yaml`, or HSM_KP_CONFIG=hsm-kp.yaml"},
 	{configMissing, "name it with --config or HSM_KP_CONFIG; `hsm-kp init --softhsm DIR` makes one to try with"},
 	{as[*config.Error], "`hsm-kp config sample` shows every field"},
+	{is(manifest.ErrEmpty), "a line a device; `hsm-kp provision --help` has the fields"},
 	{as[*manifest.Error], "nothing was made; `hsm-kp provision --help` has the fields, and --check tries a manifest"},
 	{is(errDevices), "mend their lines or what they say, and run the command again: what is ready stays as it is"},
 	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},

@@ -59,7 +59,7 @@ func TestExitStatuses(t *testing.T) {
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
-		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}},
+		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -28,6 +29,7 @@ replenish.high: those that are available first, then new ones. What was on its w
 an earlier run ended is sent first of all. With replenish.last_resort there is a key
 package of last resort beside them, which is replaced once it was used or is old. For an identity whose
 private keys are a device's (custody device or release) nothing is made: "hsm-kp provision" does that.
+Nor is anything for one that has no certificate yet.
 
 It is made to be run from cron, on several machines at once: of two runs that find the
 same identity low, one fills it up. It prints nothing where there was nothing to do.
@@ -65,6 +67,12 @@ func (e *env) replenishAll(c *cli.Context, records []store.Identity) error {
 	run.mute = true
 	var faults []error
 	for i := range records {
+		if waiting, err := awaitsCertificate(&records[i]); err != nil || waiting {
+			if err != nil {
+				faults = append(faults, err)
+			}
+			continue
+		}
 		err := e.replenishOne(c, run, &records[i])
 		if err != nil {
 			faults = append(faults, fmt.Errorf("identity %q: %w", records[i].Name, err))
@@ -74,6 +82,15 @@ func (e *env) replenishAll(c *cli.Context, records []store.Identity) error {
 		}
 	}
 	return errors.Join(append(faults, run.finish(c.Context))...)
+}
+
+// awaitsCertificate reports an identity that signs nothing yet, until it has a certificate.
+func awaitsCertificate(record *store.Identity) (bool, error) {
+	credential, err := keypackage.ParseCredential(record.Credential)
+	if err != nil {
+		return false, fmt.Errorf("read stored credential of %q: %w", record.Name, err)
+	}
+	return credential.Type == keypackage.CredentialX509 && len(credential.Certificates) == 0, nil
 }
 
 // replenishedJSON is a line of replenish --json.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/manifest"
 	"github.com/hsm-kp/hsm-kp/store"
 )
 
@@ -112,7 +111,7 @@ func (r *replenishment) measure(ctx context.Context) error {
 	stock, err := r.store.Stock(ctx, r.record.Name)
 	r.bound = ofDevice(stock)
 	if len(stock) == 0 { // nobody knows better than who made it; its key packages may be under way
-		r.bound = r.record.Custody == manifest.Device || r.record.Custody == manifest.Release
+		r.bound = r.record.ForDevice()
 	}
 	if r.bound {
 		r.old, r.done.LastResort = nil, false
