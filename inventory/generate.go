@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/store"
@@ -192,6 +193,13 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		NotAfter:      time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(),
 	}
 	return &line{inv: inv, builder: builder, vault: v, record: record, request: r, start: time.Now()}, nil
+}
+
+// Keeps reports what keeps the private keys of key packages of a suite from being kept in a custody: nil
+// where nothing does. What the token cannot keep is vault.ErrCustody, with the reason.
+func (inv *Inventory) Keeps(ctx context.Context, name, custody string, suite *ciphersuite.Suite) error {
+	_, err := inv.custodianFor(ctx, Request{Identity: &identity.Identity{Name: name, Suite: suite}, Custody: custody, Count: 1})
+	return err
 }
 
 // custodianFor returns the one that keeps the private keys of what r asks for. What

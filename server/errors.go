@@ -98,7 +98,7 @@ var faults = []struct {
 	{[]error{store.ErrForDevice, store.ErrOtherRelease, inventory.ErrAtDevice}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "its private keys are a device's")},
 	{[]error{store.ErrErased, inventory.ErrNoLeaf}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_ERASED, "the private keys are erased")},
 	{[]error{store.ErrReserved}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED, "the key package is reserved for another Welcome")},
-	{[]error{store.ErrAway, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
+	{[]error{store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
 		failure(connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present")},
 	{[]error{store.ErrHeld, store.ErrRewrapped, store.ErrWrappingKey, inventory.ErrUnderWay},
 		failure(connect.CodeAborted, hsmkpv1.Reason_REASON_BUSY, "others are changing it: ask again")},

@@ -41,6 +41,8 @@ var told = map[string]struct {
 	"store.ErrFull":                 {store.ErrFull, hsmkpv1.Reason_REASON_STORE},
 	"store.ErrReadOnly":             {store.ErrReadOnly, hsmkpv1.Reason_REASON_STORE},
 	"store.ErrAway":                 {store.ErrAway, hsmkpv1.Reason_REASON_STORE},
+	"store.ErrLogin":                {store.ErrLogin, hsmkpv1.Reason_REASON_STORE},
+	"store.ErrNoDatabase":           {store.ErrNoDatabase, hsmkpv1.Reason_REASON_STORE},
 	"store.ErrForDevice":            {store.ErrForDevice, hsmkpv1.Reason_REASON_STATE},
 	"store.ErrOtherRelease":         {store.ErrOtherRelease, hsmkpv1.Reason_REASON_STATE},
 	"store.ErrDamaged":              {store.ErrDamaged, hsmkpv1.Reason_REASON_STORE},

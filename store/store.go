@@ -50,6 +50,10 @@ var (
 	// ErrAway reports a server that does not answer, or has stopped. Nothing was done, unless
 	// the error says that it is not known.
 	ErrAway = errors.New("the store's server is away")
+	// ErrLogin reports a server that refuses the user.
+	ErrLogin = errors.New("the store's server refuses the login")
+	// ErrNoDatabase reports a server that has no database of that name.
+	ErrNoDatabase = errors.New("the store's server has no such database")
 	// ErrDamaged reports a file that is no store, or no longer one.
 	ErrDamaged = errors.New("it is not a store of hsm-kp, or it is damaged")
 )

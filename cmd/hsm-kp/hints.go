@@ -133,6 +133,8 @@ var hints = []struct {
 	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
 	{is(errPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
 	{is(errURLPassword), "keep it in a file that PGPASSFILE names, with mode 0600, or in PGPASSWORD; a certificate or a peer's login needs none"},
+	{is(store.ErrLogin), "PGPASSFILE or PGPASSWORD have a password, sslcert and sslkey in store.url a certificate; the server's pg_hba.conf says what it asks for"},
+	{is(store.ErrNoDatabase), "make it (`createdb`, with encoding UTF8), or mend store.url; then `hsm-kp init` makes its tables"},
 	{is(store.ErrAway), "is PostgreSQL up, and does store.url name its host and database? what was told of as done is safe; run the command again"},
 	{is(store.ErrBusy), "another process holds the store; wait for it to end and run the command again"},
 	{is(store.ErrFull), "make room on the disk and run the command again: what was stored before is safe"},

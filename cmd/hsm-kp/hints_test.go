@@ -40,7 +40,7 @@ func TestExitStatuses(t *testing.T) {
 		exitFailed: {
 			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
-			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrReadOnly, store.ErrDamaged,
+			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, store.ErrDamaged,
 			&store.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, errNoAuditKey,
 			inventory.ErrMixedUp, inventory.ErrNotOurs, inventory.ErrUnderWay, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
@@ -162,7 +162,7 @@ func exportedErrors(t *testing.T) []string {
 func TestHints(t *testing.T) {
 	for _, err := range []error{
 		errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
-		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
+		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,
 		errURLPassword, usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},

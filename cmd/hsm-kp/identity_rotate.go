@@ -167,7 +167,7 @@ func (e *env) noteChain(ctx context.Context, name string) error {
 
 // errLessCustody reports a rotation after which private keys would leave the token that do not
 // now.
-var errLessCustody = errors.New("the key packages that are replaced have custody token, and the new ones would have custody wrapped")
+var errLessCustody = errors.New("of the key packages that are replaced some have custody token, and the new ones would have custody wrapped")
 
 // custodyOfNext is the custody of the key packages that take the place of those there are.
 // Nothing falls back silently: where one of these has its private keys in the token, wrapped

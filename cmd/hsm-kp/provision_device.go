@@ -148,6 +148,11 @@ func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store
 	}
 	record, err = d.store.Identity(ctx, l.Name)
 	if errors.Is(err, store.ErrNotFound) {
+		if l.Custody != manifest.Device { // before there is an identity that is of no use
+			if err := d.inventory.Keeps(ctx, l.Name, cmp.Or(l.Custody, d.config.CustodyOf(l.Name)), suite); err != nil {
+				return record, true, err
+			}
+		}
 		record, err = d.makeIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509, custody: l.Custody})
 		return record, true, err
 	}

@@ -30,6 +30,7 @@ const (
 	classDamaged      = "XX"    // internal errors, and data that is corrupted
 	classOperator     = "57P"   // the server is shut down, or not up yet
 	classConnection   = "08"    // the connection failed
+	classLogin        = "28"    // the user, or how it proves who it is
 	codeNoDatabase    = "3D000" // it is not there
 )
 
@@ -90,8 +91,12 @@ func translate(err error) error {
 	switch c := code(err); {
 	case c == codeUnique:
 		return store.ErrExists
-	case c == codeForeignKey, c == codeNoDatabase:
+	case c == codeForeignKey:
 		return store.ErrNotFound
+	case c == codeNoDatabase:
+		return fmt.Errorf("%w: %w", store.ErrNoDatabase, err)
+	case strings.HasPrefix(c, classLogin):
+		return fmt.Errorf("%w: %w", store.ErrLogin, err)
 	case c == codeDiskFull:
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case c == codeLockTimeout, c == codeCanceled, c == codeSerialization, c == codeDeadlock:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -305,17 +306,40 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 
 // A password is in no error, in whatever way the URL is malformed.
 func TestNoErrorHasThePassword(t *testing.T) {
-	for _, url := range []string{
+	for _, text := range []string{
 		"postgres://u:geheim@localhost:port/db", "postgres://u:geheim@local host/db", "postgres://u:geheim%zz@localhost/db",
 		"postgres://u:geheim@localhost:1/db", "postgres://u@localhost:1/db?password=geheim&sslmode=perhaps", "postgres:u:geheim@host", "host=localhost password=geheim port=x",
 		"postgres://u@localhost:1/db?password=geheim",
 	} {
-		_, err := Open(t.Context(), url, Options{})
+		_, err := Open(t.Context(), text, Options{})
 		if err == nil || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("Open() err = %v, want one without the password", err)
 		}
-		if strings.Contains(Redact(url), "geheim") && Names(url) {
-			t.Errorf("Redact() = %q, want no password", Redact(url))
+		if strings.Contains(Redact(text), "geheim") && Names(text) {
+			t.Errorf("Redact() = %q, want no password", Redact(text))
+		}
+	}
+}
+
+// A server that is there, and does not let anybody in, is not away.
+func TestAServerThatLetsNobodyInIsNotAway(t *testing.T) {
+	there := postgrestest.Shared(t).Database(t)
+	for what, c := range map[string]struct {
+		change func(*url.URL)
+		want   error
+	}{
+		"an unknown role":     {func(u *url.URL) { u.User = url.User("nobody-of-that-name") }, store.ErrLogin},
+		"an unknown database": {func(u *url.URL) { u.Path = "/nothing-of-that-name" }, store.ErrNoDatabase},
+	} {
+		u, err := url.Parse(there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.change(u)
+		for _, create := range []bool{false, true} {
+			if _, err := Open(t.Context(), u.String(), Options{Create: create}); !errors.Is(err, c.want) || errors.Is(err, store.ErrAway) {
+				t.Errorf("Open() with %s err = %v, want %v", what, err, c.want)
+			}
 		}
 	}
 }
