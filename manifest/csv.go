@@ -110,6 +110,11 @@ func columnsOf(header []string) ([]named, error) {
 	var out []named
 	var f faults
 	seen := make(map[string]bool)
+	if len(header) == 1 && strings.Contains(header[0], ";") {
+		f.add(1, "there are semicolons where commas should separate the columns")
+		return nil, f.error()
+	}
+	header[0] = strings.TrimPrefix(header[0], "\ufeff") // as some spreadsheets begin a file
 	for _, name := range header {
 		if seen[name] {
 			f.add(1, "there are two columns %q", name)

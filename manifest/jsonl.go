@@ -3,6 +3,7 @@ package manifest
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,6 +111,9 @@ func describe(err error) error {
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
 		return fmt.Errorf("%s: a JSON %s does not belong here", orObject(kind.Field), kind.Value)
+	}
+	if as := base64.CorruptInputError(0); errors.As(err, &as) {
+		return errors.New("a key is not base64 with padding")
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the JSON object does not end")

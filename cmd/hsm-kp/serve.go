@@ -142,7 +142,9 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			reload(files, log)
+			if reload(files, log) {
+				log.Info("certificates read anew")
+			}
 			continue
 		case <-tick.C:
 		}
@@ -159,13 +161,16 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 	}
 }
 
-func reload(files *server.TLS, log *slog.Logger) {
+// reload reads the certificates anew, and reports whether they are in use.
+func reload(files *server.TLS, log *slog.Logger) bool {
 	if files == nil {
-		return
+		return false
 	}
-	if err := files.Reload(); err != nil {
+	err := files.Reload()
+	if err != nil {
 		log.Error("reload certificates: those before stay", "error", err)
 	}
+	return err == nil
 }
 
 // rulesOf are the rules of the config, by name.
