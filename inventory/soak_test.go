@@ -66,6 +66,7 @@ func TestSoak(t *testing.T) {
 	}
 	defer db.Close()
 	s := &soaked{faulty: f, store: db}
+	begun := usageOf(t, f) // with what the tests before it have left
 	var before, after usage
 	for round := range soakRounds {
 		s.round(t, *soak/soakRounds)
@@ -84,8 +85,8 @@ func TestSoak(t *testing.T) {
 	if after.sessions > 0 || after.files > before.files+6 || after.goroutines > before.goroutines {
 		t.Errorf("sessions, files or goroutines have grown: %v at the end, %v a round before", after, before)
 	}
-	if after.resident > before.resident+16<<20 || after.resident > 128<<20 {
-		t.Errorf("memory has grown: %v at the end, %v a round before", after, before)
+	if after.resident > before.resident+16<<20 || after.resident > begun.resident+96<<20 {
+		t.Errorf("memory has grown: %v at the end, %v a round before, %v at first", after, before, begun)
 	}
 	s.checkAll(t, db)
 }
@@ -112,8 +113,10 @@ func (s *soaked) round(t *testing.T, d time.Duration) {
 	s.Reset()
 	during := usageOf(t, s.faulty)
 	t.Logf("before the module is finalized: %v", during)
-	if during.sessions > s.tok.Sessions()+2 {
-		t.Errorf("%d sessions are open, want no more than %d and two", during.sessions, s.tok.Sessions())
+	// A session whose C_CloseSession failed, as each does while the device is away, is open until the module is
+	// finalized, or all are dropped, which comes at random.
+	if most := 3 * s.tok.Sessions(); during.sessions > most {
+		t.Errorf("%d sessions are open, want no more than %d", during.sessions, most)
 	}
 	if err := s.tok.Close(); err != nil {
 		t.Error(err)
