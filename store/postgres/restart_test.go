@@ -136,9 +136,20 @@ func (l *ledger) check(t *testing.T, s *Store) {
 	if len(l.added) > 0 || len(l.claimed) > 0 {
 		t.Errorf("%d key packages are lost, and %d claims", len(l.added), len(l.claimed))
 	}
+	acts := actsOf(t, s)
+	if acts[audit.Generated] != there || acts[audit.Claimed] != claimed {
+		t.Errorf("the trail has %d generated and %d claimed, the store %d and %d", acts[audit.Generated], acts[audit.Claimed], there, claimed)
+	}
+	if _, err := audit.Verify(s.Entries(t.Context(), 0), nil); err != nil {
+		t.Errorf("Verify() err = %v, want nil", err)
+	}
+}
+
+// actsOf counts the entries of the trail by their acts.
+func actsOf(t *testing.T, s *Store) map[audit.Act]int {
+	t.Helper()
 	acts := map[audit.Act]int{}
-	entries := s.Entries(t.Context(), 0)
-	for stored, err := range entries {
+	for stored, err := range s.Entries(t.Context(), 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,12 +159,7 @@ func (l *ledger) check(t *testing.T, s *Store) {
 		}
 		acts[e.Act]++
 	}
-	if acts[audit.Generated] != there || acts[audit.Claimed] != claimed {
-		t.Errorf("the trail has %d generated and %d claimed, the store %d and %d", acts[audit.Generated], acts[audit.Claimed], there, claimed)
-	}
-	if _, err := audit.Verify(entries, nil); err != nil {
-		t.Errorf("Verify() err = %v, want nil", err)
-	}
+	return acts
 }
 
 // Connections that the server ends, as its administrator may at any time, in the middle of a
@@ -201,17 +207,7 @@ func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	wg.Wait()
-	acts := map[audit.Act]int{}
-	for stored, err := range s.Entries(t.Context(), 0) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := audit.ParseEntry(stored.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		acts[e.Act]++
-	}
+	acts := actsOf(t, s)
 	t.Logf("%d and %d acts, %d connections ended", told, small, ended)
 	if acts[audit.Signed] != told || acts[audit.Created] != small || told == 0 || small == 0 || ended == 0 {
 		t.Errorf("the trail has %d signed and %d created, %d and %d were told, with %d connections ended", acts[audit.Signed], acts[audit.Created], told, small, ended)

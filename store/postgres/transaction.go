@@ -236,8 +236,8 @@ func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error
 
 // committed asks whether a transaction was committed. Its number alone does not tell: a server
 // that was cut off forgets the numbers that were not on its disk yet, and gives them to others,
-// which may claim the same key packages and have the same entries. So its own entry has to be there too. It is looked for afterwards: what was committed when the
-// server was asked is seen then.
+// which may claim the same key packages and have the same entries. So its own entry has to be
+// there too. It is looked for afterwards: what was committed when the server was asked is seen then.
 func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
 	var status *string
 	err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", tx.id).Scan(&status)
