@@ -40,8 +40,8 @@ lint: buf ## formatting, vet, staticcheck, tidy modules, generated files up to d
 	cd tests && $(GO) mod tidy -diff
 	$(GO) run ./cmd/hsm-kp man | diff docs/man/hsm-kp.1 -
 	bin/buf lint
-	bin/buf breaking --against server/api/released.binpb
-	@new=$$(mktemp -d) && bin/buf generate -o $$new && diff -r -x '*.proto' -x released.binpb server/api $$new/server/api; same=$$?; rm -rf $$new; exit $$same
+	bin/buf breaking --against api/released.binpb
+	@new=$$(mktemp -d) && bin/buf generate -o $$new && diff -r -x '*.proto' -x released.binpb api $$new/api; same=$$?; rm -rf $$new; exit $$same
 
 vuln: ## known vulnerabilities; needs the Go vulnerability database
 	cd tests && $(GO) build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck

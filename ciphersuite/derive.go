@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash"
 
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // RefHash hashes value under label (RFC 9420, Section 5.2) to Nh bytes. The

@@ -12,7 +12,7 @@ import (
 
 	"github.com/cloudflare/circl/sign/ed448"
 
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // SignatureScheme is the signature algorithm of a suite, by its code point in

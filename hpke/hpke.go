@@ -11,7 +11,7 @@ import (
 	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // ErrOpen reports a ciphertext that does not open: it is damaged, or was made

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // comparable are the suites that Go's crypto/hpke has too: it has no X448,

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // Capabilities is what a client supports (RFC 9420, Section 7.2): all protocol

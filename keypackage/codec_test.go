@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func TestEncodingGivesBackWhatWasDecoded(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // Credential says who a signature key belongs to (RFC 9420, Section 5.3). On

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // messageHeader is the length of what an MLSMessage puts before its body:

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 

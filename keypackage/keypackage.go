@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // KeyPackage is the structure of RFC 9420, Section 10. No field of it has been

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // ErrSource reports a leaf_node_source that RFC 9420 does not define, so that

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // RFC 9420, Section 7.2: leaf nodes of source update and commit are signed

@@ -5,7 +5,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 )
 
 func (v *validation) credential() {

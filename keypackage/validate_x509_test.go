@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 

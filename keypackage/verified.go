@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // Verified is a key package that was found valid, by the Builder that made it

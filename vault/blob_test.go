@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // The form of a blob is frozen: stores hold it for as long as a key package

@@ -15,8 +15,8 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 //go:embed testdata/rsa-oaep.json

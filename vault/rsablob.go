@@ -8,8 +8,8 @@ import (
 	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // What the second byte of an RSABlob says.

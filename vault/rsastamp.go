@@ -13,8 +13,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // An RSA key makes no stamps: what anybody can encrypt to it authenticates nothing. They are

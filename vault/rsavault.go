@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // RSAVault seals to an RSA key of the token (RSA-OAEP), for tokens that have no AES-GCM, as

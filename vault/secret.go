@@ -7,8 +7,8 @@ import (
 	"io"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // secretLabel keeps secrets apart from sealed private keys and from stamps.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // ErrStamp reports a stamp that does not fit its record: one of the two was

@@ -20,8 +20,8 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // Sentinels for what a caller branches on.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/wire"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
 // PSKType says where a pre-shared key comes from (RFC 9420, Section 8.4).

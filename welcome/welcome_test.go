@@ -9,11 +9,11 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 	"github.com/hsm-kp/hsm-kp/welcome"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // client is a key package with the private key of its init_key.

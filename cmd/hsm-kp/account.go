@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/directory"
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // directories are the clients of the config's directories. Runs at once have them in common,

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/inventory"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 // done is what is done to the key packages of a backlog.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/inventory"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 func claimCommand(u *ui) *cli.Command {

@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hsm-kp/hsm-kp/identity"
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/signer"
-	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 )
 
 // errEnroll reports an enrolment command that did not answer with a chain.

@@ -13,10 +13,10 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/identity"
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )

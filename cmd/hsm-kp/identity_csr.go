@@ -9,9 +9,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/audit"
-	"github.com/hsm-kp/hsm-kp/certificate"
-	"github.com/hsm-kp/hsm-kp/directory"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 )

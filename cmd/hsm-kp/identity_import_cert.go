@@ -8,10 +8,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
-	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
 )
 
 func identityImportCertCommand(u *ui) *cli.Command {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/server"
+	"github.com/hsm-kp/hsm-kp/internal/server"
 )
 
 // listen opens the listeners of the config. The files are nil where none is over TCP.

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 func main() {

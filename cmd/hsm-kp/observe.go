@@ -8,9 +8,9 @@ import (
 	"net"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/inventory"
-	"github.com/hsm-kp/hsm-kp/observe"
-	"github.com/hsm-kp/hsm-kp/server"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/observe"
+	"github.com/hsm-kp/hsm-kp/internal/server"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 

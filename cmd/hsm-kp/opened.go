@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 )

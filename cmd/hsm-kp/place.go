@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 )
 
 // place is where a store is: a file of SQLite's, or a database of PostgreSQL's.

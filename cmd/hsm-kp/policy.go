@@ -12,10 +12,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/identity"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 

@@ -15,9 +15,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/hsm-kp/hsm-kp/directory"
-	"github.com/hsm-kp/hsm-kp/manifest"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )

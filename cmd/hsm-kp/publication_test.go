@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/directory"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 )
 
 func TestABatchIsSentWithinItsLease(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 var directoryFlag = &cli.StringFlag{Name: "directory", Aliases: []string{"d"}, Usage: "publish in the directory `NAME` of the config", DefaultText: "the config's"}

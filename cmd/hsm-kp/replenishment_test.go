@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 func TestWhatIsADevicesIsNotReplenished(t *testing.T) {

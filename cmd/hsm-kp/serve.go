@@ -16,9 +16,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/identity"
-	"github.com/hsm-kp/hsm-kp/observe"
-	"github.com/hsm-kp/hsm-kp/server"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/observe"
+	"github.com/hsm-kp/hsm-kp/internal/server"
 )
 
 func serveCommand(u *ui) *cli.Command {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/directory"
-	"github.com/hsm-kp/hsm-kp/inventory"
-	"github.com/hsm-kp/hsm-kp/server"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/server"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 // publishFor publishes for a caller of the service as `hsm-kp publish` does: at most n key

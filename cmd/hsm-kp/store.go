@@ -7,7 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/record"
 )
 
 func storeCommand(u *ui) *cli.Command {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/audit"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
 // errUnwrapRefused reports that the config does not let private keys out.

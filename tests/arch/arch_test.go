@@ -3,7 +3,9 @@
 package arch
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,60 +15,67 @@ import (
 
 const module = "github.com/hsm-kp/hsm-kp/"
 
-// arrows are the imports that each room may have, of the product's own.
-var arrows = map[string][]string{
-	"wire":                               {},
-	"ciphersuite":                        {"wire"},
-	"hpke":                               {"wire", "ciphersuite"},
-	"certificate":                        {"ciphersuite"},
-	"keypackage":                         {"wire", "ciphersuite", "hpke", "certificate"},
-	"token":                              {"token/onecall"},
-	"token/onecall":                      {},
-	"token/tokentest":                    {"token"},
-	"token/vendortest":                   {"token"},
-	"certificate/certificatetest":        {},
-	"softhsm":                            {"token"},
-	"softhsm/softhsmtest":                {"softhsm", "token"},
-	"signer":                             {"ciphersuite", "token"},
-	"vault":                              {"wire", "ciphersuite", "hpke", "token"},
-	"identity":                           {"ciphersuite", "keypackage", "certificate"},
-	"audit":                              {"wire"},
-	"store":                              {"audit"},
-	"store/record":                       {"audit", "store"},
-	"store/group":                        {},
-	"store/sqlite":                       {"audit", "store", "store/group", "store/record"},
-	"store/postgres":                     {"audit", "store", "store/group", "store/record"},
-	"store/postgres/postgrestest":        {},
-	"store/storetest":                    {"audit", "store"},
-	"inventory":                          {"wire", "ciphersuite", "hpke", "keypackage", "identity", "audit", "store", "vault", "welcome"},
-	"config":                             {},
-	"manifest":                           {},
-	"welcome":                            {"wire", "ciphersuite", "hpke", "keypackage"},
-	"welcome/welcometest":                {"wire", "ciphersuite", "hpke", "keypackage", "keypackage/keypackagetest"},
-	"keypackage/keypackagetest":          {"ciphersuite", "hpke", "keypackage"},
-	"directory":                          {"wire", "keypackage"},
-	"directory/directorytest":            {"wire", "keypackage"},
-	"profile":                            {"ciphersuite", "hpke", "keypackage"},
-	"framing":                            {"wire", "keypackage"},
-	"integrations/client":                {"wire", "keypackage", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
-	"server/api/hsmkp/v1":                {},
-	"server/api/hsmkp/v1/hsmkpv1connect": {"server/api/hsmkp/v1"},
-	"observe":                            {"ciphersuite", "keypackage", "store", "token", "inventory", "server"},
-	"server":                             {"wire", "ciphersuite", "hpke", "keypackage", "framing", "welcome", "identity", "audit", "store", "vault", "inventory", "server/api/hsmkp/v1", "server/api/hsmkp/v1/hsmkpv1connect"},
+// table is the page that says which imports each package may have, of the product's own.
+const table = "docs/ARCHITECTURE.md"
+
+// arrows reads the table: the package in the first cell of a row, the imports that it
+// may have in the last.
+func arrows(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(program.Root(), filepath.FromSlash(table)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "\n| package | owns | imports |\n")
+	if !ok {
+		t.Fatalf("%s has no table of packages", table)
+	}
+	rows, _, _ := strings.Cut(rest, "\n\n")
+	all := make(map[string][]string)
+	for row := range strings.Lines(rows) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(row), "|"), "|")
+		name, code := strings.CutPrefix(strings.TrimSpace(cells[0]), "`")
+		if !code { // the line under the header
+			continue
+		}
+		name = strings.TrimSuffix(name, "`")
+		if len(cells) != 3 || name == "" {
+			t.Fatalf("%s: the row of %s has %d cells, want 3", table, name, len(cells))
+		}
+		if _, twice := all[name]; twice {
+			t.Errorf("%s has %s twice", table, name)
+		}
+		all[name] = imported(cells[2])
+	}
+	if len(all) < 20 {
+		t.Fatalf("%s has %d packages, want those of the product", table, len(all))
+	}
+	return all
+}
+
+// imported reads the last cell of a row.
+func imported(cell string) []string {
+	var list []string
+	for name := range strings.SplitSeq(cell, ",") {
+		if name = strings.TrimSpace(name); name != "–" {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // owners are the modules that only one room may import.
 var owners = map[string]string{
 	"github.com/miekg/pkcs11":                                 "token",
 	"github.com/ThalesGroup/crypto11":                         "token",
-	"github.com/mattn/go-sqlite3":                             "store/sqlite",
-	"github.com/jackc/pgx/v5":                                 "store/postgres",
+	"github.com/mattn/go-sqlite3":                             "internal/store/sqlite",
+	"github.com/jackc/pgx/v5":                                 "internal/store/postgres",
 	"go.yaml.in/yaml/v4":                                      "config",
 	"github.com/urfave/cli/v2":                                "cmd/hsm-kp",
-	"golang.org/x/mod/sumdb/note":                             "audit",
-	"github.com/prometheus/client_golang/prometheus":          "observe",
-	"github.com/prometheus/client_golang/prometheus/promhttp": "observe",
-	"golang.org/x/mod/sumdb/tlog":                             "audit",
+	"golang.org/x/mod/sumdb/note":                             "internal/audit",
+	"github.com/prometheus/client_golang/prometheus":          "internal/observe",
+	"github.com/prometheus/client_golang/prometheus/promhttp": "internal/observe",
+	"golang.org/x/mod/sumdb/tlog":                             "internal/audit",
 }
 
 // imports returns the direct imports of each package of the product.
@@ -87,19 +96,28 @@ func imports(t *testing.T) map[string][]string {
 }
 
 func TestImportsFollowTheTable(t *testing.T) {
-	for room, list := range imports(t) {
-		allowed, known := arrows[room]
-		switch {
-		case strings.HasPrefix(room, "cmd/"):
-			continue // wires everything
-		case !known:
+	rooms, allowed := imports(t), arrows(t)
+	for room, list := range rooms {
+		may, known := allowed[room]
+		if !known {
 			t.Errorf("%s is not in the table", room)
 			continue
 		}
 		for _, path := range list {
-			if other, ours := strings.CutPrefix(path, module); ours && !slices.Contains(allowed, other) {
+			other, ours := strings.CutPrefix(path, module)
+			if ours && !slices.Contains(may, other) && !slices.Contains(may, "all") {
 				t.Errorf("%s imports %s, which the table does not allow", room, other)
 			}
+		}
+		for _, other := range may {
+			if other != "all" && !slices.Contains(list, module+other) {
+				t.Errorf("%s does not import %s, as the table says", room, other)
+			}
+		}
+	}
+	for room := range allowed {
+		if _, there := rooms[room]; !there {
+			t.Errorf("the table has %s, which is no package", room)
 		}
 	}
 }
@@ -127,7 +145,7 @@ func TestOneRoomOwnsEachOutsideSystem(t *testing.T) {
 
 // Programs that call the service need no C compiler, no PKCS#11 module and no database.
 func TestTheClientIsGoAlone(t *testing.T) {
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}", "./integrations/client")
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}", "./client")
 	cmd.Dir = program.Root()
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else files of cgo are not told
 	out, err := cmd.Output()
@@ -142,10 +160,10 @@ func TestTheClientIsGoAlone(t *testing.T) {
 		}
 		deps++
 		if _, owned := owners[path]; owned || files != "0" {
-			t.Errorf("integrations/client depends on %s, with %s files of cgo", path, files)
+			t.Errorf("client depends on %s, with %s files of cgo", path, files)
 		}
 	}
 	if deps < 5 {
-		t.Errorf("integrations/client depends on %d packages, want some", deps)
+		t.Errorf("client depends on %d packages, want some", deps)
 	}
 }

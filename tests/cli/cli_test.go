@@ -19,13 +19,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func TestScripts(t *testing.T) {

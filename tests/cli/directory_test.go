@@ -10,7 +10,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )

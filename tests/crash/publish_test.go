@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/store"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

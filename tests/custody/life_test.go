@@ -18,11 +18,11 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/tests/needle"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // witness knows the secrets of an installation, and searches for them.

@@ -15,9 +15,9 @@ import (
 	mlsgo "github.com/thomas-vilte/mls-go"
 	theirs "github.com/thomas-vilte/mls-go/ciphersuite"
 
-	"github.com/hsm-kp/hsm-kp/integrations/client"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/client"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
 )
 
 // way is how the two members reach the service, and where the other one has key packages from.

@@ -12,8 +12,8 @@ import (
 	stdhpke "crypto/hpke"
 
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // process takes a commit of the other member with a path and no proposals, in a

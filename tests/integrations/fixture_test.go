@@ -19,8 +19,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

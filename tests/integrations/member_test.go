@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"slices"
 
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/client"
 	"github.com/hsm-kp/hsm-kp/hpke"
-	"github.com/hsm-kp/hsm-kp/integrations/client"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/welcome"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // member is the second member of a group of two, whose private keys are the service's. No MLS

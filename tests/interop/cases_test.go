@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate"
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 )

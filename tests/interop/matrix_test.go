@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/profile"
 )
 
 // TestInterop runs everything, and writes docs/INTEROP.md where every peer ran.

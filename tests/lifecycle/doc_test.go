@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

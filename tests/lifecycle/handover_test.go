@@ -3,7 +3,7 @@ package lifecycle
 import (
 	"pgregory.net/rapid"
 
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 // handOver gives private keys to a device, which may be another one than theirs.

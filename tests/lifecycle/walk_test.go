@@ -15,11 +15,11 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hsm-kp/hsm-kp/audit"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres"
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 )
 
 // begin is when a walk begins.

@@ -13,11 +13,11 @@ import (
 
 	"connectrpc.com/connect"
 
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/config"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres"
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

@@ -24,8 +24,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
-	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

@@ -21,11 +21,11 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
-	"github.com/hsm-kp/hsm-kp/inventory"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

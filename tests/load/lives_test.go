@@ -9,7 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 )
 
 // reasonOf is the reason that a service gave for an error. Where it gave none, the connection

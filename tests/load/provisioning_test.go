@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

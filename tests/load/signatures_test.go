@@ -15,17 +15,17 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/hsm-kp/hsm-kp/audit"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/softhsm"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres/postgrestest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // What signatures are measured with: a token that takes so long for a call, with so many sessions.

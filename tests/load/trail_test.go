@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/hsm-kp/hsm-kp/audit"
-	"github.com/hsm-kp/hsm-kp/store"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
 // ref is the KeyPackageRef of a suite with SHA-256.

@@ -7,7 +7,7 @@ import (
 	"github.com/thomas-vilte/mls-go/ciphersuite"
 	"github.com/thomas-vilte/mls-go/keypackages"
 
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 )
 
 // Theirs decodes key packages for a directory of tests with mls-go, so that what the product

@@ -14,11 +14,11 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/softhsm"
-	"github.com/hsm-kp/hsm-kp/store"
-	"github.com/hsm-kp/hsm-kp/store/postgres"
-	"github.com/hsm-kp/hsm-kp/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )

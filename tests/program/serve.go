@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 )
 
 // Service is a running `hsm-kp serve`.

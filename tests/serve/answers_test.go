@@ -16,15 +16,15 @@ import (
 	"connectrpc.com/connect"
 	_ "github.com/mattn/go-sqlite3"
 
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
 	"github.com/hsm-kp/hsm-kp/tests/needle"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // recorder keeps every byte of the answers: headers, bodies and trailers.

@@ -21,9 +21,9 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

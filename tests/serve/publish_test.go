@@ -11,9 +11,9 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/hsm-kp/hsm-kp/directory/directorytest"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
+	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 )
 
 // withDirectory names a directory in the config.

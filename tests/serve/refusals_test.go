@@ -20,8 +20,8 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/hsm-kp/hsm-kp/certificate/certificatetest"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

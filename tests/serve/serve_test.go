@@ -12,12 +12,12 @@ import (
 
 	"connectrpc.com/connect"
 
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1/hsmkpv1connect"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 func asError(err error, to **connect.Error) bool { return errors.As(err, to) }

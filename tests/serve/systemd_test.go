@@ -17,7 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
-	hsmkpv1 "github.com/hsm-kp/hsm-kp/server/api/hsmkp/v1"
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 

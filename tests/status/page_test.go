@@ -312,7 +312,7 @@ func ofFewColors(picture image.Image) image.Image {
 
 // stylePalette has the colours that the style names.
 func stylePalette() (of color.Palette) {
-	style, _ := os.ReadFile(filepath.Join(program.Root(), "observe", "status.css"))
+	style, _ := os.ReadFile(filepath.Join(program.Root(), "internal", "observe", "status.css"))
 	for _, hex := range regexp.MustCompile(`#[0-9a-f]{6}\b`).FindAllString(string(style), -1) {
 		c := color.RGBA{A: 255}
 		fmt.Sscanf(hex, "#%02x%02x%02x", &c.R, &c.G, &c.B)

@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // walker goes through MLS objects in search of key packages, leaf nodes and

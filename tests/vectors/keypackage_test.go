@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 type welcomeVector struct {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
-	"github.com/hsm-kp/hsm-kp/wire"
 )
 
 // Group is a group in one epoch, with its founder at leaf 0. Fields may be changed

@@ -77,7 +77,7 @@ test("a handle is for its purpose alone, and keys of the library stay the librar
 });
 
 test("the reasons are those of the API", () => {
-  const proto = readFileSync(new URL("../../../../server/api/hsmkp/v1/hsmkp.proto", import.meta.url), "utf8");
+  const proto = readFileSync(new URL("../../../../api/hsmkp/v1/hsmkp.proto", import.meta.url), "utf8");
   const numbers = [...proto.matchAll(/^  REASON_(\w+) = (\d+);/gm)].map(([, name, number]) => [name, Number(number)]);
   assert.deepEqual(numbers, reasons.map((name, number) => [name, number]));
 });

@@ -1,0 +1,114 @@
+package framing
+
+import (
+	"github.com/hsm-kp/hsm-kp/internal/wire"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// Proposal is a proposal (RFC 9420, Section 12.1): uint16 proposal_type, and what the type
+// says. Of types that hold neither a key package nor a leaf node nothing is kept.
+type Proposal struct {
+	Type keypackage.ProposalType
+	// KeyPackage is what an Add adds.
+	KeyPackage *keypackage.KeyPackage
+	// Leaf is what an Update puts in the place of the sender's leaf.
+	Leaf *keypackage.LeafNode
+}
+
+// Commit is a Commit (RFC 9420, Section 12.4): ProposalOrRef proposals<V>,
+// optional<UpdatePath> path.
+type Commit struct {
+	// Proposals are those that stand in it; those that it refers to are left out.
+	Proposals []Proposal
+	// Leaf is the leaf_node of path, nil where there is none.
+	Leaf *keypackage.LeafNode
+}
+
+func readProposal(r *wire.Reader) Proposal {
+	p := Proposal{Type: keypackage.ProposalType(r.Uint16())}
+	switch p.Type {
+	case keypackage.ProposalAdd:
+		p.KeyPackage = keypackage.ReadKeyPackage(r)
+	case keypackage.ProposalUpdate:
+		p.Leaf = keypackage.ReadLeafNode(r)
+	case keypackage.ProposalRemove:
+		r.Uint32() // removed
+	case keypackage.ProposalPSK:
+		readPSK(r)
+	case keypackage.ProposalReInit:
+		r.Vector() // group_id
+		r.Uint16() // version
+		r.Uint16() // cipher_suite
+		keypackage.ReadExtensions(r)
+	case keypackage.ProposalExternalInit:
+		r.Vector() // kem_output
+	case keypackage.ProposalGroupContextExtensions:
+		keypackage.ReadExtensions(r)
+	default:
+		r.Fail(ErrKind)
+	}
+	return p
+}
+
+// readPSK decodes a PreSharedKeyID (RFC 9420, Section 8.4).
+func readPSK(r *wire.Reader) {
+	const external, resumption = 1, 2
+	switch r.Uint8() {
+	case external:
+		r.Vector() // psk_id
+	case resumption:
+		if usage := r.Uint8(); usage < 1 || usage > 3 {
+			r.Fail(ErrKind)
+		}
+		r.Vector() // psk_group_id
+		r.Uint64() // psk_epoch
+	default:
+		r.Fail(ErrKind)
+	}
+	r.Vector() // psk_nonce
+}
+
+func readCommit(r *wire.Reader) *Commit {
+	c := new(Commit)
+	list := r.Sub()
+	for list.Len() > 0 {
+		c.readProposalOrRef(&list)
+	}
+	r.Fail(list.Err())
+	switch r.Uint8() { // optional<UpdatePath>
+	case 0:
+	case 1:
+		c.Leaf = keypackage.ReadLeafNode(r)
+		readPathNodes(r)
+	default:
+		r.Fail(ErrKind)
+	}
+	return c
+}
+
+func (c *Commit) readProposalOrRef(r *wire.Reader) {
+	const proposal, reference = 1, 2
+	switch r.Uint8() {
+	case proposal:
+		c.Proposals = append(c.Proposals, readProposal(r))
+	case reference:
+		r.Vector()
+	default:
+		r.Fail(ErrKind)
+	}
+}
+
+// readPathNodes decodes UpdatePathNode nodes<V> (RFC 9420, Section 7.6).
+func readPathNodes(r *wire.Reader) {
+	nodes := r.Sub()
+	for nodes.Len() > 0 {
+		nodes.Vector() // encryption_key
+		secrets := nodes.Sub()
+		for secrets.Len() > 0 {
+			secrets.Vector() // kem_output
+			secrets.Vector() // ciphertext
+		}
+		nodes.Fail(secrets.Err())
+	}
+	r.Fail(nodes.Err())
+}

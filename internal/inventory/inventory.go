@@ -1,0 +1,334 @@
+// Package inventory is the life of key packages: they are generated in
+// batches, their private keys sealed and stored before anything of them is
+// shown, and taken out again.
+//
+// The order of its steps is the promise of the whole program. Two HPKE key
+// pairs are made, both signatures are made in the token and verified in
+// software, both private keys are sealed under the wrapping key, the batch is
+// committed to the store; only then does a caller see a key package. A crash
+// between any two steps leaves at most sealed keys that nobody was told about.
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/vault"
+	"github.com/hsm-kp/hsm-kp/welcome"
+)
+
+// ErrAmbiguousRef reports a prefix that more than one KeyPackageRef begins
+// with.
+var ErrAmbiguousRef = errors.New("more than one key package begins so")
+
+// ErrRef reports text that is no KeyPackageRef and no prefix of one.
+var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")
+
+// Ring is the token as the keeper of keys that others depend on.
+type Ring interface {
+	// Open finds a wrapping key in the token.
+	Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error)
+	// Create makes a wrapping key in the token, tries it out and returns its stamp. A key
+	// that fails is not left behind.
+	Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error)
+	// Destroy destroys a key in the token. One that is not there is destroyed.
+	Destroy(ctx context.Context, o store.Object, id []byte) error
+	// Discard destroys a wrapping key that the token was stopped in the making of, and no
+	// other.
+	Discard(ctx context.Context, id vault.KeyID, label string) error
+	// Serial returns the serial number of the token.
+	Serial() string
+}
+
+// Config is what an Inventory works with. All fields are required, but Ring for what
+// needs no token.
+type Config struct {
+	// Store keeps the records.
+	Store store.Store
+	// Ring has the wrapping keys.
+	Ring Ring
+	// Rand is the source of private keys and nonces, read by all workers at once.
+	Rand io.Reader
+	// Workers is how many key packages are in the making at once: the number
+	// of the token's sessions, or more where processors outnumber them.
+	Workers int
+	// Batch is how many key packages one transaction of the store takes, 1 or
+	// more.
+	Batch int
+}
+
+// Inventory makes, keeps and hands out key packages. It is safe for concurrent
+// use.
+type Inventory struct {
+	Config
+
+	mu     sync.Mutex
+	vaults map[string]vault.Custodian
+}
+
+// New returns an inventory over c.
+func New(c Config) *Inventory {
+	return &Inventory{Config: c, vaults: make(map[string]vault.Custodian)}
+}
+
+// custodian returns that of one wrapping key, found in the token and recognized once.
+func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Custodian, error) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	if v, ok := inv.vaults[string(id)]; ok {
+		return v, nil
+	}
+	record, err := inv.wrappingKey(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	m, err := MechanismOf(&record)
+	if err != nil {
+		return nil, err
+	}
+	v, err := inv.Ring.Open(ctx, id, m)
+	if err != nil {
+		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
+	}
+	if err := v.Recognize(ctx, record.Stamp); err != nil {
+		return nil, fmt.Errorf("recognize wrapping key %v: %w", id, err)
+	}
+	inv.vaults[string(id)] = v
+	return v, nil
+}
+
+// Resolve returns the one KeyPackageRef that begins with prefix, which is
+// hexadecimal and at least four digits long. The error is ErrRef,
+// store.ErrNotFound or ErrAmbiguousRef.
+func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Ref, error) {
+	lo, hi, err := refRange(prefix)
+	if err != nil {
+		return nil, err
+	}
+	refs, err := inv.Store.FindRefs(ctx, lo, hi, 2)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, err)
+	case len(refs) == 0:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, store.ErrNotFound)
+	case len(refs) > 1:
+		return nil, fmt.Errorf("find key package %s: %w", prefix, ErrAmbiguousRef)
+	}
+	return refs[0], nil
+}
+
+// Find returns the record of the one key package whose ref begins with prefix.
+// The error is Resolve's.
+func (inv *Inventory) Find(ctx context.Context, prefix string) (store.KeyPackage, error) {
+	ref, err := inv.Resolve(ctx, prefix)
+	if err != nil {
+		return store.KeyPackage{}, err
+	}
+	return inv.Store.KeyPackage(ctx, ref)
+}
+
+// maxRefBytes is the length of the longest KeyPackageRef: SHA-512.
+const maxRefBytes = 64
+
+// refRange returns the least and the greatest KeyPackageRef that begin with
+// the hexadecimal digits in prefix.
+func refRange(prefix string) (lo, hi []byte, err error) {
+	if len(prefix) < 4 || len(prefix) > 2*maxRefBytes {
+		return nil, nil, fmt.Errorf("%w: the length of %q is %d, 4 to %d digits are taken", ErrRef, prefix, len(prefix), 2*maxRefBytes)
+	}
+	odd := len(prefix) % 2
+	lo, err = hex.DecodeString(prefix + strings.Repeat("0", odd))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %q", ErrRef, prefix)
+	}
+	hi = bytes.Clone(lo)
+	if odd == 1 {
+		hi[len(hi)-1] |= 0x0F
+	}
+	return lo, append(hi, bytes.Repeat([]byte{0xFF}, maxRefBytes-len(hi))...), nil
+}
+
+// ErrSuiteUnknown reports a key package of a cipher suite that is neither in RFC 9420
+// nor registered.
+var ErrSuiteUnknown = errors.New("it is not known")
+
+// ErrMixedUp reports a record whose key package is not the one that its ref, or
+// its private keys, are of.
+var ErrMixedUp = vault.ErrMixedUp
+
+// Public returns the key package of a record. Its ref is computed anew: what
+// leaves the program is what the ref names. The error wraps ErrMixedUp where it
+// is not, or ErrSuiteUnknown.
+func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
+	kp, err := keypackage.Parse(record.Public)
+	if err != nil {
+		return nil, fmt.Errorf("read stored key package %x: %w: %w", record.Ref, ErrMixedUp, err)
+	}
+	if _, ok := ciphersuite.Lookup(kp.CipherSuite); !ok {
+		return nil, fmt.Errorf("read stored key package %x: cipher suite %v: %w", record.Ref, kp.CipherSuite, ErrSuiteUnknown)
+	}
+	ref, err := kp.Ref()
+	if err != nil || !bytes.Equal(ref, record.Ref) || record.Suite != uint16(kp.CipherSuite) {
+		return nil, fmt.Errorf("read stored key package %x: %w", record.Ref, ErrMixedUp)
+	}
+	return kp, nil
+}
+
+// ErrNothingToShow reports private keys that are in the token and nowhere else.
+var ErrNothingToShow = errors.New("its private keys never leave the token: there is nothing to show")
+
+// PrivateKeys unseals the private keys of the key package ref, which are shown to
+// somebody: that is in the trail first. The caller clears them. The error is
+// store.ErrNotFound where there is no such key package, store.ErrConsumed or
+// store.ErrErased where they are erased, ErrNothingToShow where they are in the token, and
+// wraps ErrMixedUp where the keys do not fit the public part.
+func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now time.Time) (vault.PrivateKeys, error) {
+	record, err := inv.Store.KeyPackage(ctx, ref)
+	if err != nil {
+		return vault.PrivateKeys{}, fmt.Errorf("load key package %v: %w", ref, err)
+	}
+	kp, err := Public(&record)
+	if err != nil {
+		return vault.PrivateKeys{}, err
+	}
+	keys, err := inv.keys(ctx, &record, kp)
+	if err != nil {
+		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
+	}
+	secret, ok := keys.Secret()
+	if !ok {
+		err := fmt.Errorf("unwrap key package %v: %w", ref, ErrNothingToShow)
+		return vault.PrivateKeys{}, inv.refuse(ctx, &record, now, "unwrap", err)
+	}
+	if err = keys.Check(); err == nil {
+		err = inv.kept(ctx, &record)
+	}
+	if err != nil {
+		err = inv.refuse(ctx, &record, now, "unwrap", err)
+	} else {
+		err = inv.Store.Record(ctx, entryOf(&record, audit.Unwrapped, now))
+	}
+	if err != nil {
+		secret.Clear()
+		return vault.PrivateKeys{}, err
+	}
+	return secret, nil
+}
+
+// binding is what the private keys of a key package are bound to.
+func binding(record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Binding, error) {
+	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
+	if !ok {
+		return vault.Binding{}, fmt.Errorf("key package %x: cipher suite %v: %w", record.Ref, kp.CipherSuite, ErrSuiteUnknown)
+	}
+	return vault.Binding{Ref: record.Ref, Suite: suite, InitKey: kp.InitKey, EncryptionKey: kp.LeafNode.EncryptionKey, Release: record.ReleaseDigest}, nil
+}
+
+// keys returns the private keys of a record, whose key package is kp, for use here.
+func (inv *Inventory) keys(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
+	if err := erased(record); err != nil {
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", keypackage.Ref(record.Ref), err)
+	}
+	return inv.unseal(ctx, record, kp)
+}
+
+// unseal returns the private keys of a record, whosever they are.
+func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
+	b, err := binding(record, kp)
+	if err != nil {
+		return vault.Keys{}, err
+	}
+	v, err := inv.custodian(ctx, record.WrappingKeyID)
+	if err != nil {
+		return vault.Keys{}, err
+	}
+	keys, err := v.Keys(ctx, b, record.Sealed)
+	if err != nil {
+		return vault.Keys{}, fmt.Errorf("unseal key package %v: %w", keypackage.Ref(record.Ref), err)
+	}
+	return keys, nil
+}
+
+// erased says why a record has no private keys any more, or none for use here.
+func erased(record *store.KeyPackage) error {
+	switch record.State {
+	case store.Consumed:
+		return store.ErrConsumed
+	case store.Erased:
+		return store.ErrErased
+	}
+	switch {
+	case record.Custody == vault.CustodyDevice:
+		return ErrAtDevice
+	case record.Unconfirmed():
+		return fmt.Errorf("%w: they are kept until it has them, and not for use here", store.ErrForDevice)
+	case len(record.ReleaseDigest) > 0:
+		return fmt.Errorf("%w: it has them, and they are erased here", store.ErrForDevice)
+	}
+	return nil
+}
+
+// entryOf is an entry of the trail about a key package.
+func entryOf(record *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
+	return audit.Entry{Time: at, Act: act, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID}
+}
+
+// refuse puts into the trail what was asked of a key package and not done, and returns
+// why.
+func (inv *Inventory) refuse(ctx context.Context, record *store.KeyPackage, at time.Time, what string, why error) error {
+	e := entryOf(record, audit.Refused, at)
+	e.Detail = what + ": " + reason(why)
+	return errors.Join(why, inv.Store.Record(ctx, e))
+}
+
+// RefuseKey puts into the trail what was asked of a key in the token and not done, and
+// returns why. A fault of the token or of the store is no refusal.
+func (inv *Inventory) RefuseKey(ctx context.Context, identity string, keyID []byte, at time.Time, what string, why error) error {
+	said := reason(why)
+	if said == failed {
+		return why
+	}
+	return errors.Join(why, inv.Store.Record(ctx, audit.Entry{Time: at, Act: audit.Refused, Identity: identity, KeyID: keyID, Detail: what + ": " + said}))
+}
+
+// failed is the reason of what has no other.
+const failed = "failed"
+
+// reason names an error in the trail: the kind of it, and nothing that came from
+// outside.
+func reason(err error) string {
+	for _, r := range []struct {
+		err  error
+		text string
+	}{
+		{store.ErrConsumed, "consumed"}, {store.ErrErased, "erased"}, {store.ErrReserved, "reserved for another Welcome"},
+		{ErrNothingToShow, "in the token"}, {ErrAtDevice, "at the device"},
+		{store.ErrForDevice, "its device's"}, {store.ErrOtherRelease, "another release key"}, {ErrMixedUp, "record was changed"}, {vault.ErrSealed, "does not unseal"},
+		{welcome.ErrForged, "forged or damaged Welcome"}, {welcome.ErrConfirmation, "wrong confirmation tag"},
+		{welcome.ErrSignature, "wrong signature"}, {ErrNoLeaf, "leaf key erased"},
+		{vault.ErrStamp, "record was changed"}, {identity.ErrKeyMismatch, "another key stands in its place"},
+		{store.ErrInUse, "in use"}, {store.ErrState, "not in the state for that"}, {store.ErrWrappingKey, "destroyed"},
+		{hpke.ErrOpen, "ciphertext does not open"},
+	} {
+		if errors.Is(err, r.err) {
+			return r.text
+		}
+	}
+	if _, ok := errors.AsType[*welcome.MissingPSKError](err); ok {
+		return "a pre-shared key is missing"
+	}
+	return failed
+}

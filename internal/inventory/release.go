@@ -1,0 +1,138 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// releasing checks what custody vault.CustodyRelease needs, and returns the digest that the key
+// packages get.
+func (r *Request) releasing() ([]byte, error) {
+	if r.Custody != vault.CustodyRelease {
+		return nil, nil
+	}
+	if err := hpke.ValidPublicKey(r.Identity.Suite, r.ReleaseKey); err != nil {
+		return nil, fmt.Errorf("release key: %w", err)
+	}
+	return vault.ReleaseDigest(r.ReleaseKey), nil
+}
+
+// CheckRelease refuses, with store.ErrOtherRelease and an entry in the trail, a release key that is
+// not the one that the private keys of a key package may be released to.
+func (inv *Inventory) CheckRelease(ctx context.Context, record *store.KeyPackage, releaseKey []byte, now time.Time) error {
+	if bytes.Equal(record.ReleaseDigest, vault.ReleaseDigest(releaseKey)) {
+		return nil
+	}
+	err := fmt.Errorf("key package %v: %w", keypackage.Ref(record.Ref), store.ErrOtherRelease)
+	return inv.refuse(ctx, record, now, "hand over", err)
+}
+
+// HandOver seals the private keys of key packages of custody vault.CustodyRelease for their device,
+// whose public key is given, and returns them in the order of the records. Each is unsealed in the
+// token, compared with its public keys, and sealed by HPKE: see vault.Released. That it is handed
+// over is recorded, with its entry in the trail, before anything is returned; it may be done again,
+// for the same device, until it is confirmed: a caller that was killed before it told anybody loses
+// nothing.
+//
+// The error is store.ErrOtherRelease for another public key than the one they were made for,
+// store.ErrErased, or store.ErrState where the device has confirmed.
+func (inv *Inventory) HandOver(ctx context.Context, records []store.KeyPackage, releaseKey []byte, now time.Time) ([]vault.Released, error) {
+	out := make([]vault.Released, 0, len(records))
+	for len(records) > 0 {
+		batch := records[:min(max(inv.Batch, 1), len(records))]
+		records = records[len(batch):]
+		released, err := inv.handOver(ctx, batch, releaseKey, now)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, released...)
+	}
+	return out, nil
+}
+
+func (inv *Inventory) handOver(ctx context.Context, batch []store.KeyPackage, releaseKey []byte, now time.Time) ([]vault.Released, error) {
+	released, refs := make([]vault.Released, len(batch)), make([][]byte, len(batch))
+	for i := range batch {
+		refs[i] = batch[i].Ref
+		if err := inv.CheckRelease(ctx, &batch[i], releaseKey, now); err != nil {
+			return nil, err
+		}
+	}
+	workers, running := errgroup.WithContext(ctx)
+	workers.SetLimit(max(inv.Workers, 1))
+	for i := range batch {
+		workers.Go(func() (err error) {
+			released[i], err = inv.release(running, batch[i], releaseKey, now)
+			return err
+		})
+	}
+	if err := workers.Wait(); err != nil {
+		return nil, err
+	}
+	if err := inv.Store.HandOver(ctx, refs, vault.ReleaseDigest(releaseKey), now); err != nil {
+		return nil, fmt.Errorf("hand over: %w", err)
+	}
+	return released, nil
+}
+
+// release seals the private keys of one key package for its device. What was rewrapped since it
+// was read is read again.
+func (inv *Inventory) release(ctx context.Context, record store.KeyPackage, releaseKey []byte, now time.Time) (vault.Released, error) {
+	for {
+		released, err := inv.seal(ctx, &record, releaseKey)
+		if err == nil {
+			return released, nil
+		}
+		again, gone := inv.Store.KeyPackage(ctx, record.Ref)
+		if gone != nil || bytes.Equal(again.WrappingKeyID, record.WrappingKeyID) {
+			return released, inv.refuse(ctx, &record, now, "hand over", err)
+		}
+		record = again
+	}
+}
+
+func (inv *Inventory) seal(ctx context.Context, record *store.KeyPackage, releaseKey []byte) (vault.Released, error) {
+	switch {
+	case record.State == store.Erased:
+		return vault.Released{}, fmt.Errorf("hand over key package %v: %w", keypackage.Ref(record.Ref), store.ErrErased)
+	case !record.Unconfirmed():
+		return vault.Released{}, fmt.Errorf("hand over key package %v: %w: its device has its private keys", keypackage.Ref(record.Ref), store.ErrState)
+	}
+	kp, err := Public(record)
+	if err != nil {
+		return vault.Released{}, err
+	}
+	keys, err := inv.unseal(ctx, record, kp)
+	if err != nil {
+		return vault.Released{}, err
+	}
+	defer keys.Clear()
+	if err := keys.Check(); err != nil {
+		return vault.Released{}, err
+	}
+	b, err := binding(record, kp)
+	if err != nil {
+		return vault.Released{}, err
+	}
+	return vault.Release(b, releaseKey, keys)
+}
+
+// ConfirmHandover erases the private keys of key packages whose devices have them, in one
+// transaction, and returns of how many: one of which they are erased already stays as it is. Its
+// errors are those of store.ConfirmHandover.
+func (inv *Inventory) ConfirmHandover(ctx context.Context, refs [][]byte, now time.Time) (uint64, error) {
+	n, err := inv.Store.ConfirmHandover(ctx, refs, now)
+	if err != nil {
+		return 0, fmt.Errorf("confirm: %w", err)
+	}
+	return n, nil
+}

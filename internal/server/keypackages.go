@@ -1,0 +1,246 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+)
+
+// states are the states of the store by those of the API.
+var states = map[hsmkpv1.State]store.State{
+	hsmkpv1.State_STATE_UNSPECIFIED: "",
+	hsmkpv1.State_STATE_PENDING:     store.Pending,
+	hsmkpv1.State_STATE_AVAILABLE:   store.Available,
+	hsmkpv1.State_STATE_PUBLISHED:   store.Published,
+	hsmkpv1.State_STATE_CLAIMED:     store.Claimed,
+	hsmkpv1.State_STATE_RESERVED:    store.Reserved,
+	hsmkpv1.State_STATE_CONSUMED:    store.Consumed,
+	hsmkpv1.State_STATE_RETIRED:     store.Retired,
+	hsmkpv1.State_STATE_EXPIRED:     store.Expired,
+	hsmkpv1.State_STATE_ERASED:      store.Erased,
+}
+
+func stateOf(s store.State) hsmkpv1.State {
+	for of, is := range states {
+		if is == s {
+			return of
+		}
+	}
+	return hsmkpv1.State_STATE_UNSPECIFIED
+}
+
+const (
+	// maxPage is the most key packages of one answer, defaultPage that of one that asks
+	// for no number.
+	maxPage, defaultPage = 1000, 100
+)
+
+// Generate implements KeyPackageService.
+func (s *Server) Generate(ctx context.Context, r *connect.Request[hsmkpv1.GenerateRequest]) (*connect.Response[hsmkpv1.GenerateResponse], error) {
+	count := max(r.Msg.GetCount(), 1)
+	ctx, err := s.admit(ctx, Generate, r.Msg.GetIdentity(), uint64(count))
+	if err != nil {
+		return nil, err
+	}
+	if count > s.Limits.Batch {
+		return nil, malformed(fmt.Sprintf("count is more than %d", s.Limits.Batch))
+	}
+	id, record, err := s.identity(ctx, r.Msg.GetIdentity())
+	if err != nil {
+		return nil, err
+	}
+	policy, err := s.Policy(record.Name)
+	if err != nil {
+		return nil, err
+	}
+	out := new(hsmkpv1.GenerateResponse)
+	_, err = s.Inventory.Generate(ctx, inventory.Request{
+		Identity: id, Version: record.Version, Policy: policy, Count: uint64(count),
+		LastResort: r.Msg.GetLastResort(), Custody: s.Custody(record.Name), Now: s.Now(),
+	}, func(batch []store.KeyPackage) error {
+		for i := range batch {
+			k, err := messageOf(&batch[i], true)
+			if err != nil {
+				return err
+			}
+			out.KeyPackages = append(out.KeyPackages, k)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("generate: %w", err)
+	}
+	return connect.NewResponse(out), nil
+}
+
+// List implements KeyPackageService.
+func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListRequest]) (*connect.Response[hsmkpv1.ListResponse], error) {
+	ctx, err := s.admit(ctx, List, r.Msg.GetIdentity(), 1)
+	if err != nil {
+		return nil, err
+	}
+	state, known := states[r.Msg.GetState()]
+	size := int(r.Msg.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	if !known || size > maxPage {
+		return nil, malformed(fmt.Sprintf("state is unknown, or page_size more than %d", maxPage))
+	}
+	if _, err := s.Inventory.Store.Identity(ctx, r.Msg.GetIdentity()); err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	after, err := s.after(ctx, r.Msg)
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.page(ctx, store.Filter{Identity: r.Msg.GetIdentity(), State: state, After: after}, size, r.Msg.GetWithMessage())
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	return connect.NewResponse(page), nil
+}
+
+// after returns the ref of the last key package of the page before, which a page token is; it
+// is the identity's, so that nobody learns of others.
+func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, error) {
+	if r.GetPageToken() == "" {
+		return nil, nil
+	}
+	unknown := malformed("page_token is none of this list")
+	ref, err := hex.DecodeString(r.GetPageToken())
+	if err != nil {
+		return nil, unknown
+	}
+	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	switch {
+	case errors.Is(err, store.ErrNotFound), err == nil && record.Identity != r.GetIdentity():
+		return nil, unknown
+	case err != nil:
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	return ref, nil
+}
+
+// page returns the key packages that fit, size at most.
+func (s *Server) page(ctx context.Context, f store.Filter, size int, whole bool) (*hsmkpv1.ListResponse, error) {
+	out := new(hsmkpv1.ListResponse)
+	for record, err := range s.Inventory.Store.KeyPackages(ctx, f) {
+		if err != nil {
+			return nil, err
+		}
+		if len(out.GetKeyPackages()) == size {
+			out.NextPageToken = hex.EncodeToString(out.GetKeyPackages()[size-1].GetRef())
+			return out, nil
+		}
+		k, err := messageOf(&record, whole)
+		if err != nil {
+			return nil, err
+		}
+		out.KeyPackages = append(out.KeyPackages, k)
+	}
+	return out, nil
+}
+
+// Get implements KeyPackageService.
+func (s *Server) Get(ctx context.Context, r *connect.Request[hsmkpv1.GetRequest]) (*connect.Response[hsmkpv1.GetResponse], error) {
+	_, record, err := s.admitRef(ctx, Get, r.Msg.GetRef())
+	if err != nil {
+		return nil, err
+	}
+	k, err := messageOf(record, true)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&hsmkpv1.GetResponse{KeyPackage: k}), nil
+}
+
+// admitRef admits an operation on the identity of a key package. Whoever may not have all
+// identities does not learn whether there is such a key package.
+func (s *Server) admitRef(ctx context.Context, op Operation, ref []byte) (context.Context, *store.KeyPackage, error) {
+	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	ctx, refused := s.admit(ctx, op, record.Identity, 1)
+	if refused != nil {
+		return nil, nil, refused
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("load key package: %w", err)
+	}
+	return ctx, &record, nil
+}
+
+// Claim implements KeyPackageService.
+func (s *Server) Claim(ctx context.Context, r *connect.Request[hsmkpv1.ClaimRequest]) (*connect.Response[hsmkpv1.ClaimResponse], error) {
+	count := max(r.Msg.GetCount(), 1)
+	ctx, err := s.admit(ctx, Claim, r.Msg.GetIdentity(), uint64(count))
+	if err != nil {
+		return nil, err
+	}
+	if count > maxPage {
+		return nil, malformed(fmt.Sprintf("count is more than %d", maxPage))
+	}
+	claimed, err := s.Inventory.Store.Claim(ctx, r.Msg.GetIdentity(), int(count), s.Now())
+	if err != nil {
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	if len(claimed) == 0 {
+		return nil, s.noneLeft(ctx, r.Msg.GetIdentity())
+	}
+	out := new(hsmkpv1.ClaimResponse)
+	for i := range claimed {
+		k, err := messageOf(&claimed[i], true)
+		if err != nil {
+			s.Log.Error("claimed key package", "error", err) // the others were claimed all the same
+			continue
+		}
+		out.KeyPackages = append(out.KeyPackages, k)
+	}
+	if len(out.GetKeyPackages()) == 0 {
+		return nil, inventory.ErrMixedUp
+	}
+	return connect.NewResponse(out), nil
+}
+
+// noneLeft says why there is nothing to claim.
+func (s *Server) noneLeft(ctx context.Context, name string) error {
+	if _, err := s.Inventory.Store.Identity(ctx, name); err != nil {
+		return fmt.Errorf("claim: %w", err)
+	}
+	return errNoneLeft
+}
+
+// messageOf is a record as the API has it. Its ref is computed anew where its bytes are
+// handed out.
+func messageOf(record *store.KeyPackage, whole bool) (*hsmkpv1.KeyPackage, error) {
+	out := &hsmkpv1.KeyPackage{
+		Ref: slices.Clone(record.Ref), Identity: record.Identity, CipherSuite: uint32(record.Suite), State: stateOf(record.State),
+		LastResort: record.LastResort, IdentityVersion: record.Version,
+		NotBefore: timestamppb.New(record.NotBefore), NotAfter: timestamppb.New(record.NotAfter), ReservedUntil: optionalTime(record.ReservedUntil),
+	}
+	if !whole {
+		return out, nil
+	}
+	kp, err := inventory.Public(record)
+	if err != nil {
+		return nil, err
+	}
+	out.MlsMessage = kp.Message()
+	return out, nil
+}
+
+func optionalTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,239 @@
+// Package server is the network service: the operations of api/hsmkp/v1 over mutual TLS and
+// Unix sockets, for callers that the config knows, and each within what it grants them.
+//
+// Nothing is open by default. A request is admitted by a Rule that names its caller, its
+// operation and its identity; whatever else comes is refused, and the audit trail says so.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+)
+
+// Config is what a Server works with. All fields are required, unless they say otherwise.
+type Config struct {
+	Inventory *inventory.Inventory
+	// OpenIdentity finds the key of an identity's record in the token, and refuses a record
+	// that was changed. What it returns is kept for as long as the record is the same.
+	OpenIdentity func(context.Context, *store.Identity) (*identity.Identity, error)
+	// Policy is what the config says of the key packages of an identity.
+	Policy func(name string) (identity.Policy, error)
+	// Custody is where the private keys of an identity's key packages are kept.
+	Custody func(name string) string
+	// Publish publishes at most n key packages of an identity, and those of last resort, in
+	// the directory with a name, or the identity's where it is empty; the error is
+	// ErrDirectory where there is none. It returns before ctx ends, or soon after: what was
+	// not acknowledged by then stays pending.
+	Publish func(ctx context.Context, record *store.Identity, directory string, n int) (Publication, error)
+	// TokenFault reports whether an error means that the token cannot be used. It may be nil.
+	TokenFault func(error) bool
+	// Rules grant what is allowed.
+	Rules []Rule
+	// Reservation is how long a key package stays reserved for a Welcome.
+	Reservation time.Duration
+	// KeepLeaf keeps the private key of a leaf once its Welcome is confirmed.
+	KeepLeaf bool
+	Limits   Limits
+	Log      *slog.Logger
+	// Pages are served beside the API to callers that are granted them. There may be none.
+	Pages []Page
+	// Observe is told of each request once it has ended, or nil.
+	Observe func(Request)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Limits bound what callers can ask for.
+type Limits struct {
+	// MessageBytes is the longest request, 1 or more.
+	MessageBytes int
+	// Concurrent is how many requests are worked on at once, 1 or more; those beyond it
+	// are refused.
+	Concurrent int
+	// Batch is how many key packages one request makes, at most.
+	Batch uint32
+	// Request is how long one request may take, Read how long it may take to arrive.
+	Request, Read time.Duration
+	// Rate is how many requests are let through, of all callers together; those that are
+	// not granted do not count.
+	Rate Rate
+	// Connections is how many connections each listener has at once, 1 or more; those
+	// beyond it wait.
+	Connections int
+}
+
+// Server answers requests. It is safe for concurrent use.
+type Server struct {
+	Config
+	quotas   []quota  // of the rules, by index
+	rates    []bucket // the same
+	rate     bucket   // of the limits
+	busy     chan struct{}
+	refusals refusals
+
+	connections connections
+
+	mu         sync.Mutex
+	identities map[string]opened
+}
+
+// New returns a server over c.
+func New(c Config) *Server {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Server{
+		Config:     c,
+		quotas:     make([]quota, len(c.Rules)),
+		rates:      make([]bucket, len(c.Rules)),
+		busy:       make(chan struct{}, c.Limits.Concurrent),
+		refusals:   refusals{trail: c.Inventory.Store, kinds: make(map[refusal]*refused)},
+		identities: make(map[string]opened),
+
+		connections: connections{open: make(map[net.Conn]*connection)},
+	}
+}
+
+// Flush records the refusals that were counted and not said; it is for calling once a
+// minute, and with all at the end.
+func (s *Server) Flush(ctx context.Context, all bool) error {
+	return s.refusals.flush(ctx, s.Now(), all)
+}
+
+// RefuseHandshake records that a connection was refused before there was a request, and why:
+// without a certificate, or with one that is not good.
+func (s *Server) RefuseHandshake(ctx context.Context, why string) {
+	s.refuse(ctx, refusal{actor: nobody, what: "connect", why: why})
+	s.observe(Request{Operation: "connect", Code: connect.CodeUnauthenticated.String(), Reason: "no_certificate", Refused: true})
+}
+
+// call is one request: who sent it, and what for.
+type call struct {
+	caller   Caller
+	op       Operation
+	identity string // where it is a name at all
+	begun    bool   // it was read, and came to the interceptor
+	rated    bool   // a rule's rate has let it through
+	rule     string // that granted it
+}
+
+type callKey struct{}
+
+// admit allows a request for an operation on an identity, and counts n of its quota. The
+// context that it returns is in the caller's name.
+func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64) (context.Context, error) {
+	c := ctx.Value(callKey{}).(*call)
+	c.op = op
+	if identity.CheckName(name) == nil {
+		c.identity = name
+	}
+	refused := errNotGranted
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		if !r.is(c.caller) || !r.grants(op, name) {
+			continue
+		}
+		if refused = s.spend(c, i, n); refused == nil {
+			c.rule = r.Name
+			return store.WithActor(ctx, c.caller.String()), nil
+		}
+	}
+	return nil, refused
+}
+
+// spend takes a request from what a rule, and the service, allow; what is not granted takes
+// nothing from those who are. It is one request of a rate, however often it is admitted.
+func (s *Server) spend(c *call, rule int, n uint64) *fault {
+	r, now := &s.Rules[rule], s.Now()
+	if !c.rated {
+		if wait := s.rates[rule].take(r.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
+		if wait := s.rate.take(s.Limits.Rate, now); wait > 0 {
+			return tooMany(wait)
+		}
+	}
+	if wait := s.quotas[rule].take(r, n, now); wait > 0 {
+		return quotaSpent(wait)
+	}
+	c.rated = true
+	return nil
+}
+
+// interceptor admits as many requests at once as the limits say, gives each its time, and
+// turns errors into those that callers see. It writes one line of the log a request.
+func (s *Server) interceptor() connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+			begun := time.Now()
+			c := ctx.Value(callKey{}).(*call)
+			c.begun = true
+			ctx, cancel := context.WithTimeout(ctx, s.Limits.Request)
+			defer cancel()
+			answer, err := s.limited(ctx, r, next)
+			s.log(ctx, c, r.Spec().Procedure, time.Since(begun), err)
+			s.ended(c, operationOf(r.Spec().Procedure), time.Since(begun), err)
+			if err == nil {
+				return answer, nil
+			}
+			return nil, connectError(s.settle(ctx, c, err))
+		}
+	}
+}
+
+func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect.UnaryFunc) (connect.AnyResponse, error) {
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+		return next(ctx, r)
+	default:
+		return nil, errBusy
+	}
+}
+
+// settle records a refusal, and returns what the caller is told.
+func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
+	f := s.faultOf(err)
+	if !f.refused {
+		return f
+	}
+	kind := refusal{actor: c.caller.String(), what: string(c.op), why: f.message}
+	if !errors.Is(err, errNotGranted) {
+		kind.identity = c.identity // which the caller is granted, so that it is no text of its own
+	}
+	s.refuse(ctx, kind)
+	return f
+}
+
+// refuse records a refusal. That it cannot is no reason to do what was refused.
+func (s *Server) refuse(ctx context.Context, kind refusal) {
+	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
+		s.Log.Error("record refusal", "error", err)
+	}
+}
+
+// log writes one line of a request: who, what, how long, and how it ended. The error is for
+// operators alone; nothing below puts a secret into one.
+func (s *Server) log(ctx context.Context, c *call, procedure string, took time.Duration, err error) {
+	attrs := []slog.Attr{
+		slog.String("procedure", procedure), slog.String("caller", c.caller.String()),
+		slog.String("identity", c.identity), slog.Duration("took", took),
+	}
+	level := slog.LevelInfo
+	if err != nil {
+		f := s.faultOf(err)
+		attrs = append(attrs, slog.String("code", f.code.String()), slog.String("reason", f.reason.String()), slog.String("error", err.Error()))
+		level = slog.LevelWarn
+	}
+	s.Log.LogAttrs(ctx, level, "request", attrs...)
+}

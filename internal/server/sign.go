@@ -1,0 +1,238 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+
+	"connectrpc.com/connect"
+
+	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/framing"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/wire"
+	"github.com/hsm-kp/hsm-kp/keypackage"
+)
+
+// signer is an identity with its public key, as leaf nodes have it.
+type signer struct {
+	*identity.Identity
+	signatureKey []byte
+}
+
+// checks are the labels that are signed with, each with what its content must be. They are
+// all that RFC 9420 defines for a member's signature key.
+var checks = map[string]func(signer, []byte) error{
+	"FramedContentTBS": signer.checkContent,
+	"LeafNodeTBS":      signer.checkLeaf,
+	"KeyPackageTBS":    signer.checkKeyPackage,
+	"GroupInfoTBS":     signer.checkGroupInfo,
+}
+
+// SignWithLabel implements KeyPackageService.
+func (s *Server) SignWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.SignWithLabelRequest]) (*connect.Response[hsmkpv1.SignWithLabelResponse], error) {
+	ctx, err := s.admit(ctx, SignWithLabel, r.Msg.GetIdentity(), 1)
+	if err != nil {
+		return nil, err
+	}
+	check, ok := checks[r.Msg.GetLabel()]
+	if !ok {
+		return nil, errLabel
+	}
+	id, record, err := s.identity(ctx, r.Msg.GetIdentity())
+	if err != nil {
+		return nil, err
+	}
+	if err := check(signer{id, record.SignatureKey}, r.Msg.GetContent()); err != nil {
+		return nil, err
+	}
+	signature, err := sign(id, record, r.Msg.GetLabel(), r.Msg.GetContent())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Inventory.Store.Record(ctx, audit.Entry{
+		Time: s.Now(), Act: audit.Signed, Identity: record.Name, KeyID: record.KeyID, Detail: r.Msg.GetLabel(),
+	}); err != nil {
+		return nil, fmt.Errorf("record signature: %w", err)
+	}
+	return connect.NewResponse(&hsmkpv1.SignWithLabelResponse{Signature: signature}), nil
+}
+
+// sign signs in the token, and verifies in software what the token made.
+func sign(id *identity.Identity, record *store.Identity, label string, content []byte) ([]byte, error) {
+	signature, err := id.Suite.Signature.SignWithLabel(rand.Reader, id.Signer, label, content)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	public, err := id.Suite.Signature.ParsePublicKey(record.SignatureKey)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if err := public.VerifyWithLabel(label, content, signature); err != nil {
+		return nil, fmt.Errorf("%w: %w", keypackage.ErrSignerFault, err)
+	}
+	return signature, nil
+}
+
+// is reports content that names another cipher suite, or another version of MLS.
+func (id signer) is(v keypackage.ProtocolVersion, suite ciphersuite.ID) error {
+	if v != keypackage.MLS10 || suite != id.Suite.ID {
+		return foreign("the content is of another version or cipher suite")
+	}
+	return nil
+}
+
+// owns reports a leaf node that is not the identity's.
+func (id signer) owns(l *keypackage.LeafNode) error {
+	if !bytes.Equal(l.SignatureKey, id.signatureKey) || !bytes.Equal(l.Credential.Bytes(), id.Credential.Bytes()) {
+		return foreign("the leaf node has another signature key or credential")
+	}
+	return nil
+}
+
+// notContent reports content that is not the structure of its label.
+func notContent(label string) error { return wrongContent("content is no " + label) }
+
+// checkLeaf takes a LeafNodeTBS of the identity. Of which group a leaf of source update or
+// commit is, nobody but its member knows.
+func (id signer) checkLeaf(content []byte) error {
+	t, err := keypackage.ParseLeafNodeTBS(content)
+	if err != nil {
+		return notContent("LeafNodeTBS")
+	}
+	return id.owns(&t.Leaf)
+}
+
+// checkKeyPackage takes a KeyPackageTBS of the identity, whose leaf node is signed.
+func (id signer) checkKeyPackage(content []byte) error {
+	kp, err := keypackage.ParseKeyPackageTBS(content)
+	if err != nil {
+		return notContent("KeyPackageTBS")
+	}
+	if err := id.is(kp.Version, kp.CipherSuite); err != nil {
+		return err
+	}
+	if err := id.owns(&kp.LeafNode); err != nil {
+		return err
+	}
+	switch {
+	case kp.LeafNode.Source != keypackage.SourceKeyPackage:
+		return wrongContent("the leaf node's source is not key_package")
+	case bytes.Equal(kp.InitKey, kp.LeafNode.EncryptionKey):
+		return wrongContent("init_key is encryption_key")
+	case kp.LeafNode.Verify(id.Suite, nil, 0) != nil:
+		return wrongContent("the leaf node's signature does not verify")
+	}
+	return nil
+}
+
+// checkGroupInfo takes a GroupInfoTBS of the identity's suite. Where it carries the ratchet
+// tree, the signer's leaf in it must be the identity's.
+func (id signer) checkGroupInfo(content []byte) error {
+	g, err := keypackage.ParseGroupInfoTBS(content)
+	if err != nil {
+		return notContent("GroupInfoTBS")
+	}
+	if err := id.is(g.GroupContext.Version, g.GroupContext.CipherSuite); err != nil {
+		return err
+	}
+	tree, ok := g.RatchetTree()
+	if !ok {
+		return nil
+	}
+	leaf, err := keypackage.LeafAt(tree, g.Signer)
+	switch {
+	case err != nil:
+		return notContent("GroupInfoTBS")
+	case leaf == nil:
+		return foreign("the signer's leaf is blank")
+	}
+	return id.owns(leaf)
+}
+
+// checkContent takes a FramedContentTBS that the identity's member, or the identity as a
+// new member, sends.
+func (id signer) checkContent(content []byte) error {
+	t, err := framing.ParseContentTBS(content)
+	if err != nil {
+		return notContent("FramedContentTBS")
+	}
+	c := &t.Content
+	if c.Type == framing.ContentApplication && t.WireFormat != keypackage.WireFormatPrivateMessage {
+		return wrongContent("application data in a PublicMessage")
+	}
+	if t.Context != nil {
+		if err := id.inGroup(t); err != nil {
+			return err
+		}
+	}
+	switch c.Sender.Type {
+	case framing.SenderMember:
+		return id.checkMember(c)
+	case framing.SenderNewMemberCommit:
+		if c.Commit == nil || c.Commit.Leaf == nil {
+			return wrongContent("a new member's commit has no path")
+		}
+		return id.checkMember(c)
+	case framing.SenderNewMemberProposal:
+		if c.Proposal == nil || c.Proposal.KeyPackage == nil {
+			return wrongContent("a new member proposes other than to add itself")
+		}
+		return id.ownsKeyPackage(c.Proposal.KeyPackage)
+	}
+	return foreign("the sender is no member")
+}
+
+// inGroup checks what a message and its GroupContext have in common.
+func (id signer) inGroup(t *framing.ContentTBS) error {
+	if err := id.is(t.Context.Version, t.Context.CipherSuite); err != nil {
+		return err
+	}
+	if !bytes.Equal(t.Context.GroupID, t.Content.GroupID) || t.Context.Epoch != t.Content.Epoch {
+		return wrongContent("the GroupContext is of another group or epoch")
+	}
+	return nil
+}
+
+// checkMember checks the leaf nodes that a member puts in the place of its own.
+func (id signer) checkMember(c *framing.Content) error {
+	switch {
+	case c.Commit != nil && c.Commit.Leaf != nil:
+		return id.ownsSource(c.Commit.Leaf, keypackage.SourceCommit)
+	case c.Proposal != nil && c.Proposal.Leaf != nil:
+		return id.ownsSource(c.Proposal.Leaf, keypackage.SourceUpdate)
+	}
+	return nil
+}
+
+func (id signer) ownsSource(l *keypackage.LeafNode, want keypackage.LeafNodeSource) error {
+	if l.Source != want {
+		return wrongContent("the leaf node's source is not " + want.String())
+	}
+	return id.owns(l)
+}
+
+func (id signer) ownsKeyPackage(kp *keypackage.KeyPackage) error {
+	if err := id.is(kp.Version, kp.CipherSuite); err != nil {
+		return err
+	}
+	return id.owns(&kp.LeafNode)
+}
+
+// contextOf refuses a context of DecryptWithLabel that is no GroupContext of the key
+// package's suite.
+func contextOf(record *store.KeyPackage, b []byte) error {
+	r := wire.NewReader(b)
+	c := keypackage.ReadGroupContext(r)
+	if r.Finish() != nil {
+		return wrongContent("context is no GroupContext")
+	}
+	if c.Version != keypackage.MLS10 || uint16(c.CipherSuite) != record.Suite {
+		return foreign("the context is of another version or cipher suite")
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/record"
+)
+
+// Claim implements store.Store. Where ctx ends while the claim is being committed, it returns
+// what was claimed.
+func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) ([]store.KeyPackage, error) {
+	if err := ctx.Err(); err != nil || n <= 0 {
+		return nil, err
+	}
+	one := &act{identity: identity, n: n, at: at}
+	if err := s.queue.Do(ctx, one); err != nil {
+		return nil, err
+	}
+	return one.claimed, nil
+}
+
+// want is what claims ask for that are served by one statement, and the rows that it found.
+type want struct {
+	identity string
+	at       int64
+	claims   []*waiting
+	n        int
+	rows     []row
+}
+
+// wantsOf returns what the claims among acts ask for, the first ones first.
+func wantsOf(group []*waiting) (order []*want) {
+	type key struct {
+		identity string
+		at       int64
+	}
+	wants := make(map[key]*want)
+	for _, one := range group {
+		c := one.Act
+		c.claimed = nil
+		if c.n == 0 {
+			continue
+		}
+		k := key{c.identity, seconds(c.at)}
+		if wants[k] == nil {
+			wants[k] = &want{identity: k.identity, at: k.at}
+			order = append(order, wants[k])
+		}
+		wants[k].claims = append(wants[k].claims, one)
+		wants[k].n += c.n
+	}
+	return order
+}
+
+// claimSome hands out the first rows that are free, in one statement. Rows that another
+// transaction is about to hand out are passed over. What is under a key that is being
+// shredded, or in a backlog, is left out. For a number that is not in the text, PostgreSQL
+// takes it for a tenth of the rows, and sorts them all; so a power of two is there, of which no
+// more are looked at than are wanted.
+const claimSome = `WITH first AS (SELECT id FROM (SELECT k.id FROM key_packages k
+		WHERE k.state = 'available' AND NOT k.last_resort AND ` + free + ` AND k.not_after > @at
+		ORDER BY k.id - 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED) AS few LIMIT @n)
+	UPDATE key_packages k SET state = 'claimed', claimed_at = @at
+	FROM first JOIN contents c ON c.id = first.id JOIN wrapping_keys w ON w.id = c.wrapping_key, identities i
+	WHERE k.id = first.id AND i.id = k.identity
+	RETURNING ` + keyPackageColumns + `, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint`
+
+// free is what signs still, is valid at a time, in no backlog, and not for a device that has not
+// confirmed that it has the private keys.
+const free = `k.identity = (SELECT id FROM identities WHERE name = @name)
+		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
+		AND k.not_before <= @at AND ` + settled + ` AND ` + ahead
+
+// settled is what no device still has to confirm.
+const settled = `(k.release_digest IS NULL OR k.confirmed_at IS NOT NULL)`
+
+// ahead is what no backlog has. Where there is none at all, no row is looked up.
+const ahead = `(NOT EXISTS (SELECT 1 FROM backlogs WHERE finished_at IS NULL)
+		OR NOT EXISTS (SELECT 1 FROM backlogs o JOIN contents c ON c.id = k.id WHERE o.finished_at IS NULL
+			AND (o.wrapping_key = c.wrapping_key OR o.identity = k.identity AND o.before > k.version AND o.last >= k.id)))`
+
+// claim finds rows for claims that ask for the same, later.
+func (tx *transaction) claim(w *want) {
+	some := 1 << bits.Len(uint(w.n-1))
+	laterAll(tx, &w.rows, scanKeyPackage, fmt.Sprintf(claimSome, some), pgx.NamedArgs{"name": w.identity, "at": w.at, "n": w.n})
+}
+
+// handOut gives the rows that were found to the claims, the first ones first.
+func (tx *transaction) handOut(w *want) error {
+	rows := w.rows
+	slices.SortFunc(rows, func(a, b row) int { return int(a.ID - b.ID) })
+	for _, one := range w.claims {
+		mine := rows[:min(one.Act.n, len(rows))]
+		rows = rows[len(mine):]
+		for i := range mine {
+			e := record.EntryOf(&mine[i].KeyPackage, audit.Claimed, one.Act.at)
+			e.Actor = store.Actor(one.Context)
+			if err := tx.record(mine[i].ID, e); err != nil {
+				return err
+			}
+			one.Act.claimed = append(one.Act.claimed, mine[i].KeyPackage)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/record"
+)
+
+// act is one that shares a transaction with others: a claim of n key packages, or entries that
+// come by themselves, such as those of signatures.
+type act struct {
+	identity string
+	n        int
+	at       time.Time
+	claimed  []store.KeyPackage
+	entries  []audit.Entry
+}
+
+// waiting is an act, with the context of its caller.
+type waiting = record.Waiting[*act]
+
+// together does acts in one transaction.
+func (s *Store) together(ctx context.Context, group []*waiting) error {
+	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
+}
+
+// apart reports whether an error of several acts may be that of one of them, and not of the
+// server.
+func apart(err error) bool { return !lost(err) && !dialing(err) }
+
+// planOnce has statements planned once a connection, and not for each of their arguments: that
+// would take as long as a small group's claim does.
+const planOnce = "SET LOCAL plan_cache_mode = force_generic_plan"
+
+// acts does acts. What they ask for goes over in one message, in which the end of the trail is
+// taken last; their entries are the next one, with COMMIT.
+func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
+	tx.early = tx.mayWait
+	wants := wantsOf(group)
+	if len(wants) > 0 {
+		tx.later(planOnce)
+	}
+	for _, w := range wants {
+		tx.claim(w)
+	}
+	numbers := tx.find(group)
+	tx.takeEnd(slices.ContainsFunc(group, func(one *waiting) bool { return len(one.Act.entries) > 0 }))
+	if err := tx.flush(ctx); err != nil {
+		return err
+	}
+	for _, w := range wants {
+		if err := tx.handOut(w); err != nil {
+			return err
+		}
+	}
+	for _, one := range group {
+		for _, e := range one.Act.entries {
+			if err := tx.record(numbers[string(e.Ref)], e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// find asks, later, for the rows of the key packages that entries are about.
+func (tx *transaction) find(group []*waiting) map[string]int64 {
+	var refs [][]byte
+	for _, one := range group {
+		for _, e := range one.Act.entries {
+			if len(e.Ref) > 0 {
+				refs = append(refs, e.Ref)
+			}
+		}
+	}
+	numbers := make(map[string]int64, len(refs))
+	if len(refs) > 0 {
+		var ref []byte
+		var number int64
+		tx.later("SELECT ref, id FROM contents WHERE ref = ANY($1)", refs).Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&ref, &number}, func() error { numbers[string(ref)] = number; return nil })
+			return err
+		})
+	}
+	return numbers
+}
+
+// Record implements store.Store.
+func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
+	if err := ctx.Err(); err != nil || len(entries) == 0 {
+		return err
+	}
+	entries, err := record.By(store.Actor(ctx), entries)
+	if err != nil {
+		return err
+	}
+	return s.queue.Do(ctx, &act{entries: entries})
+}

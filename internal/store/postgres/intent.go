@@ -1,0 +1,142 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+)
+
+const intentColumns = "key_id, object, token_serial, destroy, stamp, created_at, instead"
+
+func scanIntent(s scanner) (i store.Intent, err error) {
+	var created int64
+	err = s.Scan(&i.KeyID, &i.Object, &i.TokenSerial, &i.Destroy, &i.Stamp, &created, &i.Instead)
+	i.CreatedAt, i.Succeeds = date(created), i.Instead != nil
+	return i, err
+}
+
+func (tx *transaction) intend(ctx context.Context, i store.Intent) error {
+	var instead []byte // NULL
+	if i.Succeeds {
+		if err := tx.stillCurrent(ctx, i.Object, i.Instead); err != nil {
+			return err
+		}
+		instead = blob(i.Instead)
+	}
+	added, err := tx.change(ctx, "INSERT INTO intents ("+intentColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+		blob(i.KeyID), string(i.Object), i.TokenSerial, i.Destroy, blob(i.Stamp), seconds(i.CreatedAt), instead)
+	if err == nil && added == 0 {
+		err = store.ErrExists
+	}
+	return err
+}
+
+// currentOf finds the current key of a kind.
+var currentOf = map[store.Object]string{
+	store.ObjectSealingKey:  "SELECT key_id FROM wrapping_keys WHERE current AND purpose = 'seal'",
+	store.ObjectSealingPair: "SELECT key_id FROM wrapping_keys WHERE current AND purpose = 'seal'",
+	store.ObjectWrappingKey: "SELECT key_id FROM wrapping_keys WHERE current AND purpose = 'wrap'",
+	store.ObjectAuditKey:    "SELECT key_id FROM audit_keys ORDER BY id DESC LIMIT 1",
+}
+
+// stillCurrent fails where a key is not the current one of its kind; an empty id is that of
+// none.
+func (tx *transaction) stillCurrent(ctx context.Context, o store.Object, id []byte) error {
+	var current []byte
+	query, ok := currentOf[o]
+	if !ok {
+		return fmt.Errorf("%s: %w: none takes the place of another", o, store.ErrState)
+	}
+	if err := tx.QueryRow(ctx, query).Scan(&current); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if !bytes.Equal(current, id) {
+		return fmt.Errorf("%s: %w: %x is the current one by now", o, store.ErrState, current)
+	}
+	return nil
+}
+
+// succeeds fails for a key that was made to take the place of another, where somebody else
+// was quicker.
+func (tx *transaction) succeeds(ctx context.Context, keyID []byte) error {
+	i, err := queryOne(ctx, tx, scanIntent, "SELECT "+intentColumns+" FROM intents WHERE key_id = $1 AND NOT destroy", blob(keyID))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !i.Succeeds {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return tx.stillCurrent(ctx, i.Object, i.Instead)
+}
+
+// made settles the intent to make a key, where there was one.
+func (tx *transaction) made(ctx context.Context, keyID []byte) error {
+	n, err := tx.change(ctx, "DELETE FROM intents WHERE key_id = $1 AND NOT destroy", blob(keyID))
+	if err == nil && n == 0 && store.Intended(ctx, keyID) {
+		err = fmt.Errorf("key %x: %w: a sweep took it for unfinished, and has destroyed it", keyID, store.ErrState)
+	}
+	return err
+}
+
+// Intend implements store.Store. One to make a key that takes no other's place decides for
+// nobody else.
+func (s *Store) Intend(ctx context.Context, i store.Intent) error {
+	intend := func(ctx context.Context, tx *transaction) error { return tx.intend(ctx, i) }
+	if i.Succeeds || i.Destroy {
+		return s.write(ctx, alone, intend)
+	}
+	return s.share(ctx, intend)
+}
+
+// Intents implements store.Store.
+func (s *Store) Intents(ctx context.Context) ([]store.Intent, error) {
+	return readAll(ctx, s, scanIntent, "SELECT "+intentColumns+" FROM intents ORDER BY id")
+}
+
+// InUse implements store.Store.
+func (s *Store) InUse(ctx context.Context, keyID []byte) (bool, error) {
+	return readOne(ctx, s, value[bool], `SELECT EXISTS (SELECT 1 FROM identities WHERE key_id = @key AND destroyed_at IS NULL)
+		OR EXISTS (SELECT 1 FROM identity_versions WHERE key_id = @key AND destroyed_at IS NULL)
+		OR EXISTS (SELECT 1 FROM wrapping_keys WHERE key_id = @key AND NOT condemned)
+		OR EXISTS (SELECT 1 FROM audit_keys WHERE key_id = @key)`, pgx.NamedArgs{"key": blob(keyID)})
+}
+
+// condemned fails where a key is about to be destroyed: nothing may be made to depend on
+// it.
+func (tx *transaction) condemned(ctx context.Context, keyID []byte) error {
+	var going bool
+	err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM intents WHERE key_id = $1 AND destroy)", blob(keyID)).Scan(&going)
+	if err == nil && going {
+		err = fmt.Errorf("key %x: %w: it is about to be destroyed", keyID, store.ErrState)
+	}
+	return err
+}
+
+// Settle implements store.Store.
+func (s *Store) Settle(ctx context.Context, keyID []byte, at time.Time) error {
+	return s.write(ctx, alone, func(ctx context.Context, tx *transaction) error {
+		i, err := queryOne(ctx, tx, scanIntent, "SELECT "+intentColumns+" FROM intents WHERE key_id = $1", blob(keyID))
+		if err != nil {
+			return fmt.Errorf("intent for key %x: %w", keyID, err)
+		}
+		if _, err := tx.change(ctx, "DELETE FROM intents WHERE key_id = $1", blob(keyID)); err != nil {
+			return err
+		}
+		if !i.Destroy {
+			return tx.record(0, audit.Entry{Time: at, Act: audit.Repaired, KeyID: keyID, Detail: string(i.Object) + " that was begun and not recorded"})
+		}
+		for _, table := range []string{"wrapping_keys", "identities", "identity_versions"} {
+			if _, err := tx.change(ctx, "UPDATE "+table+" SET destroyed_at = $1 WHERE key_id = $2 AND token_serial = $3", seconds(at), blob(keyID), i.TokenSerial); err != nil {
+				return err
+			}
+		}
+		return tx.record(0, audit.Entry{Time: at, Act: audit.Destroyed, KeyID: keyID, Detail: string(i.Object)})
+	})
+}

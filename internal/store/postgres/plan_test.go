@@ -1,0 +1,39 @@
+package postgres
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+)
+
+// A claim walks the index of what may be claimed, also where the statistics say that nearly
+// everything may be: by the primary key it would come past all that was claimed before.
+func TestAClaimWalksTheIndexOfWhatIsFree(t *testing.T) {
+	s := openAt(t, postgrestest.Shared(t).Database(t))
+	furnish(t, s)
+	if err := s.AddKeyPackages(t.Context(), batchFrom(rand.New(rand.NewPCG(3, 3)), 20000)); err != nil {
+		t.Fatal(err)
+	}
+	for _, analyzed := range []bool{false, true} {
+		if analyzed {
+			if _, err := s.pool.Exec(t.Context(), "VACUUM ANALYZE"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range []int{1, 64} {
+			lines, err := query(t.Context(), s.pool, value[string], "EXPLAIN "+fmt.Sprintf(claimSome, n), pgx.NamedArgs{"name": "alice", "at": seconds(made), "n": n})
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan := strings.Join(lines, "\n")
+			if !strings.Contains(plan, "Index Scan using claimable") || strings.Contains(plan, "Sort") {
+				t.Errorf("analyzed %v, %d: the plan is\n%s", analyzed, n, plan)
+			}
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package postgres
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+)
+
+// BenchmarkRecord has many callers add an entry each, one after the other, as SignWithLabel does,
+// with commits on the disk.
+func BenchmarkRecord(b *testing.B) {
+	s := openAt(b, postgrestest.Start(b, postgrestest.Options{Durable: true}).Database(b))
+	for _, callers := range []int{1, 32, 64} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			for range callers {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						e := audit.Entry{Time: made, Act: audit.Signed, Identity: "alice", KeyID: make([]byte, 20), Detail: time.Now().String()}
+						if err := s.Record(b.Context(), e); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+		})
+	}
+}

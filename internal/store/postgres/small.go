@@ -1,0 +1,44 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/record"
+)
+
+// A device is provisioned with three transactions of a row or two each: an intent, an identity, its
+// key packages. Those of several devices share transactions, as claims do.
+
+// smallAct is one of those that share a transaction, beside those on key packages.
+type smallAct func(context.Context, *transaction) error
+
+// share runs f in a transaction that others may have part in.
+func (s *Store) share(ctx context.Context, f smallAct) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.small.Do(ctx, f)
+}
+
+// smallActs does acts in one transaction, each in the name of its own actor.
+func (s *Store) smallActs(ctx context.Context, group []*record.Waiting[smallAct]) error {
+	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error {
+		for _, one := range group {
+			tx.actor = store.Actor(one.Context)
+			if err := one.Act(valued{ctx, one.Context}, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// valued is a context with the values of another one.
+type valued struct {
+	context.Context
+	values context.Context
+}
+
+// Value implements context.Context.
+func (v valued) Value(key any) any { return v.values.Value(key) }

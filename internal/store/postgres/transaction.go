@@ -1,0 +1,348 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/store/record"
+)
+
+// Advisory locks of a database that stores use: "hskp", and what for.
+const (
+	lockSchema int64 = 0x68736B70_00000001 + iota // its migration
+	lockActs                                      // see kind
+	lockTrail                                     // the end of the trail
+	lockSweep                                     // sweeps take turns
+)
+
+// Acts on keys, identities, intents and backlogs decide for many key packages at once, and
+// take place one after the other and beside no act on key packages: they have lockActs for
+// themselves. Acts on key packages share it, so that none of what they rest on changes under
+// them, and lock the rows of those they are about.
+const (
+	alone  kind = "SELECT pg_advisory_xact_lock($1)"
+	beside kind = "SELECT pg_advisory_xact_lock_shared($1)"
+)
+
+// kind is how a transaction takes lockActs.
+type kind string
+
+// transaction is one act, or several of one kind. What it adds to the trail, and to counters
+// that many acts share, is kept until its end, so that others wait for it for as short as can
+// be: the rows of wrapping keys, those of backlogs, and last of all the end of the trail. That
+// all take these in one order keeps them from waiting for each other in a circle.
+//
+// Each message to the server is a wait for its answer. What need not be answered before the
+// next statement is queued, and goes with it; so does what begins a transaction, and what ends it.
+type transaction struct {
+	conn    *pgxpool.Conn
+	actor   string
+	id      string // of the transaction, once it is about to end
+	mark    *mark  // what it leaves behind, likewise; nil: nothing in the trail
+	mayWait bool   // for the disk after COMMIT, if that is to be early
+	early   bool   // COMMIT does not wait for the disk
+	ended   bool   // COMMIT was answered
+	queued  pgx.Batch
+	entries []numberedEntry
+	trail   end
+	uses    map[int64]int64 // more uses of wrapping keys, by their row
+	moved   map[int64]int64 // more key packages moved, by the backlog
+	// finished are backlogs that are finished with this transaction.
+	finished []finished
+	// wrappingKeys are rows of those that private keys may be put under, by their ids.
+	wrappingKeys map[string]int64
+}
+
+// mark is what the last entry of a transaction has, by which it is known again.
+type mark struct {
+	sequence int64
+	random   []byte
+}
+
+type finished struct {
+	backlog int64
+	at      time.Time
+}
+
+// numberedEntry is an entry of the trail with the row of the key package that it is about, or 0.
+type numberedEntry struct {
+	keyPackage int64
+	audit.Entry
+}
+
+// attempts are how often a transaction is begun that was refused for the sake of another, or
+// whose connection turned out to be dead; pause is the mean of the wait before another.
+const (
+	attempts = 8
+	pause    = 10 * time.Millisecond
+)
+
+// write runs f in a transaction, and again where it was refused for the sake of another
+// transaction, or lost its connection before it was committed. Where its COMMIT got no answer, it
+// waits until it is known what became of it.
+func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
+	err := s.writeOnce(ctx, k, f)
+	if u := (*record.Unsettled)(nil); errors.As(err, &u) {
+		if err = u.Settle(); err != nil && ctx.Err() != nil && !errors.Is(err, errUnknown) {
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// writeOnce is write, but that it is *record.Unsettled where a COMMIT got no answer.
+func (s *Store) writeOnce(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
+	for tried := 1; ; tried++ {
+		err := s.try(ctx, k, f)
+		if u := (*record.Unsettled)(nil); errors.As(err, &u) {
+			return err
+		}
+		if ctx.Err() != nil && err != nil {
+			return ctx.Err()
+		}
+		if err == nil || tried == attempts || !again(err) {
+			return translate(err)
+		}
+		s.discard(err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rand.N(2 * pause * time.Duration(tried))):
+		}
+	}
+}
+
+// try runs f in a transaction once. Where the error is not *record.Unsettled, nothing was done.
+func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	tx := begin(conn, k)
+	tx.actor, tx.mayWait = store.Actor(ctx), s.mayWait
+	defer tx.rollback(context.WithoutCancel(ctx))
+	if err = f(ctx, tx); err == nil {
+		err = tx.end(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	switch err = tx.commit(ctx); {
+	case err == nil, tx.ended && !tx.early: // what came after the answer is about the connection
+		return nil
+	case !tx.ended && !lost(err) && (ctx.Err() == nil || code(err) != ""):
+		return err
+	}
+	return &record.Unsettled{Settle: func() error { return translate(s.outcome(context.WithoutCancel(ctx), tx, err)) }}
+}
+
+// begin begins a transaction, with its first statement.
+func begin(conn *pgxpool.Conn, k kind) *transaction {
+	tx := &transaction{conn: conn, uses: map[int64]int64{}, moved: map[int64]int64{}, wrappingKeys: map[string]int64{}}
+	tx.later("BEGIN ISOLATION LEVEL READ COMMITTED")
+	tx.later(string(k), lockActs)
+	return tx
+}
+
+// Whoever has the end of the trail keeps all other transactions waiting, those of other processes
+// too, and a disk takes longer than all that they do. So claims and entries are committed without
+// waiting for it: others see them then, and go on. After that it is waited for, with a transaction
+// that is a record of the WAL and nothing else. What is flushed with a record is all that comes
+// before it, and one flush is for all that wait at the time. It goes by the server's
+// synchronous_commit, standbys included, as any COMMIT does.
+//
+// Only what nobody acts on outside the database may be seen before it is on the disk: claims and
+// entries. Not so intents: a key would be destroyed for one that a crash took back.
+const (
+	commitEarly = "SET LOCAL synchronous_commit = off"
+	waitForDisk = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'hsm-kp', '') END"
+)
+
+// waitForDisk returns when all that was committed by then is on the disk.
+func (s *Store) waitForDisk(ctx context.Context) error {
+	if !s.mayWait {
+		return nil // no COMMIT is early then
+	}
+	_, err := s.pool.Exec(ctx, waitForDisk)
+	return translate(err)
+}
+
+// commit sends what is queued, and COMMIT with it. Where a statement of these fails, those after
+// it are passed over, COMMIT too.
+func (tx *transaction) commit(ctx context.Context) error {
+	if tx.early {
+		tx.later(commitEarly)
+	}
+	tx.later("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tx.ended = tag.String() == "COMMIT"; !tx.ended {
+			return pgx.ErrTxCommitRollback
+		}
+		return nil
+	})
+	if tx.early {
+		tx.later(waitForDisk)
+	}
+	return tx.flush(ctx)
+}
+
+// rollback ends a transaction that was not committed. A connection that cannot be used any more
+// is closed when it is released.
+func (tx *transaction) rollback(ctx context.Context) {
+	if c := tx.conn.Conn(); !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
+		c.Exec(ctx, "ROLLBACK")
+	}
+}
+
+// errUnknown reports a transaction of which nobody could say whether it was committed.
+var errUnknown = errors.New("whether the last act was done is not known")
+
+// patience is how long the server is asked what became of a transaction. Its callers wait; others
+// do not.
+const patience = 30 * time.Second
+
+// outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
+// nil where it was committed, cause where it was not.
+func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s.discard(cause)
+	for {
+		switch done, known := s.committed(ctx, tx); {
+		case known && done:
+			return nil
+		case known:
+			return fmt.Errorf("%w: nothing was done: %w", store.ErrAway, cause)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %w", store.ErrAway, errUnknown, cause)
+		case <-time.After(5 * pause):
+		}
+	}
+}
+
+// committed asks whether a transaction was committed. Its number alone does not tell: a server
+// that was cut off forgets the numbers that were not on its disk yet, and gives them to others,
+// which may claim the same key packages and have the same entries. So its own entry has to be
+// there too. It is looked for afterwards: what was committed when the server was asked is seen then.
+func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
+	var status *string
+	err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", tx.id).Scan(&status)
+	switch {
+	case code(err) == codeInvalid: // a number that is not given out yet
+		return false, true
+	case err != nil || status == nil:
+		return false, false
+	case *status == "aborted":
+		return false, true
+	case *status != "committed":
+		return false, false
+	case tx.mark == nil:
+		return true, true
+	}
+	var random []byte
+	err = s.pool.QueryRow(ctx, "SELECT mark FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&random)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, true
+	}
+	if err == nil {
+		err = s.waitForDisk(ctx)
+	}
+	return bytes.Equal(random, tx.mark.random), err == nil
+}
+
+// later queues a statement. It is sent before the next one that is not queued, or at the end.
+func (tx *transaction) later(text string, args ...any) *pgx.QueuedQuery {
+	return tx.queued.Queue(text, args...)
+}
+
+// laterAll queues a query, whose rows are put in the place that to points to.
+func laterAll[T any](tx *transaction, to *[]T, scan func(scanner) (T, error), text string, args ...any) {
+	tx.later(text, args...).Query(func(rows pgx.Rows) (err error) {
+		*to, err = pgx.AppendRows([]T(nil), rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
+		return err
+	})
+}
+
+// flush sends what is queued, and waits for it.
+func (tx *transaction) flush(ctx context.Context) error {
+	if tx.queued.Len() == 0 {
+		return nil
+	}
+	queued := tx.queued
+	tx.queued = pgx.Batch{}
+	return tx.conn.SendBatch(ctx, &queued).Close()
+}
+
+// Query implements queryer.
+func (tx *transaction) Query(ctx context.Context, text string, args ...any) (pgx.Rows, error) {
+	if err := tx.flush(ctx); err != nil {
+		return nil, err
+	}
+	return tx.conn.Query(ctx, text, args...)
+}
+
+// QueryRow implements queryer.
+func (tx *transaction) QueryRow(ctx context.Context, text string, args ...any) pgx.Row {
+	if err := tx.flush(ctx); err != nil {
+		return failed{err}
+	}
+	return tx.conn.QueryRow(ctx, text, args...)
+}
+
+// failed is the row of a query that was not sent.
+type failed struct{ err error }
+
+func (f failed) Scan(...any) error { return f.err }
+
+// copyFrom adds rows to a table.
+func (tx *transaction) copyFrom(ctx context.Context, table string, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	if err := tx.flush(ctx); err != nil {
+		return 0, err
+	}
+	return tx.conn.CopyFrom(ctx, pgx.Identifier{table}, columns, rows)
+}
+
+// change runs a statement and returns how many rows it changed.
+func (tx *transaction) change(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := tx.flush(ctx); err != nil {
+		return 0, err
+	}
+	tag, err := tx.conn.Exec(ctx, text, args...)
+	return tag.RowsAffected(), err
+}
+
+// count adds to the counters, later.
+func (tx *transaction) count() {
+	for _, key := range slices.Sorted(maps.Keys(tx.uses)) {
+		tx.later("UPDATE wrapping_keys SET uses = uses + $1 WHERE id = $2", tx.uses[key], key)
+	}
+	for _, backlog := range slices.Sorted(maps.Keys(tx.moved)) {
+		tx.later("UPDATE backlogs SET moved = moved + $1 WHERE id = $2", tx.moved[backlog], backlog)
+	}
+	for _, f := range tx.finished {
+		tx.later("UPDATE backlogs SET finished_at = $1 WHERE id = $2 AND finished_at IS NULL", seconds(f.at), f.backlog)
+	}
+	tx.finished = nil
+	clear(tx.uses)
+	clear(tx.moved)
+}
+
+// end does what was kept for the end, but for what goes with COMMIT.
+func (tx *transaction) end(ctx context.Context) error {
+	tx.count()
+	return tx.chain(ctx)
+}
