@@ -80,7 +80,7 @@ func (d *directories) member(ctx context.Context, service *directory.OpenMLS, re
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.sealer == nil {
-		if d.sealer, err = d.inventory(ctx); err != nil {
+		if d.sealer, err = d.Inventory(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -93,7 +94,7 @@ Examples:
 			defer e.close()
 			entries, of := e.store.Entries(c.Context, c.Uint64("from")), keypackage.Ref(nil)
 			if c.NArg() == 1 {
-				if of, err = e.records().Resolve(c.Context, c.Args().First()); err != nil {
+				if of, err = e.Records().Resolve(c.Context, c.Args().First()); err != nil {
 					return err
 				}
 				entries = e.store.EntriesOf(c.Context, of)
@@ -212,12 +213,12 @@ func (e *env) verifyTrail(c *cli.Context) error {
 	attested := "and no checkpoint yet"
 	if result.Checkpoints > 0 {
 		attested = fmt.Sprintf("as %s; %s since the last",
-			pluralOf(uint64(result.Checkpoints), "checkpoint says", "checkpoints say"), pluralOf(result.Unattested, "entry", "entries"))
+			operator.PluralOf(uint64(result.Checkpoints), "checkpoint says", "checkpoints say"), operator.PluralOf(result.Unattested, "entry", "entries"))
 	}
-	e.ui.printf("%s in order, %s\n", pluralOf(result.Entries, "entry", "entries"), attested)
+	e.ui.printf("%s in order, %s\n", operator.PluralOf(result.Entries, "entry", "entries"), attested)
 	e.ui.printf("root  %v\n", result.Root)
 	if result.Backwards > 0 {
-		e.ui.warnf("the clock was set back %s", plural(result.Backwards, "time"))
+		e.ui.warnf("the clock was set back %s", operator.Plural(result.Backwards, "time"))
 	}
 	return nil
 }
@@ -278,7 +279,7 @@ func (e *env) verifierKeys(c *cli.Context) ([]string, error) {
 func (e *env) notes(c *cli.Context) (named []namedNote, err error) {
 	kept, err := e.store.Checkpoints(c.Context)
 	for _, k := range kept {
-		named = append(named, namedNote{k.Note, fmt.Sprintf("checkpoint of %s in the store", pluralOf(k.Size, "entry", "entries"))})
+		named = append(named, namedNote{k.Note, fmt.Sprintf("checkpoint of %s in the store", operator.PluralOf(k.Size, "entry", "entries"))})
 	}
 	for _, name := range c.Args().Slice() {
 		note, fault := readInput(e.ui, name, maxKeyPackageBytes)
@@ -445,7 +446,7 @@ func (e *env) findAuditKey(ctx context.Context, record *store.AuditKey) (*signer
 	if err != nil {
 		return nil, err
 	}
-	key, err := findKey(ctx, t, token.KeyQuery{ID: record.KeyID}, false)
+	key, err := operator.FindKey(ctx, t, token.KeyQuery{ID: record.KeyID}, false)
 	if err != nil {
 		return nil, fmt.Errorf("find the audit key: %w", err)
 	}
@@ -467,7 +468,7 @@ var errOtherAuditKey = errors.New("the token's key is not the one that the store
 // makeAuditKey makes an audit key in the place of another, or the first one where that is
 // empty. It reports whether it has: of several at once, one does.
 func (e *env) makeAuditKey(ctx context.Context, instead []byte) (bool, error) {
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return false, err
 	}

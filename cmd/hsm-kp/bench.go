@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -165,7 +167,7 @@ func (b *bench) run(ctx context.Context, suites []*ciphersuite.Suite) (report *b
 		result, err := b.suite(ctx, s)
 		switch {
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("%w: %w", errPartial, context.Cause(ctx))
+			return nil, fmt.Errorf("%w: %w", operator.ErrPartial, context.Cause(ctx))
 		case err != nil:
 			report.Skipped = append(report.Skipped, benchUnsupport{s.ID.String(), err.Error()})
 		default:
@@ -205,7 +207,7 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 	if b.sealing, err = sealingOf(ctx, b.token); err != nil {
 		return fail(err)
 	}
-	key, err := inventoryOver(b.config, b.store, b.token).CreateWrappingKey(ctx, b.sealing, true, time.Now())
+	key, err := b.InventoryOver(b.store, b.token).CreateWrappingKey(ctx, b.sealing, true, time.Now())
 	if err != nil {
 		return fail(err)
 	}
@@ -215,7 +217,7 @@ func (b *bench) setUp(ctx context.Context) (func() error, error) {
 		object = store.ObjectSealingPair
 	}
 	undo = append(undo, func() error {
-		return ring{b.token}.Destroy(context.WithoutCancel(ctx), object, key.ID)
+		return operator.NewRing(b.token, rand.Reader).Destroy(context.WithoutCancel(ctx), object, key.ID)
 	})
 	return cleanup, nil
 }
@@ -292,7 +294,7 @@ func (b *bench) addIdentity(ctx context.Context, name string, s *ciphersuite.Sui
 		Name: name, Suite: uint16(s.ID), Credential: keypackage.BasicCredential([]byte(name)).Bytes(), SignatureKey: key.PublicKey(),
 		KeyID: key.ID(), KeyLabel: key.Label(), TokenSerial: b.token.Info().Serial, CreatedAt: time.Now(),
 	}
-	if err := inventoryOver(b.config, b.store, b.token).StampIdentity(ctx, &record); err != nil {
+	if err := b.InventoryOver(b.store, b.token).StampIdentity(ctx, &record); err != nil {
 		return err
 	}
 	return b.store.AddIdentity(ctx, record)
@@ -301,11 +303,11 @@ func (b *bench) addIdentity(ctx context.Context, name string, s *ciphersuite.Sui
 // measureGenerate runs the pipeline of `hsm-kp generate` until the time is up
 // and counts what is durable by then.
 func (b *bench) measureGenerate(ctx context.Context, id *identity.Identity) (float64, error) {
-	policy, err := policyOf(b.config, "")
+	policy, err := operator.PolicyOf(b.config, "", rand.Reader)
 	if err != nil {
 		return 0, err
 	}
-	inv := inventoryOver(b.config, b.store, b.token)
+	inv := b.InventoryOver(b.store, b.token)
 	timed, cancel := context.WithTimeout(ctx, b.duration)
 	defer cancel()
 	start := time.Now()

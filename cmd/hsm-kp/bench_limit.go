@@ -128,7 +128,7 @@ func (b *bench) perSecond(ctx context.Context, work func(context.Context) error)
 	start := time.Now()
 	end := start.Add(b.duration)
 	g, ctx := errgroup.WithContext(ctx)
-	for range workers(b.token) {
+	for range b.Workers(b.token) {
 		g.Go(func() error {
 			for time.Now().Before(end) && ctx.Err() == nil {
 				if err := work(ctx); err != nil {

@@ -61,7 +61,7 @@ var errNoneLeft = errors.New("no more of its key packages are available")
 
 func (e *env) claim(c *cli.Context) error {
 	name, want := c.String("identity"), c.Int("count")
-	if _, err := e.identityRecord(c.Context, name); err != nil {
+	if _, err := e.Record(c.Context, name); err != nil {
 		return err
 	}
 	claimed, err := e.store.Claim(c.Context, name, want, time.Now())

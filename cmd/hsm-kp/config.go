@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
 
 func configCommand(u *ui) *cli.Command {
@@ -65,7 +66,7 @@ func checkConfig(c *cli.Context, u *ui) error {
 		return err
 	}
 	suitesErr := registerSuites(cfg)
-	policyErr := checkPolicies(cfg)
+	policyErr := operator.CheckPolicies(cfg)
 	_, tokenErr := tokenConfig(cfg)
 	if err := errors.Join(suitesErr, policyErr, tokenErr, checkTLS(&cfg.Server)); err != nil {
 		return fmt.Errorf("config %s: %w", path, err)

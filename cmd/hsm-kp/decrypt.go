@@ -75,11 +75,11 @@ func (e *env) decrypt(c *cli.Context) error {
 	if ciphertext.Context, err = readInput(e.ui, c.String("context"), maxGroupContextBytes); err != nil {
 		return err
 	}
-	ref, err := e.records().Resolve(c.Context, c.Args().First())
+	ref, err := e.Records().Resolve(c.Context, c.Args().First())
 	if err != nil {
 		return err
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func parseCiphertext(data []byte) (inventory.Ciphertext, error) {
 
 // confirmLeaf erases the private key of a leaf.
 func (e *env) confirmLeaf(ctx context.Context, ref keypackage.Ref, asJSON bool) error {
-	if err := e.records().ConfirmLeaf(ctx, ref, time.Now()); err != nil {
+	if err := e.Records().ConfirmLeaf(ctx, ref, time.Now()); err != nil {
 		return err
 	}
 	record, err := e.store.KeyPackage(ctx, ref)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -90,7 +91,7 @@ func (d *demo) narrate() error {
 			[]string{"--config", configPath, "doctor"}},
 		{"An identity. Its signature key is made in the token and can never leave it.",
 			[]string{"--config", configPath, "identity", "create", "alice"}},
-		{fmt.Sprintf("%s: two signatures each, made in the token and verified\nbefore anything is kept; two private keys each, sealed under the wrapping key\nbefore they reach the disk.", plural(d.count, "key package")),
+		{fmt.Sprintf("%s: two signatures each, made in the token and verified\nbefore anything is kept; two private keys each, sealed under the wrapping key\nbefore they reach the disk.", operator.Plural(d.count, "key package")),
 			[]string{"--config", configPath, "generate", "--identity", "alice", "--count", count, "--out", out}},
 		{"The store knows them by their KeyPackageRef.",
 			[]string{"--config", configPath, "list", "--limit", "3"}},
@@ -167,7 +168,7 @@ func (e *env) roundTrip(ctx context.Context) (keypackage.Ref, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -184,7 +185,7 @@ func (d *diagnosis) waiting() string {
 	if d.Unconfirmed == manyUnconfirmed {
 		return fmt.Sprintf("have not confirmed %d key packages or more", d.Unconfirmed)
 	}
-	return "have not confirmed " + plural(d.Unconfirmed, "key package")
+	return "have not confirmed " + operator.Plural(d.Unconfirmed, "key package")
 }
 
 func (d *diagnosis) print(u *ui) {

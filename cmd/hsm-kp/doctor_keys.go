@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -100,7 +101,7 @@ func keyChecks(ctx context.Context, s store.Store, t *token.Token) ([]keyCheck, 
 	if err != nil {
 		return nil, err
 	}
-	inv := inventory.New(inventory.Config{Store: s, Ring: ring{t}, Rand: rand.Reader})
+	inv := inventory.New(inventory.Config{Store: s, Ring: operator.NewRing(t, rand.Reader), Rand: rand.Reader})
 	for _, id := range identities {
 		versions, err := s.Versions(ctx, id.Name)
 		if err != nil {
@@ -145,7 +146,7 @@ func checkSignatureKey(ctx context.Context, inv *inventory.Inventory, t *token.T
 	if err := inv.CheckIdentity(ctx, v); err != nil {
 		return err
 	}
-	key, err := findKey(ctx, t, token.KeyQuery{ID: v.KeyID}, v.WeakKey)
+	key, err := operator.FindKey(ctx, t, token.KeyQuery{ID: v.KeyID}, v.WeakKey)
 	if err != nil {
 		return err
 	}

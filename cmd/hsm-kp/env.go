@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,18 +12,16 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/internal/identity"
-	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // env is what a command works with: the config, the store, and the token once
 // a command asks for it. Commands that only read the store never touch the
 // token.
 type env struct {
+	*operator.Operator
 	ui         *ui
 	config     *config.Config
 	configPath string
@@ -32,7 +29,6 @@ type env struct {
 	forceLogin bool
 	store      store.Store
 	token      *token.Token
-	opened     *opened
 	// tokenChange is made to the config of the token before it is opened; nil: none is.
 	tokenChange func(*token.Config)
 }
@@ -73,7 +69,7 @@ func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.Acti
 // openEnvWith opens the store that url names, or the config's where it is
 // empty. The store must be there: init makes it.
 func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {
-	e := &env{ui: u, config: cfg, configPath: configPath, opened: &opened{}}
+	e := &env{ui: u, config: cfg, configPath: configPath}
 	var err error
 	if e.place, err = placeOf(cfg, url); err != nil {
 		return nil, err
@@ -81,7 +77,15 @@ func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url
 	if e.store, err = e.place.open(ctx, false); err != nil {
 		return nil, err
 	}
+	e.operate()
 	return e, nil
+}
+
+// operate makes the operator over what was opened.
+func (e *env) operate() {
+	e.Operator = operator.New(operator.Config{
+		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(),
+	}, e.ui)
 }
 
 // close ends what was opened. Errors of closing are shown, not returned: what
@@ -105,86 +109,10 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 		return e.token, nil
 	}
 	t, err := openToken(ctx, e.ui, e.config, e.place.beside(e.configPath), e.forceLogin, e.tokenChange)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		e.token = t
 	}
-	e.token = t
-	return t, nil
-}
-
-// inventory opens the token and returns the inventory over both, one a command.
-func (e *env) inventory(ctx context.Context) (*inventory.Inventory, error) {
-	t, err := e.openToken(ctx)
-	if err != nil {
-		return nil, err
-	}
-	e.opened.mu.Lock()
-	defer e.opened.mu.Unlock()
-	if e.opened.inventory == nil {
-		e.opened.inventory = inventoryOver(e.config, e.store, t)
-	}
-	return e.opened.inventory, nil
-}
-
-func inventoryOver(cfg *config.Config, s store.Store, t *token.Token) *inventory.Inventory {
-	return inventory.New(inventory.Config{
-		Store:   s,
-		Ring:    ring{t},
-		Rand:    rand.Reader,
-		Workers: workers(t),
-		Batch:   cfg.Store.Batch,
-	})
-}
-
-// records is an inventory for what needs no token.
-func (e *env) records() *inventory.Inventory { return inventory.New(inventory.Config{Store: e.store}) }
-
-// identityRecord loads an identity, or says that there is none.
-func (e *env) identityRecord(ctx context.Context, name string) (store.Identity, error) {
-	record, err := e.store.Identity(ctx, name)
-	if errors.Is(err, store.ErrNotFound) {
-		return record, fmt.Errorf("identity %q: %w", name, errNoIdentity)
-	}
-	return record, err
-}
-
-// errNoIdentity reports a name that no identity has.
-var errNoIdentity = errors.New("there is no such identity")
-
-// openRecord finds the key of an identity's record in the token by CKA_ID. A record
-// that was changed, or a key that was swapped, is refused.
-func (e *env) openRecord(ctx context.Context, record *store.Identity) (*identity.Identity, error) {
-	suite, ok := ciphersuite.Lookup(ciphersuite.ID(record.Suite))
-	if !ok {
-		return nil, fmt.Errorf("identity %q: cipher suite %v: %w", record.Name, ciphersuite.ID(record.Suite), inventory.ErrSuiteUnknown)
-	}
-	credential, err := keypackage.ParseCredential(record.Credential)
-	if err != nil {
-		return nil, fmt.Errorf("read stored credential of %q: %w", record.Name, err)
-	}
-	inv, err := e.inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	err = inv.CheckIdentity(ctx, record)
-	if errors.Is(err, vault.ErrStamp) {
-		err = inv.RefuseKey(ctx, record.Name, record.KeyID, time.Now(), "sign", err)
-	}
-	if errors.Is(err, vault.ErrStamp) && suite.Experimental {
-		err = fmt.Errorf("%w, or cipher suite 0x%04X was described otherwise in the config when the identity was made", err, record.Suite)
-	}
-	if err != nil {
-		return nil, err
-	}
-	key, err := e.opened.signatureKey(ctx, e.token, record.KeyID, record.WeakKey)
-	if err != nil {
-		return nil, fmt.Errorf("find signature key of %q: %w", record.Name, err)
-	}
-	id, err := identity.New(record.Name, suite, credential, record.SignatureKey, key)
-	if err != nil {
-		return nil, inv.RefuseKey(ctx, record.Name, record.KeyID, time.Now(), "sign", err)
-	}
-	return id, nil
+	return t, err
 }
 
 // suite returns the suite that the command line names, or the config's.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -110,7 +111,7 @@ func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
 	}
 	files, err := e.writePending(context.WithoutCancel(c.Context), out, refs)
 	if err != nil {
-		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", plural(len(refs), "key package"), out.Path())
+		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", operator.Plural(len(refs), "key package"), out.Path())
 		return err
 	}
 	return e.printExported(c.Bool("json"), refs, files)
@@ -135,7 +136,7 @@ func (e *env) writePending(ctx context.Context, out *directory.Spool, refs [][]b
 		return nil, err
 	}
 	if expired > 0 {
-		e.ui.warnf("of %s, %d past their lifetime: every peer refuses those", plural(len(refs), "key package"), expired)
+		e.ui.warnf("of %s, %d past their lifetime: every peer refuses those", operator.Plural(len(refs), "key package"), expired)
 	}
 	return files, e.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, time.Now())
 }
@@ -160,7 +161,7 @@ func (e *env) resolveAll(c *cli.Context) ([][]byte, error) {
 	var faults []error
 	seen := make(map[string]bool)
 	for _, arg := range c.Args().Slice() {
-		ref, err := e.records().Resolve(c.Context, arg)
+		ref, err := e.Records().Resolve(c.Context, arg)
 		switch {
 		case err != nil:
 			faults = append(faults, err)

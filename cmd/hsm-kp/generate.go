@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -91,7 +93,7 @@ Examples:
 
 // generatePolicy is the config's policy with what the command line says.
 func generatePolicy(c *cli.Context, cfg *config.Config) (identity.Policy, error) {
-	policy, err := policyOf(cfg, c.String("identity"))
+	policy, err := operator.PolicyOf(cfg, c.String("identity"), rand.Reader)
 	if err != nil {
 		return policy, err
 	}
@@ -157,7 +159,7 @@ func parseCodePoint(text string) (uint16, error) {
 }
 
 func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.Profile) error {
-	record, err := e.identityRecord(c.Context, c.String("identity"))
+	record, err := e.Record(c.Context, c.String("identity"))
 	if err == nil {
 		err = requireSigning(&record)
 	}
@@ -168,7 +170,7 @@ func (e *env) generate(c *cli.Context, policy identity.Policy, peers []*profile.
 	if err != nil {
 		return err
 	}
-	if err := e.tidy(c.Context); err != nil {
+	if err := e.Tidy(c.Context); err != nil {
 		return err
 	}
 	old, due := [][]byte(nil), true
@@ -207,7 +209,7 @@ func (e *env) retireOld(ctx context.Context, old [][]byte) error {
 		retired++
 	}
 	if retired > 0 {
-		e.ui.notef("retired %s of last resort", plural(retired, "key package"))
+		e.ui.notef("retired %s of last resort", operator.Plural(retired, "key package"))
 	}
 	return nil
 }
@@ -254,19 +256,19 @@ func (e *env) makeKeyPackages(c *cli.Context, p production) error {
 			return err
 		}
 	}
-	id, err := e.openRecord(c.Context, p.record)
+	id, err := e.OpenIdentity(c.Context, p.record)
 	if err != nil {
 		return err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if p.policy.Roots, err = loadRoots(e.config.X509.Roots); err != nil {
+		if p.policy.Roots, err = operator.LoadRoots(e.config.X509.Roots); err != nil {
 			return err
 		}
 	}
-	if err := e.rotateWhenDue(c.Context); err != nil {
+	if err := e.RotateWhenDue(c.Context); err != nil {
 		return err
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}
@@ -290,7 +292,7 @@ func (e *env) makeKeyPackages(c *cli.Context, p production) error {
 // generateVersion makes key packages of a version of an identity that does not sign
 // yet.
 func (e *env) generateVersion(c *cli.Context, version *store.Identity, custody string, n uint64, lastResort bool) error {
-	policy, err := policyOf(e.config, version.Name)
+	policy, err := operator.PolicyOf(e.config, version.Name, rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -377,7 +379,7 @@ func peersOf(c *cli.Context, cfg *config.Config) ([]*profile.Profile, error) {
 		return peers, nil
 	}
 	if len(cfg.KeyPackages.Peers) > 0 {
-		peers, err := lookupPeers(cfg.KeyPackages.Peers)
+		peers, err := operator.LookupPeers(cfg.KeyPackages.Peers)
 		if err != nil {
 			return nil, usagef("key_packages.peers %v", err)
 		}
@@ -412,7 +414,7 @@ func (g *generation) show(batch []store.KeyPackage) error {
 	elapsed := time.Since(g.start)
 	rate := float64(g.shown) / elapsed.Seconds()
 	left := time.Duration(float64(g.count-g.shown) / rate * float64(time.Second))
-	g.ui.progressf("%d of %s, %.0f a second, %v left", g.shown, plural(g.count, "key package"), rate, left.Round(time.Second))
+	g.ui.progressf("%d of %s, %.0f a second, %v left", g.shown, operator.Plural(g.count, "key package"), rate, left.Round(time.Second))
 	return nil
 }
 
@@ -455,7 +457,7 @@ type generatedJSON struct {
 // finish says what was done, and what is left to do where it went wrong.
 func (g *generation) finish(cause error, id *identity.Identity, stored uint64, err error) error {
 	elapsed := time.Since(g.start)
-	done := fmt.Sprintf("%s for %q (%v) in %v", plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
+	done := fmt.Sprintf("%s for %q (%v) in %v", operator.Plural(stored, "key package"), id.Name, id.Suite.ID, elapsed.Round(time.Millisecond))
 	switch {
 	case err != nil && g.out != nil && stored > g.shown:
 		g.ui.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, stored-g.shown, g.out.Path())
@@ -474,10 +476,7 @@ func (g *generation) finish(cause error, id *identity.Identity, stored uint64, e
 		}
 	}
 	if errors.Is(err, inventory.ErrInterrupted) {
-		return fmt.Errorf("%w: %d of %s are stored: %w", errPartial, stored, plural(g.count, "key package"), cause)
+		return fmt.Errorf("%w: %d of %s are stored: %w", operator.ErrPartial, stored, operator.Plural(g.count, "key package"), cause)
 	}
 	return err
 }
-
-// errPartial ends a command that was told to stop before it had done all.
-var errPartial = errors.New("stopped early")

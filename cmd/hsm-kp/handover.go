@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -105,7 +106,7 @@ func (e *env) toConfirm(c *cli.Context) ([][]byte, error) {
 			return nil, err
 		}
 	}
-	inv := e.records()
+	inv := e.Records()
 	var refs [][]byte
 	var faults []error
 	for _, prefix := range prefixes {
@@ -191,11 +192,11 @@ func (e *env) confirmHandovers(c *cli.Context, refs [][]byte) error {
 	if err := e.checkHandovers(c.Context, refs); err != nil {
 		return err
 	}
-	inv, all := e.records(), uint64(len(refs))
+	inv, all := e.Records(), uint64(len(refs))
 	var done confirmedJSON
 	for len(refs) > 0 {
 		if c.Context.Err() != nil {
-			return fmt.Errorf("%w: %d of %s are confirmed: %w", errPartial, done.Confirmed+done.Before, plural(all, "key package"), context.Cause(c.Context))
+			return fmt.Errorf("%w: %d of %s are confirmed: %w", operator.ErrPartial, done.Confirmed+done.Before, operator.Plural(all, "key package"), context.Cause(c.Context))
 		}
 		batch := refs[:min(max(e.config.Store.Batch, 1), len(refs))]
 		refs = refs[len(batch):]
@@ -209,7 +210,7 @@ func (e *env) confirmHandovers(c *cli.Context, refs [][]byte) error {
 	if c.Bool("json") {
 		return e.ui.json(done)
 	}
-	e.ui.printf("confirmed %s, whose private keys are erased here\n", plural(done.Confirmed, "key package"))
+	e.ui.printf("confirmed %s, whose private keys are erased here\n", operator.Plural(done.Confirmed, "key package"))
 	if done.Before > 0 {
 		e.ui.printf("%d had none any more\n", done.Before)
 	}

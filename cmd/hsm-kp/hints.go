@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -35,12 +37,13 @@ const (
 // exitStatus sorts an error into the statuses that the manual promises.
 func exitStatus(err error) int {
 	var usage *usageError
+	var request *operator.RequestError
 	var configError *config.Error
 	var tokenError *token.Error
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &configError), as[*manifest.Error](err), errors.Is(err, manifest.ErrEmpty):
+	case errors.As(err, &usage), errors.As(err, &request), errors.As(err, &configError), as[*manifest.Error](err), errors.Is(err, manifest.ErrEmpty):
 		return exitUsage
 	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
 		return exitFailed
@@ -58,6 +61,12 @@ func exitStatus(err error) int {
 func hint(err error) string {
 	if own := (*advised)(nil); errors.As(err, &own) {
 		return own.hint
+	}
+	if due := (*operator.DueKeyError)(nil); errors.As(err, &due) {
+		return fmt.Sprintf("`hsm-kp wrap-key rotate --purpose %s` makes another", due.Key.Purpose)
+	}
+	if unused := (*operator.UnusedKeyError)(nil); errors.As(err, &unused) {
+		return fmt.Sprintf("`hsm-kp wrap-key destroy %.16x` destroys it", unused.Key.ID)
 	}
 	for _, h := range hints {
 		if h.fits(err) {
@@ -114,7 +123,7 @@ var hints = []struct {
 	{is(inventory.ErrTooMany), "make them in several runs, with `hsm-kp wrap-key rotate` between"},
 	{is(errNoAuditKey), "`hsm-kp audit checkpoint` makes it"},
 	{is(errNoStore), "`hsm-kp init` makes it"},
-	{is(errNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
+	{is(operator.ErrNoIdentity), "`hsm-kp identity list` shows all; `hsm-kp identity create` makes one"},
 	{is(identity.ErrNoCertificate), "`hsm-kp identity csr` makes the request for one, `hsm-kp identity import-cert` takes the chain"},
 	{is(certificate.ErrMalformed), "the file must have certificates in PEM and nothing else; `openssl x509 -inform DER -in FILE` makes it of DER"},
 	{as[*identity.ChainError], "the file must have the identity's certificate first, then its issuer's, and so on; x509.roots in the config names the roots"},
@@ -131,7 +140,8 @@ var hints = []struct {
 	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
 	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
 	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
-	{is(errPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
+	{as[*operator.InterruptedError], "run the command again for the rest, or `hsm-kp sweep`"},
+	{is(operator.ErrPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
 	{is(errURLPassword), "keep it in a file that PGPASSFILE names, with mode 0600, or in PGPASSWORD; a certificate or a peer's login needs none"},
 	{is(store.ErrLogin), "PGPASSFILE or PGPASSWORD have a password, sslcert and sslkey in store.url a certificate; the server's pg_hba.conf says what it asks for"},
 	{is(store.ErrNoDatabase), "make it (`createdb`, with encoding UTF8), or mend store.url; then `hsm-kp init` makes its tables"},
@@ -171,10 +181,13 @@ var hints = []struct {
 	{is(manifest.ErrEmpty), "a line a device; `hsm-kp provision --help` has the fields"},
 	{as[*manifest.Error], "nothing was made; `hsm-kp provision --help` has the fields, and --check tries a manifest"},
 	{is(errDevices), "mend their lines or what they say, and run the command again: what is ready stays as it is"},
-	{as[*usageError], "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
+	{isUsage, "`hsm-kp --help` or `hsm-kp COMMAND --help` shows how"},
 	{is(token.CKR_GENERAL_ERROR), "the module says no more than that; SoftHSM says so when another process logs in at the same moment: run the command again"},
 	{is(context.DeadlineExceeded), "the token did not answer in time"},
 }
+
+// isUsage fits what a command line or the config asks for and cannot be done.
+func isUsage(err error) bool { return as[*usageError](err) || as[*operator.RequestError](err) }
 
 func is(targets ...error) func(error) bool {
 	return func(err error) bool { return isAny(err, targets...) }

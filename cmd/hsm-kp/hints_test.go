@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -22,6 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/server"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
@@ -38,7 +40,7 @@ func TestExitStatuses(t *testing.T) {
 	for status, errs := range map[int][]error{
 		exitDone: {nil},
 		exitFailed: {
-			errors.New("anything"), errSilent, errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
+			errors.New("anything"), errSilent, operator.ErrPartial, errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, store.ErrDamaged,
 			&store.SchemaError{Have: 2, Known: 1},
@@ -56,10 +58,11 @@ func TestExitStatuses(t *testing.T) {
 			&directory.StatusError{Status: 500}, store.ErrHeld, errUnpublished, errNoDirectory,
 			server.ErrDirectory, errSeveral, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
 			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{},
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
-		exitUsage: {usagef("what?"), &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
+		exitUsage: {usagef("what?"), &operator.RequestError{}, &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
@@ -125,7 +128,7 @@ func exportedErrors(t *testing.T) []string {
 		switch base := entry.Name(); {
 		case err != nil:
 			return err
-		case entry.IsDir() && (base == "cmd" || base == "tests" || base == "api" || base == "integrations" || base == "bin" || base == "testdata" || strings.HasPrefix(base, ".") && base != ".."):
+		case entry.IsDir() && (base == "cmd" || base == "tests" || base == "api" || base == "client" || base == "integrations" || base == "bin" || base == "testdata" || strings.HasPrefix(base, ".") && base != ".."):
 			return fs.SkipDir
 		case entry.IsDir() || !strings.HasSuffix(base, ".go") || strings.HasSuffix(base, "_test.go"):
 			return nil
@@ -161,7 +164,8 @@ func exportedErrors(t *testing.T) []string {
 // Where a person can do something, they are told what.
 func TestHints(t *testing.T) {
 	for _, err := range []error{
-		errPartial, errNoStore, errNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
+		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &operator.RequestError{},
+		errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
 		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,

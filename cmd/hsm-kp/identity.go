@@ -16,6 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -155,7 +156,7 @@ func (e *env) makeIdentity(ctx context.Context, n newIdentity) (store.Identity, 
 	if err != nil {
 		return store.Identity{}, err
 	}
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return store.Identity{}, err
 	}
@@ -197,7 +198,7 @@ func (e *env) withNewKey(ctx context.Context, inv *inventory.Inventory, record *
 		if err := e.record(ctx, inv, record, key, add); err != nil {
 			return err
 		}
-		e.opened.keep(key, record.WeakKey)
+		e.KeepKey(key, record.WeakKey)
 		return nil
 	})
 }
@@ -230,7 +231,7 @@ func (e *env) warnSharedKey(ctx context.Context, keyID []byte, serial string) er
 
 // existingKey finds the key that was asked for.
 func (e *env) existingKey(ctx context.Context, t *token.Token, n newIdentity) (*signer.Key, error) {
-	key, err := findKey(ctx, t, n.query, n.allowWeak)
+	key, err := operator.FindKey(ctx, t, n.query, n.allowWeak)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +296,7 @@ func identityShowCommand(u *ui) *cli.Command {
 }
 
 func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error {
-	record, err := e.identityRecord(ctx, name)
+	record, err := e.Record(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (e *env) configSubject(name string) (subject string, asked bool) {
 
 // renewal asks for what the certificate of an identity says, where it has one.
 func (e *env) renewal(ctx context.Context, name string) (certificate.Request, error) {
-	record, err := e.identityRecord(ctx, name)
+	record, err := e.Record(ctx, name)
 	if err != nil {
 		return certificate.Request{}, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -45,7 +46,7 @@ Examples:
 			if c.Bool("json") {
 				return u.json(identityOf(&record))
 			}
-			u.printf("identity %q has %s now; %s\n", record.Name, plural(len(chain), "certificate"), endOf(chain))
+			u.printf("identity %q has %s now; %s\n", record.Name, operator.Plural(len(chain), "certificate"), endOf(chain))
 			u.printf("%s\n", leafOf(chain))
 			return nil
 		}, "NAME", "CHAIN.pem"),
@@ -67,7 +68,7 @@ func leafOf(chain certificate.Chain) string {
 // checkChain checks a chain for the key of an identity, with all that the config asks for, and
 // warns of what it does not ask for.
 func (e *env) checkChain(chain certificate.Chain, id *store.Identity) error {
-	roots, err := loadRoots(e.config.X509.Roots)
+	roots, err := operator.LoadRoots(e.config.X509.Roots)
 	if err != nil {
 		return err
 	}
@@ -86,19 +87,19 @@ func (e *env) checkChain(chain certificate.Chain, id *store.Identity) error {
 // importChain checks a chain and makes it the credential of the identity called
 // name.
 func (e *env) importChain(ctx context.Context, name string, chain certificate.Chain) (store.Identity, error) {
-	record, err := e.identityRecord(ctx, name)
+	record, err := e.Record(ctx, name)
 	if err != nil {
 		return record, err
 	}
 	// What is stamped below is this record, which must be genuine: one that is loaded
 	// again might be another by then.
-	if _, err := e.openRecord(ctx, &record); err != nil {
+	if _, err := e.OpenIdentity(ctx, &record); err != nil {
 		return record, err
 	}
 	if err := e.checkChain(chain, &record); err != nil {
 		return record, err
 	}
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return record, err
 	}
@@ -107,7 +108,7 @@ func (e *env) importChain(ctx context.Context, name string, chain certificate.Ch
 		return record, err
 	}
 	if n := counts[store.Available] + counts[store.Pending]; n > 0 {
-		e.ui.warnf("%s of %q that nobody has yet keep the credential that it had", plural(n, "key package"), name)
+		e.ui.warnf("%s of %q that nobody has yet keep the credential that it had", operator.Plural(n, "key package"), name)
 	}
 	was := record.Stamp
 	record.Credential = keypackage.X509Credential(chain.DER()).Bytes()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -88,7 +89,7 @@ func (e *env) rotateIdentity(c *cli.Context) error {
 		e.ui.notef("the rotation of %q to version %d was interrupted: finishing it", name, switched.Version)
 		return e.retireBefore(c, switched)
 	}
-	if err := e.tidy(ctx); err != nil {
+	if err := e.Tidy(ctx); err != nil {
 		return err
 	}
 	custody, err := e.custodyOfNext(c, name)
@@ -113,7 +114,7 @@ func (e *env) rotateIdentity(c *cli.Context) error {
 // switched returns the backlog of a rotation that was interrupted after the next version had
 // become the one that signs.
 func (e *env) switched(ctx context.Context, name string) (store.Backlog, error) {
-	current, err := e.identityRecord(ctx, name)
+	current, err := e.Record(ctx, name)
 	if err != nil {
 		return store.Backlog{}, err
 	}
@@ -129,7 +130,7 @@ func (e *env) switched(ctx context.Context, name string) (store.Backlog, error) 
 // retireBefore retires the key packages of the versions before the one that signs now. What
 // it tells is of the whole rotation, in however many runs.
 func (e *env) retireBefore(c *cli.Context, b store.Backlog) error {
-	b, err := e.workOff(c.Context, b)
+	b, err := e.WorkOff(c.Context, b)
 	if err != nil {
 		return fmt.Errorf("identity %q signs as version %d now: %w", b.Identity, b.Version, err)
 	}
@@ -151,7 +152,7 @@ func (e *env) retireBefore(c *cli.Context, b store.Backlog) error {
 
 // noteChain says what certifies an identity, where certificates do.
 func (e *env) noteChain(ctx context.Context, name string) error {
-	record, err := e.identityRecord(ctx, name)
+	record, err := e.Record(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -205,11 +206,11 @@ func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
 		return e.ui.json(r)
 	}
 	if c.Command.Name == "rotate" {
-		e.ui.printf("identity %q signs as version %d now, with %s\n", r.Name, r.Version, plural(r.Generated, "new key package"))
+		e.ui.printf("identity %q signs as version %d now, with %s\n", r.Name, r.Version, operator.Plural(r.Generated, "new key package"))
 	} else {
 		e.ui.printf("identity %q signs no more\n", r.Name)
 	}
-	e.ui.printf("retired %s, whose Welcomes open until %s\n", plural(r.Retired, "key package"), r.RetiredUntil.Format(time.RFC3339))
+	e.ui.printf("retired %s, whose Welcomes open until %s\n", operator.Plural(r.Retired, "key package"), r.RetiredUntil.Format(time.RFC3339))
 	return nil
 }
 
@@ -227,7 +228,7 @@ func (e *env) next(ctx context.Context, name string) (*store.Identity, error) {
 // nextVersion returns the version that an identity is to have, which it makes where
 // there is none yet.
 func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) {
-	current, err := e.identityRecord(c.Context, name)
+	current, err := e.Record(c.Context, name)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +256,7 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 // checkRecord checks that a record is genuine which the next version is made from. Its
 // key need not be there any more: that of a retired identity may be destroyed.
 func (e *env) checkRecord(ctx context.Context, record *store.Identity) error {
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return err
 	}
@@ -264,7 +265,7 @@ func (e *env) checkRecord(ctx context.Context, record *store.Identity) error {
 
 // proposeNewKey makes the next version of an identity with a new signature key.
 func (e *env) proposeNewKey(ctx context.Context, current *store.Identity) (*store.Identity, error) {
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -295,12 +296,12 @@ func (e *env) nextNumber(ctx context.Context, name string) (uint64, error) {
 // openToCertify opens the identity, or its next version, which it makes where there is
 // none.
 func (e *env) openToCertify(ctx context.Context, name string, next bool) (*identity.Identity, error) {
-	current, err := e.identityRecord(ctx, name)
+	current, err := e.Record(ctx, name)
 	if err != nil || !next {
 		if err != nil {
 			return nil, err
 		}
-		return e.openRecord(ctx, &current)
+		return e.OpenIdentity(ctx, &current)
 	}
 	if err := e.checkRecord(ctx, &current); err != nil {
 		return nil, err
@@ -312,7 +313,7 @@ func (e *env) openToCertify(ctx context.Context, name string, next bool) (*ident
 	if err != nil {
 		return nil, err
 	}
-	return e.openRecord(ctx, version)
+	return e.OpenIdentity(ctx, version)
 }
 
 // errNoChain reports a rotation without the certificates for it.
@@ -365,10 +366,10 @@ func (e *env) certify(ctx context.Context, next *store.Identity, chain certifica
 	if err := e.checkChain(chain, next); err != nil {
 		return err
 	}
-	if _, err := e.openRecord(ctx, next); err != nil {
+	if _, err := e.OpenIdentity(ctx, next); err != nil {
 		return err
 	}
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return err
 	}
@@ -382,10 +383,10 @@ func (e *env) certify(ctx context.Context, next *store.Identity, chain certifica
 
 // proposeChain makes the next version of an identity with the key that it has.
 func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain certificate.Chain) (*store.Identity, error) {
-	if _, err := e.openRecord(ctx, current); err != nil {
+	if _, err := e.OpenIdentity(ctx, current); err != nil {
 		return nil, err
 	}
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -408,7 +409,7 @@ func (e *env) replace(c *cli.Context, next *store.Identity, custody string) erro
 		return err
 	}
 	if n := notReplaced(stock, next.Version); n > 0 {
-		e.ui.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", plural(n, "key package"), next.Name)
+		e.ui.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", operator.Plural(n, "key package"), next.Name)
 	}
 	for _, lastResort := range []bool{false, true} {
 		n := wanting(stock, next.Version, lastResort)
@@ -485,7 +486,7 @@ Examples:
 		Flags: []cli.Flag{jsonFlag},
 		Action: with(u, func(c *cli.Context, e *env) error {
 			name, now := c.Args().First(), time.Now()
-			record, err := e.identityRecord(c.Context, name)
+			record, err := e.Record(c.Context, name)
 			if err != nil {
 				return err
 			}
@@ -493,7 +494,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if b, err = e.workOff(c.Context, b); err != nil {
+			if b, err = e.WorkOff(c.Context, b); err != nil {
 				return fmt.Errorf("identity %q signs no more: %w", name, err)
 			}
 			return e.printRotated(c, rotatedJSON{name, record.Version, 0, b.Moved, b.Until})
@@ -528,7 +529,7 @@ Examples:
 
 func (e *env) destroySignatureKey(c *cli.Context) error {
 	name := c.Args().First()
-	record, err := e.identityRecord(c.Context, name)
+	record, err := e.Record(c.Context, name)
 	if err != nil {
 		return err
 	}
@@ -536,7 +537,7 @@ func (e *env) destroySignatureKey(c *cli.Context) error {
 	if c.IsSet("version") {
 		number = c.Uint64("version")
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -147,7 +149,7 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	if err != nil {
 		return err
 	}
-	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin, opened: &opened{}}
+	i.env = &env{ui: i.ui, config: cfg, configPath: path, forceLogin: i.forceLogin}
 	defer i.env.close()
 	if i.env.place, err = placeOf(cfg, url); err != nil {
 		return err
@@ -164,6 +166,7 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	if err != nil {
 		return err
 	}
+	i.env.operate()
 	i.did(missing, "store %s", i.env.place)
 	return i.wrappingKeys(ctx)
 }
@@ -200,7 +203,7 @@ func (i *initializer) wrappingKey(ctx context.Context, p store.Purpose) error {
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	}
-	inv, err := i.env.inventory(ctx)
+	inv, err := i.env.Inventory(ctx)
 	if err != nil {
 		return err
 	}
@@ -251,7 +254,7 @@ func recognized(ctx context.Context, t *token.Token, key *store.WrappingKey) (va
 	if err != nil {
 		return nil, err
 	}
-	v, err := ring{t}.Open(ctx, key.ID, m)
+	v, err := operator.NewRing(t, rand.Reader).Open(ctx, key.ID, m)
 	if err != nil {
 		return nil, err
 	}

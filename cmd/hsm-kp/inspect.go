@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -122,7 +123,7 @@ func credentialText(c keypackage.Credential) string {
 		if len(c.Certificates) == 0 {
 			return fmt.Sprintf("%v, no certificate yet", c.Type)
 		}
-		return fmt.Sprintf("%v, %s", c.Type, plural(len(c.Certificates), "certificate"))
+		return fmt.Sprintf("%v, %s", c.Type, operator.Plural(len(c.Certificates), "certificate"))
 	default:
 		return fmt.Sprintf("%v %x", c.Type, c.Raw)
 	}

@@ -51,7 +51,7 @@ Examples:
 			}
 			defer e.close()
 			if name := c.String("identity"); name != "" {
-				if _, err := e.identityRecord(c.Context, name); err != nil {
+				if _, err := e.Record(c.Context, name); err != nil {
 					return err
 				}
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -99,7 +100,7 @@ Examples:
 				return err
 			}
 			if c.Bool("check") {
-				u.notef("%s: ok", plural(len(lines), "device"))
+				u.notef("%s: ok", operator.Plural(len(lines), "device"))
 				return nil
 			}
 			return p.run(c)
@@ -230,7 +231,7 @@ func (p *provisioner) run(c *cli.Context) error {
 	case err != nil:
 		return err
 	case c.Context.Err() != nil:
-		return fmt.Errorf("%w: %d of %s are done: %w", errPartial, p.next, plural(len(p.lines), "device"), context.Cause(c.Context))
+		return fmt.Errorf("%w: %d of %s are done: %w", operator.ErrPartial, p.next, operator.Plural(len(p.lines), "device"), context.Cause(c.Context))
 	case p.tally[statusFailed] > 0:
 		return fmt.Errorf("%d of %d %w", p.tally[statusFailed], len(p.lines), errDevices)
 	}
@@ -242,10 +243,10 @@ func (p *provisioner) prepare(ctx context.Context) error {
 	if _, err := p.openToken(ctx); err != nil { // once: devices share it
 		return err
 	}
-	if err := p.tidy(ctx); err != nil {
+	if err := p.Tidy(ctx); err != nil {
 		return err
 	}
-	if err := p.rotateWhenDue(ctx); err != nil {
+	if err := p.RotateWhenDue(ctx); err != nil {
 		return err
 	}
 	for i := range p.lines {
@@ -328,7 +329,7 @@ func (p *provisioner) show(i int, r *provisioned) error {
 		}
 	}
 	rate := float64(p.next) / time.Since(p.start).Seconds()
-	p.ui.progressf("%s %d of %s, %.0f a second", bar(p.next, len(p.lines)), p.next, plural(len(p.lines), "device"), rate)
+	p.ui.progressf("%s %d of %s, %.0f a second", bar(p.next, len(p.lines)), p.next, operator.Plural(len(p.lines), "device"), rate)
 	return nil
 }
 
@@ -355,7 +356,7 @@ func (r *provisioned) summary() string {
 	if r.Error != "" {
 		return r.Error
 	}
-	text := plural(len(r.KeyPackages), "key package")
+	text := operator.Plural(len(r.KeyPackages), "key package")
 	if r.Made < len(r.KeyPackages) {
 		text += fmt.Sprintf(", %d new", r.Made)
 	}
@@ -365,8 +366,8 @@ func (r *provisioned) summary() string {
 func (p *provisioner) summarize() {
 	took := time.Since(p.start)
 	p.ui.notef("%d ready, %d awaiting a certificate, %d failed; %s made in %v", p.tally[statusReady], p.tally[statusAwaiting],
-		p.tally[statusFailed], plural(p.made, "key package"), took.Round(time.Millisecond))
+		p.tally[statusFailed], operator.Plural(p.made, "key package"), took.Round(time.Millisecond))
 	if p.waiting > 0 {
-		p.ui.notef("the private keys of %s wait for their devices: --json hands them over", plural(p.waiting, "key package"))
+		p.ui.notef("the private keys of %s wait for their devices: --json hands them over", operator.Plural(p.waiting, "key package"))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -102,11 +104,12 @@ type device struct {
 func (p *provisioner) forOne(ctx context.Context, parallel int) (*device, error) {
 	quiet := *p.env
 	quiet.ui = &ui{in: p.ui.in, out: p.ui.out, errOut: io.Discard}
-	inv, err := p.env.inventory(ctx)
+	quiet.Operator = p.Reporting(operator.Silent{})
+	inv, err := p.env.Inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &device{env: &quiet, enclosing: p, inventory: inv, workers: max(workers(p.token)/max(min(parallel, len(p.lines)), 1), 1)}, nil
+	return &device{env: &quiet, enclosing: p, inventory: inv, workers: max(p.Workers(p.token)/max(min(parallel, len(p.lines)), 1), 1)}, nil
 }
 
 // provision gives the device of a line its identity and its key packages. The result says what
@@ -115,7 +118,7 @@ func (d *device) provision(ctx context.Context, l *manifest.Line) (*provisioned,
 	r := &provisioned{Line: l.Number, Name: l.Name, Labels: l.Labels, Status: statusReady}
 	record, isNew, err := d.identityOf(ctx, l)
 	if err == nil {
-		defer d.opened.forget(record.KeyID)
+		defer d.ForgetKey(record.KeyID)
 		r.CipherSuite, r.KeyID, r.SignatureKey = ciphersuite.ID(record.Suite).String(), hex.EncodeToString(record.KeyID), hex.EncodeToString(record.SignatureKey)
 		err = d.equip(ctx, l, &record, isNew, r)
 	}
@@ -226,7 +229,7 @@ func (d *device) chainOfFile(l *manifest.Line) (certificate.Chain, error) {
 }
 
 func (d *device) newChain(ctx context.Context, l *manifest.Line, record *store.Identity, r *provisioned) (certificate.Chain, error) {
-	id, err := d.openRecord(ctx, record)
+	id, err := d.OpenIdentity(ctx, record)
 	if err != nil {
 		return nil, err
 	}
@@ -349,16 +352,16 @@ func (d *device) ofDevice(ctx context.Context, l *manifest.Line, record *store.I
 
 // ask prepares what the inventory is asked for.
 func (d *device) ask(ctx context.Context, l *manifest.Line, record *store.Identity) (inventory.Request, error) {
-	id, err := d.openRecord(ctx, record)
+	id, err := d.OpenIdentity(ctx, record)
 	if err != nil {
 		return inventory.Request{}, err
 	}
-	policy, err := policyOf(d.config, l.Name)
+	policy, err := operator.PolicyOf(d.config, l.Name, rand.Reader)
 	if err != nil {
 		return inventory.Request{}, err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if policy.Roots, err = loadRoots(d.config.X509.Roots); err != nil {
+		if policy.Roots, err = operator.LoadRoots(d.config.X509.Roots); err != nil {
 			return inventory.Request{}, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -192,7 +193,7 @@ func (p *publication) print(dir config.Directory, k *store.Dispatched, err error
 			p.ui.warnf("key package %v of %q: directory %q: %v", keypackage.Ref(k.Ref), k.Identity, dir.Name, err)
 		}
 	}
-	p.ui.progressf("%s published, %.0f a second", plural(p.published, "key package"), float64(p.published)/time.Since(p.start).Seconds())
+	p.ui.progressf("%s published, %.0f a second", operator.Plural(p.published, "key package"), float64(p.published)/time.Since(p.start).Seconds())
 	if !p.json {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
@@ -67,7 +68,7 @@ func (e *env) publishers(c *cli.Context) ([]store.Identity, error) {
 	}
 	var records []store.Identity
 	for _, name := range c.StringSlice("identity") {
-		record, err := e.identityRecord(c.Context, name)
+		record, err := e.Record(c.Context, name)
 		if err == nil {
 			err = requireSigning(&record)
 		}
@@ -160,7 +161,7 @@ func (e *env) heldBack(ctx context.Context, records []store.Identity) error {
 		}
 	}
 	if n > 0 {
-		e.ui.warnf("%s held back until the devices confirm that they have the private keys: `hsm-kp list --unconfirmed` shows them", plural(n, "key package"))
+		e.ui.warnf("%s held back until the devices confirm that they have the private keys: `hsm-kp list --unconfirmed` shows them", operator.Plural(n, "key package"))
 	}
 	return nil
 }
@@ -169,16 +170,16 @@ func (e *env) heldBack(ctx context.Context, records []store.Identity) error {
 func (p *publication) finish(ctx context.Context) error {
 	elapsed := time.Since(p.start)
 	if !p.json && !p.mute && (p.published > 0 || p.failed == 0) {
-		p.ui.printf("published %s in %v\n", plural(p.published, "key package"), elapsed.Round(time.Millisecond))
+		p.ui.printf("published %s in %v\n", operator.Plural(p.published, "key package"), elapsed.Round(time.Millisecond))
 	}
 	if err := errors.Join(p.giveBack(context.WithoutCancel(ctx)), p.ui.flush()); err != nil {
 		return err
 	}
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %s published: %w", errPartial, plural(p.published, "key package"), context.Cause(ctx))
+		return fmt.Errorf("%w: %s published: %w", operator.ErrPartial, operator.Plural(p.published, "key package"), context.Cause(ctx))
 	case p.failed > 0:
-		return fmt.Errorf("%w: %d of %s: %w", errUnpublished, p.failed, plural(p.failed+p.published, "key package"), p.cause)
+		return fmt.Errorf("%w: %d of %s: %w", errUnpublished, p.failed, operator.Plural(p.failed+p.published, "key package"), p.cause)
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ Examples:
 				return err
 			}
 			if !c.Bool("dry-run") {
-				if err := e.tidy(c.Context); err != nil {
+				if err := e.Tidy(c.Context); err != nil {
 					return err
 				}
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -184,7 +186,7 @@ func (r *replenishment) plan() {
 
 // make makes key packages as `hsm-kp generate` does.
 func (r *replenishment) make(c *cli.Context, n uint64, lastResort bool) error {
-	policy, err := policyOf(r.config, r.record.Name)
+	policy, err := operator.PolicyOf(r.config, r.record.Name, rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -223,7 +225,7 @@ func (r *replenishment) tellPlan(asJSON bool) error {
 		return r.ui.jsonLine(r.done)
 	}
 	if r.sending > 0 {
-		r.ui.printf("%s: level %d in %q is below %d: would make %s and publish %d\n", r.record.Name, r.done.Level, r.dir.Name, r.done.Low, plural(r.making, "key package"), r.sending)
+		r.ui.printf("%s: level %d in %q is below %d: would make %s and publish %d\n", r.record.Name, r.done.Level, r.dir.Name, r.done.Low, operator.Plural(r.making, "key package"), r.sending)
 	}
 	if r.done.LastResort {
 		r.ui.printf("%s: would make a key package of last resort\n", r.record.Name)
@@ -237,7 +239,7 @@ func (r *replenishment) tellDone(asJSON bool) error {
 	case asJSON:
 		return r.ui.jsonLine(r.done)
 	case r.done.Published > 0:
-		r.ui.printf("%s: level was %d in %q, below %d: made %s and published %d\n", r.record.Name, r.done.Level, r.dir.Name, r.done.Low, plural(r.done.Generated, "key package"), r.done.Published)
+		r.ui.printf("%s: level was %d in %q, below %d: made %s and published %d\n", r.record.Name, r.done.Level, r.dir.Name, r.done.Low, operator.Plural(r.done.Generated, "key package"), r.done.Published)
 	}
 	if r.done.LastResort {
 		r.ui.printf("%s: made a key package of last resort\n", r.record.Name)

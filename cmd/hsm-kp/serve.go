@@ -16,7 +16,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/observe"
 	"github.com/hsm-kp/hsm-kp/internal/server"
 )
@@ -59,13 +58,13 @@ func (e *env) serve(ctx context.Context) error {
 	log := slog.New(slog.NewJSONHandler(e.ui.errOut, nil))
 	events := observe.NewEvents(time.Now)
 	e.tokenChange = watchToken(events)
-	inv, err := e.inventory(ctx)
+	inv, err := e.Inventory(ctx)
 	if err != nil {
 		return err
 	}
 	collectLess()
 	s := server.New(server.Config{
-		Inventory: inv, OpenIdentity: e.openRecord, Policy: e.policyWithRoots, Custody: e.config.CustodyOf,
+		Inventory: inv, OpenIdentity: e.OpenIdentity, Policy: e.Policy, Custody: e.config.CustodyOf,
 		Publish:    newDirectories(e).publishFor,
 		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
 		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log, Observe: events.Request,
@@ -119,16 +118,6 @@ func (e *env) ready(ctx context.Context) error {
 // tokenGone reports an error that says that the token cannot be used.
 func tokenGone(err error) bool { return exitStatus(err) == exitToken }
 
-// policyWithRoots is the config's policy of an identity, with the trust anchors of X.509
-// credentials.
-func (e *env) policyWithRoots(name string) (identity.Policy, error) {
-	p, err := policyOf(e.config, name)
-	if err == nil {
-		p.Roots, err = loadRoots(e.config.X509.Roots)
-	}
-	return p, err
-}
-
 // keepHouse does once a minute what nobody asks for, until ctx ends; SIGHUP reads the
 // certificates at once.
 func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS, log *slog.Logger) {
@@ -151,8 +140,8 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 		reload(files, log)
 		for what, f := range map[string]func(context.Context) error{
 			"record refusals":      func(ctx context.Context) error { return s.Flush(ctx, false) },
-			"sweep":                e.tidy,
-			"rotate wrapping keys": e.rotateWhenDue,
+			"sweep":                e.Tidy,
+			"rotate wrapping keys": e.RotateWhenDue,
 		} {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
 				log.Error(what, "error", err)

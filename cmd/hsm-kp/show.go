@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -35,7 +36,7 @@ type shownJSON struct {
 }
 
 func (e *env) show(c *cli.Context) error {
-	record, err := e.records().Find(c.Context, c.Args().First())
+	record, err := e.Records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (e *env) show(c *cli.Context) error {
 	case record.State == store.Erased && !record.ErasedAt.IsZero():
 		e.ui.printf("erased           %s\n", record.ErasedAt.UTC().Format(time.RFC3339))
 	case record.Opened > 0:
-		e.ui.printf("opened           by %s, the last being %x\n", plural(record.Opened, "Welcome"), record.WelcomeDigest)
+		e.ui.printf("opened           by %s, the last being %x\n", operator.Plural(record.Opened, "Welcome"), record.WelcomeDigest)
 	}
 	if len(record.Leaf) > 0 {
 		e.ui.printf("leaf key         kept until \"hsm-kp welcome confirm --leaf\"\n")

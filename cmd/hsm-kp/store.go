@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 )
 
@@ -62,8 +63,8 @@ Examples:
 			if c.Bool("json") {
 				return u.json(counts)
 			}
-			u.printf("copied %s, %s and %s of the trail to %s\n", pluralOf(uint64(counts["identities"]), "identity", "identities"),
-				plural(uint64(counts["key_packages"]), "key package"), pluralOf(uint64(counts["audit"]), "entry", "entries"), target)
+			u.printf("copied %s, %s and %s of the trail to %s\n", operator.PluralOf(uint64(counts["identities"]), "identity", "identities"),
+				operator.Plural(uint64(counts["key_packages"]), "key package"), operator.PluralOf(uint64(counts["audit"]), "entry", "entries"), target)
 			u.notef("set store.url in the config to it, everywhere, and put the old store away")
 			return nil
 		}),

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
@@ -140,18 +139,4 @@ func pinSource(p config.PIN) token.PINSource {
 		return token.Prompt("PIN of the token: ")
 	}
 	return nil
-}
-
-// workers is how many key packages are in the making at once: one a session, and several a
-// processor, so that there is always one whose turn it is in software, and one that waits for a
-// session. With one a processor, processors were idle for a tenth of the time (docs/BENCHMARKS.md).
-func workers(t *token.Token) int { return t.Sessions() + 8*processors() }
-
-// findKey finds a signature key and refuses one whose attributes let it leave
-// the token, unless the operator allows it.
-func findKey(ctx context.Context, t *token.Token, q token.KeyQuery, allowWeak bool) (*signer.Key, error) {
-	if allowWeak {
-		return signer.Find(ctx, t, q, signer.AllowWeak())
-	}
-	return signer.Find(ctx, t, q)
 }

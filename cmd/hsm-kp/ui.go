@@ -15,6 +15,8 @@ import (
 	"unicode"
 
 	"golang.org/x/term"
+
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
 
 // ui is where everything that a person or a pipe reads goes through: data to
@@ -106,6 +108,35 @@ func (u *ui) progressf(format string, args ...any) {
 	fmt.Fprint(u.errOut, u.progress)
 }
 
+// Note implements operator.Report.
+func (u *ui) Note(text string) { u.notef("%s", text) }
+
+// Warn implements operator.Report. What can be done about a warning is on a line of its own.
+func (u *ui) Warn(warning error) {
+	u.warnf("%v", warning)
+	if h := hint(warning); h != "" {
+		u.notef("hsm-kp: hint: %s", h)
+	}
+}
+
+// Progress implements operator.Report.
+func (u *ui) Progress(p operator.Progress) {
+	text := fmt.Sprintf("%s %d", p.Verb, p.Done)
+	if p.Of > 0 {
+		text += fmt.Sprintf(" of %s", operator.Plural(p.Of, p.Noun))
+	} else {
+		text = fmt.Sprintf("%s %s", p.Verb, operator.Plural(p.Done, p.Noun))
+	}
+	if !p.Since.IsZero() {
+		rate := float64(p.Done) / time.Since(p.Since).Seconds()
+		text += fmt.Sprintf(", %.0f a second", rate)
+		if left := p.Of - p.Done; p.Of > 0 && rate > 0 {
+			text += fmt.Sprintf(", %v left", time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second))
+		}
+	}
+	u.progressf("%s", strings.TrimSpace(text))
+}
+
 func (u *ui) clearProgress() {
 	if u.progress != "" {
 		fmt.Fprint(u.errOut, "\r"+strings.Repeat(" ", len(u.progress))+"\r")
@@ -136,22 +167,6 @@ func (u *ui) fail(err error) {
 
 // errSilent ends a command with status 1 when all there is to say was said.
 var errSilent = errors.New("findings were printed")
-
-// plural returns "1 key package" or "7 key packages".
-func plural[N int | uint64](n N, noun string) string {
-	if n == 1 {
-		return fmt.Sprintf("1 %s", noun)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// pluralOf is plural for a noun that takes no s.
-func pluralOf(n uint64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
 
 // printable keeps control characters, which may come from a file's name or from
 // an argument, away from the terminal.

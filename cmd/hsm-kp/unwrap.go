@@ -38,7 +38,7 @@ Examples:
 
 // refuseUnwrap puts into the trail what was asked for and is not allowed.
 func (e *env) refuseUnwrap(c *cli.Context) error {
-	record, err := e.records().Find(c.Context, c.Args().First())
+	record, err := e.Records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return errUnwrapRefused // of nothing that there is
 	}
@@ -57,11 +57,11 @@ type unwrappedJSON struct {
 }
 
 func (e *env) unwrap(c *cli.Context) error {
-	record, err := e.records().Find(c.Context, c.Args().First())
+	record, err := e.Records().Find(c.Context, c.Args().First())
 	if err != nil {
 		return err
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}

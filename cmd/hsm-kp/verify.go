@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -125,11 +126,11 @@ func verifyPolicy(c *cli.Context) (keypackage.Policy, error) {
 		return p, usagef("verify: --policy must be strict, rfc or lenient, not %q", c.String("policy"))
 	}
 	p.Level = level
-	if p.Roots, err = loadRoots(c.String("roots")); err != nil {
+	if p.Roots, err = operator.LoadRoots(c.String("roots")); err != nil {
 		return p, err
 	}
 	required, err := requiredFlags(c)
-	p.Required = requiredOf(required)
+	p.Required = operator.RequiredOf(required)
 	return p, err
 }
 
@@ -153,22 +154,7 @@ func requiredFlags(c *cli.Context) (config.Required, error) {
 
 // parsePeers reads names of profiles with commas between them.
 func parsePeers(text string) ([]*profile.Profile, error) {
-	return lookupPeers(strings.Split(text, ","))
-}
-
-func lookupPeers(names []string) ([]*profile.Profile, error) {
-	var peers []*profile.Profile
-	for _, name := range names {
-		if strings.TrimSpace(name) == "all" {
-			return profile.All(), nil
-		}
-		p, ok := profile.Lookup(strings.TrimSpace(name))
-		if !ok {
-			return nil, fmt.Errorf("names %q, which is none of %s", name, strings.Join(profile.Names(), ", "))
-		}
-		peers = append(peers, p)
-	}
-	return peers, nil
+	return operator.LookupPeers(strings.Split(text, ","))
 }
 
 // defaultMaxLifetime is the longest total lifetime that no known peer refuses:
@@ -208,7 +194,7 @@ func (v *verifier) files(names []string) error {
 		}
 	}
 	if len(names) > 1 && !v.json {
-		v.ui.printf("%s: %d valid, %d invalid\n", plural(len(names), "file"), len(names)-bad, bad)
+		v.ui.printf("%s: %d valid, %d invalid\n", operator.Plural(len(names), "file"), len(names)-bad, bad)
 	}
 	if bad > 0 {
 		return errSilent

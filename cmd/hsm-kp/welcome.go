@@ -113,7 +113,7 @@ func welcomeEndCommand(u *ui, name, usage, description string, end func(context.
 				return err
 			}
 			defer e.close()
-			inv := e.records() // no token is needed
+			inv := e.Records() // no token is needed
 			ref, err := inv.Resolve(c.Context, c.Args().First())
 			if err != nil {
 				return err
@@ -162,7 +162,7 @@ func (e *env) openWelcome(c *cli.Context) error {
 			return err
 		}
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}

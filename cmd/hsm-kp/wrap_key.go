@@ -14,6 +14,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -242,7 +243,7 @@ func printWrappingKey(c *cli.Context, u *ui, f func(*env, *inventory.Inventory, 
 		return err
 	}
 	defer e.close()
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err == nil && m == "" {
 		m, err = inv.NextMechanism(c.Context, p)
 	}
@@ -332,11 +333,11 @@ func (e *env) rewrap(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}
-	if err := e.tidy(c.Context); err != nil {
+	if err := e.Tidy(c.Context); err != nil {
 		return err
 	}
 	var faults []error // of private keys that do not unseal: all the others are moved
@@ -359,10 +360,10 @@ func (e *env) rewrapFrom(ctx context.Context, inv *inventory.Inventory, k *store
 		return inventory.Rewrapped{}, err
 	}
 	done, err := inv.Rewrap(ctx, k.ID, time.Now(), func(r inventory.Rewrapped) {
-		e.ui.progressf("%d of %s under %.16x", r.KeyPackages, plural(d.KeyPackages, "key package"), k.ID)
+		e.ui.progressf("%d of %s under %.16x", r.KeyPackages, operator.Plural(d.KeyPackages, "key package"), k.ID)
 	})
 	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %s put under the current wrapping key: %w", errPartial, plural(done.KeyPackages, "key package"), context.Cause(ctx))
+		err = fmt.Errorf("%w: %s put under the current wrapping key: %w", operator.ErrPartial, operator.Plural(done.KeyPackages, "key package"), context.Cause(ctx))
 	}
 	return done, err
 }
@@ -373,9 +374,9 @@ func (e *env) printRewrapped(k *store.WrappingKey, r inventory.Rewrapped, asJSON
 	}
 	left := ""
 	if r.Left > 0 {
-		left = "; " + plural(r.Left, "key package") + " left as before"
+		left = "; " + operator.Plural(r.Left, "key package") + " left as before"
 	}
-	e.ui.printf("from %x: %s, stamps of %s%s\n", k.ID, plural(r.KeyPackages, "key package"), pluralOf(r.Identities, "identity", "identities"), left)
+	e.ui.printf("from %x: %s, stamps of %s%s\n", k.ID, operator.Plural(r.KeyPackages, "key package"), operator.PluralOf(r.Identities, "identity", "identities"), left)
 	return nil
 }
 
@@ -437,11 +438,11 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	inv, err := e.inventory(c.Context)
+	inv, err := e.Inventory(c.Context)
 	if err != nil {
 		return err
 	}
-	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now(), e.backlogProgress(c.Context))
+	shredded, err := inv.DestroyWrappingKey(c.Context, k.ID, c.Bool("shred"), time.Now(), e.BacklogProgress(c.Context))
 	if errors.Is(err, inventory.ErrInterrupted) {
 		return e.shredInterrupted(c.Context, &k, err)
 	}
@@ -457,7 +458,7 @@ func (e *env) destroyWrappingKey(c *cli.Context) error {
 	}
 	also := ""
 	if shredded > 0 {
-		also = ", and with it the private keys of " + plural(shredded, "key package")
+		also = ", and with it the private keys of " + operator.Plural(shredded, "key package")
 	}
 	e.ui.printf("destroyed wrapping key %x in token %q%s\n", k.ID, e.token.Info().Label, also)
 	return nil
@@ -468,41 +469,10 @@ func (e *env) shredInterrupted(ctx context.Context, k *store.WrappingKey, err er
 	backlogs, fault := e.store.Backlogs(context.WithoutCancel(ctx))
 	for _, b := range backlogs {
 		if bytes.Equal(b.WrappingKeyID, k.ID) {
-			return e.backlogError(ctx, b, err)
+			return e.BacklogError(ctx, b, err)
 		}
 	}
 	return errors.Join(err, fault)
-}
-
-// rotateWhenDue replaces wrapping keys whose time has come, or says that it has. Of several
-// processes that find one due, one makes the next, and the others use it.
-func (e *env) rotateWhenDue(ctx context.Context) error {
-	inv, err := e.inventory(ctx)
-	if err != nil {
-		return err
-	}
-	w := &e.config.WrappingKeys
-	due, err := inv.DueWrappingKeys(ctx, inventory.Schedule{MaxAge: time.Duration(w.MaxAge), MaxUses: w.MaxUses}, time.Now())
-	if err != nil {
-		return err
-	}
-	for _, k := range due {
-		if !w.Automatic {
-			e.ui.warnf("wrapping key %x was made on %s and used %s: it is due for `hsm-kp wrap-key rotate --purpose %s`",
-				k.ID, k.CreatedAt.UTC().Format(time.DateOnly), plural(k.Uses, "time"), k.Purpose)
-			continue
-		}
-		next, err := inv.ReplaceWrappingKey(ctx, &k, time.Now())
-		if errors.Is(err, inventory.ErrUnderWay) { // which the next run does, or a sweep repairs
-			e.ui.warnf("%v: new key packages are under the one before", err)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		e.ui.notef("wrapping key %x is due: new key packages are under %x from now on", k.ID, next.ID)
-	}
-	return nil
 }
 
 // errNoSuchWrappingKey reports an id that no wrapping key begins with.

@@ -1,8 +1,8 @@
-package main
+package operator
 
 import (
 	"context"
-	"crypto/rand"
+	"io"
 
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -10,8 +10,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// ring is a token as the inventory knows it.
-type ring struct{ token *token.Token }
+// ring is a token as the inventory uses it.
+type ring struct {
+	token *token.Token
+	rand  io.Reader
+}
 
 var _ inventory.Ring = ring{}
 
@@ -22,11 +25,11 @@ func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vaul
 
 // Create implements inventory.Ring.
 func (r ring) Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error) {
-	return vault.CreateBy(ctx, r.token, rand.Reader, m, id, label)
+	return vault.CreateBy(ctx, r.token, r.rand, m, id, label)
 }
 
-// Destroy implements inventory.Ring. Also half a key pair is destroyed, which a crash may
-// have left.
+// Destroy implements inventory.Ring. It also destroys half a key pair, which a crash may have
+// left.
 func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
 	pair := []token.ObjectClass{token.ClassPrivateKey, token.ClassPublicKey}
 	classes := map[store.Object][]token.ObjectClass{

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/config"
+)
+
+// loadConfig reads a config and makes the experimental suites known that it has
+// enabled.
+func loadConfig(path string) (*config.Config, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, registerSuites(cfg)
+}
+
+func registerSuites(cfg *config.Config) error {
+	if !cfg.Experimental.Enabled {
+		return nil
+	}
+	var faults []error
+	for i, s := range cfg.Experimental.Suites {
+		err := ciphersuite.Register(ciphersuite.Experiment{
+			ID: ciphersuite.ID(s.Number), Name: s.Name, KEM: s.KEM, AEAD: s.AEAD, Hash: s.Hash, Signature: s.Signature,
+		})
+		if err != nil {
+			faults = append(faults, usagef("experimental.suites[%d]: %v", i, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// knowSuites makes the experimental suites of the config known to a command that
+// needs no config: where the command line or the environment names one. One that cannot
+// be read is a warning.
+func knowSuites(c *cli.Context, u *ui) {
+	path, named := configPath(c)
+	if !named {
+		return
+	}
+	if _, err := loadConfig(path); err != nil {
+		u.warnf("no experimental cipher suites are known: %v", err)
+	}
+}

@@ -1,0 +1,70 @@
+package operator
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Report is what a person is told while an act runs. Its methods may be called by several
+// goroutines at once. Texts are sentences without a final period or newline, and name no command.
+type Report interface {
+	// Note says what is going on.
+	Note(text string)
+	// Warn says what did not stop the act but deserves a look.
+	Warn(warning error)
+	// Progress says how far a long act is. It is called often; whoever shows it chooses when.
+	Progress(Progress)
+}
+
+// Progress is how far a long act is.
+type Progress struct {
+	Verb     string    // what was done to them, as "retired"; may be empty
+	Done, Of uint64    // Of is 0 if nobody has counted
+	Noun     string    // what is counted, in the singular
+	Since    time.Time // when it began; zero if the rate says nothing
+}
+
+// Silent reports nothing.
+type Silent struct{}
+
+// Note implements Report.
+func (Silent) Note(string) {}
+
+// Warn implements Report.
+func (Silent) Warn(error) {}
+
+// Progress implements Report.
+func (Silent) Progress(Progress) {}
+
+func (o *Operator) notef(format string, args ...any) { o.report.Note(fmt.Sprintf(format, args...)) }
+
+// warnf takes %w, so that whoever shows the warning can say what to do about it.
+func (o *Operator) warnf(format string, args ...any) { o.report.Warn(fmt.Errorf(format, args...)) }
+
+// RequestError reports a request that cannot be carried out as it was made, or a setting of the
+// config that it needs and that is at fault. Nothing was changed.
+type RequestError struct{ Text string }
+
+// Error implements error.
+func (e *RequestError) Error() string { return e.Text }
+
+// requestf makes a RequestError.
+func requestf(format string, args ...any) error {
+	return &RequestError{fmt.Sprintf(format, args...)}
+}
+
+// ErrPartial reports an act that was interrupted after a part of it was done. What was done
+// stays; calling the act again does the rest.
+var ErrPartial = errors.New("stopped early")
+
+// Plural returns "1 key package" or "7 key packages".
+func Plural[N int | uint64](n N, noun string) string { return PluralOf(n, noun, noun+"s") }
+
+// PluralOf is Plural for a noun that takes no s.
+func PluralOf[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
