@@ -72,15 +72,3 @@ func orNone(name string) string {
 	}
 	return name
 }
-
-// daysLeft says how long a chain lasts.
-func daysLeft(notAfter, now time.Time) string {
-	left := notAfter.Sub(now)
-	switch {
-	case left < 0:
-		return "it has expired"
-	case left < 48*time.Hour:
-		return fmt.Sprintf("%v left", left.Round(time.Minute))
-	}
-	return fmt.Sprintf("%d days left", int(left/(24*time.Hour)))
-}

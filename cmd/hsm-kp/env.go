@@ -84,7 +84,7 @@ func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url
 // operate makes the operator over what was opened.
 func (e *env) operate() {
 	e.Operator = operator.New(operator.Config{
-		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(),
+		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(), Version: version(),
 	}, e.ui)
 }
 

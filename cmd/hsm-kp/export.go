@@ -131,7 +131,7 @@ func (e *env) writePending(ctx context.Context, out *directory.Spool, refs [][]b
 			expired++
 		}
 	}
-	files, err := writeAll(out, records)
+	files, err := operator.WriteAll(out, records)
 	if err != nil {
 		return nil, err
 	}

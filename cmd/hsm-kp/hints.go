@@ -18,7 +18,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -39,18 +38,12 @@ func exitStatus(err error) int {
 	var usage *usageError
 	var request *operator.RequestError
 	var configError *config.Error
-	var tokenError *token.Error
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &usage), errors.As(err, &request), errors.As(err, &configError), as[*manifest.Error](err), errors.Is(err, manifest.ErrEmpty):
 		return exitUsage
-	case isAny(err, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp): // a fault of the data, not of the token that says so
-		return exitFailed
-	case errors.As(err, &tokenError), isAny(err, token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken,
-		token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource, token.ErrNotFound, token.ErrAmbiguousKey, token.ErrKeyExists,
-		token.ErrUnsupported, token.ErrClosed, token.ErrStuck, token.ErrKeyChanged, vault.ErrWeakKey, vault.ErrCustody, softhsm.ErrNotInstalled, softhsm.ErrInUse, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch),
-		as[*signer.WeakKeyError](err):
+	case operator.TokenFault(err), isAny(err, softhsm.ErrNotInstalled, softhsm.ErrInUse):
 		return exitToken
 	}
 	return exitFailed
@@ -139,9 +132,11 @@ var hints = []struct {
 	{is(directory.ErrKnown), "somebody else registered the client, or the store was set back: have the directory's operator remove the client, then run the command again"},
 	{is(directory.ErrAnswer), "see url and type of the directory in the config"},
 	{is(directory.ErrRefused), "they stay pending for that directory, and are sent again by the next run; `hsm-kp export --again` takes one elsewhere"},
-	{is(errNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
+	{is(operator.ErrSeveral), "name one with --directory"},
+	{is(operator.ErrHeldBack), "`hsm-kp list --unconfirmed` shows them"},
+	{is(operator.ErrNoDirectory), "describe it under directories in the config: `hsm-kp config sample` shows how"},
 	{as[*operator.InterruptedError], "run the command again for the rest, or `hsm-kp sweep`"},
-	{is(operator.ErrPartial, errUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
+	{is(operator.ErrPartial, operator.ErrUnpublished, directory.ErrUnreachable), "run the command again for the rest"},
 	{is(errURLPassword), "keep it in a file that PGPASSFILE names, with mode 0600, or in PGPASSWORD; a certificate or a peer's login needs none"},
 	{is(store.ErrLogin), "PGPASSFILE or PGPASSWORD have a password, sslcert and sslkey in store.url a certificate; the server's pg_hba.conf says what it asks for"},
 	{is(store.ErrNoDatabase), "make it (`createdb`, with encoding UTF8), or mend store.url; then `hsm-kp init` makes its tables"},
@@ -163,7 +158,7 @@ var hints = []struct {
 	{is(inventory.ErrNothingToShow), "`hsm-kp welcome open` and `hsm-kp decrypt` use them where they are"},
 	{is(vault.ErrCustody), "`hsm-kp doctor` shows what the token can; key_packages.custody: wrapped serves every suite"},
 	{is(inventory.ErrOtherToken), "name that token in the config"},
-	{is(errRetired), "`hsm-kp identity rotate` begins it anew"},
+	{is(operator.ErrRetired), "`hsm-kp identity rotate` begins it anew"},
 	{is(errLessCustody), "--custody token keeps it, --custody wrapped says that this is meant; key_packages.custody in the config is the default"},
 	{is(errNoChain), "`hsm-kp identity csr --next` makes the request for one; give the chain with --chain FILE"},
 	{is(errNoneLeft), "`hsm-kp generate` makes more"},

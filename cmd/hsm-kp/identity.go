@@ -331,7 +331,7 @@ func (e *env) showIdentity(ctx context.Context, name string, asJSON bool) error 
 	printCertificates(e.ui, "               ", credential)
 	if chain, err := credential.Chain(); err == nil {
 		_, notAfter := chain.Validity()
-		e.ui.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), daysLeft(notAfter, time.Now()))
+		e.ui.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), operator.DaysLeft(notAfter, time.Now()))
 	}
 	e.ui.printf("signature key  %x\n", record.SignatureKey)
 	e.ui.printf("key in token   CKA_ID %x, CKA_LABEL %q, token serial %s\n", record.KeyID, record.KeyLabel, record.TokenSerial)

@@ -183,22 +183,11 @@ func (e *env) custodyOfNext(c *cli.Context, name string) (string, error) {
 		return "", err
 	}
 	for _, s := range stock {
-		if s.Custody == vault.CustodyToken && isLive(s.State) {
+		if s.Custody == vault.CustodyToken && operator.IsLive(s.State) {
 			return "", fmt.Errorf("rotate identity %q: %w", name, errLessCustody)
 		}
 	}
 	return custody, nil
-}
-
-// isLive reports whether key packages of a state are or may be used.
-func isLive(s store.State) bool {
-	return s == store.Pending || s == store.Available || s == store.Published || s == store.Claimed
-}
-
-// isKept reports whether private keys of a custody are kept here to be used here, and not for a
-// device or by one.
-func isKept(custody string) bool {
-	return custody == vault.CustodyWrapped || custody == vault.CustodyToken
 }
 
 func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
@@ -420,7 +409,7 @@ func (e *env) replace(c *cli.Context, next *store.Identity, custody string) erro
 		if n == 0 {
 			continue
 		}
-		if err := e.generateVersion(c, next, custody, n, lastResort); err != nil {
+		if err := e.GenerateVersion(c.Context, next, custody, c.String("out"), n, lastResort); err != nil {
 			return err
 		}
 	}
@@ -444,7 +433,7 @@ func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 	var before, after uint64
 	for _, s := range stock {
 		switch {
-		case s.LastResort != lastResort || !isLive(s.State) || !isKept(s.Custody):
+		case s.LastResort != lastResort || !operator.IsLive(s.State) || !operator.IsKept(s.Custody):
 		case s.Version < next:
 			before += s.Count
 		default:
@@ -461,7 +450,7 @@ func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 // only what its line of a manifest says can make others.
 func notReplaced(stock []store.Stock, next uint64) (n uint64) {
 	for _, s := range stock {
-		if s.Version < next && isLive(s.State) && !isKept(s.Custody) {
+		if s.Version < next && operator.IsLive(s.State) && !operator.IsKept(s.Custody) {
 			n += s.Count
 		}
 	}
@@ -584,15 +573,4 @@ func printVersion(u *ui, v *store.Identity) {
 		u.printf(", destroyed %s", v.DestroyedAt.Format(time.RFC3339))
 	}
 	u.printf("\n")
-}
-
-// errRetired reports an identity that signs no more.
-var errRetired = errors.New("it is retired, and signs no key packages")
-
-// requireSigning refuses a retired identity.
-func requireSigning(record *store.Identity) error {
-	if record.RetiredAt.IsZero() {
-		return nil
-	}
-	return fmt.Errorf("identity %q: %w", record.Name, errRetired)
 }

@@ -169,7 +169,7 @@ func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store
 var errOther = errors.New("the device is there already, with another")
 
 func matches(record *store.Identity, l *manifest.Line, suite *ciphersuite.Suite) error {
-	if err := requireSigning(record); err != nil {
+	if err := operator.RequireSigning(record); err != nil {
 		return err
 	}
 	if record.Suite != uint16(suite.ID) {
@@ -302,7 +302,7 @@ func (d *device) counted(ctx context.Context, l *manifest.Line, had []store.KeyP
 				return nil, err
 			}
 			out = append(out, *k)
-		case l.Custody != manifest.Release && isKept(k.Custody):
+		case l.Custody != manifest.Release && operator.IsKept(k.Custody):
 			out = append(out, *k)
 		}
 	}
@@ -318,7 +318,7 @@ func (d *device) had(ctx context.Context, record *store.Identity) ([]store.KeyPa
 		if err != nil {
 			return nil, err
 		}
-		if k.Version == record.Version && now.Before(k.NotAfter) && (isLive(k.State) || k.State == store.Reserved || k.State == store.Consumed) {
+		if k.Version == record.Version && now.Before(k.NotAfter) && (operator.IsLive(k.State) || k.State == store.Reserved || k.State == store.Consumed) {
 			out = append(out, k)
 		}
 	}
@@ -441,7 +441,7 @@ func (d *device) publish(ctx context.Context, batch []store.KeyPackage) (map[str
 	if len(pending) == 0 {
 		return nil, nil
 	}
-	names, err := writeAll(out, pending)
+	names, err := operator.WriteAll(out, pending)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errFolder, err)
 	}

@@ -1,16 +1,9 @@
 package main
 
 import (
-	"context"
-	"crypto/rand"
-	"errors"
-	"fmt"
-	"time"
-
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
 
 func replenishCommand(u *ui) *cli.Command {
@@ -46,51 +39,21 @@ Examples:
 			jsonFlag,
 		},
 		Action: with(u, func(c *cli.Context, e *env) error {
-			records, err := e.publishers(c)
+			choice, err := choiceOf(c, e)
 			if err != nil {
 				return err
 			}
-			if !c.Bool("dry-run") {
-				if err := e.Tidy(c.Context); err != nil {
-					return err
-				}
+			show := u.printReplenished
+			if c.Bool("json") {
+				show = func(r operator.Replenished) error { return u.jsonLine(replenishedJSON(r)) }
+			} else if c.Bool("dry-run") {
+				show = u.printPlan
 			}
-			return e.replenishAll(c, records)
+			return e.Replenish(c.Context, operator.ReplenishRequest{
+				Choice: choice, Directory: c.String("directory"), DryRun: c.Bool("dry-run"), Each: show,
+			})
 		}),
 	}
-}
-
-// replenishAll sees to all identities. One that it cannot see to does not hold up the others,
-// unless the token is the reason.
-func (e *env) replenishAll(c *cli.Context, records []store.Identity) error {
-	run := newPrinted(e, false)
-	run.mute = true
-	var faults []error
-	for i := range records {
-		if waiting, err := awaitsCertificate(&records[i]); err != nil || waiting {
-			if err != nil {
-				faults = append(faults, err)
-			}
-			continue
-		}
-		err := e.replenishOne(c, run, &records[i])
-		if err != nil {
-			faults = append(faults, fmt.Errorf("identity %q: %w", records[i].Name, err))
-		}
-		if c.Context.Err() != nil || err != nil && exitStatus(err) != exitFailed {
-			break
-		}
-	}
-	return errors.Join(append(faults, run.finish(c.Context))...)
-}
-
-// awaitsCertificate reports an identity that signs nothing yet, until it has a certificate.
-func awaitsCertificate(record *store.Identity) (bool, error) {
-	credential, err := keypackage.ParseCredential(record.Credential)
-	if err != nil {
-		return false, fmt.Errorf("read stored credential of %q: %w", record.Name, err)
-	}
-	return credential.Type == keypackage.CredentialX509 && len(credential.Certificates) == 0, nil
 }
 
 // replenishedJSON is a line of replenish --json.
@@ -104,91 +67,27 @@ type replenishedJSON struct {
 	Generated  uint64 `json:"generated"` // with --dry-run: would be
 	Published  uint64 `json:"published"`
 	LastResort bool   `json:"last_resort_due"`
-	Elsewhere  bool   `json:"elsewhere"` // another run is at it
+	Elsewhere  bool   `json:"elsewhere"` // another run is working on it
 }
 
-// replenishOne sees to one identity, while it has the lease for that.
-func (e *env) replenishOne(c *cli.Context, run *publication, record *store.Identity) error {
-	dir, err := e.directoryOf(c, record.Name)
-	if err != nil {
-		return err
+// printPlan says what would be done, if there is anything.
+func (u *ui) printPlan(r operator.Replenished) error {
+	if r.Published > 0 {
+		u.printf("%s: level %d in %q is below %d: would make %s and publish %d\n", r.Identity, r.Level, r.Directory, r.Low, operator.Plural(r.Generated, "key package"), r.Published)
 	}
-	if run.down[dir.Name] {
-		return nil // which was told
+	if r.LastResort {
+		u.printf("%s: would make a key package of last resort\n", r.Identity)
 	}
-	r := &replenishment{publication: run, record: record, dir: dir, goal: e.config.ReplenishOf(record.Name), now: time.Now()}
-	if c.Bool("dry-run") {
-		if err := r.measure(c.Context); err != nil {
-			return err
-		}
-		r.plan()
-		return r.tellPlan(c.Bool("json"))
-	}
-	ctx, giveBack, err := e.lease(c.Context, fmt.Sprintf("replenish %q in %q", record.Name, dir.Name))
-	if errors.Is(err, store.ErrHeld) {
-		r.done.Elsewhere = true
-		return r.tellDone(c.Bool("json"))
-	}
-	if err != nil {
-		return err
-	}
-	defer giveBack()
-	was := c.Context
-	c.Context = ctx // all of it ends with the lease
-	defer func() { c.Context = was }()
-	if err := r.run(c); err != nil {
-		return err
-	}
-	if was.Err() == nil && ctx.Err() != nil {
-		return context.Cause(ctx) // somebody else may be at it by now
-	}
-	return r.tellDone(c.Bool("json"))
+	return nil
 }
 
-// How long a lease is, and how often it is prolonged.
-const (
-	leaseTime  = time.Minute
-	leaseAgain = 15 * time.Second
-)
-
-// lease takes the lease of a name, and prolongs it until it is given back. Where that fails
-// for so long that somebody else may have it, the context ends. The error is store.ErrHeld
-// where somebody else has it.
-func (e *env) lease(ctx context.Context, name string) (context.Context, func(), error) {
-	holder := rand.Text()
-	take := func() error {
-		now := time.Now()
-		return e.store.Lease(ctx, name, holder, now.Add(leaseTime), now)
+// printReplenished says what was done, if there was anything.
+func (u *ui) printReplenished(r operator.Replenished) error {
+	if r.Published > 0 {
+		u.printf("%s: level was %d in %q, below %d: made %s and published %d\n", r.Identity, r.Level, r.Directory, r.Low, operator.Plural(r.Generated, "key package"), r.Published)
 	}
-	if err := take(); err != nil {
-		return nil, nil, err
+	if r.LastResort {
+		u.printf("%s: made a key package of last resort\n", r.Identity)
 	}
-	holding, stop := context.WithCancelCause(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		again := time.NewTicker(leaseAgain)
-		defer again.Stop()
-		for last := time.Now(); ; {
-			select {
-			case <-holding.Done():
-				return
-			case <-again.C:
-			}
-			switch err := take(); {
-			case err == nil:
-				last = time.Now()
-			case time.Since(last) > leaseTime/2:
-				stop(fmt.Errorf("prolong the lease to %s: %w", name, err))
-			}
-		}
-	}()
-	giveBack := func() {
-		stop(nil)
-		<-ended
-		if err := e.store.Unlease(context.WithoutCancel(ctx), name, holder); err != nil {
-			e.ui.warnf("give back the lease to %s: %v", name, err)
-		}
-	}
-	return holding, giveBack, nil
+	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/observe"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/server"
 )
 
@@ -65,8 +66,8 @@ func (e *env) serve(ctx context.Context) error {
 	collectLess()
 	s := server.New(server.Config{
 		Inventory: inv, OpenIdentity: e.OpenIdentity, Policy: e.Policy, Custody: e.config.CustodyOf,
-		Publish:    newDirectories(e).publishFor,
-		TokenFault: tokenGone, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
+		Publish:    e.publishFor,
+		TokenFault: operator.TokenFault, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
 		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log, Observe: events.Request,
 	})
 	o, err := e.observer(events, s)
@@ -114,9 +115,6 @@ func (e *env) ready(ctx context.Context) error {
 	}
 	return nil
 }
-
-// tokenGone reports an error that says that the token cannot be used.
-func tokenGone(err error) bool { return exitStatus(err) == exitToken }
 
 // keepHouse does once a minute what nobody asks for, until ctx ends; SIGHUP reads the
 // certificates at once.

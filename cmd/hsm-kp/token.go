@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
@@ -54,7 +55,7 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		Label:    c.Label,
 		Serial:   c.Serial,
 		Slot:     c.Slot,
-		PIN:      pinSource(c.PIN),
+		PIN:      operator.PINSource(c.PIN),
 		Sessions: c.Sessions,
 		Timeout:  time.Duration(c.Timeout),
 		Patience: time.Duration(c.Recovery),
@@ -122,21 +123,4 @@ func (o *outage) observe(r token.Recovery) {
 		o.ui.warnf("the token: %v: %v", r.Cause, r.Step)
 		o.step = r.Step
 	}
-}
-
-// pinSource returns the source that the config names, or nil.
-func pinSource(p config.PIN) token.PINSource {
-	switch {
-	case p.Env != "":
-		return token.Env(p.Env)
-	case p.File != "":
-		return token.File(p.File)
-	case p.FD != nil:
-		return token.FD(*p.FD)
-	case p.Systemd != "":
-		return token.Systemd(p.Systemd)
-	case p.Prompt:
-		return token.Prompt("PIN of the token: ")
-	}
-	return nil
 }

@@ -44,6 +44,8 @@ type Config struct {
 	Now func() time.Time
 	// Processors is how many processors the process may use at once, 1 or more.
 	Processors int
+	// Version is the program's, for the logs of directories.
+	Version string
 }
 
 // Operator carries out acts. It is safe for concurrent use.
@@ -55,7 +57,8 @@ type Operator struct {
 // core is what all Operators over one store share, whomever they report to.
 type core struct {
 	Config
-	records *inventory.Inventory // for what needs no token
+	records     *inventory.Inventory // for what needs no token
+	directories *directories
 
 	mu        sync.Mutex
 	token     *token.Token         // nil until an act needs it
@@ -66,7 +69,7 @@ type core struct {
 // New returns an Operator over c that reports to r.
 func New(c Config, r Report) *Operator {
 	records := inventory.New(inventory.Config{Store: c.Store, Batch: c.Settings.Store.Batch})
-	return &Operator{&core{Config: c, records: records}, r}
+	return &Operator{&core{Config: c, records: records, directories: newDirectories(c.Version)}, r}
 }
 
 // Reporting returns an Operator that carries out the same acts, over the same store and token,

@@ -42,3 +42,20 @@ func (o *Operator) InventoryOver(s store.Store, t *token.Token) *inventory.Inven
 	return c.inventoryOver(t)
 }
 func (o *Operator) Workers(t *token.Token) int { return o.workers(t) }
+
+var (
+	RequireSigning = requireSigning
+	IsLive         = isLive
+	IsKept         = isKept
+	WriteAll       = writeAll
+)
+
+// GenerateVersion makes key packages of a version of an identity that does not sign yet.
+func (o *Operator) GenerateVersion(ctx context.Context, version *store.Identity, custody, folder string, n uint64, lastResort bool) error {
+	p, err := o.production(version, custody, n, lastResort)
+	p.folder = folder
+	if err == nil {
+		_, err = o.produce(ctx, p)
+	}
+	return err
+}

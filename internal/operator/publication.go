@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"context"
@@ -9,47 +9,37 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
-	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
 // publication is a run that publishes, in one directory after the other.
 type publication struct {
-	*directories
-	told    func(dir config.Directory, k *store.Dispatched, err error) error // what became of a key package
+	*Operator
+	each    func(Published) error // may be nil
 	start   time.Time
 	down    map[string]bool      // directories that take nothing
 	refused map[string]time.Time // refs that were refused, with the end of their lease
-
-	json, mute bool // of printed: in JSON; nothing of single key packages on standard output
 
 	published, failed uint64
 	cause             error // of the first that failed
 }
 
-func newPublication(d *directories) *publication {
-	return &publication{directories: d, start: time.Now(), down: make(map[string]bool), refused: make(map[string]time.Time)}
+// Published is what became of a key package that was sent to a directory.
+type Published struct {
+	Ref        keypackage.Ref
+	Identity   string
+	Directory  string
+	LastResort bool
+	Err        error // nil: the directory has acknowledged it
+	Refused    bool  // the directory does not take it, and the run does not send it again
 }
 
-// newPrinted returns a run that prints what becomes of key packages.
-func newPrinted(e *env, json bool) *publication {
-	p := newPublication(newDirectories(e))
-	p.json, p.told = json, p.print
-	return p
+func (o *Operator) newPublication(each func(Published) error) *publication {
+	return &publication{Operator: o, each: each, start: o.Now(), down: make(map[string]bool), refused: make(map[string]time.Time)}
 }
 
-// publishedJSON is a line of publish --json.
-type publishedJSON struct {
-	Ref        string `json:"key_package_ref"`
-	Identity   string `json:"identity"`
-	Directory  string `json:"directory"`
-	LastResort bool   `json:"last_resort"`
-	Published  bool   `json:"published"`
-	Error      string `json:"error,omitempty"`
-}
-
-// all publishes at most n key packages of an identity, or all where n is 0, and those of
+// all publishes at most n key packages of an identity, or all if n is 0, and those of
 // last resort. An error ends the run; what a directory did not take is counted.
 func (p *publication) all(ctx context.Context, record *store.Identity, dir config.Directory, n int) error {
 	err := p.some(ctx, dir, store.Dispatch{Identity: record.Name, N: n}, record)
@@ -59,7 +49,7 @@ func (p *publication) all(ctx context.Context, record *store.Identity, dir confi
 	return err
 }
 
-// some publishes the key packages that d chooses, at most d.N or all where that is 0, in
+// some publishes the key packages that d chooses, at most d.N or all if that is 0, in
 // batches. It stops where the directory takes nothing more.
 func (p *publication) some(ctx context.Context, dir config.Directory, d store.Dispatch, record *store.Identity) error {
 	most := d.N
@@ -93,9 +83,9 @@ func (p *publication) batch(ctx context.Context, record *store.Identity, dir con
 	if err != nil {
 		return 0, false, fmt.Errorf("directory %q: %w", dir.Name, err)
 	}
-	now := time.Now()
+	now := p.Now()
 	d.Directory, d.Now, d.Until = dir.Name, now, now.Add(time.Duration(dir.Lease))
-	leased, err := p.store.Dispatch(ctx, d)
+	leased, err := p.Store.Dispatch(ctx, d)
 	if err != nil || len(leased) == 0 {
 		return 0, false, err
 	}
@@ -126,7 +116,7 @@ func (p *publication) send(ctx context.Context, client directory.Publisher, leas
 	return results
 }
 
-// settle records what was acknowledged, gives back what was not, and tells both. It reports
+// settle records what was acknowledged, gives back what was not, and hands both on. It reports
 // whether the directory takes more.
 func (p *publication) settle(ctx context.Context, dir config.Directory, leased []store.Dispatched, results []error, until time.Time) (bool, error) {
 	var acknowledged, left [][]byte
@@ -141,10 +131,10 @@ func (p *publication) settle(ctx context.Context, dir config.Directory, leased [
 			p.down[dir.Name] = p.down[dir.Name] || takesNothing(dir, err)
 		}
 	}
-	if err := p.store.Acknowledge(ctx, acknowledged, dir.Name, time.Now()); err != nil {
+	if err := p.Store.Acknowledge(ctx, acknowledged, dir.Name, p.Now()); err != nil {
 		return false, fmt.Errorf("record what directory %q has: %w", dir.Name, err)
 	}
-	if err := p.store.Return(ctx, left, until); err != nil {
+	if err := p.Store.Return(ctx, left, until); err != nil {
 		return false, err
 	}
 	for i, err := range results {
@@ -163,7 +153,7 @@ func takesNothing(dir config.Directory, err error) bool {
 // giveBack ends the leases on what was refused: the next run sends it again.
 func (p *publication) giveBack(ctx context.Context) error {
 	for ref, until := range p.refused {
-		if err := p.store.Return(ctx, [][]byte{[]byte(ref)}, until); err != nil {
+		if err := p.Store.Return(ctx, [][]byte{[]byte(ref)}, until); err != nil {
 			return err
 		}
 	}
@@ -171,7 +161,7 @@ func (p *publication) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// tell counts what became of a key package, and tells it.
+// tell counts what became of a key package, and hands it on.
 func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error) error {
 	if err == nil {
 		p.published++
@@ -181,46 +171,30 @@ func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error)
 			p.cause = fmt.Errorf("directory %q: %w", dir.Name, err)
 		}
 	}
-	return p.told(dir, k, err)
-}
-
-// print shows what became of a key package.
-func (p *publication) print(dir config.Directory, k *store.Dispatched, err error) error {
-	line := publishedJSON{Ref: keypackage.Ref(k.Ref).String(), Identity: k.Identity, Directory: dir.Name, LastResort: k.LastResort, Published: err == nil}
-	if err != nil {
-		line.Error = err.Error()
-		if !p.refused[string(k.Ref)].IsZero() {
-			p.ui.warnf("key package %v of %q: directory %q: %v", keypackage.Ref(k.Ref), k.Identity, dir.Name, err)
-		}
+	told := Published{Ref: k.Ref, Identity: k.Identity, Directory: dir.Name, LastResort: k.LastResort, Err: err, Refused: !p.refused[string(k.Ref)].IsZero()}
+	if told.Refused {
+		p.warnf("key package %v of %q: directory %q: %w", told.Ref, told.Identity, dir.Name, err)
 	}
-	p.ui.progressf("%s published, %.0f a second", operator.Plural(p.published, "key package"), float64(p.published)/time.Since(p.start).Seconds())
-	if !p.json {
+	p.report.Progress(Progress{Verb: "published", Done: p.published, Noun: "key package", Since: p.start})
+	if p.each == nil {
 		return nil
 	}
-	return p.ui.jsonLine(line)
+	return p.each(told)
 }
 
-// directoryOptions are those of the config.
-func directoryOptions(dir *config.Directory) directory.Options {
-	return directory.Options{
-		URL: dir.URL, Headers: dir.Headers, Bearer: bearer(dir.Bearer), CA: dir.CA, Certificate: dir.Certificate, Key: dir.Key,
-		Timeout: time.Duration(dir.Timeout), Deadline: time.Duration(dir.Deadline), Rate: float64(dir.Rate), Burst: dir.Burst,
-		Concurrency: dir.Concurrency, MaxResponse: int64(dir.MaxResponse), UserAgent: "hsm-kp/" + version(),
+// finish ends the leases, and says what was not published.
+func (p *publication) finish(ctx context.Context) error {
+	err := p.giveBack(context.WithoutCancel(ctx))
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %s published: %w", ErrPartial, Plural(p.published, "key package"), context.Cause(ctx))
+	case p.failed > 0:
+		return fmt.Errorf("%w: %d of %s: %w", ErrUnpublished, p.failed, Plural(p.failed+p.published, "key package"), p.cause)
 	}
+	return nil
 }
 
-// bearer reads a bearer token from where the config says, as PINs are read.
-func bearer(s config.Secret) func(context.Context) (string, error) {
-	source := pinSource(config.PIN{Env: s.Env, File: s.File, Systemd: s.Systemd})
-	if source == nil {
-		return nil
-	}
-	return func(ctx context.Context) (string, error) {
-		secret, err := source.Read(ctx)
-		if err != nil {
-			return "", err
-		}
-		defer secret.Clear()
-		return string(secret.Reveal()), nil
-	}
-}
+// ErrUnpublished reports an act that published less than it was to.
+var ErrUnpublished = errors.New("not published")

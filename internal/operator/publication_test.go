@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -73,24 +72,22 @@ func TestABearerTokenIsReadAnew(t *testing.T) {
 }
 
 func TestALeaseIsOneHoldersUntilItIsGivenBack(t *testing.T) {
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), sqlite.Options{Create: true})
+	onBothStores(t, testLease)
+}
+
+func testLease(t *testing.T, f *fixture) {
+	held, giveBack, err := f.lease(t.Context(), "replenish alice")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	e := &env{store: s}
-	held, giveBack, err := e.lease(t.Context(), "replenish alice")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := e.lease(t.Context(), "replenish alice"); !errors.Is(err, store.ErrHeld) {
+	if _, _, err := f.lease(t.Context(), "replenish alice"); !errors.Is(err, store.ErrHeld) {
 		t.Errorf("lease() of another err = %v, want %v", err, store.ErrHeld)
 	}
 	giveBack()
 	if !errors.Is(held.Err(), context.Canceled) {
 		t.Errorf("the context of a lease that was given back: %v, want that it ended", held.Err())
 	}
-	_, giveBack, err = e.lease(t.Context(), "replenish alice")
+	_, giveBack, err = f.lease(t.Context(), "replenish alice")
 	if err != nil {
 		t.Fatalf("lease() of what was given back err = %v, want nil", err)
 	}
