@@ -53,7 +53,7 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			operator.ErrRetired, errNoChain, errNoneLeft, errNoSuchWrappingKey, errNotCiphertext, errKeyFault,
+			operator.ErrRetired, errNoChain, errNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
 			server.ErrDirectory, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,

@@ -53,11 +53,11 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			m, err := mechanismOf(c, store.Seal)
+			k, err := newWrappingKey(c.Command.HelpName, string(store.Seal), c.String("mechanism"), c.IsSet("mechanism"))
 			if err != nil {
 				return err
 			}
-			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin), mechanism: m}
+			i := &initializer{ui: u, forceLogin: c.Bool(forceLogin), mechanism: k.Mechanism}
 			path, _ := configPath(c)
 			if dir := c.String("softhsm"); dir != "" {
 				if path, err = i.softHSM(c.Context, dir); err != nil {

@@ -1,0 +1,41 @@
+package main
+
+import "github.com/urfave/cli/v2"
+
+func wrapKeyCreateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "create",
+		Usage: "make a wrapping key in the token, to be rotated to later",
+		Description: `The key is an AES-256 key that can never leave the token, and is tried out before it is
+recorded. The first one of its purpose is the current one; any other is not used before
+"hsm-kp wrap-key rotate --to".
+
+With --mechanism rsa-oaep it is an RSA key, for tokens that have no AES-GCM, such as a TPM,
+and with it a key on P-256 which makes stamps.
+
+Examples:
+   hsm-kp wrap-key create
+   hsm-kp wrap-key create --mechanism rsa-oaep
+   hsm-kp wrap-key create --purpose wrap`,
+		Flags: []cli.Flag{purposeFlag(), mechanismFlag("that of the current key, or aes-gcm"), jsonFlag},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c); err != nil {
+				return err
+			}
+			r, err := newWrappingKey(c.Command.HelpName, c.String("purpose"), c.String("mechanism"), c.IsSet("mechanism"))
+			if err != nil {
+				return err
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			key, err := e.CreateWrappingKey(c.Context, r)
+			if err != nil {
+				return adviseMechanism(err)
+			}
+			return e.printWrappingKey("created", &key, c.Bool("json"))
+		},
+	}
+}
