@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -27,14 +26,14 @@ const (
 // enrollVariable has the name of the device for the enrolment command.
 const enrollVariable = "HSM_KP_DEVICE"
 
-// enroll has the config's enrolment command turn a certification request (DER) into a chain.
+// enroll has the config's enrolment command turn a certification request (PEM) into a chain.
 func enroll(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
 	how := cfg.X509.Enroll
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(how.Timeout))
 	defer cancel()
 	out, complaint := &limited{limit: maxChain}, &limited{limit: maxComplaint}
 	cmd := exec.CommandContext(ctx, how.Command[0], how.Command[1:]...)
-	cmd.Stdin = bytes.NewReader(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}))
+	cmd.Stdin = bytes.NewReader(request)
 	cmd.Stdout, cmd.Stderr = out, complaint
 	cmd.Env = append(withoutPIN(os.Environ(), cfg.Token.PIN), enrollVariable+"="+device)
 	cmd.WaitDelay = time.Second // for what it started and left

@@ -3,14 +3,10 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -113,37 +109,4 @@ func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 		e.token = t
 	}
 	return t, err
-}
-
-// suite returns the suite that the command line names, or the config's.
-func (e *env) suite(name string) (*ciphersuite.Suite, error) {
-	if name == "" {
-		name = e.config.KeyPackages.Suite
-	}
-	s, err := ciphersuite.Parse(name)
-	if err != nil && e.switchedOff(name) {
-		return nil, usagef("cipher suite %s is experimental, and experimental.enabled is not true in the config", name)
-	}
-	if err != nil {
-		return nil, usagef("%v; it has\n%s", err, suiteList())
-	}
-	return s, nil
-}
-
-// switchedOff reports whether name is that of a suite which the config describes and
-// has not enabled.
-func (e *env) switchedOff(name string) bool {
-	return !e.config.Experimental.Enabled && slices.ContainsFunc(e.config.Experimental.Suites, func(s config.Suite) bool {
-		number, err := parseCodePoint(name)
-		return strings.EqualFold(s.Name, name) || err == nil && number == s.Number
-	})
-}
-
-// suiteList names the suites, a line each.
-func suiteList() string {
-	var lines []string
-	for _, s := range ciphersuite.All() {
-		lines = append(lines, fmt.Sprintf("%d  %s", uint16(s.ID), s.Name))
-	}
-	return strings.Join(lines, "\n")
 }

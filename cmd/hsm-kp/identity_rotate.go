@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -203,17 +201,6 @@ func (e *env) printRotated(c *cli.Context, r rotatedJSON) error {
 	return nil
 }
 
-// next returns the next version of an identity, where there is one.
-func (e *env) next(ctx context.Context, name string) (*store.Identity, error) {
-	versions, err := e.store.Versions(ctx, name)
-	for i := range versions {
-		if versions[i].State == store.Next {
-			return &versions[i], err
-		}
-	}
-	return nil, err
-}
-
 // nextVersion returns the version that an identity is to have, which it makes where
 // there is none yet.
 func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) {
@@ -221,14 +208,14 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := e.checkRecord(c.Context, &current); err != nil {
+	if err := e.CheckStamp(c.Context, &current); err != nil {
 		return nil, err
 	}
 	credential, err := keypackage.ParseCredential(current.Credential)
 	if err != nil {
 		return nil, fmt.Errorf("read stored credential of %q: %w", name, err)
 	}
-	next, err := e.next(c.Context, name)
+	next, err := e.NextVersion(c.Context, name)
 	switch {
 	case err != nil:
 		return nil, err
@@ -239,70 +226,7 @@ func (e *env) nextVersion(c *cli.Context, name string) (*store.Identity, error) 
 	case next != nil:
 		return next, nil
 	}
-	return e.proposeNewKey(c.Context, &current)
-}
-
-// checkRecord checks that a record is genuine which the next version is made from. Its
-// key need not be there any more: that of a retired identity may be destroyed.
-func (e *env) checkRecord(ctx context.Context, record *store.Identity) error {
-	inv, err := e.Inventory(ctx)
-	if err != nil {
-		return err
-	}
-	return inv.CheckIdentity(ctx, record)
-}
-
-// proposeNewKey makes the next version of an identity with a new signature key.
-func (e *env) proposeNewKey(ctx context.Context, current *store.Identity) (*store.Identity, error) {
-	inv, err := e.Inventory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	number, err := e.nextNumber(ctx, current.Name)
-	if err != nil {
-		return nil, err
-	}
-	next := store.Identity{Name: current.Name, Version: number, State: store.Next, Suite: current.Suite, Credential: current.Credential}
-	if credential, err := keypackage.ParseCredential(current.Credential); err == nil && credential.Type == keypackage.CredentialX509 {
-		next.Credential = keypackage.X509Credential(nil).Bytes() // it certifies another key
-	}
-	return &next, e.withNewKey(ctx, inv, &next, e.store.ProposeIdentity)
-}
-
-// nextNumber is the number of an identity's next version: those that were given up have
-// theirs.
-func (e *env) nextNumber(ctx context.Context, name string) (uint64, error) {
-	versions, err := e.store.Versions(ctx, name)
-	number := uint64(1)
-	for _, v := range versions {
-		if v.State != store.Next {
-			number = max(number, v.Version+1)
-		}
-	}
-	return number, err
-}
-
-// openToCertify opens the identity, or its next version, which it makes where there is
-// none.
-func (e *env) openToCertify(ctx context.Context, name string, next bool) (*identity.Identity, error) {
-	current, err := e.Record(ctx, name)
-	if err != nil || !next {
-		if err != nil {
-			return nil, err
-		}
-		return e.OpenIdentity(ctx, &current)
-	}
-	if err := e.checkRecord(ctx, &current); err != nil {
-		return nil, err
-	}
-	version, err := e.next(ctx, name)
-	if err == nil && version == nil {
-		version, err = e.proposeNewKey(ctx, &current)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return e.OpenIdentity(ctx, version)
+	return e.ProposeNewKey(c.Context, &current)
 }
 
 // errNoChain reports a rotation without the certificates for it.
@@ -325,7 +249,7 @@ func (e *env) nextCertified(c *cli.Context, current, next *store.Identity) (*sto
 	if next != nil && (next.Version == current.Version || certifies(chain, next)) {
 		return next, e.certify(c.Context, next, chain)
 	}
-	if err := e.checkChain(chain, current); err != nil {
+	if err := e.CheckChain(chain, current); err != nil {
 		return nil, err
 	}
 	if next != nil {
@@ -352,22 +276,13 @@ func certifies(chain certificate.Chain, id *store.Identity) bool {
 
 // certify makes a chain the credential of a next version.
 func (e *env) certify(ctx context.Context, next *store.Identity, chain certificate.Chain) error {
-	if err := e.checkChain(chain, next); err != nil {
+	if err := e.CheckChain(chain, next); err != nil {
 		return err
 	}
 	if _, err := e.OpenIdentity(ctx, next); err != nil {
 		return err
 	}
-	inv, err := e.Inventory(ctx)
-	if err != nil {
-		return err
-	}
-	was := bytes.Clone(next.Stamp)
-	next.Credential = keypackage.X509Credential(chain.DER()).Bytes()
-	if err := inv.StampIdentity(ctx, next); err != nil {
-		return err
-	}
-	return e.store.ChangeIdentity(ctx, *next, was, time.Now())
+	return e.ChangeCredential(ctx, next, chain)
 }
 
 // proposeChain makes the next version of an identity with the key that it has.
@@ -380,7 +295,7 @@ func (e *env) proposeChain(ctx context.Context, current *store.Identity, chain c
 		return nil, err
 	}
 	next := *current
-	if next.Version, err = e.nextNumber(ctx, current.Name); err != nil {
+	if next.Version, err = e.NextNumber(ctx, current.Name); err != nil {
 		return nil, err
 	}
 	next.State, next.RetiredAt = store.Next, time.Time{}
@@ -540,37 +455,4 @@ func (e *env) destroySignatureKey(c *cli.Context) error {
 	}
 	e.ui.printf("destroyed signature key %x of identity %q, version %d\n", destroyed.KeyID, name, number)
 	return nil
-}
-
-// versionJSON is the JSON form of a version of an identity.
-type versionJSON struct {
-	Version     uint64             `json:"version"`
-	State       store.VersionState `json:"state"`
-	KeyID       string             `json:"key_id"`
-	CreatedAt   time.Time          `json:"created_at"`
-	RetiredAt   *time.Time         `json:"retired_at,omitempty"`
-	DestroyedAt *time.Time         `json:"key_destroyed_at,omitempty"`
-}
-
-func versionOf(v *store.Identity) versionJSON {
-	return versionJSON{v.Version, v.State, hex.EncodeToString(v.KeyID), v.CreatedAt, optionalTime(v.RetiredAt), optionalTime(v.DestroyedAt)}
-}
-
-func optionalTime(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func printVersion(u *ui, v *store.Identity) {
-	state := string(v.State)
-	if v.State == store.Current && !v.RetiredAt.IsZero() {
-		state = "retired"
-	}
-	u.printf("version %-6d %s, key %x, made %s", v.Version, state, v.KeyID, v.CreatedAt.Format(time.RFC3339))
-	if !v.DestroyedAt.IsZero() {
-		u.printf(", destroyed %s", v.DestroyedAt.Format(time.RFC3339))
-	}
-	u.printf("\n")
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +44,7 @@ func (p *provisioner) checkLine(l *manifest.Line) error {
 	if err := identity.CheckName(l.Name); err != nil {
 		return err
 	}
-	suite, err := p.suite(l.Suite)
+	suite, err := p.Suite(l.Suite)
 	if err != nil {
 		return err
 	}
@@ -76,7 +75,7 @@ func (p *provisioner) checkLine(l *manifest.Line) error {
 
 // request is what a device's certificate is asked for.
 func (p *provisioner) request(l *manifest.Line) (r certificate.Request, err error) {
-	subject, _ := p.configSubject(l.Name)
+	subject, _ := p.SubjectOf(l.Name)
 	if r.Subject, err = certificate.ParseName(cmp.Or(l.Subject, subject)); err != nil {
 		return r, err
 	}
@@ -145,7 +144,7 @@ func (d *device) equip(ctx context.Context, l *manifest.Line, record *store.Iden
 // identityOf returns the identity of a device, which is made where there is none. One that is
 // there has to be what the line says.
 func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store.Identity, isNew bool, err error) {
-	suite, err := d.suite(l.Suite)
+	suite, err := d.Suite(l.Suite)
 	if err != nil {
 		return record, false, err
 	}
@@ -156,7 +155,7 @@ func (d *device) identityOf(ctx context.Context, l *manifest.Line) (record store
 				return record, true, err
 			}
 		}
-		record, err = d.makeIdentity(ctx, newIdentity{name: l.Name, suite: suite, credential: l.Identity, x509: l.Credential == manifest.X509, custody: l.Custody})
+		record, err = d.CreateChecked(ctx, suite, &operator.CreateIdentityRequest{Name: l.Name, Credential: l.Identity, X509: l.Credential == manifest.X509, Custody: l.Custody})
 		return record, true, err
 	}
 	if err != nil {
@@ -208,7 +207,7 @@ func (d *device) chain(ctx context.Context, l *manifest.Line, record *store.Iden
 	if err != nil || chain == nil || bytes.Equal(keypackage.X509Credential(chain.DER()).Bytes(), record.Credential) {
 		return chain, err
 	}
-	*record, err = d.importChain(ctx, l.Name, chain)
+	*record, err = d.ImportCertificate(ctx, l.Name, chain)
 	return chain, err
 }
 
@@ -237,19 +236,15 @@ func (d *device) newChain(ctx context.Context, l *manifest.Line, record *store.I
 	if err != nil {
 		return nil, err
 	}
-	der, err := request.DER(id.Signer)
+	requested, err := d.RequestFor(ctx, id, request)
 	if err != nil {
-		return nil, fmt.Errorf("identity %q: %w", l.Name, err)
-	}
-	if err := d.recordRequest(ctx, l.Name, id.Signer, request); err != nil {
 		return nil, err
 	}
 	if len(d.config.X509.Enroll.Command) == 0 {
-		r.Status = statusAwaiting
-		r.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+		r.Status, r.CSR = statusAwaiting, string(requested.PEM)
 		return nil, nil
 	}
-	return enroll(ctx, d.config, l.Name, der)
+	return enroll(ctx, d.config, l.Name, requested.PEM)
 }
 
 // keyPackages makes what a device lacks of its key packages, and reports all that it has.

@@ -67,7 +67,7 @@ func choiceOf(c *cli.Context, e *env) (operator.Choice, error) {
 		return choice, nil
 	}
 	var err error
-	choice.Suite, err = e.suite(c.String("suite"))
+	choice.Suite, err = e.Suite(c.String("suite"))
 	return choice, err
 }
 

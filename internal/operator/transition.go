@@ -4,6 +4,9 @@ import (
 	"context"
 	"io"
 
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -25,8 +28,7 @@ func (o *Operator) BacklogProgress(ctx context.Context) func(store.Backlog) {
 func (o *Operator) BacklogError(ctx context.Context, b store.Backlog, err error) error {
 	return o.backlogError(ctx, b, err)
 }
-func (o *Operator) KeepKey(key *signer.Key, allowWeak bool) { o.keep(key, allowWeak) }
-func (o *Operator) ForgetKey(id []byte)                     { o.forget(id) }
+func (o *Operator) ForgetKey(id []byte) { o.forget(id) }
 func FindKey(ctx context.Context, t *token.Token, q token.KeyQuery, allowWeak bool) (*signer.Key, error) {
 	return findKey(ctx, t, q, allowWeak)
 }
@@ -58,4 +60,29 @@ func (o *Operator) GenerateVersion(ctx context.Context, version *store.Identity,
 		_, err = o.produce(ctx, p)
 	}
 	return err
+}
+func (o *Operator) NextVersion(ctx context.Context, name string) (*store.Identity, error) {
+	return o.nextVersion(ctx, name)
+}
+func (o *Operator) NextNumber(ctx context.Context, name string) (uint64, error) {
+	return o.nextNumber(ctx, name)
+}
+func (o *Operator) CheckStamp(ctx context.Context, record *store.Identity) error {
+	return o.checkStamp(ctx, record)
+}
+func (o *Operator) ProposeNewKey(ctx context.Context, current *store.Identity) (*store.Identity, error) {
+	return o.proposeNewKey(ctx, current)
+}
+func (o *Operator) CheckChain(chain certificate.Chain, id *store.Identity) error {
+	return o.checkChain(chain, id)
+}
+func (o *Operator) ChangeCredential(ctx context.Context, id *store.Identity, chain certificate.Chain) error {
+	return o.changeCredential(ctx, id, chain)
+}
+func (o *Operator) CreateChecked(ctx context.Context, suite *ciphersuite.Suite, r *CreateIdentityRequest) (store.Identity, error) {
+	return o.createIdentity(ctx, suite, r)
+}
+func (o *Operator) SubjectOf(name string) (string, bool) { return o.subjectOf(name) }
+func (o *Operator) RequestFor(ctx context.Context, id *identity.Identity, r certificate.Request) (CertificateRequested, error) {
+	return o.requestCertificate(ctx, id, r)
 }
