@@ -66,6 +66,13 @@ func (w *Welcome) Bytes() []byte {
 	return wire.AppendVector(b, w.EncryptedGroupInfo)
 }
 
+// Message returns the Welcome in an MLSMessage (RFC 9420, Section 6), in new memory: uint16
+// version, uint16 wire_format, Welcome.
+func (w *Welcome) Message() []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(MLS10))
+	return append(binary.BigEndian.AppendUint16(b, uint16(WireFormatWelcome)), w.Bytes()...)
+}
+
 // DecodeWelcome decodes a Welcome in an MLSMessage, or bare. A bare one of suite 1 begins like
 // an MLSMessage, and is none of wire format mls_welcome. Its errors and the ownership of its
 // slices are those of Parse.

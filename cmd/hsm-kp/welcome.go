@@ -43,10 +43,11 @@ Whoever has the secrets of the Welcome keeps them.`,
 				func(ctx context.Context, inv *inventory.Inventory, ref keypackage.Ref, digest []byte) error {
 					return inv.Release(ctx, ref, digest, time.Now())
 				}),
+			welcomeSampleCommand(u),
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("welcome: there is no %q; it has open, confirm and release", c.Args().First())
+				return usagef("welcome: there is no %q; it has open, confirm, release and sample", c.Args().First())
 			}
 			return cli.ShowSubcommandHelp(c)
 		},

@@ -209,7 +209,7 @@ func welcomeFor(t *testing.T) func(*testscript.TestScript, bool, []string) {
 		if psk {
 			g.PSKs = []byte("\x01\x05token\x05nonce")
 		}
-		ts.Check(os.WriteFile(ts.MkAbs(args[0]), welcometest.Message(g.Welcome(kps...)), 0o644))
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), g.Welcome(kps...).Message(), 0o644))
 	}
 }
 

@@ -100,7 +100,7 @@ func (p *prepared) welcome(t *testing.T, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(welcomeFile(p.Installation, ref), welcometest.Message(p.group.Welcome(kp)), 0o600); err != nil {
+	if err := os.WriteFile(welcomeFile(p.Installation, ref), p.group.Welcome(kp).Message(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
 // act makes a command, of what there is to be done now; nil where there is nothing.
@@ -89,7 +88,7 @@ func (p *prepared) openOne(t *testing.T) []string {
 	if err != nil || m.KeyPackage == nil || m.KeyPackage.CipherSuite != p.group.Suite.ID {
 		t.Fatalf("ParseMessage(%s) err = %v, want a key package of suite 2", ref, err)
 	}
-	if err := os.WriteFile(welcomeFile(p.Installation, ref), welcometest.Message(p.group.Welcome(m.KeyPackage)), 0o600); err != nil {
+	if err := os.WriteFile(welcomeFile(p.Installation, ref), p.group.Welcome(m.KeyPackage).Message(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return []string{"welcome", "open", welcomeFile(p.Installation, ref)}

@@ -137,7 +137,7 @@ func writeWelcome(t *testing.T, i *program.Installation, group *welcometest.Grou
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "welcome.mls")
-	if err := os.WriteFile(path, welcometest.Message(group.Welcome(kp)), 0o600); err != nil {
+	if err := os.WriteFile(path, group.Welcome(kp).Message(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -200,7 +200,7 @@ func (w *witness) welcome(ref string) []string {
 		w.learn(what+" of the Welcome for "+ref, s)
 	}
 	pskFile, file := filepath.Join(w.safe, ref+".psk"), filepath.Join(w.safe, ref)
-	for name, data := range map[string][]byte{pskFile: psk, file: welcometest.Message(g.Welcome(kp))} {
+	for name, data := range map[string][]byte{pskFile: psk, file: g.Welcome(kp).Message()} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			w.t.Fatal(err)
 		}

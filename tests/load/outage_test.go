@@ -147,7 +147,7 @@ func (o *outage) claimForGroup(c *client, service int) *joining {
 		o.Errorf("ParseMessage() err = %v, want nil", err)
 		return nil
 	}
-	j.message = welcometest.Message(j.group.Welcome(m.KeyPackage))
+	j.message = j.group.Welcome(m.KeyPackage).Message()
 	return j
 }
 

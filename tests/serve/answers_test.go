@@ -209,7 +209,7 @@ func life(t *testing.T, s *service, d *directorytest.Server, api hsmkpv1connect.
 	all.logged = append(all.logged, needle.Of(t, "joiner secret", group.Joiner)...)
 	all.logged = append(all.logged, needle.Of(t, "path secret", group.Path[2:])...)
 
-	w := welcometest.Message(group.Welcome(first))
+	w := group.Welcome(first).Message()
 	opened, err := api.OpenWelcome(ctx, connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: w}))
 	if err != nil || !bytes.Equal(opened.Msg.GetJoinerSecret(), group.Joiner) {
 		t.Fatalf("OpenWelcome() = %v, %v, want the joiner secret", opened, err)

@@ -62,7 +62,7 @@ func TestAKeyPackagesWholeLife(t *testing.T) {
 	}
 	kp := parse(t, claimed.Msg.GetKeyPackages()[0])
 	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
-	w := welcometest.Message(welcometest.NewGroup(t, suite).Welcome(kp))
+	w := welcometest.NewGroup(t, suite).Welcome(kp).Message()
 	opened, err := api.OpenWelcome(t.Context(), connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: w}))
 	if err != nil {
 		t.Fatalf("OpenWelcome() err = %v", err)
