@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // Observe says where metrics and the status page are served without client certificates, and
@@ -15,9 +17,6 @@ type Observe struct {
 	Identities int      // that have metrics of their own
 	Interval   Duration // between questions to the store, at least
 }
-
-// PageOperations are those of Operations that show all identities.
-var PageOperations = []string{"metrics", "status"}
 
 func defaultObserve() Observe { return Observe{Identities: 1000, Interval: Duration(15 * time.Second)} }
 
@@ -56,7 +55,10 @@ func isLoopback(address string) bool {
 
 // validatePages finds operations that a caller is granted and cannot use.
 func (c *Caller) validatePages(d *decoder, path string) {
-	shows := slices.ContainsFunc(c.Operations, func(op string) bool { return slices.Contains(PageOperations, op) })
+	shows := slices.ContainsFunc(c.Operations, func(op string) bool {
+		a, _ := act.Lookup(act.Act(op))
+		return a.Everybody
+	})
 	if shows && !slices.Contains(c.Identities, "*") {
 		d.contentFault(path+".identities", `must have "*" where operations have metrics or status: they show all identities`)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // Server says where the network service is reached, and what it grants to whom.
@@ -33,7 +35,7 @@ type Caller struct {
 	URIs, DNSNames, Emails, Subjects []string
 	UIDs, GIDs                       []uint32
 	Identities                       []string // * stands for any text
-	Operations                       []string // of Operations
+	Operations                       []string // names of acts
 	Quota                            uint64   // 0: none
 	Period                           Duration
 	PerSecond                        int // 0: any number
@@ -50,12 +52,6 @@ type Limits struct {
 	PerSecond    int // 0: any number
 	Burst        int // 0: as PerSecond
 	Connections  int
-}
-
-// Operations are what callers can be granted.
-var Operations = []string{
-	"generate", "list", "get", "claim", "publish", "open_welcome", "confirm_welcome", "release_welcome", "sign_with_label", "decrypt_with_label",
-	"metrics", "status",
 }
 
 func defaultServer() Server {
@@ -167,8 +163,8 @@ func (c *Caller) validate(d *decoder, path string) {
 	}
 	c.validatePages(d, path)
 	for _, op := range c.Operations {
-		if !slices.Contains(Operations, op) {
-			d.contentFault(path+".operations", "has one that is none of %s", strings.Join(Operations, ", "))
+		if !act.IsGranted(op) {
+			d.contentFault(path+".operations", "has one that is none of %s", strings.Join(act.Granted(), ", "))
 		}
 	}
 	if c.Quota > 0 && c.Period <= 0 {

@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
@@ -45,7 +45,7 @@ Examples:
 				return err
 			}
 			defer e.close()
-			return e.claim(c)
+			return e.claim(c.Context, c.String("identity"), c.Int("count"), c.Bool("json"))
 		},
 	}
 }
@@ -56,29 +56,19 @@ type claimedJSON struct {
 	Message string `json:"mls_message"` // base64
 }
 
-// errNoneLeft reports an identity that has too few key packages to hand out.
-var errNoneLeft = errors.New("no more of its key packages are available")
-
-func (e *env) claim(c *cli.Context) error {
-	name, want := c.String("identity"), c.Int("count")
-	if _, err := e.Record(c.Context, name); err != nil {
-		return err
-	}
-	claimed, err := e.store.Claim(c.Context, name, want, time.Now())
-	if err != nil {
-		return err
+func (e *env) claim(ctx context.Context, name string, n int, asJSON bool) error {
+	claimed, short := e.Claim(ctx, name, n)
+	if short != nil && !errors.Is(short, operator.ErrNoneLeft) {
+		return short
 	}
 	var faults []error // of one: the others were claimed all the same
 	for i := range claimed {
-		faults = append(faults, e.printClaimed(&claimed[i], c.Bool("json")))
+		faults = append(faults, e.printClaimed(&claimed[i], asJSON))
 	}
 	if err := errors.Join(append(faults, e.ui.flush())...); err != nil {
 		return err
 	}
-	if len(claimed) < want {
-		return fmt.Errorf("identity %q: %w: %d of %d were handed out", name, errNoneLeft, len(claimed), want)
-	}
-	return nil
+	return short
 }
 
 func (e *env) printClaimed(record *store.KeyPackage, asJSON bool) error {

@@ -5,14 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
 func decryptCommand(u *ui) *cli.Command {
@@ -52,7 +50,7 @@ Examples:
 				return err
 			}
 			defer e.close()
-			return e.decrypt(c)
+			return e.decrypt(c.Context, c.Args().First(), c.Args().Get(1), c.String("context"), c.Bool("json"))
 		},
 	}
 }
@@ -63,33 +61,30 @@ var errNotCiphertext = errors.New("not an HPKECiphertext")
 // maxGroupContextBytes bounds a GroupContext.
 const maxGroupContextBytes = 1 << 20
 
-func (e *env) decrypt(c *cli.Context) error {
-	data, err := readInput(e.ui, c.Args().Get(1), maxKeyPackageBytes)
+// decrypt decrypts the path secret in a file, which was encrypted under the GroupContext in another.
+func (e *env) decrypt(ctx context.Context, prefix, file, groupContext string, asJSON bool) error {
+	data, err := readInput(e.ui, file, maxKeyPackageBytes)
 	if err != nil {
 		return err
 	}
 	ciphertext, err := parseCiphertext(data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Args().Get(1), err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	if ciphertext.Context, err = readInput(e.ui, c.String("context"), maxGroupContextBytes); err != nil {
+	if ciphertext.Context, err = readInput(e.ui, groupContext, maxGroupContextBytes); err != nil {
 		return err
 	}
-	ref, err := e.Records().Resolve(c.Context, c.Args().First())
+	record, err := e.Find(ctx, prefix)
 	if err != nil {
 		return err
 	}
-	inv, err := e.Inventory(c.Context)
-	if err != nil {
-		return err
-	}
-	secret, err := inv.DecryptPathSecret(c.Context, ref, ciphertext, time.Now())
+	secret, err := e.DecryptPathSecret(ctx, record.Ref, ciphertext)
 	if err != nil {
 		return advise(err, store.ErrState, "`hsm-kp welcome open` comes first")
 	}
 	defer clear(secret)
-	if c.Bool("json") {
-		return e.ui.json(pathSecretJSON{ref.String(), hex.EncodeToString(secret)})
+	if asJSON {
+		return e.ui.json(pathSecretJSON{hex.EncodeToString(record.Ref), hex.EncodeToString(secret)})
 	}
 	e.ui.printf("path_secret  %x\n", secret)
 	return nil
@@ -115,20 +110,4 @@ func parseCiphertext(data []byte) (inventory.Ciphertext, error) {
 		}
 	}
 	return inventory.Ciphertext{}, errNotCiphertext
-}
-
-// confirmLeaf erases the private key of a leaf.
-func (e *env) confirmLeaf(ctx context.Context, ref keypackage.Ref, asJSON bool) error {
-	if err := e.Records().ConfirmLeaf(ctx, ref, time.Now()); err != nil {
-		return err
-	}
-	record, err := e.store.KeyPackage(ctx, ref)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		return e.ui.json(recordOf(&record))
-	}
-	e.ui.printf("the private key of the leaf of %v is erased\n", ref)
-	return nil
 }

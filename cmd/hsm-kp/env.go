@@ -27,6 +27,7 @@ type env struct {
 	token      *token.Token
 	// tokenChange is made to the config of the token before it is opened; nil: none is.
 	tokenChange func(*token.Config)
+	scheduled   bool // the process sweeps and rotates at intervals
 }
 
 // openEnv reads the config that the command line names and opens its store.
@@ -80,7 +81,7 @@ func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url
 // operate makes the operator over what was opened.
 func (e *env) operate() {
 	e.Operator = operator.New(operator.Config{
-		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(), Version: version(),
+		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(), Scheduled: e.scheduled, Version: version(),
 	}, e.ui)
 }
 

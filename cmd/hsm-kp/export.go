@@ -1,18 +1,10 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"time"
-
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/internal/directory"
-	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
 func exportCommand(u *ui) *cli.Command {
@@ -53,11 +45,15 @@ Examples:
 				return err
 			}
 			defer e.close()
-			refs, from, err := e.toExport(c)
-			if err != nil {
+			r := operator.ExportRequest{Pending: c.Bool("pending"), Again: c.Bool("again"), Folder: c.String("out")}
+			if r.Refs, err = e.Resolve(c.Context, c.Args().Slice()); err != nil {
 				return err
 			}
-			return e.export(c, refs, from)
+			exported, err := e.Export(c.Context, r)
+			if err != nil {
+				return advise(err, store.ErrState, "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before")
+			}
+			return u.printExported(exported, c.Bool("json"))
 		},
 	}
 }
@@ -68,107 +64,15 @@ type exportedJSON struct {
 	File string `json:"file"`
 }
 
-// toExport returns which key packages to write, and the states that they may be
-// in.
-func (e *env) toExport(c *cli.Context) ([][]byte, []store.State, error) {
-	if c.Bool("pending") {
-		var refs [][]byte
-		for record, err := range e.store.KeyPackages(c.Context, store.Filter{State: store.Pending}) {
-			if err != nil {
-				return nil, nil, fmt.Errorf("list key packages: %w", err)
-			}
-			if record.Directory == "" { // what goes to a directory is for `hsm-kp publish`
-				refs = append(refs, record.Ref)
-			}
-		}
-		return refs, []store.State{store.Pending}, nil
-	}
-	refs, err := e.resolveAll(c)
-	if c.Bool("again") {
-		return refs, []store.State{store.Pending, store.Available, store.Published}, err
-	}
-	return refs, []store.State{store.Available}, err
-}
-
-// export writes key packages. They are pending while it does: whatever happens,
-// nobody else hands them out.
-func (e *env) export(c *cli.Context, refs [][]byte, from []store.State) error {
-	out, err := directory.OpenSpool(c.String("out"))
-	if err != nil {
-		return err
-	}
-	for _, ref := range refs { // what cannot be written is not moved
-		record, err := e.store.KeyPackage(c.Context, ref)
-		if err == nil {
-			_, err = inventory.Public(&record)
-		}
-		if err != nil {
-			return fmt.Errorf("export: %w", err)
-		}
-	}
-	if err := e.store.Move(c.Context, refs, from, store.Pending, time.Now()); err != nil {
-		return advise(fmt.Errorf("export: %w", err), store.ErrState, "`hsm-kp list` shows the states; `hsm-kp export --again` writes what was handed out before")
-	}
-	files, err := e.writePending(context.WithoutCancel(c.Context), out, refs)
-	if err != nil {
-		e.ui.notef("%s pending: `hsm-kp export --pending --out %s` writes what is missing", operator.Plural(len(refs), "key package"), out.Path())
-		return err
-	}
-	return e.printExported(c.Bool("json"), refs, files)
-}
-
-// writePending writes pending key packages and records them as published once
-// they are on the disk. It returns the names of the files.
-func (e *env) writePending(ctx context.Context, out *directory.Spool, refs [][]byte) ([]string, error) {
-	records := make([]store.KeyPackage, len(refs))
-	expired := 0
-	for i, ref := range refs {
-		var err error
-		if records[i], err = e.store.KeyPackage(ctx, ref); err != nil {
-			return nil, err
-		}
-		if records[i].NotAfter.Before(time.Now()) {
-			expired++
-		}
-	}
-	files, err := operator.WriteAll(out, records)
-	if err != nil {
-		return nil, err
-	}
-	if expired > 0 {
-		e.ui.warnf("of %s, %d past their lifetime: every peer refuses those", operator.Plural(len(refs), "key package"), expired)
-	}
-	return files, e.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, time.Now())
-}
-
-func (e *env) printExported(asJSON bool, refs [][]byte, files []string) error {
-	for i, ref := range refs {
+func (u *ui) printExported(exported []operator.Exported, asJSON bool) error {
+	for _, e := range exported {
 		if !asJSON {
-			e.ui.printf("%s\n", files[i])
+			u.printf("%s\n", e.File)
 			continue
 		}
-		if err := e.ui.jsonLine(exportedJSON{keypackage.Ref(ref).String(), files[i]}); err != nil {
+		if err := u.jsonLine(exportedJSON{e.Ref.String(), e.File}); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// resolveAll turns all arguments into KeyPackageRefs, or tells all that is
-// wrong with them.
-func (e *env) resolveAll(c *cli.Context) ([][]byte, error) {
-	var refs [][]byte
-	var faults []error
-	seen := make(map[string]bool)
-	for _, arg := range c.Args().Slice() {
-		ref, err := e.Records().Resolve(c.Context, arg)
-		switch {
-		case err != nil:
-			faults = append(faults, err)
-		case !seen[string(ref)]:
-			seen[string(ref)] = true
-			refs = append(refs, ref)
-		}
-	}
-	return refs, errors.Join(faults...)
 }

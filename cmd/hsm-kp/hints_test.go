@@ -24,7 +24,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
-	"github.com/hsm-kp/hsm-kp/internal/server"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
@@ -40,7 +39,7 @@ func TestExitStatuses(t *testing.T) {
 	for status, errs := range map[int][]error{
 		exitDone: {nil},
 		exitFailed: {
-			errors.New("anything"), errSilent, operator.ErrPartial, errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
+			errors.New("anything"), errSilent, operator.ErrPartial, errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
 			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, store.ErrDamaged,
 			&store.SchemaError{Have: 2, Known: 1},
@@ -53,12 +52,12 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, errForeignCheckpoint,
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			operator.ErrRetired, errNoChain, errNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
+			operator.ErrRetired, errNoChain, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
-			server.ErrDirectory, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
 			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
-			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, operator.ErrHeldBack,
+			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, operator.ErrHeldBack, operator.ErrLeftPending,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
@@ -165,7 +164,7 @@ func exportedErrors(t *testing.T) []string {
 func TestHints(t *testing.T) {
 	for _, err := range []error{
 		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &operator.RequestError{},
-		errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, errUnwrapRefused,
+		errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
 		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,
 		softhsm.ErrExists, softhsm.ErrUnfinished, softhsm.ErrNotInstalled, vault.ErrSealed, vault.ErrWeakKey, vault.ErrStamp, inventory.ErrMixedUp, store.ErrState,

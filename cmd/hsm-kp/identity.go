@@ -5,10 +5,11 @@ import (
 	"math"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/urfave/cli/v2"
 )
 
 func identityCommand(u *ui) *cli.Command {

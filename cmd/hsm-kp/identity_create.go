@@ -3,10 +3,11 @@ package main
 import (
 	"encoding/hex"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/urfave/cli/v2"
 )
 
 func identityCreateCommand(u *ui) *cli.Command {

@@ -3,9 +3,10 @@ package main
 import (
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/urfave/cli/v2"
 )
 
 func identityListCommand(u *ui) *cli.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,15 +51,22 @@ Examples:
 				return err
 			}
 			defer e.close()
-			if name := c.String("identity"); name != "" {
-				if _, err := e.Record(c.Context, name); err != nil {
-					return err
-				}
-			}
 			if c.Bool("count") {
-				return e.count(c)
+				return e.count(c.Context, c.String("identity"), c.Bool("json"))
 			}
-			return e.list(c)
+			filter := store.Filter{Identity: c.String("identity"), State: store.State(c.String("state")), Unconfirmed: c.Bool("unconfirmed")}
+			show := u.printRow
+			switch {
+			case c.Bool("json"):
+				show = func(record *store.KeyPackage, _ bool) error { return u.jsonLine(recordOf(record)) }
+			case c.Bool("refs"):
+				show = func(record *store.KeyPackage, _ bool) error { u.printf("%x\n", record.Ref); return nil }
+			}
+			n, err := e.list(c.Context, filter, c.Uint64("limit"), show)
+			if err == nil && n == 0 && u.outTerm && !c.Bool("json") {
+				u.notef("no key packages")
+			}
+			return err
 		},
 	}
 }
@@ -71,12 +79,12 @@ func stateNames() []string {
 	return names
 }
 
-func (e *env) count(c *cli.Context) error {
-	counts, err := e.store.Count(c.Context, c.String("identity"))
+func (e *env) count(ctx context.Context, name string, asJSON bool) error {
+	counts, err := e.Count(ctx, name)
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
+	if asJSON {
 		return e.ui.json(counts)
 	}
 	for _, s := range stateNames() {
@@ -85,44 +93,39 @@ func (e *env) count(c *cli.Context) error {
 	return nil
 }
 
-func (e *env) list(c *cli.Context) error {
-	limit, n := c.Uint64("limit"), uint64(0)
-	filter := store.Filter{Identity: c.String("identity"), State: store.State(c.String("state")), Unconfirmed: c.Bool("unconfirmed")}
-	for record, err := range e.store.KeyPackages(c.Context, filter) {
+// list shows the key packages that fit, limit at most unless it is 0, and returns how many it has
+// shown.
+func (e *env) list(ctx context.Context, f store.Filter, limit uint64, show func(record *store.KeyPackage, first bool) error) (n uint64, err error) {
+	records, err := e.KeyPackages(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	for record, err := range records {
 		if err != nil {
-			return fmt.Errorf("list key packages: %w", err)
+			return n, fmt.Errorf("list key packages: %w", err)
 		}
 		if limit > 0 && n == limit {
 			break
 		}
-		if err := e.printRecord(c, &record, n == 0); err != nil {
-			return err
+		if err := show(&record, n == 0); err != nil {
+			return n, err
 		}
 		n++
 	}
-	if n == 0 && e.ui.outTerm && !c.Bool("json") {
-		e.ui.notef("no key packages")
-	}
-	return nil
+	return n, nil
 }
 
-func (e *env) printRecord(c *cli.Context, record *store.KeyPackage, first bool) error {
-	switch {
-	case c.Bool("json"):
-		return e.ui.jsonLine(recordOf(record))
-	case c.Bool("refs"):
-		e.ui.printf("%x\n", record.Ref)
-		return nil
-	}
+// printRow prints a key package as a row, the first one below the names of the columns.
+func (u *ui) printRow(record *store.KeyPackage, first bool) error {
 	const row = "%-16s  %-9s  %-20s  %-11s  %s\n"
 	if first {
-		e.ui.printf(row, "REF", "STATE", "NOT AFTER", "KIND", "IDENTITY")
+		u.printf(row, "REF", "STATE", "NOT AFTER", "KIND", "IDENTITY")
 	}
 	kind := "single use"
 	if record.LastResort {
 		kind = "last resort"
 	}
-	e.ui.printf(row, shortRef(record.Ref), record.State, record.NotAfter.UTC().Format(time.RFC3339), kind, record.Identity)
+	u.printf(row, shortRef(record.Ref), record.State, record.NotAfter.UTC().Format(time.RFC3339), kind, record.Identity)
 	return nil
 }
 

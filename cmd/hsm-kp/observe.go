@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/observe"
 	"github.com/hsm-kp/hsm-kp/internal/server"
@@ -42,8 +43,8 @@ func (e *env) observer(events *observe.Events, s *server.Server) (*observe.Obser
 // pages are what callers may be granted of it.
 func pages(o *observe.Observer) []server.Page {
 	return []server.Page{
-		{Path: "/metrics", Operation: server.Metrics, Handler: o.Metrics()},
-		{Path: "/status", Operation: server.Status, Handler: o.Status()},
+		{Path: "/metrics", Operation: act.Metrics, Handler: o.Metrics()},
+		{Path: "/status", Operation: act.Status, Handler: o.Status()},
 	}
 }
 

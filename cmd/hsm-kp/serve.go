@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/observe"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/server"
@@ -59,16 +60,15 @@ func (e *env) serve(ctx context.Context) error {
 	log := slog.New(slog.NewJSONHandler(e.ui.errOut, nil))
 	events := observe.NewEvents(time.Now)
 	e.tokenChange = watchToken(events)
-	inv, err := e.Inventory(ctx)
-	if err != nil {
+	e.scheduled = true
+	e.operate()
+	if _, err := e.Token(ctx); err != nil {
 		return err
 	}
 	collectLess()
 	s := server.New(server.Config{
-		Inventory: inv, OpenIdentity: e.OpenIdentity, Policy: e.Policy, Custody: e.config.CustodyOf,
-		Publish:    e.publishFor,
-		TokenFault: operator.TokenFault, Rules: rulesOf(&e.config.Server), Reservation: time.Duration(e.config.Welcome.Reservation),
-		KeepLeaf: true, Limits: limitsOf(&e.config.Server), Log: log, Observe: events.Request,
+		Operator: e.Operator.Reporting(operator.Silent{}), Rules: rulesOf(&e.config.Server), Limits: limitsOf(&e.config.Server),
+		Log: log, Observe: events.Request,
 	})
 	o, err := e.observer(events, s)
 	if err != nil {
@@ -138,7 +138,7 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 		reload(files, log)
 		for what, f := range map[string]func(context.Context) error{
 			"record refusals":      func(ctx context.Context) error { return s.Flush(ctx, false) },
-			"sweep":                e.Tidy,
+			"sweep":                e.tidy,
 			"rotate wrapping keys": e.RotateWhenDue,
 		} {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -146,6 +146,12 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 			}
 		}
 	}
+}
+
+// tidy sweeps, for what is not to wait until somebody sweeps by hand.
+func (e *env) tidy(ctx context.Context) error {
+	_, err := e.Sweep(ctx, operator.SweepRequest{Unfinished: operator.UnfinishedAfter})
+	return err
 }
 
 // reload reads the certificates anew, and reports whether they are in use.
@@ -171,7 +177,7 @@ func rulesOf(c *config.Server) []server.Rule {
 			Rate: server.Rate{PerSecond: r.PerSecond, Burst: r.Burst},
 		}
 		for _, op := range r.Operations {
-			rule.Operations = append(rule.Operations, server.Operation(op))
+			rule.Operations = append(rule.Operations, act.Act(op))
 		}
 		out = append(out, rule)
 	}

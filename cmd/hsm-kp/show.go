@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -24,7 +25,7 @@ Examples:
    hsm-kp show --json 3f9a61c2 | jq .key_package.leaf_node.lifetime`,
 		Flags: []cli.Flag{jsonFlag},
 		Action: with(u, func(c *cli.Context, e *env) error {
-			return e.show(c)
+			return e.show(c.Context, c.Args().First(), c.Bool("json"))
 		}, "REF"),
 	}
 }
@@ -35,8 +36,8 @@ type shownJSON struct {
 	KeyPackage *keypackage.KeyPackage `json:"key_package"`
 }
 
-func (e *env) show(c *cli.Context) error {
-	record, err := e.Records().Find(c.Context, c.Args().First())
+func (e *env) show(ctx context.Context, prefix string, asJSON bool) error {
+	record, err := e.Find(ctx, prefix)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func (e *env) show(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
+	if asJSON {
 		return e.ui.json(shownJSON{recordOf(&record), kp})
 	}
 	e.ui.printf("identity         %s\n", record.Identity)

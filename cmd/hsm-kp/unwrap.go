@@ -2,16 +2,12 @@ package main
 
 import (
 	"encoding/hex"
-	"errors"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
-
-// errUnwrapRefused reports that the config does not let private keys out.
-var errUnwrapRefused = errors.New("the config does not allow private keys to leave: unwrap.allow is false")
 
 func unwrapCommand(u *ui) *cli.Command {
 	return &cli.Command{
@@ -28,23 +24,14 @@ Examples:
    hsm-kp unwrap --json 3f9a61c2 | my-mls-client import`,
 		Flags: []cli.Flag{jsonFlag},
 		Action: with(u, func(c *cli.Context, e *env) error {
-			if !e.config.Unwrap.Allow {
-				return e.refuseUnwrap(c)
+			keys, err := e.Unwrap(c.Context, c.Args().First())
+			if err != nil {
+				return err
 			}
-			return e.unwrap(c)
+			defer keys.Clear()
+			return u.printUnwrapped(keys, c.Bool("json"))
 		}, "REF"),
 	}
-}
-
-// refuseUnwrap puts into the trail what was asked for and is not allowed.
-func (e *env) refuseUnwrap(c *cli.Context) error {
-	record, err := e.Records().Find(c.Context, c.Args().First())
-	if err != nil {
-		return errUnwrapRefused // of nothing that there is
-	}
-	return errors.Join(errUnwrapRefused, e.store.Record(c.Context, audit.Entry{
-		Time: time.Now(), Act: audit.Refused, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID, Detail: "unwrap: not allowed by the config",
-	}))
 }
 
 // unwrappedJSON is the JSON form of unwrap.
@@ -56,35 +43,20 @@ type unwrappedJSON struct {
 	EncodedKeyPackage string `json:"encoded_key_package"`
 }
 
-func (e *env) unwrap(c *cli.Context) error {
-	record, err := e.Records().Find(c.Context, c.Args().First())
-	if err != nil {
-		return err
-	}
-	inv, err := e.Inventory(c.Context)
-	if err != nil {
-		return err
-	}
-	keys, err := inv.PrivateKeys(c.Context, record.Ref, time.Now())
-	if err != nil {
-		return err
-	}
-	defer keys.Clear()
-	initKey, encryptionKey := keys.Init.Bytes(), keys.Encryption.Bytes()
-	defer clear(initKey)
-	defer clear(encryptionKey)
-	if c.Bool("json") {
-		return e.ui.json(unwrappedJSON{
-			Ref:               hex.EncodeToString(record.Ref),
-			Suite:             recordOf(&record).Suite,
-			InitKey:           hex.EncodeToString(initKey),
-			EncryptionKey:     hex.EncodeToString(encryptionKey),
-			EncodedKeyPackage: hex.EncodeToString(record.Public),
+func (u *ui) printUnwrapped(k *operator.Unwrapped, asJSON bool) error {
+	suite := ciphersuite.ID(k.Record.Suite).String()
+	if asJSON {
+		return u.json(unwrappedJSON{
+			Ref:               hex.EncodeToString(k.Record.Ref),
+			Suite:             suite,
+			InitKey:           hex.EncodeToString(k.InitKey),
+			EncryptionKey:     hex.EncodeToString(k.Encryption),
+			EncodedKeyPackage: hex.EncodeToString(k.Record.Public),
 		})
 	}
-	e.ui.printf("key_package_ref         %x\n", record.Ref)
-	e.ui.printf("cipher_suite            %s\n", recordOf(&record).Suite)
-	e.ui.printf("init_private_key        %x\n", initKey)
-	e.ui.printf("encryption_private_key  %x\n", encryptionKey)
+	u.printf("key_package_ref         %x\n", k.Record.Ref)
+	u.printf("cipher_suite            %s\n", suite)
+	u.printf("init_private_key        %x\n", k.InitKey)
+	u.printf("encryption_private_key  %x\n", k.Encryption)
 	return nil
 }

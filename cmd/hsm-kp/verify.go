@@ -157,10 +157,6 @@ func parsePeers(text string) ([]*profile.Profile, error) {
 	return operator.LookupPeers(strings.Split(text, ","))
 }
 
-// defaultMaxLifetime is the longest total lifetime that no known peer refuses:
-// 84 days and the hour before them.
-const defaultMaxLifetime = 84*24*time.Hour + time.Hour
-
 type verifier struct {
 	ui     *ui
 	peers  []*profile.Profile

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/server"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -102,6 +103,6 @@ func (w *seen) happen() {
 	w.Events.Call(token.Call{Func: "C_Sign", Took: 3 * time.Millisecond})
 	w.Events.Call(token.Call{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR, Took: time.Millisecond})
 	w.Events.Recover(token.Recovery{Step: token.StepLogin})
-	w.Events.Request(server.Request{Operation: server.Claim, Rule: "app", Code: "ok", Took: time.Millisecond})
-	w.Events.Request(server.Request{Operation: server.Claim, Code: "permission_denied", Reason: "not_granted", Refused: true})
+	w.Events.Request(server.Request{Operation: act.Claim, Rule: "app", Code: "ok", Took: time.Millisecond})
+	w.Events.Request(server.Request{Operation: act.Claim, Code: "permission_denied", Reason: "not_granted", Refused: true})
 }

@@ -158,7 +158,7 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 		}
 		result.Folder = out.Path()
 	}
-	id, err := o.OpenIdentity(ctx, p.record)
+	id, err := o.signerOf(ctx, p.record)
 	if err != nil {
 		return result, err
 	}
@@ -168,8 +168,10 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 			return result, err
 		}
 	}
-	if err := o.RotateWhenDue(ctx); err != nil {
-		return result, err
+	if !o.Scheduled {
+		if err := o.RotateWhenDue(ctx); err != nil {
+			return result, err
+		}
 	}
 	inv, err := o.Inventory(ctx)
 	if err != nil {
@@ -296,6 +298,9 @@ const maxTotalLifetime = 84*24*time.Hour + time.Hour
 // warnOf warns of what is worth knowing of key packages before they are made: that certificates
 // end before the lifetime would, and which MLS implementations would refuse them.
 func (o *Operator) warnOf(id *identity.Identity, p identity.Policy, lastResort bool, peers []*profile.Profile) error {
+	if o.report == (Silent{}) {
+		return nil
+	}
 	if id.Suite.Experimental {
 		o.warnf("cipher suite %v (0x%04X) is experimental: its number is not assigned, and peers may take it for another suite", id.Suite.ID, uint16(id.Suite.ID))
 	}

@@ -1,7 +1,9 @@
 package operator
 
 import (
+	"bytes"
 	"context"
+	"maps"
 
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -52,6 +54,7 @@ func (o *Operator) forget(id []byte) {
 	for _, weak := range []bool{false, true} {
 		delete(o.keys, openedKey{string(id), weak})
 	}
+	maps.DeleteFunc(o.signers, func(_ string, s opened) bool { return bytes.Equal(s.record.KeyID, id) })
 }
 
 // findKey finds a signature key. It refuses one whose attributes let it leave the token, unless

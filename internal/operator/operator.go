@@ -44,6 +44,9 @@ type Config struct {
 	Now func() time.Time
 	// Processors is how many processors the process may use at once, 1 or more.
 	Processors int
+	// Scheduled says that somebody calls Sweep and RotateWhenDue at intervals. Otherwise acts that
+	// make key packages do so first.
+	Scheduled bool
 	// Version is the program's, for the logs of directories.
 	Version string
 }
@@ -64,12 +67,13 @@ type core struct {
 	token     *token.Token         // nil until an act needs it
 	inventory *inventory.Inventory // over the token
 	keys      map[openedKey]*signer.Key
+	signers   map[string]opened // by name
 }
 
 // New returns an Operator over c that reports to r.
 func New(c Config, r Report) *Operator {
 	records := inventory.New(inventory.Config{Store: c.Store, Batch: c.Settings.Store.Batch})
-	return &Operator{&core{Config: c, records: records, directories: newDirectories(c.Version)}, r}
+	return &Operator{&core{Config: c, records: records, directories: newDirectories(c.Version), signers: make(map[string]opened)}, r}
 }
 
 // Reporting returns an Operator that carries out the same acts, over the same store and token,

@@ -72,9 +72,28 @@ type Publication struct {
 	Sent      []Published
 }
 
+// Publishable returns how many key packages of an identity can be published, without those of last
+// resort.
+func (o *Operator) Publishable(ctx context.Context, name string) (n uint64, err error) {
+	stock, err := o.Store.Stock(ctx, name)
+	for _, k := range stock {
+		if !k.LastResort && (k.State == store.Available || k.State == store.Pending) {
+			n += k.Count
+		}
+	}
+	return n, err
+}
+
 // PublishSome publishes at most n key packages of an identity, and those of last resort. What ctx
 // leaves no time for stays pending, and is no error.
-func (o *Operator) PublishSome(ctx context.Context, record *store.Identity, directory string, n int) (Publication, error) {
+func (o *Operator) PublishSome(ctx context.Context, name, directory string, n int) (Publication, error) {
+	record, err := o.record(ctx, name)
+	if err == nil {
+		err = requireSigning(&record)
+	}
+	if err != nil {
+		return Publication{}, err
+	}
 	dir, err := o.directory(directory, record.Name)
 	if err != nil {
 		return Publication{}, err
@@ -82,10 +101,10 @@ func (o *Operator) PublishSome(ctx context.Context, record *store.Identity, dire
 	out := Publication{Directory: dir.Name}
 	run := o.newPublication(func(p Published) error { out.Sent = append(out.Sent, p); return nil })
 	if n > 0 {
-		err = run.some(ctx, dir, store.Dispatch{Identity: record.Name, N: n}, record)
+		err = run.some(ctx, dir, store.Dispatch{Identity: record.Name, N: n}, &record)
 	}
 	if err == nil {
-		err = run.some(ctx, dir, store.Dispatch{Identity: record.Name, LastResort: true}, record)
+		err = run.some(ctx, dir, store.Dispatch{Identity: record.Name, LastResort: true}, &record)
 	}
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil

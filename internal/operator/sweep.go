@@ -114,8 +114,11 @@ type repairError struct{ error }
 
 func (e *repairError) Unwrap() error { return e.error }
 
-// tidy sweeps at the start of an act that takes long.
+// tidy sweeps at the start of an act that takes long, unless sweeps are scheduled.
 func (o *Operator) tidy(ctx context.Context) error {
+	if o.Scheduled {
+		return nil
+	}
 	swept, err := o.Sweep(ctx, SweepRequest{Unfinished: UnfinishedAfter})
 	if fault := (*repairError)(nil); errors.As(err, &fault) { // no reason to stop work that does not need it
 		o.report.Warn(err)

@@ -7,10 +7,11 @@ import (
 	"net"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // watched sees to requests that never come to the interceptor, because they were too long or
@@ -19,7 +20,7 @@ func (s *Server) watched(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		c := &call{caller: callerFrom(r.Context())}
-		if op := operationOf(r.URL.Path); slices.Contains(Operations, op) { // and no text of the caller's
+		if op := operationOf(r.URL.Path); act.IsGranted(string(op)) { // and no text of the caller's
 			c.op = op
 		}
 		body := &arrival{ReadCloser: r.Body, most: int64(s.Limits.MessageBytes) + envelope, length: r.ContentLength}
@@ -68,7 +69,7 @@ func (a *arrival) fault() *fault {
 
 // operationOf is the operation that a procedure of the API is called by in the config:
 // OpenWelcome is open_welcome.
-func operationOf(procedure string) Operation {
+func operationOf(procedure string) act.Act {
 	var b strings.Builder
 	for i, r := range path.Base(procedure) {
 		if unicode.IsUpper(r) && i > 0 {
@@ -76,5 +77,5 @@ func operationOf(procedure string) Operation {
 		}
 		b.WriteRune(unicode.ToLower(r))
 	}
-	return Operation(b.String())
+	return act.Act(b.String())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/hpke"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -91,7 +92,7 @@ var faults = []struct {
 	of []error
 	as *fault
 }{
-	{[]error{store.ErrNotFound, inventory.ErrNotOurs}, errNotFound},
+	{[]error{store.ErrNotFound, operator.ErrNoIdentity, inventory.ErrNotOurs}, errNotFound},
 	{[]error{vault.ErrStamp, vault.ErrSealed, inventory.ErrMixedUp, vault.ErrWeakKey, hpke.ErrKeyMismatch, identity.ErrKeyMismatch, keypackage.ErrSignerFault},
 		failure(connect.CodeDataLoss, hsmkpv1.Reason_REASON_INTEGRITY, "a record or a key is not what it was")},
 	{[]error{store.ErrConsumed}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_CONSUMED, "a Welcome used the key package up")},
@@ -102,7 +103,7 @@ var faults = []struct {
 		failure(connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present")},
 	{[]error{store.ErrHeld, store.ErrRewrapped, store.ErrWrappingKey, inventory.ErrUnderWay},
 		failure(connect.CodeAborted, hsmkpv1.Reason_REASON_BUSY, "others are changing it: ask again")},
-	{[]error{store.ErrState, store.ErrExists, store.ErrInUse}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that")},
+	{[]error{store.ErrState, operator.ErrRetired, store.ErrExists, store.ErrInUse}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that")},
 	{[]error{inventory.ErrNoWrappingKey, inventory.ErrWrappingKeySpent, inventory.ErrOtherToken, vault.ErrCustody},
 		failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the token has no key to keep such private keys with")},
 	{[]error{inventory.ErrNothingToShow}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the private keys do not leave the token")},
@@ -113,7 +114,7 @@ var faults = []struct {
 	{[]error{inventory.ErrTooMany}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "count is more than one wrapping key seals")},
 	{[]error{inventory.ErrRef, inventory.ErrAmbiguousRef}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "ref is no whole KeyPackageRef")},
 	{[]error{identity.ErrName}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "identity is no name")},
-	{[]error{ErrDirectory}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "directory is none of the service's, or must be named")},
+	{[]error{operator.ErrNoDirectory, operator.ErrSeveral}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "directory is none of the service's, or must be named")},
 	{[]error{context.DeadlineExceeded}, errDeadline},
 	{[]error{context.Canceled, inventory.ErrInterrupted}, errCanceled},
 }
@@ -142,7 +143,7 @@ func (s *Server) faultOf(err error) *fault {
 	if _, ok := errors.AsType[*store.SchemaError](err); ok {
 		return failure(connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present")
 	}
-	if s.TokenFault != nil && s.TokenFault(err) {
+	if operator.TokenFault(err) {
 		return failure(connect.CodeUnavailable, hsmkpv1.Reason_REASON_TOKEN, "the token cannot be used at present")
 	}
 	return errInternal

@@ -12,7 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
@@ -48,34 +50,26 @@ const (
 // Generate implements KeyPackageService.
 func (s *Server) Generate(ctx context.Context, r *connect.Request[hsmkpv1.GenerateRequest]) (*connect.Response[hsmkpv1.GenerateResponse], error) {
 	count := max(r.Msg.GetCount(), 1)
-	ctx, err := s.admit(ctx, Generate, r.Msg.GetIdentity(), uint64(count))
+	ctx, err := s.admit(ctx, act.Generate, r.Msg.GetIdentity(), uint64(count))
 	if err != nil {
 		return nil, err
 	}
 	if count > s.Limits.Batch {
 		return nil, malformed(fmt.Sprintf("count is more than %d", s.Limits.Batch))
 	}
-	id, record, err := s.identity(ctx, r.Msg.GetIdentity())
-	if err != nil {
-		return nil, err
-	}
-	policy, err := s.Policy(record.Name)
-	if err != nil {
-		return nil, err
-	}
 	out := new(hsmkpv1.GenerateResponse)
-	_, err = s.Inventory.Generate(ctx, inventory.Request{
-		Identity: id, Version: record.Version, Policy: policy, Count: uint64(count),
-		LastResort: r.Msg.GetLastResort(), Custody: s.Custody(record.Name), Now: s.Now(),
-	}, func(batch []store.KeyPackage) error {
-		for i := range batch {
-			k, err := messageOf(&batch[i], true)
-			if err != nil {
-				return err
+	_, err = s.Operator.Generate(ctx, operator.GenerateRequest{
+		Identity: r.Msg.GetIdentity(), Count: uint64(count), LastResort: r.Msg.GetLastResort(),
+		Each: func(batch []operator.Written) error {
+			for i := range batch {
+				k, err := messageOf(&batch[i].KeyPackage, true)
+				if err != nil {
+					return err
+				}
+				out.KeyPackages = append(out.KeyPackages, k)
 			}
-			out.KeyPackages = append(out.KeyPackages, k)
-		}
-		return nil
+			return nil
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("generate: %w", err)
@@ -85,9 +79,12 @@ func (s *Server) Generate(ctx context.Context, r *connect.Request[hsmkpv1.Genera
 
 // List implements KeyPackageService.
 func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListRequest]) (*connect.Response[hsmkpv1.ListResponse], error) {
-	ctx, err := s.admit(ctx, List, r.Msg.GetIdentity(), 1)
+	ctx, err := s.admit(ctx, act.List, r.Msg.GetIdentity(), 1)
 	if err != nil {
 		return nil, err
+	}
+	if r.Msg.GetIdentity() == "" { // which is all identities to the operator
+		return nil, errNotFound
 	}
 	state, known := states[r.Msg.GetState()]
 	size := int(r.Msg.GetPageSize())
@@ -96,9 +93,6 @@ func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListReques
 	}
 	if !known || size > maxPage {
 		return nil, malformed(fmt.Sprintf("state is unknown, or page_size more than %d", maxPage))
-	}
-	if _, err := s.Inventory.Store.Identity(ctx, r.Msg.GetIdentity()); err != nil {
-		return nil, fmt.Errorf("list: %w", err)
 	}
 	after, err := s.after(ctx, r.Msg)
 	if err != nil {
@@ -122,7 +116,7 @@ func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, err
 	if err != nil {
 		return nil, unknown
 	}
-	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	record, err := s.Operator.KeyPackage(ctx, ref)
 	switch {
 	case errors.Is(err, store.ErrNotFound), err == nil && record.Identity != r.GetIdentity():
 		return nil, unknown
@@ -135,7 +129,11 @@ func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, err
 // page returns the key packages that fit, size at most.
 func (s *Server) page(ctx context.Context, f store.Filter, size int, whole bool) (*hsmkpv1.ListResponse, error) {
 	out := new(hsmkpv1.ListResponse)
-	for record, err := range s.Inventory.Store.KeyPackages(ctx, f) {
+	records, err := s.Operator.KeyPackages(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	for record, err := range records {
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +152,7 @@ func (s *Server) page(ctx context.Context, f store.Filter, size int, whole bool)
 
 // Get implements KeyPackageService.
 func (s *Server) Get(ctx context.Context, r *connect.Request[hsmkpv1.GetRequest]) (*connect.Response[hsmkpv1.GetResponse], error) {
-	_, record, err := s.admitRef(ctx, Get, r.Msg.GetRef())
+	_, record, err := s.admitRef(ctx, act.Get, r.Msg.GetRef())
 	if err != nil {
 		return nil, err
 	}
@@ -167,8 +165,8 @@ func (s *Server) Get(ctx context.Context, r *connect.Request[hsmkpv1.GetRequest]
 
 // admitRef admits an operation on the identity of a key package. Whoever may not have all
 // identities does not learn whether there is such a key package.
-func (s *Server) admitRef(ctx context.Context, op Operation, ref []byte) (context.Context, *store.KeyPackage, error) {
-	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+func (s *Server) admitRef(ctx context.Context, op act.Act, ref []byte) (context.Context, *store.KeyPackage, error) {
+	record, err := s.Operator.KeyPackage(ctx, ref)
 	ctx, refused := s.admit(ctx, op, record.Identity, 1)
 	if refused != nil {
 		return nil, nil, refused
@@ -182,19 +180,19 @@ func (s *Server) admitRef(ctx context.Context, op Operation, ref []byte) (contex
 // Claim implements KeyPackageService.
 func (s *Server) Claim(ctx context.Context, r *connect.Request[hsmkpv1.ClaimRequest]) (*connect.Response[hsmkpv1.ClaimResponse], error) {
 	count := max(r.Msg.GetCount(), 1)
-	ctx, err := s.admit(ctx, Claim, r.Msg.GetIdentity(), uint64(count))
+	ctx, err := s.admit(ctx, act.Claim, r.Msg.GetIdentity(), uint64(count))
 	if err != nil {
 		return nil, err
 	}
 	if count > maxPage {
 		return nil, malformed(fmt.Sprintf("count is more than %d", maxPage))
 	}
-	claimed, err := s.Inventory.Store.Claim(ctx, r.Msg.GetIdentity(), int(count), s.Now())
-	if err != nil {
+	claimed, err := s.Operator.Claim(ctx, r.Msg.GetIdentity(), int(count))
+	switch {
+	case errors.Is(err, operator.ErrNoneLeft) && len(claimed) == 0:
+		return nil, errNoneLeft
+	case err != nil && !errors.Is(err, operator.ErrNoneLeft): // fewer than asked for is an answer
 		return nil, fmt.Errorf("claim: %w", err)
-	}
-	if len(claimed) == 0 {
-		return nil, s.noneLeft(ctx, r.Msg.GetIdentity())
 	}
 	out := new(hsmkpv1.ClaimResponse)
 	for i := range claimed {
@@ -209,14 +207,6 @@ func (s *Server) Claim(ctx context.Context, r *connect.Request[hsmkpv1.ClaimRequ
 		return nil, inventory.ErrMixedUp
 	}
 	return connect.NewResponse(out), nil
-}
-
-// noneLeft says why there is nothing to claim.
-func (s *Server) noneLeft(ctx context.Context, name string) error {
-	if _, err := s.Inventory.Store.Identity(ctx, name); err != nil {
-		return fmt.Errorf("claim: %w", err)
-	}
-	return errNoneLeft
 }
 
 // messageOf is a record as the API has it. Its ref is computed anew where its bytes are

@@ -3,16 +3,18 @@ package server
 import (
 	"strings"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // Request is a request that has ended, as Config.Observe is told of it. Its texts are those
 // of this package and of the config, and none of a caller's: they are few.
 type Request struct {
-	Operation Operation // "connect" for a connection that was refused before there was one
-	Rule      string    // that granted it; empty where none did
-	Code      string    // of gRPC, such as "permission_denied"; "ok" where it was done
-	Reason    string    // of the API, such as "not_granted"; empty where it has none
-	Refused   bool      // the service would not do it; otherwise it failed, where Code is not "ok"
+	Operation act.Act // "connect" for a connection that was refused before there was one
+	Rule      string  // that granted it; empty where none did
+	Code      string  // of gRPC, such as "permission_denied"; "ok" where it was done
+	Reason    string  // of the API, such as "not_granted"; empty where it has none
+	Refused   bool    // the service would not do it; otherwise it failed, where Code is not "ok"
 	Took      time.Duration
 }
 
@@ -23,7 +25,7 @@ func (s *Server) observe(r Request) {
 }
 
 // ended tells whoever observes how a request ended.
-func (s *Server) ended(c *call, op Operation, took time.Duration, err error) {
+func (s *Server) ended(c *call, op act.Act, took time.Duration, err error) {
 	if s.Observe == nil {
 		return
 	}

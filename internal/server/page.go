@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // Page is what is served by GET at a path to callers that are granted its operation.
 type Page struct {
 	Path      string
-	Operation Operation
+	Operation act.Act
 	Handler   http.Handler
 }
 

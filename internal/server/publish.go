@@ -9,31 +9,15 @@ import (
 	"connectrpc.com/connect"
 
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
-	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/internal/act"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
-
-// Publication is what became of key packages that were sent to a directory.
-type Publication struct {
-	Directory string // its name
-	Sent      []Sent
-}
-
-// Sent is a key package that was sent to a directory.
-type Sent struct {
-	Ref []byte
-	// Reason is what callers are told of one that the directory has not acknowledged, Err
-	// what the log says; of one that it has, both are zero.
-	Reason hsmkpv1.Reason
-	Err    error
-}
-
-// ErrDirectory reports a directory that the config does not have, or that it has several and
-// none was named.
-var ErrDirectory = errors.New("no directory to publish in")
 
 // Publish implements KeyPackageService.
 func (s *Server) Publish(ctx context.Context, r *connect.Request[hsmkpv1.PublishRequest]) (*connect.Response[hsmkpv1.PublishResponse], error) {
-	ctx, err := s.admit(ctx, Publish, r.Msg.GetIdentity(), 0)
+	ctx, err := s.admit(ctx, act.Publish, r.Msg.GetIdentity(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -41,25 +25,24 @@ func (s *Server) Publish(ctx context.Context, r *connect.Request[hsmkpv1.Publish
 	if count > s.Limits.Batch {
 		return nil, malformed(fmt.Sprintf("count is more than %d", s.Limits.Batch))
 	}
-	record, err := s.signing(ctx, r.Msg.GetIdentity())
-	if err != nil {
-		return nil, err
-	}
+	name := r.Msg.GetIdentity()
 	if count == 0 {
-		if count, err = s.publishable(ctx, record.Name); err != nil {
-			return nil, err
+		all, err := s.Operator.Publishable(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("publish: %w", err)
 		}
+		count = uint32(min(all, uint64(s.Limits.Batch)))
 	}
-	if ctx, err = s.admit(ctx, Publish, record.Name, uint64(max(count, 1))); err != nil {
+	if ctx, err = s.admit(ctx, act.Publish, name, uint64(max(count, 1))); err != nil {
 		return nil, err
 	}
 	sending, cancel := timeToAnswer(ctx)
 	defer cancel()
-	p, err := s.Config.Publish(sending, record, r.Msg.GetDirectory(), int(count))
+	p, err := s.Operator.PublishSome(sending, name, r.Msg.GetDirectory(), int(count))
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
-	return connect.NewResponse(s.published(record.Name, p)), nil
+	return connect.NewResponse(s.published(name, p)), nil
 }
 
 // timeToAnswer returns a context that ends a little before ctx does, so that there is time
@@ -72,24 +55,27 @@ func timeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, end.Add(-time.Until(end)/10))
 }
 
-// publishable counts the key packages that can be published, up to what one request may.
-func (s *Server) publishable(ctx context.Context, name string) (uint32, error) {
-	stock, err := s.Inventory.Store.Stock(ctx, name)
-	if err != nil {
-		return 0, fmt.Errorf("publish: %w", err)
-	}
-	n := uint64(0)
-	for _, k := range stock {
-		if !k.LastResort && (k.State == store.Available || k.State == store.Pending) {
-			n += k.Count
+// reasons are what callers are told of a key package that a directory has not acknowledged.
+var reasons = []struct {
+	of error
+	as hsmkpv1.Reason
+}{
+	{directory.ErrRefused, hsmkpv1.Reason_REASON_REFUSED},
+	{inventory.ErrMixedUp, hsmkpv1.Reason_REASON_INTEGRITY},
+}
+
+func reasonOf(err error) hsmkpv1.Reason {
+	for _, r := range reasons {
+		if errors.Is(err, r.of) {
+			return r.as
 		}
 	}
-	return uint32(min(n, uint64(s.Limits.Batch))), nil
+	return hsmkpv1.Reason_REASON_DIRECTORY
 }
 
 // published is a publication as callers see it. Why a directory did not take something is in
 // the log.
-func (s *Server) published(name string, p Publication) *hsmkpv1.PublishResponse {
+func (s *Server) published(name string, p operator.Publication) *hsmkpv1.PublishResponse {
 	out := &hsmkpv1.PublishResponse{Directory: p.Directory}
 	for _, k := range p.Sent {
 		if k.Err == nil {
@@ -99,7 +85,7 @@ func (s *Server) published(name string, p Publication) *hsmkpv1.PublishResponse 
 		if len(out.Pending) == 0 {
 			s.Log.Warn("publish", "identity", name, "directory", p.Directory, "error", k.Err)
 		}
-		out.Pending = append(out.Pending, &hsmkpv1.PendingKeyPackage{Ref: k.Ref, Reason: k.Reason})
+		out.Pending = append(out.Pending, &hsmkpv1.PendingKeyPackage{Ref: k.Ref, Reason: reasonOf(k.Err)})
 	}
 	return out
 }

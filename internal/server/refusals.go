@@ -22,9 +22,9 @@ const (
 // it: of one kind there is an entry a minute, which has the number of those before it that
 // have none of their own.
 type refusals struct {
-	trail store.Trail
-	mu    sync.Mutex
-	kinds map[refusal]*refused
+	record func(context.Context, ...audit.Entry) error // writes the trail
+	mu     sync.Mutex
+	kinds  map[refusal]*refused
 }
 
 // refusal is a kind of refusal: who was refused what, and why.
@@ -42,16 +42,16 @@ func (r *refusals) add(ctx context.Context, kind refusal, now time.Time) error {
 	if !say {
 		return nil
 	}
-	return r.record(ctx, kind, unsaid, now)
+	return r.write(ctx, kind, unsaid, now)
 }
 
-func (r *refusals) record(ctx context.Context, kind refusal, unsaid uint64, now time.Time) error {
+func (r *refusals) write(ctx context.Context, kind refusal, unsaid uint64, now time.Time) error {
 	detail := kind.what + ": " + kind.why
 	if unsaid > 0 {
 		detail += fmt.Sprintf(", and %d more since the entry before", unsaid)
 	}
 	ctx = store.WithActor(context.WithoutCancel(ctx), kind.actor)
-	return r.trail.Record(ctx, audit.Entry{Time: now, Act: audit.Refused, Identity: kind.identity, Detail: detail})
+	return r.record(ctx, audit.Entry{Time: now, Act: audit.Refused, Identity: kind.identity, Detail: detail})
 }
 
 // count counts a refusal, and reports whether it is to be said, with how many before it
@@ -80,7 +80,7 @@ func (r *refusals) count(kind *refusal, now time.Time) (unsaid uint64, say bool)
 func (r *refusals) flush(ctx context.Context, now time.Time, all bool) error {
 	var first error
 	for kind, unsaid := range r.due(now, all) {
-		if err := r.record(ctx, kind, unsaid-1, now); err != nil && first == nil {
+		if err := r.write(ctx, kind, unsaid-1, now); err != nil && first == nil {
 			first = err
 		}
 	}

@@ -40,7 +40,7 @@ func trail(t *testing.T) (*sqlite.Store, func() []audit.Entry) {
 
 func TestAFloodOfRefusalsIsCounted(t *testing.T) {
 	s, entries := trail(t)
-	r := &refusals{trail: s, kinds: make(map[refusal]*refused)}
+	r := &refusals{record: s.Record, kinds: make(map[refusal]*refused)}
 	now := time.Unix(1_800_000_000, 0)
 	kind := refusal{actor: "uri:a", what: "claim", why: "not granted"}
 	for range 1000 {
@@ -61,7 +61,7 @@ func TestAFloodOfRefusalsIsCounted(t *testing.T) {
 
 func TestKindsOfRefusalsAreBounded(t *testing.T) {
 	s, entries := trail(t)
-	r := &refusals{trail: s, kinds: make(map[refusal]*refused)}
+	r := &refusals{record: s.Record, kinds: make(map[refusal]*refused)}
 	now := time.Unix(1_800_000_000, 0)
 	const extra = 50
 	for i := range maxRefusalKinds + extra {

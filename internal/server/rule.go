@@ -5,36 +5,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
-
-// Operation is what a caller may be granted.
-type Operation string
-
-// The operations.
-const (
-	Generate         Operation = "generate"
-	List             Operation = "list"
-	Get              Operation = "get"
-	Claim            Operation = "claim"
-	Publish          Operation = "publish"
-	OpenWelcome      Operation = "open_welcome"
-	ConfirmWelcome   Operation = "confirm_welcome"
-	ReleaseWelcome   Operation = "release_welcome"
-	SignWithLabel    Operation = "sign_with_label"
-	DecryptWithLabel Operation = "decrypt_with_label"
-)
-
-// The operations of pages, which show all identities: the rule that grants them is one for *.
-const (
-	Metrics Operation = "metrics"
-	Status  Operation = "status"
-)
-
-// Operations are all operations.
-var Operations = []Operation{
-	Generate, List, Get, Claim, Publish, OpenWelcome, ConfirmWelcome, ReleaseWelcome, SignWithLabel, DecryptWithLabel,
-	Metrics, Status,
-}
 
 // Rule grants operations on identities to callers. Names are compared byte by byte.
 type Rule struct {
@@ -46,7 +19,7 @@ type Rule struct {
 	UIDs, GIDs                       []uint32
 	// Identities are names, in which * stands for any text.
 	Identities []string
-	Operations []Operation
+	Operations []act.Act
 	// Quota is how much the rule allows in a period, all its callers together: an
 	// operation counts 1, and generate, claim and publish one for each key package. 0: no limit.
 	Quota  uint64
@@ -56,7 +29,7 @@ type Rule struct {
 }
 
 // grants reports whether the rule is about an operation on an identity.
-func (r *Rule) grants(op Operation, identity string) bool {
+func (r *Rule) grants(op act.Act, identity string) bool {
 	return slices.Contains(r.Operations, op) &&
 		slices.ContainsFunc(r.Identities, func(pattern string) bool { return matches(pattern, identity) })
 }

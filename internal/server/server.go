@@ -8,43 +8,46 @@ package server
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
+	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
+// Operator carries out what the service grants; *operator.Operator is one. Its errors are those of
+// the acts.
+type Operator interface {
+	KeyPackage(ctx context.Context, ref []byte) (store.KeyPackage, error)
+	KeyPackages(ctx context.Context, f store.Filter) (iter.Seq2[store.KeyPackage, error], error)
+	Generate(ctx context.Context, r operator.GenerateRequest) (operator.GenerateResult, error)
+	Claim(ctx context.Context, name string, n int) ([]store.KeyPackage, error)
+	Publishable(ctx context.Context, name string) (uint64, error)
+	PublishSome(ctx context.Context, name, directory string, n int) (operator.Publication, error)
+	OpenWelcome(ctx context.Context, r operator.OpenWelcomeRequest) (*operator.OpenedWelcome, error)
+	ConfirmWelcome(ctx context.Context, ref, digest []byte) (store.KeyPackage, error)
+	ReleaseWelcome(ctx context.Context, ref, digest []byte) (store.KeyPackage, error)
+	SignWithLabel(ctx context.Context, r operator.SignRequest) ([]byte, error)
+	DecryptPathSecret(ctx context.Context, ref []byte, c inventory.Ciphertext) ([]byte, error)
+	RecordRefusals(ctx context.Context, e ...audit.Entry) error
+}
+
 // Config is what a Server works with. All fields are required, unless they say otherwise.
 type Config struct {
-	Inventory *inventory.Inventory
-	// OpenIdentity finds the key of an identity's record in the token, and refuses a record
-	// that was changed. What it returns is kept for as long as the record is the same.
-	OpenIdentity func(context.Context, *store.Identity) (*identity.Identity, error)
-	// Policy is what the config says of the key packages of an identity.
-	Policy func(name string) (identity.Policy, error)
-	// Custody is where the private keys of an identity's key packages are kept.
-	Custody func(name string) string
-	// Publish publishes at most n key packages of an identity, and those of last resort, in
-	// the directory with a name, or the identity's where it is empty; the error is
-	// ErrDirectory where there is none. It returns before ctx ends, or soon after: what was
-	// not acknowledged by then stays pending.
-	Publish func(ctx context.Context, record *store.Identity, directory string, n int) (Publication, error)
-	// TokenFault reports whether an error means that the token cannot be used. It may be nil.
-	TokenFault func(error) bool
+	// Operator carries out the acts.
+	Operator Operator
 	// Rules grant what is allowed.
-	Rules []Rule
-	// Reservation is how long a key package stays reserved for a Welcome.
-	Reservation time.Duration
-	// KeepLeaf keeps the private key of a leaf once its Welcome is confirmed.
-	KeepLeaf bool
-	Limits   Limits
-	Log      *slog.Logger
+	Rules  []Rule
+	Limits Limits
+	Log    *slog.Logger
 	// Pages are served beside the API to callers that are granted them. There may be none.
 	Pages []Page
 	// Observe is told of each request once it has ended, or nil.
@@ -82,9 +85,6 @@ type Server struct {
 	refusals refusals
 
 	connections connections
-
-	mu         sync.Mutex
-	identities map[string]opened
 }
 
 // New returns a server over c.
@@ -93,13 +93,11 @@ func New(c Config) *Server {
 		c.Now = time.Now
 	}
 	return &Server{
-		Config:     c,
-		quotas:     make([]quota, len(c.Rules)),
-		rates:      make([]bucket, len(c.Rules)),
-		busy:       make(chan struct{}, c.Limits.Concurrent),
-		refusals:   refusals{trail: c.Inventory.Store, kinds: make(map[refusal]*refused)},
-		identities: make(map[string]opened),
-
+		Config:      c,
+		quotas:      make([]quota, len(c.Rules)),
+		rates:       make([]bucket, len(c.Rules)),
+		busy:        make(chan struct{}, c.Limits.Concurrent),
+		refusals:    refusals{record: c.Operator.RecordRefusals, kinds: make(map[refusal]*refused)},
 		connections: connections{open: make(map[net.Conn]*connection)},
 	}
 }
@@ -120,7 +118,7 @@ func (s *Server) RefuseHandshake(ctx context.Context, why string) {
 // call is one request: who sent it, and what for.
 type call struct {
 	caller   Caller
-	op       Operation
+	op       act.Act
 	identity string // where it is a name at all
 	begun    bool   // it was read, and came to the interceptor
 	rated    bool   // a rule's rate has let it through
@@ -131,7 +129,7 @@ type callKey struct{}
 
 // admit allows a request for an operation on an identity, and counts n of its quota. The
 // context that it returns is in the caller's name.
-func (s *Server) admit(ctx context.Context, op Operation, name string, n uint64) (context.Context, error) {
+func (s *Server) admit(ctx context.Context, op act.Act, name string, n uint64) (context.Context, error) {
 	c := ctx.Value(callKey{}).(*call)
 	c.op = op
 	if identity.CheckName(name) == nil {

@@ -3,16 +3,15 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"fmt"
 
 	"connectrpc.com/connect"
 
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/framing"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -35,7 +34,7 @@ var checks = map[string]func(signer, []byte) error{
 
 // SignWithLabel implements KeyPackageService.
 func (s *Server) SignWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.SignWithLabelRequest]) (*connect.Response[hsmkpv1.SignWithLabelResponse], error) {
-	ctx, err := s.admit(ctx, SignWithLabel, r.Msg.GetIdentity(), 1)
+	ctx, err := s.admit(ctx, act.SignWithLabel, r.Msg.GetIdentity(), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -43,39 +42,17 @@ func (s *Server) SignWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.S
 	if !ok {
 		return nil, errLabel
 	}
-	id, record, err := s.identity(ctx, r.Msg.GetIdentity())
+	content := r.Msg.GetContent()
+	signature, err := s.Operator.SignWithLabel(ctx, operator.SignRequest{
+		Identity: r.Msg.GetIdentity(), Label: r.Msg.GetLabel(), Content: content,
+		Check: func(id *identity.Identity, record *store.Identity) error {
+			return check(signer{id, record.SignatureKey}, content)
+		},
+	})
 	if err != nil {
 		return nil, err
-	}
-	if err := check(signer{id, record.SignatureKey}, r.Msg.GetContent()); err != nil {
-		return nil, err
-	}
-	signature, err := sign(id, record, r.Msg.GetLabel(), r.Msg.GetContent())
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Inventory.Store.Record(ctx, audit.Entry{
-		Time: s.Now(), Act: audit.Signed, Identity: record.Name, KeyID: record.KeyID, Detail: r.Msg.GetLabel(),
-	}); err != nil {
-		return nil, fmt.Errorf("record signature: %w", err)
 	}
 	return connect.NewResponse(&hsmkpv1.SignWithLabelResponse{Signature: signature}), nil
-}
-
-// sign signs in the token, and verifies in software what the token made.
-func sign(id *identity.Identity, record *store.Identity, label string, content []byte) ([]byte, error) {
-	signature, err := id.Suite.Signature.SignWithLabel(rand.Reader, id.Signer, label, content)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	public, err := id.Suite.Signature.ParsePublicKey(record.SignatureKey)
-	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
-	}
-	if err := public.VerifyWithLabel(label, content, signature); err != nil {
-		return nil, fmt.Errorf("%w: %w", keypackage.ErrSignerFault, err)
-	}
-	return signature, nil
 }
 
 // is reports content that names another cipher suite, or another version of MLS.

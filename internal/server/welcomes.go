@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/welcome"
@@ -19,7 +20,7 @@ import (
 
 // OpenWelcome implements KeyPackageService.
 func (s *Server) OpenWelcome(ctx context.Context, r *connect.Request[hsmkpv1.OpenWelcomeRequest]) (*connect.Response[hsmkpv1.OpenWelcomeResponse], error) {
-	ctx, err := s.admit(ctx, OpenWelcome, r.Msg.GetIdentity(), 1)
+	ctx, err := s.admit(ctx, act.OpenWelcome, r.Msg.GetIdentity(), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -30,10 +31,8 @@ func (s *Server) OpenWelcome(ctx context.Context, r *connect.Request[hsmkpv1.Ope
 	if err != nil {
 		return nil, malformed("welcome is no Welcome")
 	}
-	now := s.Now()
-	o, err := s.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{
+	o, err := s.Operator.OpenWelcome(ctx, operator.OpenWelcomeRequest{
 		Welcome: w, Identity: r.Msg.GetIdentity(), PSK: psks(r.Msg.GetPsks()), RatchetTree: r.Msg.GetRatchetTree(),
-		KeepLeaf: s.KeepLeaf, Now: now, Until: now.Add(s.Reservation),
 	})
 	if err != nil {
 		return nil, err
@@ -65,7 +64,7 @@ func psks(given []*hsmkpv1.PreSharedKey) func(welcome.PSKID) ([]byte, bool) {
 
 // ConfirmWelcome implements KeyPackageService.
 func (s *Server) ConfirmWelcome(ctx context.Context, r *connect.Request[hsmkpv1.ConfirmWelcomeRequest]) (*connect.Response[hsmkpv1.ConfirmWelcomeResponse], error) {
-	state, err := s.end(ctx, ConfirmWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.confirm)
+	state, err := s.end(ctx, act.ConfirmWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.confirm)
 	if err != nil {
 		return nil, err
 	}
@@ -74,37 +73,34 @@ func (s *Server) ConfirmWelcome(ctx context.Context, r *connect.Request[hsmkpv1.
 
 // confirm ends the life of a key package. To confirm again what was confirmed with the same
 // Welcome is no error: the answer to the one before may have been lost.
-func (s *Server) confirm(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
-	err := s.Inventory.Confirm(ctx, ref, digest, now)
+func (s *Server) confirm(ctx context.Context, ref, digest []byte) (store.KeyPackage, error) {
+	record, err := s.Operator.ConfirmWelcome(ctx, ref, digest)
 	if !errors.Is(err, store.ErrState) || len(digest) == 0 {
-		return err
+		return record, err
 	}
-	record, lookup := s.Inventory.Store.KeyPackage(ctx, ref)
+	record, lookup := s.Operator.KeyPackage(ctx, ref)
 	if lookup == nil && record.State != store.Reserved && bytes.Equal(record.WelcomeDigest, digest) {
-		return nil
+		return record, nil
 	}
-	return err
+	return record, err
 }
 
 // ReleaseWelcome implements KeyPackageService.
 func (s *Server) ReleaseWelcome(ctx context.Context, r *connect.Request[hsmkpv1.ReleaseWelcomeRequest]) (*connect.Response[hsmkpv1.ReleaseWelcomeResponse], error) {
-	state, err := s.end(ctx, ReleaseWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.Inventory.Release)
+	state, err := s.end(ctx, act.ReleaseWelcome, r.Msg.GetRef(), r.Msg.GetWelcomeDigest(), s.Operator.ReleaseWelcome)
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&hsmkpv1.ReleaseWelcomeResponse{State: state}), nil
 }
 
-// end ends a reservation, and returns the state that the key package is in then.
-func (s *Server) end(ctx context.Context, op Operation, ref, digest []byte, f func(context.Context, keypackage.Ref, []byte, time.Time) error) (hsmkpv1.State, error) {
+// end ends a reservation, and returns the state of the key package after it.
+func (s *Server) end(ctx context.Context, op act.Act, ref, digest []byte, f func(ctx context.Context, ref, digest []byte) (store.KeyPackage, error)) (hsmkpv1.State, error) {
 	ctx, _, err := s.admitRef(ctx, op, ref)
-	if err == nil {
-		err = f(ctx, ref, digest, s.Now())
-	}
 	if err != nil {
 		return 0, err
 	}
-	record, err := s.Inventory.Store.KeyPackage(ctx, ref)
+	record, err := f(ctx, ref, digest)
 	return stateOf(record.State), err
 }
 
@@ -116,7 +112,7 @@ const (
 
 // DecryptWithLabel implements KeyPackageService.
 func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.DecryptWithLabelRequest]) (*connect.Response[hsmkpv1.DecryptWithLabelResponse], error) {
-	ctx, record, err := s.admitRef(ctx, DecryptWithLabel, r.Msg.GetRef())
+	ctx, record, err := s.admitRef(ctx, act.DecryptWithLabel, r.Msg.GetRef())
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +135,7 @@ func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv
 // prove itself before it costs the key package: ciphertext and context are a Welcome for this
 // key package alone, which is opened and reserved like any other.
 func (s *Server) decryptGroupSecrets(ctx context.Context, record *store.KeyPackage, m *hsmkpv1.DecryptWithLabelRequest) (*hsmkpv1.DecryptWithLabelResponse, error) {
-	now := s.Now()
-	o, err := s.Inventory.OpenWelcome(ctx, inventory.WelcomeRequest{
+	o, err := s.Operator.OpenWelcome(ctx, operator.OpenWelcomeRequest{
 		Welcome: &keypackage.Welcome{
 			CipherSuite: ciphersuite.ID(record.Suite),
 			Secrets: []keypackage.EncryptedGroupSecrets{
@@ -148,7 +143,7 @@ func (s *Server) decryptGroupSecrets(ctx context.Context, record *store.KeyPacka
 			},
 			EncryptedGroupInfo: m.GetContext(),
 		},
-		Identity: record.Identity, PSK: psks(m.GetPsks()), KeepLeaf: s.KeepLeaf, Now: now, Until: now.Add(s.Reservation),
+		Identity: record.Identity, PSK: psks(m.GetPsks()),
 	})
 	if err != nil {
 		return nil, err
@@ -164,9 +159,9 @@ func (s *Server) decryptPathSecret(ctx context.Context, record *store.KeyPackage
 	if err := contextOf(record, m.GetContext()); err != nil {
 		return nil, err
 	}
-	secret, err := s.Inventory.DecryptPathSecret(ctx, record.Ref, inventory.Ciphertext{
+	secret, err := s.Operator.DecryptPathSecret(ctx, record.Ref, inventory.Ciphertext{
 		Context: m.GetContext(), KEMOutput: m.GetKemOutput(), Ciphertext: m.GetCiphertext(),
-	}, s.Now())
+	})
 	if err != nil {
 		return nil, err
 	}
