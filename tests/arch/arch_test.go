@@ -1,5 +1,5 @@
-// Package arch holds the imports of the product against the table in
-// docs/ARCHITECTURE.md.
+// Package arch holds the product's imports and dependencies against the tables in
+// docs/ARCHITECTURE.md, and its manifests against the update rules.
 package arch
 
 import (
@@ -15,20 +15,20 @@ import (
 
 const module = "github.com/hsm-kp/hsm-kp/"
 
-// table is the page that says which imports each package may have, of the product's own.
-const table = "docs/ARCHITECTURE.md"
+// page is the page of the tables.
+const page = "docs/ARCHITECTURE.md"
 
-// arrows reads the table: the package in the first cell of a row, the imports that it
-// may have in the last.
-func arrows(t *testing.T) map[string][]string {
+// table reads the table of the page that has a header: the cells of each row, by the name
+// in its first cell.
+func table(t *testing.T, header string) map[string][]string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(program.Root(), filepath.FromSlash(table)))
+	text, err := os.ReadFile(filepath.Join(program.Root(), filepath.FromSlash(page)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(text), "\n| package | owns | imports |\n")
+	_, rest, ok := strings.Cut(string(text), "\n"+header+"\n")
 	if !ok {
-		t.Fatalf("%s has no table of packages", table)
+		t.Fatalf("%s has no table %s", page, header)
 	}
 	rows, _, _ := strings.Cut(rest, "\n\n")
 	all := make(map[string][]string)
@@ -39,16 +39,26 @@ func arrows(t *testing.T) map[string][]string {
 			continue
 		}
 		name = strings.TrimSuffix(name, "`")
-		if len(cells) != 3 || name == "" {
-			t.Fatalf("%s: the row of %s has %d cells, want 3", table, name, len(cells))
+		if len(cells) != strings.Count(header, "|")-1 || name == "" {
+			t.Fatalf("%s: the row of %s has %d cells, want those of %s", page, name, len(cells), header)
 		}
 		if _, twice := all[name]; twice {
-			t.Errorf("%s has %s twice", table, name)
+			t.Errorf("%s has %s twice", page, name)
 		}
+		all[name] = cells
+	}
+	return all
+}
+
+// arrows returns the imports of the product's own that each package may have.
+func arrows(t *testing.T) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	for name, cells := range table(t, "| package | owns | imports |") {
 		all[name] = imported(cells[2])
 	}
 	if len(all) < 20 {
-		t.Fatalf("%s has %d packages, want those of the product", table, len(all))
+		t.Fatalf("%s has %d packages, want those of the product", page, len(all))
 	}
 	return all
 }
@@ -147,7 +157,7 @@ func TestOneRoomOwnsEachOutsideSystem(t *testing.T) {
 func TestTheClientIsGoAlone(t *testing.T) {
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}", "./client")
 	cmd.Dir = program.Root()
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else files of cgo are not told
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else go list leaves out files of cgo
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
