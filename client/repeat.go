@@ -2,15 +2,16 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/hsm-kp/hsm-kp/internal/backoff"
 )
 
-// repeated calls an operation that changes nothing when it is repeated, again while the service
-// is UNAVAILABLE: it cannot be reached, or its token or its store are away. The last error is
-// returned.
+// repeated calls an operation that may be repeated without harm. It calls it again as long as the
+// service is UNAVAILABLE: the service, its token or its store cannot be reached. It returns the
+// last error.
 func repeated[In, Out any](ctx context.Context, c *Client, name string, call func(context.Context, *connect.Request[In]) (*connect.Response[Out], error), in *In) (*Out, error) {
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
@@ -22,20 +23,15 @@ func repeated[In, Out any](ctx context.Context, c *Client, name string, call fun
 	}
 }
 
-// pause waits before the next attempt: about 50 ms, 100 ms, and so on to 2 s, half of it by
-// chance. It reports whether there is time for another one.
+// between is how long to wait between two attempts.
+var between = backoff.Backoff{First: 50 * time.Millisecond, Most: 2 * time.Second}
+
+// pause waits after an attempt, the first of which is 1. It reports whether there is time for
+// another one.
 func pause(ctx context.Context, attempt int) bool {
-	d := min(50*time.Millisecond<<min(attempt-1, 10), 2*time.Second)
-	d = d/2 + rand.N(d/2)
+	d := between.Delay(attempt - 1)
 	if end, ok := ctx.Deadline(); ok && time.Until(end) <= d {
 		return false
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+	return backoff.Sleep(ctx, d) == nil
 }

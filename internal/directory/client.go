@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Options are what directories that are reached by HTTP have in common.
@@ -47,7 +49,7 @@ type Options struct {
 type client struct {
 	Options
 	http  *http.Client
-	limit *limiter
+	limit *rate.Limiter
 }
 
 func newClient(o Options) (*client, error) {
@@ -131,8 +133,8 @@ type answer struct {
 // do sends a request once and reads the answer. What may pass is *later. Statuses other than
 // success, which is 2xx, are *StatusError, with the answer.
 func (c *client) do(ctx context.Context, method, url, media string, body []byte, headers map[string]string) (answer, error) {
-	if err := c.limit.wait(ctx); err != nil {
-		return answer{}, &later{error: err}
+	if err := c.limit.Wait(ctx); err != nil {
+		return answer{}, &later{error: fmt.Errorf("wait for our rate limit: %w", err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()

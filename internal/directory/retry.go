@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/backoff"
 )
 
-// How long to wait before the second attempt, and at most between two.
-const (
-	firstDelay = 250 * time.Millisecond
-	mostDelay  = 15 * time.Second
-)
+// between is how long to wait between two attempts.
+var between = backoff.Backoff{First: 250 * time.Millisecond, Most: 15 * time.Second}
 
-// later is an error that passes: after the time that the directory gave, or after one of our
-// choice where that is 0.
+// later is an error that may pass: after the time that the directory gave, or, if that is 0,
+// after one of our choice.
 type later struct {
 	error
 	after time.Duration
@@ -25,8 +23,8 @@ type later struct {
 
 func (e *later) Unwrap() error { return e.error }
 
-// retry calls f until it succeeds, fails with something that does not pass, or the deadline
-// is over, and then with ErrUnreachable. attempt counts from 0.
+// retry calls f until it succeeds or fails with something that does not pass. It returns
+// ErrUnreachable once the deadline is over. attempt counts from 0.
 func retry(ctx context.Context, deadline time.Duration, f func(ctx context.Context, attempt int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -36,25 +34,18 @@ func retry(ctx context.Context, deadline time.Duration, f func(ctx context.Conte
 		if !errors.As(err, &passing) {
 			return err
 		}
-		wait := max(passing.after, delay(attempt))
+		wait := max(passing.after, between.Delay(attempt))
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
 			return fmt.Errorf("%w: %w", ErrUnreachable, passing.error)
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := backoff.Sleep(ctx, wait); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnreachable, passing.error)
 		}
 	}
 }
 
-// delay is how long to wait after an attempt: twice as long each time, and between half of
-// that and all of it, so that many who failed together do not come back together.
-func delay(attempt int) time.Duration {
-	d := min(firstDelay<<min(attempt, 10), mostDelay)
-	return d/2 + rand.N(d/2)
-}
-
 // retryAfter reads the header Retry-After (RFC 9110, Section 10.2.3): seconds, or a date.
-// What is neither, or past, is 0.
+// It returns 0 for anything else, and for a date that is past.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

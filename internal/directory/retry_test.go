@@ -18,31 +18,23 @@ func TestRetryAfterIsSecondsOrADate(t *testing.T) {
 	}
 }
 
-func TestDelaysGrowAndDiffer(t *testing.T) {
-	for attempt := range 100 {
-		most := min(firstDelay<<min(attempt, 10), mostDelay)
-		if d := delay(attempt); d < most/2 || d > most {
-			t.Errorf("delay(%d) = %v, want from %v to %v", attempt, d, most/2, most)
-		}
-	}
-}
-
 func TestALimiterLetsABurstThroughAndThenARate(t *testing.T) {
 	l := newLimiter(10, 3)
 	now := time.Now()
 	var got []time.Duration
 	for range 5 {
-		got = append(got, max(l.reserve(now), 0))
+		got = append(got, l.ReserveN(now, 1).DelayFrom(now))
 	}
 	for i, want := range []time.Duration{0, 0, 0, 100 * time.Millisecond, 200 * time.Millisecond} {
 		if got[i] != want {
 			t.Errorf("turn %d is after %v, want %v", i, got[i], want)
 		}
 	}
-	if d := l.reserve(now.Add(time.Hour)); d > 0 {
+	now = now.Add(time.Hour)
+	if d := l.ReserveN(now, 1).DelayFrom(now); d > 0 {
 		t.Errorf("after an hour a turn is after %v, want now", d)
 	}
-	if newLimiter(0, 1).wait(t.Context()) != nil {
+	if newLimiter(0, 1).Wait(t.Context()) != nil {
 		t.Error("no limit waits")
 	}
 }

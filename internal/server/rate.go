@@ -1,8 +1,11 @@
 package server
 
 import (
-	"sync"
+	"cmp"
+	"math"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Rate lets through so many a second, and a burst at once.
@@ -11,30 +14,20 @@ type Rate struct {
 	Burst     int // 0: as many as in a second
 }
 
-// bucket counts what a Rate lets through. It is in memory, as a quota is.
-type bucket struct {
-	mu   sync.Mutex
-	next time.Time // when it is empty
+// limiter returns the limiter of a Rate. It is in memory, as a quota is.
+func (r Rate) limiter() *rate.Limiter {
+	if r.PerSecond == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(r.PerSecond), cmp.Or(r.Burst, r.PerSecond))
 }
 
-// take lets one through and returns 0, or how long it is until the next.
-func (b *bucket) take(r Rate, now time.Time) time.Duration {
-	if r.PerSecond == 0 {
+// take takes one request from l and returns 0. If none is left, it takes nothing and returns
+// how long it is until the next.
+func take(l *rate.Limiter, now time.Time) time.Duration {
+	if l.AllowN(now, 1) {
 		return 0
 	}
-	interval := time.Second / time.Duration(r.PerSecond)
-	burst := r.Burst
-	if burst == 0 {
-		burst = r.PerSecond
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if full := now.Add(-time.Duration(burst-1) * interval); b.next.Before(full) {
-		b.next = full
-	}
-	if wait := b.next.Sub(now); wait > 0 {
-		return wait
-	}
-	b.next = b.next.Add(interval)
-	return 0
+	missing := (1 - l.TokensAt(now)) / float64(l.Limit())
+	return max(time.Duration(math.Ceil(missing*float64(time.Second))), 1)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/time/rate"
 
 	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
@@ -78,9 +79,9 @@ type Limits struct {
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
 	Config
-	quotas   []quota  // of the rules, by index
-	rates    []bucket // the same
-	rate     bucket   // of the limits
+	quotas   []quota         // of the rules, by index
+	rates    []*rate.Limiter // the same
+	rate     *rate.Limiter   // of the limits
 	busy     chan struct{}
 	refusals refusals
 
@@ -92,14 +93,18 @@ func New(c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{
+	s := &Server{
 		Config:      c,
 		quotas:      make([]quota, len(c.Rules)),
-		rates:       make([]bucket, len(c.Rules)),
+		rate:        c.Limits.Rate.limiter(),
 		busy:        make(chan struct{}, c.Limits.Concurrent),
 		refusals:    refusals{record: c.Operator.RecordRefusals, kinds: make(map[refusal]*refused)},
 		connections: connections{open: make(map[net.Conn]*connection)},
 	}
+	for _, r := range c.Rules {
+		s.rates = append(s.rates, r.Rate.limiter())
+	}
+	return s
 }
 
 // Flush records the refusals that were counted and not said; it is for calling once a
@@ -154,10 +159,10 @@ func (s *Server) admit(ctx context.Context, op act.Act, name string, n uint64) (
 func (s *Server) spend(c *call, rule int, n uint64) *fault {
 	r, now := &s.Rules[rule], s.Now()
 	if !c.rated {
-		if wait := s.rates[rule].take(r.Rate, now); wait > 0 {
+		if wait := take(s.rates[rule], now); wait > 0 {
 			return tooMany(wait)
 		}
-		if wait := s.rate.take(s.Limits.Rate, now); wait > 0 {
+		if wait := take(s.rate, now); wait > 0 {
 			return tooMany(wait)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/backoff"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 )
@@ -82,12 +82,12 @@ type numberedEntry struct {
 	audit.Entry
 }
 
-// attempts are how often a transaction is begun that was refused for the sake of another, or
-// whose connection turned out to be dead; pause is the mean of the wait before another.
-const (
-	attempts = 8
-	pause    = 10 * time.Millisecond
-)
+// attempts is how often a transaction is begun if it was refused for the sake of another, or if
+// its connection turned out to be dead.
+const attempts = 8
+
+// between is how long to wait between two attempts.
+var between = backoff.Backoff{First: 20 * time.Millisecond, Most: 100 * time.Millisecond}
 
 // write runs f in a transaction, and again where it was refused for the sake of another
 // transaction, or lost its connection before it was committed. Where its COMMIT got no answer, it
@@ -116,10 +116,8 @@ func (s *Store) writeOnce(ctx context.Context, k kind, f func(context.Context, *
 			return translate(err)
 		}
 		s.discard(err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(rand.N(2 * pause * time.Duration(tried))):
+		if err := backoff.Sleep(ctx, between.Delay(tried-1)); err != nil {
+			return err
 		}
 	}
 }
@@ -209,9 +207,12 @@ func (tx *transaction) rollback(ctx context.Context) {
 // errUnknown reports a transaction of which nobody could say whether it was committed.
 var errUnknown = errors.New("whether the last act was done is not known")
 
-// patience is how long the server is asked what became of a transaction. Its callers wait; others
-// do not.
-const patience = 30 * time.Second
+// The server is asked every askAgain, for as long as patience, what became of a transaction. Its
+// callers wait; others do not.
+const (
+	patience = 30 * time.Second
+	askAgain = 50 * time.Millisecond
+)
 
 // outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
 // nil where it was committed, cause where it was not.
@@ -226,10 +227,8 @@ func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error
 		case known:
 			return fmt.Errorf("%w: nothing was done: %w", store.ErrAway, cause)
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, askAgain) != nil {
 			return fmt.Errorf("%w: %w: %w", store.ErrAway, errUnknown, cause)
-		case <-time.After(5 * pause):
 		}
 	}
 }
