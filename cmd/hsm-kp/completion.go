@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -38,6 +41,19 @@ func completionScript(c *cli.Context, shell string) (string, error) {
 		return c.App.ToFishCompletion()
 	}
 	return "", usagef("completion: %q is none of bash, zsh, fish", shell)
+}
+
+// completeValues completes the values of a flag, and flags as the library does.
+func completeValues(flag string, values ...string) cli.BashCompleteFunc {
+	return func(c *cli.Context) {
+		if n := len(os.Args); n < 2 || os.Args[n-2] != flag { // the last one asks
+			cli.DefaultCompleteWithFlags(c.Command)(c)
+			return
+		}
+		for _, v := range values {
+			fmt.Fprintln(c.App.Writer, v)
+		}
+	}
 }
 
 // Both scripts ask the program itself, which answers one word a line when the

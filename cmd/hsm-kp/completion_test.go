@@ -32,14 +32,17 @@ func answer(t *testing.T, args ...string) []string {
 func TestShellsAreToldWhatMayComeNext(t *testing.T) {
 	const ask = "--generate-bash-completion"
 	for line, want := range map[string][]string{
-		"":                              {"init", "generate", "verify", "identity"},
-		"identity":                      {"create", "list", "show"},
-		"config":                        {"sample", "check"},
-		"generate --ide":                {"--identity"},
-		"generate -":                    {"--identity", "-i", "--count", "--last-resort"},
-		"--config c generate --ide":     {"--identity"},
-		"show REF -":                    {"--json"},
-		"identity create alice --allow": {"--allow-weak-key"},
+		"":                               {"init", "generate", "verify", "identity"},
+		"identity":                       {"create", "list", "show"},
+		"config":                         {"sample", "check"},
+		"generate --ide":                 {"--identity"},
+		"generate -":                     {"--identity", "-i", "--count", "--last-resort"},
+		"--config c generate --ide":      {"--identity"},
+		"show REF -":                     {"--json"},
+		"identity create alice --allow":  {"--allow-weak-key"},
+		"audit show --a":                 {"--act"},
+		"audit show --act":               {"refused", "unwrapped"},
+		"audit show --act refused --act": {"handed-over"},
 	} {
 		got := answer(t, append(strings.Fields(line), ask)...)
 		for _, word := range want {

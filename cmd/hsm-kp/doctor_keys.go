@@ -161,7 +161,7 @@ func checkAuditKey(ctx context.Context, t *token.Token, k *store.AuditKey) error
 	if err != nil {
 		return err
 	}
-	return errors.Join(sameAuditKey(k, key), key.TryOut())
+	return errors.Join(operator.SameAuditKey(k, key), key.TryOut())
 }
 
 func (d *diagnosis) printKeys(u *ui) {

@@ -8,8 +8,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"os/user"
 	"slices"
 	"syscall"
 
@@ -50,4 +52,12 @@ func execute(ctx context.Context, args []string, u *ui) error {
 		return err
 	}
 	return u.flush()
+}
+
+// actor names who runs the command.
+func actor() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return "user:" + u.Username
+	}
+	return fmt.Sprintf("uid:%d", os.Getuid())
 }

@@ -50,6 +50,7 @@ var (
 	IsLive         = isLive
 	IsKept         = isKept
 	WriteAll       = writeAll
+	SameAuditKey   = sameAuditKey
 )
 
 // GenerateVersion makes key packages of a version of an identity that does not sign yet.

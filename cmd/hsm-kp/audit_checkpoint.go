@@ -1,0 +1,39 @@
+package main
+
+import "github.com/urfave/cli/v2"
+
+func auditCheckpointCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "checkpoint",
+		Usage: "sign how the trail stands now, with a key in the token",
+		Description: `Verifies the trail against the checkpoints before, signs its size and its Merkle root
+(C2SP signed note and checkpoint), keeps the checkpoint in the store and prints it. Keep a copy
+where nobody can change it: whoever has one sees whether an entry before it was changed or
+removed. The key is made at the first checkpoint; note its verifier key, which "hsm-kp audit
+key" prints. "hsm-kp audit key --new" makes another. Run it on a schedule.
+
+Examples:
+   hsm-kp audit checkpoint >/mnt/worm/checkpoint-$(date +%F).txt
+   hsm-kp audit checkpoint --json | jq .size`,
+		Flags: []cli.Flag{jsonFlag},
+		Action: with(u, func(c *cli.Context, e *env) error {
+			signed, err := e.Checkpoint(c.Context)
+			if err != nil {
+				return adviseAuditKey(err)
+			}
+			if c.Bool("json") {
+				return u.json(checkpointJSON{signed.Origin, signed.Size, signed.Root.String(), string(signed.Note)})
+			}
+			u.printf("%s", signed.Note)
+			return nil
+		}),
+	}
+}
+
+// checkpointJSON is what `audit checkpoint --json` prints.
+type checkpointJSON struct {
+	Origin string `json:"origin"`
+	Size   uint64 `json:"size"`
+	Root   string `json:"root"`
+	Note   string `json:"note"`
+}

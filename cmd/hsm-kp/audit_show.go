@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
+)
+
+// entryJSON is the JSON form of an entry.
+type entryJSON struct {
+	Sequence uint64    `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Actor    string    `json:"actor"`
+	Act      audit.Act `json:"act"`
+	Identity string    `json:"identity,omitempty"`
+	Ref      string    `json:"key_package_ref,omitempty"`
+	KeyID    string    `json:"key_id,omitempty"`
+	Detail   string    `json:"detail,omitempty"`
+	Hash     string    `json:"hash"`
+}
+
+func auditShowCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Usage:     "show the trail, or what happened to one key package",
+		ArgsUsage: "[REF]",
+		Description: `An entry a line, the oldest first: when, who, what was done, and to which key package and
+key. There is one for every act on a key, added in the transaction that records the act. Those
+of one key package are found by an index, which no hash is over: that none was hidden from it is
+what "hsm-kp audit verify" finds.
+
+With --act only entries with that act are shown, such as refused or unwrapped; a word that is no
+act is answered with the list of all. --limit counts what is shown.
+
+Examples:
+   hsm-kp audit show 3f9a61c2
+   hsm-kp audit show --from 1000 --limit 50
+   hsm-kp audit show --act refused --act unwrapped
+   hsm-kp audit show --act claimed --json | jq -r .actor`,
+		Flags: []cli.Flag{
+			&cli.Uint64Flag{Name: "from", Usage: "begin with the entry of number `N`"},
+			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`", DefaultText: "all"},
+			&cli.StringSliceFlag{Name: "act", Usage: "only entries with this `ACT`; may be repeated", DefaultText: "all"},
+			jsonFlag,
+		},
+		BashComplete: completeValues("--act", actNames()...),
+		Action: func(c *cli.Context) error {
+			switch {
+			case c.NArg() > 1:
+				return usagef("audit show: at most one REF is taken")
+			case c.NArg() == 1 && c.Args().First() == "":
+				return usagef("audit show: REF is empty")
+			}
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			r := operator.TrailRequest{KeyPackage: c.Args().First(), From: c.Uint64("from"), Limit: c.Uint64("limit")}
+			for _, act := range c.StringSlice("act") {
+				r.Acts = append(r.Acts, audit.Act(act))
+			}
+			first := true
+			r.Each = func(entry operator.TrailEntry) error {
+				defer func() { first = false }()
+				return u.printEntry(&entry, first, c.Bool("json"))
+			}
+			return e.Trail(c.Context, r)
+		},
+	}
+}
+
+// actNames are the words for what may have been done.
+func actNames() []string {
+	var names []string
+	for _, act := range audit.Acts {
+		names = append(names, string(act))
+	}
+	return names
+}
+
+// printEntry prints an entry, with a header before the first one.
+func (u *ui) printEntry(entry *operator.TrailEntry, first, asJSON bool) error {
+	if asJSON {
+		return u.jsonLine(entryJSON{
+			entry.Sequence, entry.Time, entry.Actor, entry.Act, entry.Identity,
+			hex.EncodeToString(entry.Ref), hex.EncodeToString(entry.KeyID), entry.Detail, entry.Hash.String(),
+		})
+	}
+	const row = "%-8v  %-20s  %-16s  %-12s  %-16s  %-16s  %s\n"
+	if first {
+		u.printf(row, "NUMBER", "TIME", "ACTOR", "ACT", "KEY PACKAGE", "KEY", "IDENTITY AND DETAIL")
+	}
+	detail := printable(entry.Identity)
+	if entry.Detail != "" {
+		detail = detail + map[bool]string{true: ", "}[detail != ""] + printable(entry.Detail)
+	}
+	u.printf(row, entry.Sequence, entry.Time.Format(time.RFC3339), printable(entry.Actor), printable(string(entry.Act)),
+		fmt.Sprintf("%.8x", entry.Ref), fmt.Sprintf("%.8x", entry.KeyID), detail)
+	return nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/hsm-kp/hsm-kp/internal/audit"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
+)
+
+func auditVerifyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "check that no entry was changed, added or removed",
+		ArgsUsage: "[CHECKPOINT...]",
+		Description: `Computes the chain of hashes and the Merkle tree anew from the first entry, sees that each
+entry is found under the key package that it is about ("hsm-kp audit show REF"), and compares
+with the checkpoints that the store has and with those in the files given: keep these
+elsewhere, because who can write to the store can write all of it anew, but for what a
+checkpoint elsewhere says. --key is the verifier key that you noted when it was made; without
+it, the store's own is believed. A later key is believed where the trail names it and a
+checkpoint of a believed key is over the entry that does ("hsm-kp audit key --new" makes one
+so); another has to be given. No token is needed.
+
+The exit status is 1 if something is wrong; the first fault is reported.
+
+Examples:
+   hsm-kp audit verify
+   hsm-kp audit verify --key "$(cat audit.vkey)" /mnt/worm/checkpoint-*.txt`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "key", Usage: "believe this verifier `KEY` only; may be repeated"},
+			jsonFlag,
+		},
+		Action: func(c *cli.Context) error {
+			e, err := openEnv(c, u)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			r := operator.VerifyTrailRequest{Keys: c.StringSlice("key")}
+			for _, name := range c.Args().Slice() {
+				note, err := readInput(u, name, maxKeyPackageBytes)
+				if err != nil {
+					return err
+				}
+				r.Notes = append(r.Notes, operator.CheckpointNote{Name: name, Note: note})
+			}
+			result, err := e.VerifyTrail(c.Context, r)
+			if c.Bool("json") && result != nil {
+				return errors.Join(u.json(verifiedOf(result, err)), err)
+			}
+			if err != nil {
+				return err
+			}
+			u.printVerified(result)
+			return nil
+		},
+	}
+}
+
+// verifiedJSON is what `audit verify --json` prints.
+type verifiedJSON struct {
+	Entries     uint64 `json:"entries"`
+	Checkpoints int    `json:"checkpoints"`
+	Unattested  uint64 `json:"unattested"` // entries since the last checkpoint
+	Backwards   uint64 `json:"clock_steps_back"`
+	Head        string `json:"head"`
+	Root        string `json:"root"`
+	Fault       string `json:"fault,omitempty"`
+}
+
+func verifiedOf(r *audit.Result, fault error) verifiedJSON {
+	out := verifiedJSON{r.Entries, r.Checkpoints, r.Unattested, r.Backwards, r.Head.String(), r.Root.String(), ""}
+	if fault != nil {
+		out.Fault = fault.Error()
+	}
+	return out
+}
+
+func (u *ui) printVerified(r *audit.Result) {
+	attested := "and no checkpoint yet"
+	if r.Checkpoints > 0 {
+		attested = fmt.Sprintf("as %s; %s since the last",
+			operator.PluralOf(uint64(r.Checkpoints), "checkpoint says", "checkpoints say"), operator.PluralOf(r.Unattested, "entry", "entries"))
+	}
+	u.printf("%s in order, %s\n", operator.PluralOf(r.Entries, "entry", "entries"), attested)
+	u.printf("root  %v\n", r.Root)
+	if r.Backwards > 0 {
+		u.warnf("the clock was set back %s", operator.Plural(r.Backwards, "time"))
+	}
+}
