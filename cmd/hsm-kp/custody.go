@@ -3,7 +3,6 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -13,18 +12,6 @@ var custodyFlag = &cli.StringFlag{Name: "custody", Usage: "keep the private keys
 func chosenCustody(c *cli.Context) (string, error) {
 	custody := c.String("custody")
 	if c.IsSet("custody") && custody != vault.CustodyWrapped && custody != vault.CustodyToken {
-		return "", usagef("%s: --custody %q is neither wrapped nor token", c.Command.HelpName, custody)
-	}
-	return custody, nil
-}
-
-// custodyOf is the custody that the command line asks for, or the config's.
-func custodyOf(c *cli.Context, cfg *config.Config, name string) (string, error) {
-	custody := cfg.CustodyOf(name)
-	if c.IsSet("custody") {
-		custody = c.String("custody")
-	}
-	if custody != vault.CustodyWrapped && custody != vault.CustodyToken {
 		return "", usagef("%s: --custody %q is neither wrapped nor token", c.Command.HelpName, custody)
 	}
 	return custody, nil

@@ -52,7 +52,7 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, operator.ErrForeignCheckpoint, &operator.UnvouchedKeyError{},
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			operator.ErrRetired, errNoChain, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
+			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
 			errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,

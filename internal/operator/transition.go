@@ -19,16 +19,7 @@ func (o *Operator) Record(ctx context.Context, name string) (store.Identity, err
 	return o.record(ctx, name)
 }
 func (o *Operator) Tidy(ctx context.Context) error { return o.tidy(ctx) }
-func (o *Operator) WorkOff(ctx context.Context, b store.Backlog) (store.Backlog, error) {
-	return o.workOff(ctx, b)
-}
-func (o *Operator) BacklogProgress(ctx context.Context) func(store.Backlog) {
-	return o.backlogProgress(ctx)
-}
-func (o *Operator) BacklogError(ctx context.Context, b store.Backlog, err error) error {
-	return o.backlogError(ctx, b, err)
-}
-func (o *Operator) ForgetKey(id []byte) { o.forget(id) }
+func (o *Operator) ForgetKey(id []byte)            { o.forget(id) }
 func FindKey(ctx context.Context, t *token.Token, q token.KeyQuery, allowWeak bool) (*signer.Key, error) {
 	return findKey(ctx, t, q, allowWeak)
 }
@@ -53,33 +44,6 @@ var (
 	SameAuditKey   = sameAuditKey
 )
 
-// GenerateVersion makes key packages of a version of an identity that does not sign yet.
-func (o *Operator) GenerateVersion(ctx context.Context, version *store.Identity, custody, folder string, n uint64, lastResort bool) error {
-	p, err := o.production(version, custody, n, lastResort)
-	p.folder = folder
-	if err == nil {
-		_, err = o.produce(ctx, p)
-	}
-	return err
-}
-func (o *Operator) NextVersion(ctx context.Context, name string) (*store.Identity, error) {
-	return o.nextVersion(ctx, name)
-}
-func (o *Operator) NextNumber(ctx context.Context, name string) (uint64, error) {
-	return o.nextNumber(ctx, name)
-}
-func (o *Operator) CheckStamp(ctx context.Context, record *store.Identity) error {
-	return o.checkStamp(ctx, record)
-}
-func (o *Operator) ProposeNewKey(ctx context.Context, current *store.Identity) (*store.Identity, error) {
-	return o.proposeNewKey(ctx, current)
-}
-func (o *Operator) CheckChain(chain certificate.Chain, id *store.Identity) error {
-	return o.checkChain(chain, id)
-}
-func (o *Operator) ChangeCredential(ctx context.Context, id *store.Identity, chain certificate.Chain) error {
-	return o.changeCredential(ctx, id, chain)
-}
 func (o *Operator) CreateChecked(ctx context.Context, suite *ciphersuite.Suite, r *CreateIdentityRequest) (store.Identity, error) {
 	return o.createIdentity(ctx, suite, r)
 }

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/urfave/cli/v2"
+)
+
+func identityDestroyKeyCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "destroy-key",
+		Usage:     "destroy an old signature key in the token",
+		ArgsUsage: "NAME",
+		Description: `For the key of a version that signs no more: an old one, or that of a retired identity;
+or of a next version, which is given up.
+Members that joined a group with it sign with it there until they have replaced it: make sure
+that they have. It is refused while key packages that it signed may still be used, unless
+--force says so. It cannot be undone.
+
+Examples:
+   hsm-kp identity show alice
+   hsm-kp identity destroy-key alice --version 1`,
+		Flags: []cli.Flag{
+			&cli.Uint64Flag{Name: "version", Usage: "the key of version `N`", DefaultText: "the current one, of a retired identity"},
+			&cli.BoolFlag{Name: "force", Usage: "although key packages that it signed may still be used"},
+			jsonFlag,
+		},
+		Action: with(u, func(c *cli.Context, e *env) error {
+			if c.IsSet("version") && c.Uint64("version") == 0 {
+				return usagef("identity destroy-key: --version counts from 1")
+			}
+			destroyed, err := e.DestroySignatureKey(c.Context, operator.DestroySignatureKeyRequest{
+				Identity: c.Args().First(), Version: c.Uint64("version"), Force: c.Bool("force"),
+			})
+			if err != nil {
+				err = advise(err, store.ErrState, "`hsm-kp identity show` shows the versions; `hsm-kp identity rotate` makes another one current, `hsm-kp identity retire` ends all")
+				return advise(err, store.ErrInUse, "`hsm-kp sweep` erases what was retired once its grace is over; --force destroys the key all the same, unless another signs with it")
+			}
+			if c.Bool("json") {
+				return u.json(versionOf(&destroyed))
+			}
+			u.printf("destroyed signature key %x of identity %q, version %d\n", destroyed.KeyID, destroyed.Name, destroyed.Version)
+			return nil
+		}, "NAME"),
+	}
+}

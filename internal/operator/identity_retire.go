@@ -1,0 +1,37 @@
+package operator
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// RetireIdentityResult is what became of a retired identity.
+type RetireIdentityResult struct {
+	// Version is the number of the version that signed last.
+	Version uint64
+	// Retired is how many key packages are retired, and RetiredUntil when their private keys are
+	// erased.
+	Retired      uint64
+	RetiredUntil time.Time
+}
+
+// RetireIdentity ends an identity: it signs no more, and its key packages are retired. Its
+// signature keys stay in the token.
+func (o *Operator) RetireIdentity(ctx context.Context, name string) (RetireIdentityResult, error) {
+	record, err := o.record(ctx, name)
+	if err != nil {
+		return RetireIdentityResult{}, err
+	}
+	now := o.Now()
+	b, err := o.Store.RetireIdentity(ctx, name, now.Add(time.Duration(o.Settings.KeyPackages.Grace)), now)
+	if err != nil {
+		return RetireIdentityResult{}, err
+	}
+	b, err = o.workOff(ctx, b)
+	result := RetireIdentityResult{record.Version, b.Moved, b.Until}
+	if err != nil {
+		return result, fmt.Errorf("identity %q signs no more: %w", name, err)
+	}
+	return result, nil
+}
