@@ -32,18 +32,18 @@ func (inv *Inventory) KeepAccount(ctx context.Context, a store.Account, token []
 	if err != nil {
 		return err
 	}
-	if a.Sealed, err = v.SealSecret(ctx, inv.Rand, kindAccount, accountRecord(&a), token); err != nil {
+	if a.Sealed, err = v.SealSecret(ctx, inv.rand, kindAccount, accountRecord(&a), token); err != nil {
 		return err
 	}
 	a.WrappingKeyID = key.ID
-	return inv.Store.SetAccount(ctx, a)
+	return inv.store.SetAccount(ctx, a)
 }
 
 // AccountToken returns the token by which a directory knows a client; the caller clears it.
 // The error is store.ErrNotFound where there is none, also where its wrapping key is
 // destroyed, or wraps vault.ErrSealed.
 func (inv *Inventory) AccountToken(ctx context.Context, directory string, client []byte) ([]byte, error) {
-	a, err := inv.Store.Account(ctx, directory, client)
+	a, err := inv.store.Account(ctx, directory, client)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (inv *Inventory) accountToken(ctx context.Context, a *store.Account) ([]byt
 // resealAccounts seals the tokens that are under a wrapping key with the current one. What
 // does not open stays where it is: it is of no use under another key either.
 func (inv *Inventory) resealAccounts(ctx context.Context, from vault.KeyID) error {
-	accounts, err := inv.Store.Accounts(ctx, from)
+	accounts, err := inv.store.Accounts(ctx, from)
 	if err != nil {
 		return err
 	}

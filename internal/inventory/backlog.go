@@ -19,7 +19,7 @@ func (inv *Inventory) WorkOff(ctx context.Context, b store.Backlog, now time.Tim
 			return b, fmt.Errorf("%w: %w", ErrInterrupted, context.Cause(ctx))
 		}
 		// What is begun is ended: the count that is returned is what was done.
-		next, err := inv.Store.WorkOff(context.WithoutCancel(ctx), b.ID, max(inv.Batch, 1), now.Add(time.Since(start)))
+		next, err := inv.store.WorkOff(context.WithoutCancel(ctx), b.ID, max(inv.batch, 1), now.Add(time.Since(start)))
 		if err != nil {
 			return b, fmt.Errorf("write down what was decided of many key packages: %w", err)
 		}
@@ -32,7 +32,7 @@ func (inv *Inventory) WorkOff(ctx context.Context, b store.Backlog, now time.Tim
 
 // shredding returns the backlog of a wrapping key, where it has one that is not finished.
 func (inv *Inventory) shredding(ctx context.Context, id vault.KeyID) (store.Backlog, error) {
-	backlogs, err := inv.Store.Backlogs(ctx)
+	backlogs, err := inv.store.Backlogs(ctx)
 	for _, b := range backlogs {
 		if string(b.WrappingKeyID) == string(id) {
 			return b, err
@@ -45,7 +45,7 @@ func (inv *Inventory) shredding(ctx context.Context, id vault.KeyID) (store.Back
 // wrapping key may have been condemned while the token was at it, and what was under it is
 // shown to nobody from then on.
 func (inv *Inventory) kept(ctx context.Context, record *store.KeyPackage) error {
-	now, err := inv.Store.KeyPackage(ctx, record.Ref)
+	now, err := inv.store.KeyPackage(ctx, record.Ref)
 	switch {
 	case err != nil:
 		return err

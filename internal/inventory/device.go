@@ -24,13 +24,13 @@ func (inv *Inventory) SignFor(ctx context.Context, r Request, initKey, encryptio
 	if err != nil {
 		return store.KeyPackage{}, err
 	}
-	kp, err := line.builder.Build(inv.Rand, initKey, encryptionKey)
+	kp, err := line.builder.Build(inv.rand, initKey, encryptionKey)
 	if err != nil {
 		return store.KeyPackage{}, err
 	}
 	record := line.of(kp)
 	record.Custody = vault.CustodyDevice
-	if err := inv.Store.AddKeyPackages(ctx, []store.KeyPackage{record}); err != nil {
+	if err := inv.store.AddKeyPackages(ctx, []store.KeyPackage{record}); err != nil {
 		return store.KeyPackage{}, fmt.Errorf("store a key package of a device's keys: %w", err)
 	}
 	return record, nil

@@ -84,10 +84,10 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 
-	made := newCollector(int(max(min(uint64(cmp.Or(r.Batch, inv.Batch)), r.Count), 1)), maxWait)
+	made := newCollector(int(max(min(uint64(cmp.Or(r.Batch, inv.batch)), r.Count), 1)), maxWait)
 	var begun atomic.Uint64
 	workers, running := errgroup.WithContext(stopping)
-	for range max(cmp.Or(r.Workers, inv.Workers), 1) {
+	for range max(cmp.Or(r.Workers, inv.workers), 1) {
 		workers.Go(func() error {
 			for running.Err() == nil && begun.Add(1) <= r.Count {
 				record, err := line.make(uncut)
@@ -133,7 +133,7 @@ func (inv *Inventory) keep(ctx context.Context, made *collector, stored func([]s
 		if len(batch) == 0 {
 			return n, nil
 		}
-		if err := inv.Store.AddKeyPackages(ctx, batch); err != nil {
+		if err := inv.store.AddKeyPackages(ctx, batch); err != nil {
 			return n, fmt.Errorf("store a batch of %d: %w", len(batch), err)
 		}
 		n += uint64(len(batch))
@@ -242,16 +242,16 @@ func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custod
 // verified, the private keys sealed.
 func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	suite := l.request.Identity.Suite
-	keys, err := l.vault.Generate(ctx, l.inv.Rand, suite)
+	keys, err := l.vault.Generate(ctx, l.inv.rand, suite)
 	if err != nil {
 		return store.KeyPackage{}, err
 	}
 	defer keys.Clear()
-	kp, err := l.builder.Build(l.inv.Rand, keys.InitKey(), keys.EncryptionKey())
+	kp, err := l.builder.Build(l.inv.rand, keys.InitKey(), keys.EncryptionKey())
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("build key package: %w", err)
 	}
-	sealed, err := keys.Seal(ctx, l.inv.Rand, vault.Binding{Ref: kp.Ref(), Suite: suite, Release: l.record.ReleaseDigest})
+	sealed, err := keys.Seal(ctx, l.inv.rand, vault.Binding{Ref: kp.Ref(), Suite: suite, Release: l.record.ReleaseDigest})
 	if err != nil {
 		return store.KeyPackage{}, fmt.Errorf("seal private keys: %w", err)
 	}

@@ -89,11 +89,15 @@ func checkRecord(t *testing.T, record *store.KeyPackage, name string, s *ciphers
 // In the callback, another process would find and unseal what is shown.
 func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	f := newFixture(t)
-	id, other := f.identity(t, "alice", suite1), f.again(t)
+	id := f.identity(t, "alice", suite1)
+	theirs := openStore(t, f.path)
+	c := f.config
+	c.Store = theirs
+	other := inventory.New(c)
 	total := 0
 	n, err := f.inventory().Generate(t.Context(), request(id, 23), func(batch []store.KeyPackage) error {
 		for i := range batch {
-			record, err := other.Store.KeyPackage(t.Context(), batch[i].Ref)
+			record, err := theirs.KeyPackage(t.Context(), batch[i].Ref)
 			if err != nil {
 				t.Fatalf("KeyPackage() err = %v, want nil: it was shown", err)
 			}
@@ -103,7 +107,7 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 			checkUnsealable(t, other, &record)
 		}
 		total += len(batch)
-		counts, err := other.Store.Count(t.Context(), "alice")
+		counts, err := theirs.Count(t.Context(), "alice")
 		if err != nil || counts[store.Available] != uint64(total) {
 			t.Errorf("Count() = %v, %v when %d were shown", counts, err, total)
 		}
@@ -544,8 +548,9 @@ func TestNoGoroutineOutlivesGenerate(t *testing.T) {
 	}}
 	faulty := f.identityOf(t, "bob", suite1, broken)
 	inv := f.inventory()
-	full := inventory.New(f.config)
-	full.Store = &failingStore{Store: f.store, left: 0, err: store.ErrFull}
+	c := f.config
+	c.Store = &failingStore{Store: f.store, left: 0, err: store.ErrFull}
+	full := inventory.New(c)
 	nothing := func([]store.KeyPackage) error { return nil }
 	warm := func() error { _, err := inv.Generate(t.Context(), request(good, 20), nothing); return err }
 	if err := warm(); err != nil { // connections and sessions stay open

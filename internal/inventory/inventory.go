@@ -53,11 +53,24 @@ type Ring interface {
 	Serial() string
 }
 
+// Store is what an Inventory needs of a store.
+type Store interface {
+	store.Identities
+	store.WrappingKeys
+	store.KeyPackages
+	store.Handovers
+	store.Backlogs
+	Account(ctx context.Context, directory string, client []byte) (store.Account, error)
+	Accounts(ctx context.Context, wrappingKeyID []byte) ([]store.Account, error)
+	SetAccount(ctx context.Context, a store.Account) error
+	Record(ctx context.Context, entries ...audit.Entry) error
+}
+
 // Config is what an Inventory works with. All fields are required, but Ring for what
 // needs no token.
 type Config struct {
 	// Store keeps the records.
-	Store store.Store
+	Store Store
 	// Ring has the wrapping keys.
 	Ring Ring
 	// Rand is the source of private keys and nonces, read by all workers at once.
@@ -73,7 +86,11 @@ type Config struct {
 // Inventory makes, keeps and hands out key packages. It is safe for concurrent
 // use.
 type Inventory struct {
-	Config
+	store   Store
+	ring    Ring
+	rand    io.Reader
+	workers int
+	batch   int
 
 	mu     sync.Mutex
 	vaults map[string]vault.Custodian
@@ -81,8 +98,11 @@ type Inventory struct {
 
 // New returns an inventory over c.
 func New(c Config) *Inventory {
-	return &Inventory{Config: c, vaults: make(map[string]vault.Custodian)}
+	return &Inventory{store: c.Store, ring: c.Ring, rand: c.Rand, workers: c.Workers, batch: c.Batch, vaults: make(map[string]vault.Custodian)}
 }
+
+// TokenSerial returns the serial number of the token.
+func (inv *Inventory) TokenSerial() string { return inv.ring.Serial() }
 
 // custodian returns that of one wrapping key, found in the token and recognized once.
 func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Custodian, error) {
@@ -99,7 +119,7 @@ func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Cust
 	if err != nil {
 		return nil, err
 	}
-	v, err := inv.Ring.Open(ctx, id, m)
+	v, err := inv.ring.Open(ctx, id, m)
 	if err != nil {
 		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
 	}
@@ -118,7 +138,7 @@ func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Re
 	if err != nil {
 		return nil, err
 	}
-	refs, err := inv.Store.FindRefs(ctx, lo, hi, 2)
+	refs, err := inv.store.FindRefs(ctx, lo, hi, 2)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("find key package %s: %w", prefix, err)
@@ -137,7 +157,7 @@ func (inv *Inventory) Find(ctx context.Context, prefix string) (store.KeyPackage
 	if err != nil {
 		return store.KeyPackage{}, err
 	}
-	return inv.Store.KeyPackage(ctx, ref)
+	return inv.store.KeyPackage(ctx, ref)
 }
 
 // maxRefBytes is the length of the longest KeyPackageRef: SHA-512.
@@ -196,7 +216,7 @@ var ErrNothingToShow = errors.New("its private keys never leave the token: there
 // store.ErrErased where they are erased, ErrNothingToShow where they are in the token, and
 // wraps ErrMixedUp where the keys do not fit the public part.
 func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now time.Time) (vault.PrivateKeys, error) {
-	record, err := inv.Store.KeyPackage(ctx, ref)
+	record, err := inv.store.KeyPackage(ctx, ref)
 	if err != nil {
 		return vault.PrivateKeys{}, fmt.Errorf("load key package %v: %w", ref, err)
 	}
@@ -219,7 +239,7 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now t
 	if err != nil {
 		err = inv.refuse(ctx, &record, now, "unwrap", err)
 	} else {
-		err = inv.Store.Record(ctx, entryOf(&record, audit.Unwrapped, now))
+		err = inv.store.Record(ctx, entryOf(&record, audit.Unwrapped, now))
 	}
 	if err != nil {
 		secret.Clear()
@@ -291,7 +311,7 @@ func entryOf(record *store.KeyPackage, act audit.Act, at time.Time) audit.Entry 
 func (inv *Inventory) refuse(ctx context.Context, record *store.KeyPackage, at time.Time, what string, why error) error {
 	e := entryOf(record, audit.Refused, at)
 	e.Detail = what + ": " + reason(why)
-	return errors.Join(why, inv.Store.Record(ctx, e))
+	return errors.Join(why, inv.store.Record(ctx, e))
 }
 
 // RefuseKey puts into the trail what was asked of a key in the token and not done, and
@@ -301,7 +321,7 @@ func (inv *Inventory) RefuseKey(ctx context.Context, identity string, keyID []by
 	if said == failed {
 		return why
 	}
-	return errors.Join(why, inv.Store.Record(ctx, audit.Entry{Time: at, Act: audit.Refused, Identity: identity, KeyID: keyID, Detail: what + ": " + said}))
+	return errors.Join(why, inv.store.Record(ctx, audit.Entry{Time: at, Act: audit.Refused, Identity: identity, KeyID: keyID, Detail: what + ": " + said}))
 }
 
 // failed is the reason of what has no other.

@@ -30,7 +30,7 @@ type Ciphertext struct {
 // secret. The error is store.ErrNotFound, store.ErrState where no Welcome was opened with
 // it, ErrNoLeaf, or hpke.ErrOpen.
 func (inv *Inventory) DecryptPathSecret(ctx context.Context, ref keypackage.Ref, c Ciphertext, now time.Time) ([]byte, error) {
-	record, err := inv.Store.KeyPackage(ctx, ref)
+	record, err := inv.store.KeyPackage(ctx, ref)
 	if err != nil {
 		return nil, fmt.Errorf("load key package %v: %w", ref, err)
 	}
@@ -43,7 +43,7 @@ func (inv *Inventory) DecryptPathSecret(ctx context.Context, ref keypackage.Ref,
 	if err != nil {
 		return nil, inv.refuse(ctx, &record, now, "decrypt a path secret", err)
 	}
-	if err := inv.Store.Record(ctx, entryOf(&record, audit.Decrypted, now)); err != nil {
+	if err := inv.store.Record(ctx, entryOf(&record, audit.Decrypted, now)); err != nil {
 		clear(secret)
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (inv *Inventory) leaf(ctx context.Context, record *store.KeyPackage) (vault
 // has another leaf by now, or is in the group no more. The error is store.ErrNotFound, or
 // store.ErrState where it is not consumed.
 func (inv *Inventory) ConfirmLeaf(ctx context.Context, ref keypackage.Ref, now time.Time) error {
-	if err := inv.Store.EraseLeaf(ctx, ref, now); err != nil {
+	if err := inv.store.EraseLeaf(ctx, ref, now); err != nil {
 		return fmt.Errorf("confirm leaf: %w", err)
 	}
 	return nil

@@ -48,7 +48,7 @@ func (inv *Inventory) CheckRelease(ctx context.Context, record *store.KeyPackage
 func (inv *Inventory) HandOver(ctx context.Context, records []store.KeyPackage, releaseKey []byte, now time.Time) ([]vault.Released, error) {
 	out := make([]vault.Released, 0, len(records))
 	for len(records) > 0 {
-		batch := records[:min(max(inv.Batch, 1), len(records))]
+		batch := records[:min(max(inv.batch, 1), len(records))]
 		records = records[len(batch):]
 		released, err := inv.handOver(ctx, batch, releaseKey, now)
 		if err != nil {
@@ -68,7 +68,7 @@ func (inv *Inventory) handOver(ctx context.Context, batch []store.KeyPackage, re
 		}
 	}
 	workers, running := errgroup.WithContext(ctx)
-	workers.SetLimit(max(inv.Workers, 1))
+	workers.SetLimit(max(inv.workers, 1))
 	for i := range batch {
 		workers.Go(func() (err error) {
 			released[i], err = inv.release(running, batch[i], releaseKey, now)
@@ -78,7 +78,7 @@ func (inv *Inventory) handOver(ctx context.Context, batch []store.KeyPackage, re
 	if err := workers.Wait(); err != nil {
 		return nil, err
 	}
-	if err := inv.Store.HandOver(ctx, refs, vault.ReleaseDigest(releaseKey), now); err != nil {
+	if err := inv.store.HandOver(ctx, refs, vault.ReleaseDigest(releaseKey), now); err != nil {
 		return nil, fmt.Errorf("hand over: %w", err)
 	}
 	return released, nil
@@ -92,7 +92,7 @@ func (inv *Inventory) release(ctx context.Context, record store.KeyPackage, rele
 		if err == nil {
 			return released, nil
 		}
-		again, gone := inv.Store.KeyPackage(ctx, record.Ref)
+		again, gone := inv.store.KeyPackage(ctx, record.Ref)
 		if gone != nil || bytes.Equal(again.WrappingKeyID, record.WrappingKeyID) {
 			return released, inv.refuse(ctx, &record, now, "hand over", err)
 		}
@@ -130,7 +130,7 @@ func (inv *Inventory) seal(ctx context.Context, record *store.KeyPackage, releas
 // transaction, and returns of how many: one of which they are erased already stays as it is. Its
 // errors are those of store.ConfirmHandover.
 func (inv *Inventory) ConfirmHandover(ctx context.Context, refs [][]byte, now time.Time) (uint64, error) {
-	n, err := inv.Store.ConfirmHandover(ctx, refs, now)
+	n, err := inv.store.ConfirmHandover(ctx, refs, now)
 	if err != nil {
 		return 0, fmt.Errorf("confirm: %w", err)
 	}

@@ -27,7 +27,7 @@ func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) err
 	if err != nil {
 		return err
 	}
-	id.Stamp, err = v.Stamp(ctx, inv.Rand, kindIdentity, identityRecord(id))
+	id.Stamp, err = v.Stamp(ctx, inv.rand, kindIdentity, identityRecord(id))
 	id.StampKey = key.ID
 	return err
 }
@@ -106,7 +106,7 @@ var ErrNoWrappingKey = errors.New("the store has no wrapping key")
 
 // currentKey returns the wrapping key of a purpose that new key packages get.
 func (inv *Inventory) currentKey(ctx context.Context, p store.Purpose) (store.WrappingKey, error) {
-	key, err := inv.Store.CurrentWrappingKey(ctx, p)
+	key, err := inv.store.CurrentWrappingKey(ctx, p)
 	if errors.Is(err, store.ErrNotFound) {
 		return key, fmt.Errorf("%w to %s private keys: %w", ErrNoWrappingKey, p, err)
 	}
@@ -119,7 +119,7 @@ func (inv *Inventory) currentKey(ctx context.Context, p store.Purpose) (store.Wr
 // wrappingKey returns the record of a wrapping key. One that is destroyed is
 // store.ErrWrappingKey.
 func (inv *Inventory) wrappingKey(ctx context.Context, id vault.KeyID) (store.WrappingKey, error) {
-	keys, err := inv.Store.WrappingKeys(ctx)
+	keys, err := inv.store.WrappingKeys(ctx)
 	if err != nil {
 		return store.WrappingKey{}, err
 	}

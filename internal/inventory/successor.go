@@ -55,7 +55,7 @@ func (inv *Inventory) Succeed(ctx context.Context, i store.Intent, current func(
 // await waits a moment for the one who makes the key that is to succeed the same one. One
 // who began long ago is not waited for.
 func (inv *Inventory) await(ctx context.Context, i store.Intent) error {
-	intents, err := inv.Store.Intents(ctx)
+	intents, err := inv.store.Intents(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,13 +77,13 @@ func (inv *Inventory) await(ctx context.Context, i store.Intent) error {
 // return. The error is ErrUnderWay where somebody has begun and does not come to an end.
 func (inv *Inventory) ReplaceWrappingKey(ctx context.Context, was *store.WrappingKey, now time.Time) (store.WrappingKey, error) {
 	key := store.WrappingKey{
-		Purpose: was.Purpose, Label: WrappingKeyLabel, TokenSerial: inv.Ring.Serial(), Current: true, CreatedAt: now.UTC().Truncate(time.Second),
+		Purpose: was.Purpose, Label: WrappingKeyLabel, TokenSerial: inv.ring.Serial(), Current: true, CreatedAt: now.UTC().Truncate(time.Second),
 	}
 	m, err := MechanismOf(was)
 	if err != nil {
 		return store.WrappingKey{}, err
 	}
-	if key.ID, err = vault.NewKeyID(inv.Rand); err != nil {
+	if key.ID, err = vault.NewKeyID(inv.rand); err != nil {
 		return store.WrappingKey{}, err
 	}
 	i := store.Intent{KeyID: key.ID, Object: kinds[m].object, TokenSerial: key.TokenSerial, CreatedAt: now, Instead: was.ID}

@@ -82,14 +82,14 @@ func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 	}
 	opened, err := inv.openWith(ctx, &record, r)
 	if err != nil {
-		if now, gone := inv.Store.KeyPackage(ctx, record.Ref); gone == nil && !bytes.Equal(now.WrappingKeyID, record.WrappingKeyID) {
+		if now, gone := inv.store.KeyPackage(ctx, record.Ref); gone == nil && !bytes.Equal(now.WrappingKeyID, record.WrappingKeyID) {
 			return nil, store.ErrRewrapped // what was read may be under a key that is destroyed by now
 		}
 		return nil, inv.refuse(ctx, &record, r.Now, "open a Welcome", err)
 	}
 	leaf, err := inv.leafToKeep(ctx, opened, r)
 	if err == nil {
-		opened.Record, err = inv.Store.Reserve(ctx, store.Reservation{
+		opened.Record, err = inv.store.Reserve(ctx, store.Reservation{
 			Ref: record.Ref, Digest: WelcomeDigest(r.Welcome), Leaf: leaf, LeafUnder: record.WrappingKeyID, Until: r.Until, Now: r.Now,
 		})
 	}
@@ -112,7 +112,7 @@ func (inv *Inventory) leafToKeep(ctx context.Context, o *OpenedWelcome, r Welcom
 	if err != nil || record.LastResort || !r.KeepLeaf && v.Custody() != vault.CustodyToken {
 		return nil, err
 	}
-	return v.KeepLeaf(ctx, inv.Rand, o.binding, record.Sealed, o.Keys)
+	return v.KeepLeaf(ctx, inv.rand, o.binding, record.Sealed, o.Keys)
 }
 
 // addressee returns the first key package of the store that a Welcome is for and that
@@ -131,7 +131,7 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 			continue // no ref of the suite, or one that was looked for already
 		}
 		seen[string(s.NewMember)] = true
-		record, err := inv.Store.KeyPackage(ctx, s.NewMember)
+		record, err := inv.store.KeyPackage(ctx, s.NewMember)
 		switch {
 		case errors.Is(err, store.ErrNotFound) || err == nil && r.Identity != "" && record.Identity != r.Identity:
 			continue
@@ -194,7 +194,7 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 // resort is only counted. The error is store.ErrNotFound, or store.ErrState where it is
 // not reserved for that Welcome.
 func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
-	if err := inv.Store.Consume(ctx, ref, digest, now); err != nil {
+	if err := inv.store.Consume(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
 	return nil
@@ -203,7 +203,7 @@ func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []
 // Release gives a key package back that was opened with the Welcome of this digest and
 // is not used after all. Its errors are those of Confirm.
 func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
-	if err := inv.Store.Release(ctx, ref, digest, now); err != nil {
+	if err := inv.store.Release(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil

@@ -45,7 +45,7 @@ func PurposeOf(m vault.Mechanism) store.Purpose { return kinds[m].purpose }
 // NextMechanism is that of the next wrapping key of a purpose, where nobody says otherwise:
 // it is that of the current one, and of the first one AES.
 func (inv *Inventory) NextMechanism(ctx context.Context, p store.Purpose) (vault.Mechanism, error) {
-	current, err := inv.Store.CurrentWrappingKey(ctx, p)
+	current, err := inv.store.CurrentWrappingKey(ctx, p)
 	switch {
 	case errors.Is(err, store.ErrNotFound) && p == store.Wrap:
 		return vault.AESKeyWrap, nil
@@ -68,13 +68,13 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, 
 	if p == "" {
 		return store.WrappingKey{}, fmt.Errorf("generate wrapping key: there is no mechanism %q", m)
 	}
-	_, err := inv.Store.CurrentWrappingKey(ctx, p)
+	_, err := inv.store.CurrentWrappingKey(ctx, p)
 	first := errors.Is(err, store.ErrNotFound)
 	if err != nil && !first {
 		return store.WrappingKey{}, err
 	}
 	key := store.WrappingKey{
-		Purpose: p, Label: WrappingKeyLabel, TokenSerial: inv.Ring.Serial(), Current: current || first,
+		Purpose: p, Label: WrappingKeyLabel, TokenSerial: inv.ring.Serial(), Current: current || first,
 		CreatedAt: now.UTC().Truncate(time.Second),
 	}
 	if p == store.Seal && first {
@@ -83,7 +83,7 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, 
 			return key, err
 		}
 	}
-	if key.ID, err = vault.NewKeyID(inv.Rand); err != nil {
+	if key.ID, err = vault.NewKeyID(inv.rand); err != nil {
 		return store.WrappingKey{}, err
 	}
 	i := store.Intent{KeyID: key.ID, Object: kinds[m].object, TokenSerial: key.TokenSerial, CreatedAt: now}
@@ -92,14 +92,14 @@ func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, 
 
 // makeWrappingKey makes a wrapping key of a mechanism in the token and records it.
 func (inv *Inventory) makeWrappingKey(ctx context.Context, m vault.Mechanism, key *store.WrappingKey) (err error) {
-	if key.Stamp, err = inv.Ring.Create(ctx, key.ID, m, key.Label); err != nil {
+	if key.Stamp, err = inv.ring.Create(ctx, key.ID, m, key.Label); err != nil {
 		return fmt.Errorf("generate wrapping key: %w", err)
 	}
 	return inv.addWrappingKey(ctx, *key)
 }
 
 func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey) error {
-	if err := inv.Store.AddWrappingKey(ctx, key); err != nil {
+	if err := inv.store.AddWrappingKey(ctx, key); err != nil {
 		return fmt.Errorf("record wrapping key %x: %w", key.ID, err)
 	}
 	return nil
@@ -113,7 +113,7 @@ func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey)
 //
 // One of another mechanism is left, and so is a key pair that was not finished.
 func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.WrappingKey) (bool, error) {
-	intents, err := inv.Store.Intents(ctx)
+	intents, err := inv.store.Intents(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -121,9 +121,9 @@ func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.
 		if !unstampedFirst(&i, key.TokenSerial) || i.Object != kinds[m].object {
 			continue
 		}
-		c, err := inv.Ring.Open(ctx, i.KeyID, m)
+		c, err := inv.ring.Open(ctx, i.KeyID, m)
 		if err != nil { // it was not made, or is none that serves
-			if err := inv.Ring.Discard(ctx, i.KeyID, key.Label); err != nil {
+			if err := inv.ring.Discard(ctx, i.KeyID, key.Label); err != nil {
 				return false, err
 			}
 			continue
@@ -133,7 +133,7 @@ func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.
 			continue
 		}
 		key.ID = i.KeyID
-		if key.Stamp, err = v.Prove(ctx, inv.Rand); err != nil {
+		if key.Stamp, err = v.Prove(ctx, inv.rand); err != nil {
 			return false, fmt.Errorf("take up wrapping key %x: %w", key.ID, err)
 		}
 		return true, inv.addWrappingKey(ctx, *key)
@@ -150,7 +150,7 @@ func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.C
 		err = nil // the first of all: see takeUp
 	}
 	if err == nil {
-		err = inv.Store.Intend(ctx, i)
+		err = inv.store.Intend(ctx, i)
 	}
 	if err != nil {
 		return fmt.Errorf("record the intent to make a %s: %w", i.Object, err)
@@ -164,10 +164,10 @@ func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.C
 
 // settle destroys what an intent names, where it is there, and ends the intent.
 func (inv *Inventory) settle(ctx context.Context, i store.Intent, now time.Time) error {
-	if err := inv.Ring.Destroy(ctx, i.Object, i.KeyID); err != nil {
+	if err := inv.ring.Destroy(ctx, i.Object, i.KeyID); err != nil {
 		return fmt.Errorf("destroy %s %x: %w", i.Object, i.KeyID, err)
 	}
-	err := inv.Store.Settle(ctx, i.KeyID, now)
+	err := inv.store.Settle(ctx, i.KeyID, now)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // somebody else did
 	}
@@ -188,7 +188,7 @@ func (inv *Inventory) stampIntent(ctx context.Context, i *store.Intent) error {
 	if err != nil {
 		return err
 	}
-	i.Stamp, err = v.Stamp(ctx, inv.Rand, kindIntent, intentRecord(i))
+	i.Stamp, err = v.Stamp(ctx, inv.rand, kindIntent, intentRecord(i))
 	return err
 }
 
@@ -235,14 +235,14 @@ func unstampedFirst(i *store.Intent, serial string) bool {
 // another token are left, and so are those that hsm-kp did not record itself: the error
 // tells of these, once the others are settled.
 func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Duration) (uint64, error) {
-	intents, err := inv.Store.Intents(ctx)
+	intents, err := inv.store.Intents(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var repaired uint64
 	var faults []error
 	for _, i := range intents {
-		if i.TokenSerial != inv.Ring.Serial() || i.CreatedAt.After(now.Add(-age)) {
+		if i.TokenSerial != inv.ring.Serial() || i.CreatedAt.After(now.Add(-age)) {
 			continue
 		}
 		done, err := inv.repair(ctx, i, now)
@@ -260,7 +260,7 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 // is kept: an intent to make it that is still there was brought back by somebody.
 func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time) (bool, error) {
 	if !i.Destroy {
-		used, err := inv.Store.InUse(ctx, i.KeyID)
+		used, err := inv.store.InUse(ctx, i.KeyID)
 		if err != nil {
 			return false, err
 		}
@@ -285,7 +285,7 @@ func (inv *Inventory) drop(ctx context.Context, i store.Intent, now time.Time) e
 		return nil
 	}
 	if err == nil {
-		err = inv.Store.Settle(ctx, i.KeyID, now)
+		err = inv.store.Settle(ctx, i.KeyID, now)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("repair: %w", err)
@@ -303,7 +303,7 @@ func (inv *Inventory) RotateWrappingKey(ctx context.Context, m vault.Mechanism, 
 	if _, err := inv.custodian(ctx, id); err != nil {
 		return store.WrappingKey{}, err
 	}
-	if err := inv.Store.RotateWrappingKey(ctx, id, now); err != nil {
+	if err := inv.store.RotateWrappingKey(ctx, id, now); err != nil {
 		return store.WrappingKey{}, fmt.Errorf("rotate: %w", err)
 	}
 	return inv.wrappingKey(ctx, id)
@@ -322,7 +322,7 @@ func (s Schedule) Due(k *store.WrappingKey, now time.Time) bool {
 
 // DueWrappingKeys returns the current wrapping keys whose time has come.
 func (inv *Inventory) DueWrappingKeys(ctx context.Context, s Schedule, now time.Time) ([]store.WrappingKey, error) {
-	keys, err := inv.Store.WrappingKeys(ctx)
+	keys, err := inv.store.WrappingKeys(ctx)
 	var due []store.WrappingKey
 	for _, k := range keys {
 		if k.Current && s.Due(&k, now) {
@@ -386,13 +386,13 @@ func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Ti
 	if err := inv.resealAccounts(ctx, from); err != nil {
 		return 0, err
 	}
-	identities, err := inv.Store.Identities(ctx)
+	identities, err := inv.store.Identities(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var n uint64
 	for _, id := range identities {
-		versions, err := inv.Store.Versions(ctx, id.Name)
+		versions, err := inv.store.Versions(ctx, id.Name)
 		if err != nil {
 			return n, err
 		}
@@ -422,7 +422,7 @@ func (inv *Inventory) restampOne(ctx context.Context, v *store.Identity, now tim
 	if err := inv.StampIdentity(ctx, v); err != nil {
 		return err
 	}
-	return inv.Store.ChangeIdentity(ctx, *v, was, now)
+	return inv.store.ChangeIdentity(ctx, *v, was, now)
 }
 
 // rewrapping is a Rewrap under way.
@@ -441,11 +441,11 @@ type rewrapping struct {
 // pass goes once through all that is under the old key.
 func (r *rewrapping) pass(ctx context.Context) error {
 	var batch []store.KeyPackage
-	for record, err := range r.inv.Store.KeyPackages(ctx, store.Filter{WrappingKeyID: r.from.KeyID()}) {
+	for record, err := range r.inv.store.KeyPackages(ctx, store.Filter{WrappingKeyID: r.from.KeyID()}) {
 		if err != nil {
 			return fmt.Errorf("rewrap: %w", err)
 		}
-		if batch = append(batch, record); len(batch) < max(r.inv.Batch, 1) {
+		if batch = append(batch, record); len(batch) < max(r.inv.batch, 1) {
 			continue
 		}
 		if err := r.move(ctx, batch); err != nil {
@@ -460,7 +460,7 @@ func (r *rewrapping) pass(ctx context.Context) error {
 func (r *rewrapping) move(ctx context.Context, batch []store.KeyPackage) error {
 	moved := make([]*store.Rewrapped, len(batch))
 	var workers errgroup.Group
-	workers.SetLimit(max(r.inv.Workers, 1))
+	workers.SetLimit(max(r.inv.workers, 1))
 	for i := range batch {
 		workers.Go(func() (err error) {
 			if moved[i], err = r.rewrap(ctx, &batch[i]); errors.Is(err, vault.ErrSealed) || errors.Is(err, ErrMixedUp) || errors.Is(err, ErrSuiteUnknown) {
@@ -481,7 +481,7 @@ func (r *rewrapping) move(ctx context.Context, batch []store.KeyPackage) error {
 			whole = append(whole, *m)
 		}
 	}
-	n, err := r.inv.Store.Rewrap(ctx, whole, r.now.Add(time.Since(r.start)))
+	n, err := r.inv.store.Rewrap(ctx, whole, r.now.Add(time.Since(r.start)))
 	r.done.KeyPackages += n
 	if err == nil && r.progress != nil {
 		r.progress(r.done)
@@ -510,7 +510,7 @@ func (r *rewrapping) rewrap(ctx context.Context, record *store.KeyPackage) (*sto
 		if len(part.sealed) == 0 {
 			continue
 		}
-		if *part.to, err = r.from.Rewrap(ctx, r.inv.Rand, b, part.sealed, part.leaf, r.to); err != nil {
+		if *part.to, err = r.from.Rewrap(ctx, r.inv.rand, b, part.sealed, part.leaf, r.to); err != nil {
 			return nil, fmt.Errorf("rewrap key package %x: %w", record.Ref, err)
 		}
 	}
@@ -584,7 +584,7 @@ func (inv *Inventory) destroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 	if err := inv.stampIntent(ctx, &i); err != nil {
 		return store.Backlog{}, err
 	}
-	erasing, err := inv.Store.CondemnWrappingKey(ctx, i, shred)
+	erasing, err := inv.store.CondemnWrappingKey(ctx, i, shred)
 	if err != nil {
 		return erasing, inv.RefuseKey(ctx, "", id, now, "destroy", fmt.Errorf("destroy: %w", err))
 	}
@@ -598,7 +598,7 @@ func (inv *Inventory) destroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 var ErrOtherToken = errors.New("it is in another token")
 
 func (inv *Inventory) inThisToken(serial string) error {
-	if serial != inv.Ring.Serial() {
+	if serial != inv.ring.Serial() {
 		return fmt.Errorf("destroy: %w, of serial number %s", ErrOtherToken, serial)
 	}
 	return nil
@@ -620,7 +620,7 @@ func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault
 		return nil, err
 	}
 	for _, k := range unused {
-		if k.TokenSerial != inv.Ring.Serial() {
+		if k.TokenSerial != inv.ring.Serial() {
 			continue
 		}
 		_, err := inv.DestroyWrappingKey(ctx, k.ID, false, now, nil)
@@ -638,7 +638,7 @@ func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault
 // UnusedWrappingKeys returns the wrapping keys that others took the place of, and that
 // have no private keys under them any more.
 func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingKey, error) {
-	keys, err := inv.Store.WrappingKeys(ctx)
+	keys, err := inv.store.WrappingKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -647,7 +647,7 @@ func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingK
 		if k.SupersededAt.IsZero() || k.Condemned {
 			continue
 		}
-		d, err := inv.Store.Dependents(ctx, k.ID)
+		d, err := inv.store.Dependents(ctx, k.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -678,7 +678,7 @@ func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, numb
 	if err := inv.stampIntent(ctx, &i); err != nil {
 		return v, err
 	}
-	if err := inv.Store.CondemnSignatureKey(ctx, name, number, force, i); err != nil {
+	if err := inv.store.CondemnSignatureKey(ctx, name, number, force, i); err != nil {
 		return v, inv.RefuseKey(ctx, name, v.KeyID, now, "destroy", fmt.Errorf("destroy: %w", err))
 	}
 	if err := inv.settle(context.WithoutCancel(ctx), i, now); err != nil {
@@ -688,7 +688,7 @@ func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, numb
 }
 
 func (inv *Inventory) version(ctx context.Context, name string, number uint64) (store.Identity, error) {
-	versions, err := inv.Store.Versions(ctx, name)
+	versions, err := inv.store.Versions(ctx, name)
 	for _, v := range versions {
 		if v.Version == number {
 			return v, nil

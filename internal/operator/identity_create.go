@@ -120,7 +120,7 @@ func (o *Operator) withNewKey(ctx context.Context, inv *inventory.Inventory, rec
 // addVersion records, by add, a version of an identity that signs with key.
 func (o *Operator) addVersion(ctx context.Context, inv *inventory.Inventory, record *store.Identity, key *signer.Key, add func(context.Context, store.Identity) error) error {
 	record.SignatureKey, record.KeyID, record.KeyLabel = key.PublicKey(), key.ID(), key.Label()
-	record.TokenSerial, record.CreatedAt = inv.Ring.Serial(), o.Now().UTC().Truncate(time.Second)
+	record.TokenSerial, record.CreatedAt = inv.TokenSerial(), o.Now().UTC().Truncate(time.Second)
 	err := inv.StampIdentity(ctx, record)
 	if err == nil {
 		err = add(ctx, *record)
