@@ -21,7 +21,7 @@ func completionCommand(u *ui) *cli.Command {
 			if err := wantArgs(c, "SHELL"); err != nil {
 				return err
 			}
-			script, err := completionScript(c, c.Args().First())
+			script, err := completionScript(c.App, c.Args().First())
 			if err != nil {
 				return err
 			}
@@ -31,14 +31,14 @@ func completionCommand(u *ui) *cli.Command {
 	}
 }
 
-func completionScript(c *cli.Context, shell string) (string, error) {
+func completionScript(app *cli.App, shell string) (string, error) {
 	switch shell {
 	case "bash":
 		return bashCompletion, nil
 	case "zsh":
 		return zshCompletion, nil
 	case "fish":
-		return c.App.ToFishCompletion()
+		return app.ToFishCompletion()
 	}
 	return "", usagef("completion: %q is none of bash, zsh, fish", shell)
 }

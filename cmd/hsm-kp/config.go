@@ -41,7 +41,16 @@ token, no store. Without FILE it is the one that --config or HSM_KP_CONFIG names
 Examples:
    hsm-kp config check hsm-kp.yaml
    hsm-kp --config hsm-kp.yaml config check`,
-				Action: func(c *cli.Context) error { return checkConfig(c, u) },
+				Action: func(c *cli.Context) error {
+					path, _ := configPath(c)
+					switch {
+					case c.NArg() > 1:
+						return usagef("config check: at most one FILE is taken")
+					case c.NArg() == 1:
+						path = c.Args().First()
+					}
+					return checkConfig(path, u)
+				},
 			},
 		},
 		Action: func(c *cli.Context) error {
@@ -53,14 +62,7 @@ Examples:
 	}
 }
 
-func checkConfig(c *cli.Context, u *ui) error {
-	path, _ := configPath(c)
-	switch {
-	case c.NArg() > 1:
-		return usagef("config check: at most one FILE is taken")
-	case c.NArg() == 1:
-		path = c.Args().First()
-	}
+func checkConfig(path string, u *ui) error {
 	cfg, err := config.Load(path)
 	if err != nil {
 		return err

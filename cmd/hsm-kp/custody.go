@@ -8,11 +8,10 @@ import (
 
 var custodyFlag = &cli.StringFlag{Name: "custody", Usage: "keep the private keys `WHERE`: wrapped or token", DefaultText: "the config's"}
 
-// chosenCustody is the custody that the command line asks for; empty: it does not.
-func chosenCustody(c *cli.Context) (string, error) {
-	custody := c.String("custody")
-	if c.IsSet("custody") && custody != vault.CustodyWrapped && custody != vault.CustodyToken {
-		return "", usagef("%s: --custody %q is neither wrapped nor token", c.Command.HelpName, custody)
+// chosenCustody is the custody that the command line of a verb asks for; empty: it does not.
+func chosenCustody(verb string, set bool, custody string) (string, error) {
+	if set && custody != vault.CustodyWrapped && custody != vault.CustodyToken {
+		return "", usagef("hsm-kp %s: --custody %q is neither wrapped nor token", verb, custody)
 	}
 	return custody, nil
 }

@@ -65,8 +65,21 @@ Examples:
 			if c.Bool("if-due") && (!c.Bool("last-resort") || c.Uint64("count") != 1) {
 				return usagef("generate: --if-due is for one key package of last resort")
 			}
-			r, err := generateRequest(c)
-			if err != nil {
+			r := operator.GenerateRequest{
+				Identity: c.String("identity"), Count: c.Uint64("count"), LastResort: c.Bool("last-resort"), IfDue: c.Bool("if-due"), Folder: c.String("out"),
+			}
+			if c.IsSet("application-id") {
+				r.ApplicationID = []byte(c.String("application-id"))
+			}
+			var faults [5]error
+			r.Custody, faults[0] = chosenCustody("generate", c.IsSet("custody"), c.String("custody"))
+			r.Lifetime, faults[1] = parseLifetime(c.String("lifetime"))
+			r.LeafExtensions, faults[2] = parseExtensions("leaf-extension", c.StringSlice("leaf-extension"))
+			r.Extensions, faults[3] = parseExtensions("extension", c.StringSlice("extension"))
+			if c.IsSet("for") {
+				r.Peers, faults[4] = parsePeers("generate", c.String("for"))
+			}
+			if err := errors.Join(faults[:]...); err != nil {
 				return err
 			}
 			e, err := openEnv(c, u)
@@ -83,46 +96,32 @@ Examples:
 	}
 }
 
-// generateRequest reads the flags.
-func generateRequest(c *cli.Context) (operator.GenerateRequest, error) {
-	r := operator.GenerateRequest{
-		Identity: c.String("identity"), Count: c.Uint64("count"), LastResort: c.Bool("last-resort"), IfDue: c.Bool("if-due"), Folder: c.String("out"),
+// parseLifetime reads --lifetime; an empty text is none.
+func parseLifetime(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
 	}
-	var err error
-	if r.Custody, err = chosenCustody(c); err != nil {
-		return r, err
+	d, err := config.ParseDuration(text)
+	if err != nil {
+		return 0, usagef("generate: --lifetime %v", err)
 	}
-	if text := c.String("lifetime"); text != "" {
-		d, err := config.ParseDuration(text)
+	if d <= 0 {
+		return 0, usagef("generate: --lifetime must be longer than nothing")
+	}
+	return time.Duration(d), nil
+}
+
+// parseExtensions reads the values of --extension or --leaf-extension.
+func parseExtensions(flag string, texts []string) ([]keypackage.Extension, error) {
+	var list []keypackage.Extension
+	for _, text := range texts {
+		e, err := parseExtension(text)
 		if err != nil {
-			return r, usagef("generate: --lifetime %v", err)
+			return nil, usagef("generate: --%s %v", flag, err)
 		}
-		if d <= 0 {
-			return r, usagef("generate: --lifetime must be longer than nothing")
-		}
-		r.Lifetime = time.Duration(d)
+		list = append(list, e)
 	}
-	if c.IsSet("application-id") {
-		r.ApplicationID = []byte(c.String("application-id"))
-	}
-	if c.IsSet("for") {
-		if r.Peers, err = parsePeers(c.String("for")); err != nil {
-			return r, usagef("generate: --for %v", err)
-		}
-	}
-	for _, f := range []struct {
-		flag string
-		list *[]keypackage.Extension
-	}{{"leaf-extension", &r.LeafExtensions}, {"extension", &r.Extensions}} {
-		for _, text := range c.StringSlice(f.flag) {
-			e, err := parseExtension(text)
-			if err != nil {
-				return r, usagef("generate: --%s %v", f.flag, err)
-			}
-			*f.list = append(*f.list, e)
-		}
-	}
-	return r, nil
+	return list, nil
 }
 
 // parseExtension reads TYPE=HEX, where TYPE is decimal or hexadecimal after 0x.

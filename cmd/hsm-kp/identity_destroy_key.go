@@ -1,9 +1,10 @@
 package main
 
 import (
+	"github.com/urfave/cli/v2"
+
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/urfave/cli/v2"
 )
 
 func identityDestroyKeyCommand(u *ui) *cli.Command {

@@ -84,7 +84,7 @@ func rotateRequest(c *cli.Context, u *ui) (operator.RotateIdentityRequest, error
 		r.Count = &count
 	}
 	var err error
-	if r.Custody, err = chosenCustody(c); err != nil || !c.IsSet("chain") {
+	if r.Custody, err = chosenCustody("identity rotate", c.IsSet("custody"), c.String("custody")); err != nil || !c.IsSet("chain") {
 		return r, err
 	}
 	if c.String("chain") == "" {

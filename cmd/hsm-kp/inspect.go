@@ -32,7 +32,8 @@ Examples:
 			if err := wantArgs(c, "FILE"); err != nil {
 				return err
 			}
-			knowSuites(c, u)
+			path, named := configPath(c)
+			knowSuites(path, named, u)
 			kp, err := readKeyPackage(u, c.Args().First())
 			if err != nil {
 				return err

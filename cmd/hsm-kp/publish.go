@@ -43,7 +43,7 @@ Examples:
 			if c.IsSet("count") && c.Int("count") < 1 {
 				return usagef("publish: --count must be at least 1")
 			}
-			choice, err := choiceOf(c, e)
+			choice, err := e.choice(c.StringSlice("identity"), c.String("suite"))
 			if err != nil {
 				return err
 			}
@@ -60,14 +60,14 @@ Examples:
 	}
 }
 
-// choiceOf reads --identity and --suite of verbs for many identities.
-func choiceOf(c *cli.Context, e *env) (operator.Choice, error) {
-	choice := operator.Choice{Identities: c.StringSlice("identity")}
-	if !c.IsSet("suite") {
+// choice chooses identities by name, or all of them, and of these the ones with a suite if one is named.
+func (e *env) choice(identities []string, suite string) (operator.Choice, error) {
+	choice := operator.Choice{Identities: identities}
+	if suite == "" {
 		return choice, nil
 	}
 	var err error
-	choice.Suite, err = e.Suite(c.String("suite"))
+	choice.Suite, err = e.Suite(suite)
 	return choice, err
 }
 

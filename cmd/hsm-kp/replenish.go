@@ -39,7 +39,7 @@ Examples:
 			jsonFlag,
 		},
 		Action: with(u, func(c *cli.Context, e *env) error {
-			choice, err := choiceOf(c, e)
+			choice, err := e.choice(c.StringSlice("identity"), c.String("suite"))
 			if err != nil {
 				return err
 			}

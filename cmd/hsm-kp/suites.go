@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 )
@@ -35,11 +33,9 @@ func registerSuites(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
-// knowSuites makes the experimental suites of the config known to a command that
-// needs no config: where the command line or the environment names one. One that cannot
-// be read is a warning.
-func knowSuites(c *cli.Context, u *ui) {
-	path, named := configPath(c)
+// knowSuites makes the experimental suites of a config known to a command that needs no config,
+// if one is named. It only warns of a config that cannot be read.
+func knowSuites(path string, named bool, u *ui) {
 	if !named {
 		return
 	}

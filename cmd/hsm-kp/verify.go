@@ -58,20 +58,27 @@ Examples:
 		},
 		Action: func(c *cli.Context) error {
 			if c.Bool("rules") {
-				return listRules(c, u)
+				if err := wantArgs(c); err != nil {
+					return err
+				}
+				return u.printRules(c.Bool("json"))
 			}
 			if err := wantSomeArgs(c, "FILE"); err != nil {
 				return err
 			}
-			knowSuites(c, u)
-			policy, err := verifyPolicy(c)
+			path, named := configPath(c)
+			knowSuites(path, named, u)
+			policy, err := verifyPolicy(c.Timestamp("at"), c.String("max-lifetime"), c.String("policy"), c.String("roots"))
 			if err != nil {
+				return err
+			}
+			if policy.Required, err = requiredOf(c.StringSlice("require-extension"), c.StringSlice("require-proposal"), c.StringSlice("require-credential")); err != nil {
 				return err
 			}
 			var peers []*profile.Profile
 			if c.IsSet("for") { // an empty one is a variable that was not set
-				if peers, err = parsePeers(c.String("for")); err != nil {
-					return usagef("verify: --for %v", err)
+				if peers, err = parsePeers("verify", c.String("for")); err != nil {
+					return err
 				}
 			}
 			v := verifier{ui: u, peers: peers, json: c.Bool("json"), quiet: c.Bool("quiet"), policy: policy}
@@ -80,17 +87,14 @@ Examples:
 	}
 }
 
-// listRules prints every rule with its severity at each policy.
-func listRules(c *cli.Context, u *ui) error {
-	if err := wantArgs(c); err != nil {
-		return err
-	}
+// printRules prints every rule with its severity at each policy.
+func (u *ui) printRules(asJSON bool) error {
 	const row = "%-30s  %-7s  %-7s  %-7s  %-24s  %s\n"
-	if !c.Bool("json") {
+	if !asJSON {
 		u.printf(row, "FINDING", "STRICT", "RFC", "LENIENT", "SECTION", "MEANS THAT")
 	}
 	for _, r := range keypackage.Rules() {
-		if c.Bool("json") {
+		if asJSON {
 			if err := u.jsonLine(r); err != nil {
 				return err
 			}
@@ -108,53 +112,53 @@ var levels = map[string]keypackage.Level{
 	"lenient": keypackage.LevelLenient,
 }
 
-// verifyPolicy is what the command line says.
-func verifyPolicy(c *cli.Context) (keypackage.Policy, error) {
+// verifyPolicy is what the command line says. A nil time is now.
+func verifyPolicy(at *time.Time, maxLifetime, level, roots string) (keypackage.Policy, error) {
 	var p keypackage.Policy
-	at := time.Now()
-	if t := c.Timestamp("at"); t != nil {
-		at = *t
+	if at == nil {
+		now := time.Now()
+		at = &now
 	}
 	p.Now = uint64(max(at.Unix(), 0))
-	longest, err := config.ParseDuration(c.String("max-lifetime"))
+	longest, err := config.ParseDuration(maxLifetime)
 	if err != nil {
 		return p, usagef("verify: --max-lifetime %v", err)
 	}
 	p.MaxLifetime = uint64(time.Duration(longest) / time.Second)
-	level, ok := levels[c.String("policy")]
-	if !ok {
-		return p, usagef("verify: --policy must be strict, rfc or lenient, not %q", c.String("policy"))
+	var ok bool
+	if p.Level, ok = levels[level]; !ok {
+		return p, usagef("verify: --policy must be strict, rfc or lenient, not %q", level)
 	}
-	p.Level = level
-	if p.Roots, err = operator.LoadRoots(c.String("roots")); err != nil {
-		return p, err
-	}
-	required, err := requiredFlags(c)
-	p.Required = operator.RequiredOf(required)
+	p.Roots, err = operator.LoadRoots(roots)
 	return p, err
 }
 
-// requiredFlags reads --require-extension and the like.
-func requiredFlags(c *cli.Context) (config.Required, error) {
+// requiredOf reads --require-extension and the like.
+func requiredOf(extensions, proposals, credentials []string) (keypackage.RequiredCapabilities, error) {
 	var r config.Required
 	for _, f := range []struct {
-		flag string
-		list *[]uint16
-	}{{"require-extension", &r.Extensions}, {"require-proposal", &r.Proposals}, {"require-credential", &r.Credentials}} {
-		for _, text := range c.StringSlice(f.flag) {
+		flag  string
+		texts []string
+		list  *[]uint16
+	}{{"require-extension", extensions, &r.Extensions}, {"require-proposal", proposals, &r.Proposals}, {"require-credential", credentials, &r.Credentials}} {
+		for _, text := range f.texts {
 			n, err := parseCodePoint(text)
 			if err != nil {
-				return r, usagef("verify: --%s %v", f.flag, err)
+				return keypackage.RequiredCapabilities{}, usagef("verify: --%s %v", f.flag, err)
 			}
 			*f.list = append(*f.list, n)
 		}
 	}
-	return r, nil
+	return operator.RequiredOf(r), nil
 }
 
-// parsePeers reads names of profiles with commas between them.
-func parsePeers(text string) ([]*profile.Profile, error) {
-	return operator.LookupPeers(strings.Split(text, ","))
+// parsePeers reads the value of a verb's --for: names of profiles with commas between them.
+func parsePeers(verb, text string) ([]*profile.Profile, error) {
+	peers, err := operator.LookupPeers(strings.Split(text, ","))
+	if err != nil {
+		return nil, usagef("%s: --for %v", verb, err)
+	}
+	return peers, nil
 }
 
 type verifier struct {

@@ -40,7 +40,8 @@ Examples:
 			case out == "" && u.outTerm:
 				return usagef("welcome sample: a Welcome is binary: redirect standard output, or name a file with --out")
 			}
-			knowSuites(c, u)
+			path, named := configPath(c)
+			knowSuites(path, named, u)
 			kp, err := readKeyPackage(u, c.Args().First())
 			if err != nil {
 				return err
