@@ -14,13 +14,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// watched sees to requests that never come to the interceptor, because they were too long or
-// too slow to be read: these are refusals too.
+// watched handles requests that never reach the interceptor because they were too long or too slow
+// to be read. They count as refusals too.
 func (s *Server) watched(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		c := &call{caller: callerFrom(r.Context())}
-		if op := operationOf(r.URL.Path); act.IsGranted(string(op)) { // and no text of the caller's
+		if op := operationOf(r.URL.Path); act.IsGranted(string(op)) { // never a text that the caller chose
 			c.op = op
 		}
 		body := &arrival{ReadCloser: r.Body, most: int64(s.Limits.MessageBytes) + envelope, length: r.ContentLength}
@@ -36,10 +36,10 @@ func (s *Server) watched(next http.Handler) http.Handler {
 	})
 }
 
-// envelope is what gRPC puts before a message.
+// envelope is the length of the prefix that gRPC puts before a message.
 const envelope = 5
 
-// arrival is the body of a request, and what was wrong with it.
+// arrival is the body of a request. It remembers what was wrong with it.
 type arrival struct {
 	io.ReadCloser
 	length, most, read int64
@@ -56,7 +56,7 @@ func (a *arrival) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fault is why the request was not taken up.
+// fault returns why the request was not read, or nil.
 func (a *arrival) fault() *fault {
 	switch {
 	case a.slow:
@@ -67,8 +67,7 @@ func (a *arrival) fault() *fault {
 	return errNoRequest
 }
 
-// operationOf is the operation that a procedure of the API is called by in the config:
-// OpenWelcome is open_welcome.
+// operationOf returns the config's name for a procedure of the API: open_welcome for OpenWelcome.
 func operationOf(procedure string) act.Act {
 	var b strings.Builder
 	for i, r := range path.Base(procedure) {

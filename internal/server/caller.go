@@ -8,21 +8,21 @@ import (
 	"slices"
 )
 
-// Caller is who sent a request, as the connection proves it: a client certificate that was
-// verified, or the process at the other end of a Unix socket.
+// Caller is who sent a request, as the connection proves it: the subject of a verified client
+// certificate, or the process at the other end of a Unix socket.
 type Caller struct {
 	// URIs, DNSNames and Emails are the alternative names of the certificate, Subject its
 	// subject (RFC 2253).
 	URIs, DNSNames, Emails []string
 	Subject                string
-	// Peer are the credentials of a process, nil for a certificate.
+	// Peer is the process of a Unix socket, or nil for a certificate.
 	Peer *Peer
 }
 
-// Peer is the process at the other end of a Unix socket, as the kernel tells it.
+// Peer is the process at the other end of a Unix socket, as the kernel reports it.
 type Peer struct{ UID, GID uint32 }
 
-// callerOf is who a certificate names.
+// callerOf returns the caller that a certificate names.
 func callerOf(c *x509.Certificate) Caller {
 	out := Caller{DNSNames: c.DNSNames, Emails: c.EmailAddresses, Subject: c.Subject.String()}
 	for _, u := range c.URIs {
@@ -31,7 +31,7 @@ func callerOf(c *x509.Certificate) Caller {
 	return out
 }
 
-// String names the caller for the trail and the log: the first URI, DNS name or e-mail
+// String returns the caller's name for the trail and the log: the first URI, DNS name or e-mail
 // address of its certificate, else the subject, or the user of its process.
 func (c Caller) String() string {
 	for _, names := range []struct {
@@ -51,11 +51,10 @@ func (c Caller) String() string {
 	return nobody
 }
 
-// nobody is a caller that proved nothing.
+// nobody is the name of a caller that proved nothing.
 const nobody = "nobody"
 
-// is reports whether one of the rule's names is the caller's. A rule without names is
-// nobody's.
+// is reports whether one of the rule's names is the caller's. A rule without names fits no caller.
 func (r *Rule) is(c Caller) bool {
 	if c.Peer != nil {
 		return slices.Contains(r.UIDs, c.Peer.UID) || slices.Contains(r.GIDs, c.Peer.GID)
@@ -70,8 +69,8 @@ func overlap(a, b []string) bool {
 
 type connKey struct{}
 
-// withPeer keeps the credentials of a Unix socket's other end in the context of its
-// requests. Of a connection that is none, or that does not tell, nothing is known.
+// withPeer puts the credentials of a Unix socket's peer into the context of its requests. It adds
+// nothing for other connections, or if the kernel does not report the peer.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if below, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = below.NetConn()

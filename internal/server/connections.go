@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// connections are those that are open, so that one which never brought a request can be told.
+// connections holds the open connections, so that one that never sent a request can be recorded.
 type connections struct {
 	mu   sync.Mutex
 	open map[net.Conn]*connection
@@ -21,13 +21,13 @@ type connection struct {
 	since  time.Time
 	served atomic.Bool // a request was read
 	once   sync.Once
-	caller Caller // of its certificate, once a request was read
+	caller Caller // named by its certificate, set once a request was read
 }
 
 type servedKey struct{}
 
-// connected is the ConnContext of an http.Server: it remembers a connection, and who is at the
-// other end of a Unix socket.
+// connected is the ConnContext of an http.Server. It remembers the connection, and the peer of a
+// Unix socket.
 func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
 	info := &connection{since: time.Now()}
 	s.connections.mu.Lock()
@@ -36,9 +36,9 @@ func (s *Server) connected(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(withPeer(ctx, c), servedKey{}, info)
 }
 
-// disconnected is the ConnState of an http.Server. It records a client that had a good certificate and
-// sent no request in time. Over HTTP/2, and over a Unix socket, there is no telling one from a
-// client that has nothing to ask.
+// disconnected is the ConnState of an http.Server. It records a client that had a good certificate
+// but sent no request in time. Over HTTP/2 and Unix sockets, such a client looks like one that has
+// nothing to ask.
 func (s *Server) disconnected(ctx context.Context) func(net.Conn, http.ConnState) {
 	return func(c net.Conn, state http.ConnState) {
 		if state != http.StateClosed && state != http.StateHijacked {
@@ -58,7 +58,7 @@ func (s *Server) disconnected(ctx context.Context) func(net.Conn, http.ConnState
 	}
 }
 
-// served remembers that a connection brought a request, and returns whom it is with.
+// served remembers that a connection sent a request, and returns its caller.
 func served(r *http.Request) Caller {
 	info, ok := r.Context().Value(servedKey{}).(*connection)
 	if !ok {
@@ -69,7 +69,7 @@ func served(r *http.Request) Caller {
 	return info.caller
 }
 
-// proved is whom the connection of a request is with: nobody, where it has proved nothing.
+// proved returns the caller that the request's connection proved, or the zero Caller.
 func proved(r *http.Request) Caller {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return callerOf(r.TLS.PeerCertificates[0])
@@ -78,14 +78,14 @@ func proved(r *http.Request) Caller {
 	return Caller{Peer: peer}
 }
 
-// limitedListener has so many connections at once. Those beyond it wait in the kernel, so
-// that the files of the process are not used up by clients that do nothing.
+// limitedListener bounds the number of open connections. Further ones wait in the kernel, so that
+// idle clients cannot use up the process's file descriptors.
 type limitedListener struct {
 	net.Listener
 	slots  chan struct{}
 	closed chan struct{}
 	close  func() error
-	full   func() // called when one has to wait
+	full   func() // called when a connection has to wait
 }
 
 func (s *Server) limitConnections(l net.Listener) net.Listener {
@@ -122,7 +122,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 // Close implements net.Listener.
 func (l *limitedListener) Close() error { return l.close() }
 
-// limitedConn is a connection that counts.
+// limitedConn is a connection that a limitedListener counts.
 type limitedConn struct {
 	net.Conn
 	release func()
@@ -134,10 +134,10 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// NetConn returns the connection below, as that of crypto/tls does.
+// NetConn returns the underlying connection, as tls.Conn.NetConn does.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
-// CloseWrite lets crypto/tls and net/http say that nothing more comes.
+// CloseWrite lets crypto/tls and net/http half-close the connection.
 func (c *limitedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

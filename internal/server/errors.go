@@ -20,46 +20,46 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
-// fault is an error as callers see it: nothing of it comes from a library below, which
-// could name a path, a key or a part of what was decrypted.
+// fault is an error as callers see it. It holds nothing from a library below, whose message could
+// name a path, a key or a part of what was decrypted.
 type fault struct {
 	code    connect.Code
 	reason  hsmkpv1.Reason
 	message string
 
-	// refused: the service would not do it, which the trail is to say.
+	// refused means that the service would not do it; the trail records that.
 	refused bool
-	// after is how long it is until it may succeed; 0: nobody knows.
+	// after is how long to wait before a retry may succeed; 0 if that is unknown.
 	after time.Duration
 }
 
 func (f *fault) Error() string { return f.message }
 
-// malformed is what is wrong with a request.
+// malformed returns the fault of a malformed request.
 func malformed(message string) *fault {
 	return &fault{code: connect.CodeInvalidArgument, reason: hsmkpv1.Reason_REASON_MALFORMED, message: message}
 }
 
-// wrongContent refuses what is not the structure that its label names, or not a sound one: to
-// have such things signed, or decrypted, is what an attacker would try.
+// wrongContent refuses content that is not the structure that its label names, or not a sound one.
+// An attacker would try to have such content signed or decrypted.
 func wrongContent(message string) error {
 	f := malformed(message)
 	f.refused = true
 	return f
 }
 
-// Faults that do not come from below.
+// Faults that do not come from a package below.
 var (
 	errNotGranted = refusalFor(connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED, "the caller is not granted that", 0)
 	errBusy       = refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_BUSY, "too many requests at once", time.Second)
 	errLabel      = refusalFor(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_LABEL, "the label is none of those that are taken", 0)
 	errTooLong    = refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_MALFORMED, "the request is too long", 0)
 	errSlow       = refusalFor(connect.CodeDeadlineExceeded, hsmkpv1.Reason_REASON_UNSPECIFIED, "the request did not arrive in time", 0)
-	errNoRequest  = failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "it is no request of the API")
+	errNoRequest  = failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "it is not a request of the API")
 	errNoneLeft   = failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_NONE_LEFT, "no key packages of the identity are available")
 	errNotFound   = failure(connect.CodeNotFound, hsmkpv1.Reason_REASON_NOT_FOUND, "there is no such identity or key package")
 	errInternal   = failure(connect.CodeInternal, hsmkpv1.Reason_REASON_UNSPECIFIED, "internal error")
-	errCanceled   = failure(connect.CodeCanceled, hsmkpv1.Reason_REASON_UNSPECIFIED, "the request was given up")
+	errCanceled   = failure(connect.CodeCanceled, hsmkpv1.Reason_REASON_UNSPECIFIED, "the request was canceled")
 	errDeadline   = failure(connect.CodeDeadlineExceeded, hsmkpv1.Reason_REASON_UNSPECIFIED, "the request took too long")
 )
 
@@ -71,23 +71,23 @@ func refusalFor(code connect.Code, reason hsmkpv1.Reason, message string, after 
 	return &fault{code: code, reason: reason, message: message, refused: true, after: after}
 }
 
-// tooMany refuses what is more than a rate lets through.
+// tooMany refuses a request beyond a rate.
 func tooMany(after time.Duration) *fault {
 	return refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_BUSY, "too many requests a second", after)
 }
 
-// quotaSpent refuses what a rule has no quota for until its period ends.
+// quotaSpent refuses a request beyond a rule's quota until its period ends.
 func quotaSpent(after time.Duration) *fault {
 	return refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_QUOTA_SPENT, "the quota of the period is spent", after)
 }
 
-// foreign is content that does not belong to the identity that is to sign it.
+// foreign refuses content that does not belong to the identity that would sign it.
 func foreign(message string) error {
 	return refusalFor(connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT, message, 0)
 }
 
-// faults are the errors from below, in the order in which they are looked for: what is wrong
-// with a record or a key comes before what it made of a request.
+// faults maps errors from below to faults, in order of precedence: a damaged record or key comes
+// before what it made of a request.
 var faults = []struct {
 	of []error
 	as *fault
@@ -102,24 +102,24 @@ var faults = []struct {
 	{[]error{store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
 		failure(connect.CodeUnavailable, hsmkpv1.Reason_REASON_STORE, "the store cannot be used at present")},
 	{[]error{store.ErrHeld, store.ErrRewrapped, store.ErrWrappingKey, inventory.ErrUnderWay},
-		failure(connect.CodeAborted, hsmkpv1.Reason_REASON_BUSY, "others are changing it: ask again")},
-	{[]error{store.ErrState, operator.ErrRetired, store.ErrExists, store.ErrInUse}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "it is not in the state for that")},
+		failure(connect.CodeAborted, hsmkpv1.Reason_REASON_BUSY, "another request is changing it: try again")},
+	{[]error{store.ErrState, operator.ErrRetired, store.ErrExists, store.ErrInUse}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "its state does not allow this")},
 	{[]error{inventory.ErrNoWrappingKey, inventory.ErrWrappingKeySpent, inventory.ErrOtherToken, vault.ErrCustody},
-		failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the token has no key to keep such private keys with")},
+		failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the token has no key that can keep such private keys")},
 	{[]error{inventory.ErrNothingToShow}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the private keys do not leave the token")},
 	{[]error{hpke.ErrOpen, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature, welcome.ErrNotForIt, welcome.ErrSuite},
-		failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_NOT_OPENED, "it does not open: it is forged, damaged or for others")},
+		failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_NOT_OPENED, "it cannot be opened: it is forged, damaged or meant for others")},
 	{[]error{identity.ErrNoCertificate}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the identity has no certificate yet")},
 	{[]error{inventory.ErrSuiteUnknown}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_POLICY, "the cipher suite is not enabled here")},
-	{[]error{inventory.ErrTooMany}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "count is more than one wrapping key seals")},
-	{[]error{inventory.ErrRef, inventory.ErrAmbiguousRef}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "ref is no whole KeyPackageRef")},
-	{[]error{identity.ErrName}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "identity is no name")},
-	{[]error{operator.ErrNoDirectory, operator.ErrSeveral}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "directory is none of the service's, or must be named")},
+	{[]error{inventory.ErrTooMany}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "count is more than one wrapping key may seal")},
+	{[]error{inventory.ErrRef, inventory.ErrAmbiguousRef}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "ref is not a whole KeyPackageRef")},
+	{[]error{identity.ErrName}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "identity is not a valid name")},
+	{[]error{operator.ErrNoDirectory, operator.ErrSeveral}, failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "the service has no such directory, or has several and needs a name")},
 	{[]error{context.DeadlineExceeded}, errDeadline},
 	{[]error{context.Canceled, inventory.ErrInterrupted}, errCanceled},
 }
 
-// faultOf is err as callers see it.
+// faultOf returns err as callers see it.
 func (s *Server) faultOf(err error) *fault {
 	if f, ok := errors.AsType[*fault](err); ok {
 		return f
@@ -149,7 +149,7 @@ func (s *Server) faultOf(err error) *fault {
 	return errInternal
 }
 
-// connectError is a fault on the wire.
+// connectError encodes a fault for the wire.
 func connectError(f *fault) error {
 	e := connect.NewError(f.code, errors.New(f.message))
 	if d, err := connect.NewErrorDetail(&hsmkpv1.ErrorDetail{Reason: f.reason}); err == nil {

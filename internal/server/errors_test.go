@@ -24,8 +24,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
-// told are the errors of the packages below, each with the reason that callers get. The
-// errors of the token are operator.TokenFault's.
+// told maps the errors of the packages below to the reason that callers get. The token's errors are
+// operator.TokenFault's.
 var told = map[string]struct {
 	err  error
 	want hsmkpv1.Reason
@@ -61,7 +61,7 @@ var told = map[string]struct {
 	"vault.ErrCustody":              {vault.ErrCustody, hsmkpv1.Reason_REASON_POLICY},
 	"hpke.ErrOpen":                  {hpke.ErrOpen, hsmkpv1.Reason_REASON_NOT_OPENED},
 	"hpke.ErrKeyMismatch":           {hpke.ErrKeyMismatch, hsmkpv1.Reason_REASON_INTEGRITY},
-	"hpke.ErrCleared":               {hpke.ErrCleared, hsmkpv1.Reason_REASON_UNSPECIFIED}, // a fault of ours
+	"hpke.ErrCleared":               {hpke.ErrCleared, hsmkpv1.Reason_REASON_UNSPECIFIED}, // a bug of this program
 	"inventory.ErrUnderWay":         {inventory.ErrUnderWay, hsmkpv1.Reason_REASON_BUSY},
 	"inventory.ErrOtherToken":       {inventory.ErrOtherToken, hsmkpv1.Reason_REASON_POLICY},
 	"inventory.ErrAmbiguousRef":     {inventory.ErrAmbiguousRef, hsmkpv1.Reason_REASON_MALFORMED},
@@ -105,14 +105,14 @@ func TestEachErrorFromBelowIsTold(t *testing.T) {
 	}
 }
 
-// An error that somebody adds to a package below must be thought of here.
+// An error that is added to a package below must be added here too.
 func TestNoErrorFromBelowIsForgotten(t *testing.T) {
 	root := filepath.Join("..", "..")
 	for _, dir := range []string{"internal/store", "vault", "hpke", "internal/inventory", "internal/identity", "keypackage", "welcome"} {
 		room := path.Base(dir)
 		names := exportedErrors(t, filepath.Join(root, filepath.FromSlash(dir)))
 		if len(names) == 0 {
-			t.Errorf("%s has no errors: is the test looking in the right place?", room)
+			t.Errorf("%s has no errors: does the test look in the right place?", room)
 		}
 		for _, name := range names {
 			if _, ok := told[room+"."+name]; !ok {
@@ -122,7 +122,7 @@ func TestNoErrorFromBelowIsForgotten(t *testing.T) {
 	}
 }
 
-// exportedErrors are the variables Err... and the types ...Error of a package.
+// exportedErrors returns the variables Err... and the types ...Error of a package.
 func exportedErrors(t *testing.T, dir string) (out []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -164,7 +164,7 @@ func errorsOf(d *ast.GenDecl) (out []string) {
 	return out
 }
 
-// What a library below says is for the log alone.
+// The text of an error from a library below goes to the log alone.
 func TestAnUnknownErrorIsInternal(t *testing.T) {
 	err := errors.New("/var/lib/hsm-kp/store.db: secret")
 	if f := new(Server).faultOf(err); f != errInternal {
@@ -172,7 +172,7 @@ func TestAnUnknownErrorIsInternal(t *testing.T) {
 	}
 }
 
-// docs/API.md has a row for each reason and code that a caller may be told.
+// docs/API.md has a row for each reason and code that a caller may get.
 func TestTheManualHasEveryFault(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "API.md"))
 	if err != nil {

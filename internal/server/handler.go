@@ -12,9 +12,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/api/hsmkp/v1/hsmkpv1connect"
 )
 
-// Handler serves the API, grpc.health.v1, and /healthz and /readyz. ready reports whether
-// the token and the store can be used; what it says is for operators, and is not shown. The
-// health of the process and of the service is told to any caller that the listener lets in.
+// Handler serves the API, grpc.health.v1, and /healthz and /readyz. ready reports whether the token
+// and the store can be used; its error is for operators and is not shown. Any caller that the
+// listener accepts may ask for the health of the process and of the service.
 func (s *Server) Handler(ready func(context.Context) error) http.Handler {
 	ready = (&readiness{of: ready}).ask
 	mux := http.NewServeMux()
@@ -22,7 +22,8 @@ func (s *Server) Handler(ready func(context.Context) error) http.Handler {
 		connect.WithInterceptors(s.interceptor()),
 		connect.WithReadMaxBytes(s.Limits.MessageBytes),
 		connect.WithRecover(s.recovered),
-		// An answer has secrets beside what others chose, whose length would tell of them.
+		// Do not compress answers: they hold secrets beside text that others chose, so their
+		// compressed length would leak the secrets.
 		connect.WithCompression("gzip", nil, nil),
 	)
 	mux.Handle(path, s.watched(api))
@@ -45,14 +46,14 @@ func (s *Server) Handler(ready func(context.Context) error) http.Handler {
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // whoever asked is gone where it fails
+	_, _ = w.Write([]byte(text)) // it fails only if the client has gone
 }
 
-// readyFor is how long what is known of the token and the store counts.
+// readyFor is how long an answer about the token and the store stays valid.
 const readyFor = time.Second
 
-// readiness asks how token and store are once in readyFor, however often it is asked: whoever
-// may connect may ask.
+// readiness checks the token and the store at most once in readyFor, however many clients ask:
+// anyone who can connect may ask.
 type readiness struct {
 	of func(context.Context) error
 
@@ -67,12 +68,12 @@ func (r *readiness) ask(ctx context.Context) error {
 	if time.Since(r.at) < readyFor {
 		return r.err
 	}
-	r.err = r.of(context.WithoutCancel(ctx)) // the answer is others' too
+	r.err = r.of(context.WithoutCancel(ctx)) // others wait for the answer too
 	r.at = time.Now()
 	return r.err
 }
 
-// recovered ends a request that met a fault of ours, and not the process.
+// recovered turns a panic into the failure of one request. The process goes on.
 func (s *Server) recovered(_ context.Context, spec connect.Spec, _ http.Header, fault any) error {
 	s.Log.Error("panic", "procedure", spec.Procedure, "fault", fault)
 	return connectError(errInternal)
@@ -80,20 +81,20 @@ func (s *Server) recovered(_ context.Context, spec connect.Spec, _ http.Header, 
 
 type callerKey struct{}
 
-// withCaller puts into the context who the connection is with.
+// withCaller puts the connection's caller into the context.
 func withCaller(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, served(r))))
 	})
 }
 
-// callerFrom returns who the connection is with; the zero Caller is nobody.
+// callerFrom returns the connection's caller, or the zero Caller if there is none.
 func callerFrom(ctx context.Context) Caller {
 	c, _ := ctx.Value(callerKey{}).(Caller)
 	return c
 }
 
-// health is grpc.health.v1 over a function.
+// health implements grpc.health.v1 with a function.
 type health func(context.Context) error
 
 // Check implements grpchealth.Checker.

@@ -18,7 +18,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// states are the states of the store by those of the API.
+// states maps the states of the API to those of the store.
 var states = map[hsmkpv1.State]store.State{
 	hsmkpv1.State_STATE_UNSPECIFIED: "",
 	hsmkpv1.State_STATE_PENDING:     store.Pending,
@@ -42,8 +42,8 @@ func stateOf(s store.State) hsmkpv1.State {
 }
 
 const (
-	// maxPage is the most key packages of one answer, defaultPage that of one that asks
-	// for no number.
+	// maxPage is the largest number of key packages in an answer, defaultPage the number if the
+	// request has none.
 	maxPage, defaultPage = 1000, 100
 )
 
@@ -83,7 +83,7 @@ func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListReques
 	if err != nil {
 		return nil, err
 	}
-	if r.Msg.GetIdentity() == "" { // which is all identities to the operator
+	if r.Msg.GetIdentity() == "" { // the operator would take that as all identities
 		return nil, errNotFound
 	}
 	state, known := states[r.Msg.GetState()]
@@ -105,13 +105,13 @@ func (s *Server) List(ctx context.Context, r *connect.Request[hsmkpv1.ListReques
 	return connect.NewResponse(page), nil
 }
 
-// after returns the ref of the last key package of the page before, which a page token is; it
-// is the identity's, so that nobody learns of others.
+// after returns the ref of the last key package of the previous page, which is the page token. The
+// ref must be the identity's, so that a caller learns nothing of others.
 func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, error) {
 	if r.GetPageToken() == "" {
 		return nil, nil
 	}
-	unknown := malformed("page_token is none of this list")
+	unknown := malformed("page_token is not from this list")
 	ref, err := hex.DecodeString(r.GetPageToken())
 	if err != nil {
 		return nil, unknown
@@ -126,7 +126,7 @@ func (s *Server) after(ctx context.Context, r *hsmkpv1.ListRequest) ([]byte, err
 	return ref, nil
 }
 
-// page returns the key packages that fit, size at most.
+// page returns at most size key packages that match f.
 func (s *Server) page(ctx context.Context, f store.Filter, size int, whole bool) (*hsmkpv1.ListResponse, error) {
 	out := new(hsmkpv1.ListResponse)
 	records, err := s.Operator.KeyPackages(ctx, f)
@@ -163,8 +163,8 @@ func (s *Server) Get(ctx context.Context, r *connect.Request[hsmkpv1.GetRequest]
 	return connect.NewResponse(&hsmkpv1.GetResponse{KeyPackage: k}), nil
 }
 
-// admitRef admits an operation on the identity of a key package. Whoever may not have all
-// identities does not learn whether there is such a key package.
+// admitRef admits an operation on the identity of a key package. A caller that is not granted all
+// identities does not learn whether the key package exists.
 func (s *Server) admitRef(ctx context.Context, op act.Act, ref []byte) (context.Context, *store.KeyPackage, error) {
 	record, err := s.Operator.KeyPackage(ctx, ref)
 	ctx, refused := s.admit(ctx, op, record.Identity, 1)
@@ -209,8 +209,8 @@ func (s *Server) Claim(ctx context.Context, r *connect.Request[hsmkpv1.ClaimRequ
 	return connect.NewResponse(out), nil
 }
 
-// messageOf is a record as the API has it. Its ref is computed anew where its bytes are
-// handed out.
+// messageOf converts a record to the API's message. If whole is set, it recomputes the ref from the
+// bytes.
 func messageOf(record *store.KeyPackage, whole bool) (*hsmkpv1.KeyPackage, error) {
 	out := &hsmkpv1.KeyPackage{
 		Ref: slices.Clone(record.Ref), Identity: record.Identity, CipherSuite: uint32(record.Suite), State: stateOf(record.State),

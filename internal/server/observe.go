@@ -7,14 +7,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// Request is a request that has ended, as Config.Observe is told of it. Its texts are those
-// of this package and of the config, and none of a caller's: they are few.
+// Request is a request that has ended, as Config.Observe gets it. Its texts come from this package
+// and the config, never from a caller, so that there are few of them.
 type Request struct {
-	Operation act.Act // "connect" for a connection that was refused before there was one
-	Rule      string  // that granted it; empty where none did
-	Code      string  // of gRPC, such as "permission_denied"; "ok" where it was done
-	Reason    string  // of the API, such as "not_granted"; empty where it has none
-	Refused   bool    // the service would not do it; otherwise it failed, where Code is not "ok"
+	Operation act.Act // "connect" for a connection that was refused before a request
+	Rule      string  // that granted it; empty if none did
+	Code      string  // of gRPC, such as "permission_denied"; "ok" if it succeeded
+	Reason    string  // of the API, such as "not_granted"; empty if it has none
+	Refused   bool    // the service would not do it; otherwise, it failed if Code is not "ok"
 	Took      time.Duration
 }
 
@@ -24,7 +24,7 @@ func (s *Server) observe(r Request) {
 	}
 }
 
-// ended tells whoever observes how a request ended.
+// ended passes a request that has ended to Config.Observe.
 func (s *Server) ended(c *call, op act.Act, took time.Duration, err error) {
 	if s.Observe == nil {
 		return
@@ -41,5 +41,5 @@ func (s *Server) ended(c *call, op act.Act, took time.Duration, err error) {
 	s.Observe(r)
 }
 
-// Busy returns how many requests of the API are worked on, and how many may be at once.
+// Busy returns how many requests of the API are running, and how many may run at once.
 func (s *Server) Busy() (now, limit int) { return len(s.busy), cap(s.busy) }

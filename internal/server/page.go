@@ -10,15 +10,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// Page is what is served by GET at a path to callers that are granted its operation.
+// Page is a page that is served by GET to callers that are granted its operation.
 type Page struct {
 	Path      string
 	Operation act.Act
 	Handler   http.Handler
 }
 
-// guard serves a page to those that a rule grants it, and refuses it to others as an
-// operation of the API is refused.
+// guard serves a page to callers whom a rule grants it, and refuses others as an operation of the
+// API does.
 func (s *Server) guard(p Page) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
@@ -36,11 +36,10 @@ func (s *Server) guard(p Page) http.Handler {
 	})
 }
 
-// everybody is the name that a rule is asked for where something is about all identities:
-// only * fits it.
+// everybody is the identity of an operation that concerns all identities: only * matches it.
 const everybody = ""
 
-// statusOf is the HTTP status of a refusal.
+// statusOf returns the HTTP status of a refusal.
 func statusOf(code connect.Code) int {
 	if code == connect.CodeResourceExhausted {
 		return http.StatusTooManyRequests

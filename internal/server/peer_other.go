@@ -7,6 +7,6 @@ import (
 	"net"
 )
 
-// peerOf knows of no other system how it tells who connected: there, a Unix socket's callers are
-// nobody, and are refused.
+// peerOf fails: on this system, nothing reports who connected. Callers on a Unix socket are nobody,
+// and are refused.
 func peerOf(*net.UnixConn) (*Peer, error) { return nil, errors.ErrUnsupported }

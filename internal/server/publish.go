@@ -45,8 +45,8 @@ func (s *Server) Publish(ctx context.Context, r *connect.Request[hsmkpv1.Publish
 	return connect.NewResponse(s.published(name, p)), nil
 }
 
-// timeToAnswer returns a context that ends a little before ctx does, so that there is time
-// to record what was done and to say it.
+// timeToAnswer returns a context that ends a little before ctx does, which leaves time to record
+// the outcome and to answer.
 func timeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
 	end, ok := ctx.Deadline()
 	if !ok {
@@ -55,7 +55,7 @@ func timeToAnswer(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, end.Add(-time.Until(end)/10))
 }
 
-// reasons are what callers are told of a key package that a directory has not acknowledged.
+// reasons are what callers get for a key package that a directory has not acknowledged.
 var reasons = []struct {
 	of error
 	as hsmkpv1.Reason
@@ -73,8 +73,8 @@ func reasonOf(err error) hsmkpv1.Reason {
 	return hsmkpv1.Reason_REASON_DIRECTORY
 }
 
-// published is a publication as callers see it. Why a directory did not take something is in
-// the log.
+// published converts a publication to the API's message. Why a directory did not accept a key
+// package is in the log alone.
 func (s *Server) published(name string, p operator.Publication) *hsmkpv1.PublishResponse {
 	out := &hsmkpv1.PublishResponse{Directory: p.Directory}
 	for _, k := range p.Sent {

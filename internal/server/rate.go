@@ -8,13 +8,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Rate lets through so many a second, and a burst at once.
+// Rate is a number of requests a second, with a burst at once.
 type Rate struct {
-	PerSecond int // 0: any number
+	PerSecond int // 0: no limit
 	Burst     int // 0: as many as in a second
 }
 
-// limiter returns the limiter of a Rate. It is in memory, as a quota is.
+// limiter returns the limiter of a Rate. It lives in memory, as a quota does.
 func (r Rate) limiter() *rate.Limiter {
 	if r.PerSecond == 0 {
 		return rate.NewLimiter(rate.Inf, 0)
@@ -22,8 +22,8 @@ func (r Rate) limiter() *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(r.PerSecond), cmp.Or(r.Burst, r.PerSecond))
 }
 
-// take takes one request from l and returns 0. If none is left, it takes nothing and returns
-// how long it is until the next.
+// take takes one request from l and returns 0. If none is left, it takes nothing and returns how
+// long it is until the next.
 func take(l *rate.Limiter, now time.Time) time.Duration {
 	if l.AllowN(now, 1) {
 		return 0

@@ -11,23 +11,22 @@ import (
 )
 
 const (
-	// refusalEvery is how often the trail takes one refusal of a kind.
+	// refusalEvery is how often the trail records one kind of refusal.
 	refusalEvery = time.Minute
-	// maxRefusalKinds bounds the kinds that are told apart; what comes beyond it in a
-	// minute is one kind.
+	// maxRefusalKinds bounds the kinds that are recorded separately in a minute; all beyond it are
+	// one kind.
 	maxRefusalKinds = 256
 )
 
-// refusals puts what was refused into the trail, without letting whoever is refused fill
-// it: of one kind there is an entry a minute, which has the number of those before it that
-// have none of their own.
+// refusals records refusals in the trail, but does not let refused callers fill it: each kind has
+// one entry a minute, which counts the earlier ones that have no entry of their own.
 type refusals struct {
 	record func(context.Context, ...audit.Entry) error // writes the trail
 	mu     sync.Mutex
 	kinds  map[refusal]*refused
 }
 
-// refusal is a kind of refusal: who was refused what, and why.
+// refusal is a kind of refusal: who was refused, what, and why.
 type refusal struct{ actor, what, identity, why string }
 
 type refused struct {
@@ -35,8 +34,7 @@ type refused struct {
 	unsaid uint64
 }
 
-// add records a refusal. The identity is empty where the caller may not know whether it is
-// there.
+// add records a refusal. identity is empty if the caller may not know whether it exists.
 func (r *refusals) add(ctx context.Context, kind refusal, now time.Time) error {
 	unsaid, say := r.count(&kind, now)
 	if !say {
@@ -54,8 +52,8 @@ func (r *refusals) write(ctx context.Context, kind refusal, unsaid uint64, now t
 	return r.record(ctx, audit.Entry{Time: now, Act: audit.Refused, Identity: kind.identity, Detail: detail})
 }
 
-// count counts a refusal, and reports whether it is to be said, with how many before it
-// were not.
+// count counts a refusal. It reports whether the trail is to record it, and how many before it were
+// not recorded.
 func (r *refusals) count(kind *refusal, now time.Time) (unsaid uint64, say bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,8 +73,8 @@ func (r *refusals) count(kind *refusal, now time.Time) (unsaid uint64, say bool)
 	return unsaid, true
 }
 
-// flush records what was counted and not said, and forgets the kinds that were quiet for a
-// minute; with all, it forgets every kind. It is called once a minute, and at the end.
+// flush records the refusals that were only counted, and forgets the kinds that had none for a
+// minute, or every kind if all is set. The caller runs it once a minute and at the end.
 func (r *refusals) flush(ctx context.Context, now time.Time, all bool) error {
 	var first error
 	for kind, unsaid := range r.due(now, all) {

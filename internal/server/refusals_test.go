@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 )
 
-// trail is a store, with what was refused in it.
+// trail returns a store, and a function that returns the refusals in it.
 func trail(t *testing.T) (*sqlite.Store, func() []audit.Entry) {
 	t.Helper()
 	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), sqlite.Options{Create: true})

@@ -11,28 +11,28 @@ import (
 	"time"
 )
 
-// Timeouts of connections: a client that is slower has gone, or means harm.
+// Timeouts of connections. A slower client has gone or means harm.
 const (
-	headerTimeout = 5 * time.Second // and of a TLS handshake
+	headerTimeout = 5 * time.Second // also of a TLS handshake
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10
-	// maxStreams is how many requests one HTTP/2 connection has under way.
+	// maxStreams is how many requests one HTTP/2 connection may have open.
 	maxStreams = 250
 )
 
-// Listener is where the service is reached.
+// Listener is where the service listens.
 type Listener struct {
 	net.Listener
-	// TLS is that of a TCP listener. Without it the listener is a Unix socket, whose
-	// callers the kernel names.
+	// TLS is the config of a TCP listener. A listener without it is a Unix socket, whose callers
+	// the kernel identifies.
 	TLS *tls.Config
 }
 
-// errPlain reports a listener that would serve without knowing its callers.
+// errPlain reports a listener that could not identify its callers.
 var errPlain = errors.New("a TCP listener without TLS would not know its callers")
 
-// Serve serves on all listeners until ctx ends, and closes them. Then what is under way has
-// grace to end; what is left after that is cut off, and the error says so.
+// Serve serves on all listeners until ctx ends, and then closes them. Requests under way have grace
+// to end; what is left after that is cut off, and Serve returns an error that says so.
 func (s *Server) Serve(ctx context.Context, h http.Handler, grace time.Duration, listeners ...Listener) error {
 	for _, l := range listeners {
 		if _, local := l.Addr().(*net.UnixAddr); !local && l.TLS == nil {
@@ -87,14 +87,14 @@ func (s *Server) httpServer(ctx context.Context, h http.Handler) *http.Server {
 	}
 }
 
-// handshakes takes the lines that net/http writes about connections. It has no other way to
-// say that a handshake failed.
+// handshakes receives net/http's log lines about connections: net/http reports failed handshakes in
+// no other way.
 type handshakes struct {
 	ctx    context.Context
 	server *Server
 }
 
-// Write implements io.Writer: one line a call.
+// Write implements io.Writer. Each call has one line.
 func (h *handshakes) Write(line []byte) (int, error) {
 	h.server.Log.Warn("connection", "error", string(bytes.TrimSpace(line)))
 	if bytes.Contains(line, []byte("TLS handshake error")) {
@@ -103,8 +103,8 @@ func (h *handshakes) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// handshakeFaults are what crypto/tls, crypto/x509 and TLS say of a client's certificate, and
-// what the trail says of it.
+// handshakeFaults maps what crypto/tls, crypto/x509 and TLS say of a client's certificate to what
+// the trail says.
 var handshakeFaults = []struct{ text, why string }{
 	{"client didn't provide a certificate", "no certificate"},
 	{"certificate signed by unknown authority", "a certificate of an unknown CA"},
@@ -114,7 +114,7 @@ var handshakeFaults = []struct{ text, why string }{
 	{"i/o timeout", "no handshake in time"},
 }
 
-// handshakeFault is why a handshake failed, in words of ours: nothing of a client's is in it.
+// handshakeFault returns why a handshake failed. The text holds nothing from the client.
 func handshakeFault(line []byte) string {
 	for _, f := range handshakeFaults {
 		if bytes.Contains(line, []byte(f.text)) {

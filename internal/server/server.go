@@ -1,8 +1,8 @@
-// Package server is the network service: the operations of api/hsmkp/v1 over mutual TLS and
-// Unix sockets, for callers that the config knows, and each within what it grants them.
+// Package server is the network service: the operations of api/hsmkp/v1 over mutual TLS and Unix
+// sockets, for callers that the config knows, each within its grants.
 //
-// Nothing is open by default. A request is admitted by a Rule that names its caller, its
-// operation and its identity; whatever else comes is refused, and the audit trail says so.
+// Nothing is open by default. A Rule admits a request by its caller, its operation and its
+// identity; all other requests are refused and recorded in the audit trail.
 package server
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Operator carries out what the service grants; *operator.Operator is one. Its errors are those of
-// the acts.
+// Operator carries out what the service grants; *operator.Operator implements it. It returns the
+// errors of the acts.
 type Operator interface {
 	KeyPackage(ctx context.Context, ref []byte) (store.KeyPackage, error)
 	KeyPackages(ctx context.Context, f store.Filter) (iter.Seq2[store.KeyPackage, error], error)
@@ -41,7 +41,7 @@ type Operator interface {
 	RecordRefusals(ctx context.Context, e ...audit.Entry) error
 }
 
-// Config is what a Server works with. All fields are required, unless they say otherwise.
+// Config configures a Server. All fields are required unless they say otherwise.
 type Config struct {
 	// Operator carries out the acts.
 	Operator Operator
@@ -49,39 +49,37 @@ type Config struct {
 	Rules  []Rule
 	Limits Limits
 	Log    *slog.Logger
-	// Pages are served beside the API to callers that are granted them. There may be none.
+	// Pages are served beside the API to callers that are granted them. Optional.
 	Pages []Page
-	// Observe is told of each request once it has ended, or nil.
+	// Observe is called for each request once it has ended. Optional.
 	Observe func(Request)
-	// Now is the clock; nil is time.Now.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
 }
 
-// Limits bound what callers can ask for.
+// Limits bounds what callers can ask for.
 type Limits struct {
-	// MessageBytes is the longest request, 1 or more.
+	// MessageBytes is the length of the longest request, 1 or more.
 	MessageBytes int
-	// Concurrent is how many requests are worked on at once, 1 or more; those beyond it
-	// are refused.
+	// Concurrent is how many requests run at once, 1 or more; further ones are refused.
 	Concurrent int
-	// Batch is how many key packages one request makes, at most.
+	// Batch is how many key packages one request may make.
 	Batch uint32
 	// Request is how long one request may take, Read how long it may take to arrive.
 	Request, Read time.Duration
-	// Rate is how many requests are let through, of all callers together; those that are
-	// not granted do not count.
+	// Rate is how many requests are let through, for all callers together. Requests that are not
+	// granted do not count.
 	Rate Rate
-	// Connections is how many connections each listener has at once, 1 or more; those
-	// beyond it wait.
+	// Connections is how many connections each listener has at once, 1 or more; further ones wait.
 	Connections int
 }
 
 // Server answers requests. It is safe for concurrent use.
 type Server struct {
 	Config
-	quotas   []quota         // of the rules, by index
+	quotas   []quota         // by index of the rule
 	rates    []*rate.Limiter // the same
-	rate     *rate.Limiter   // of the limits
+	rate     *rate.Limiter   // that of Limits
 	busy     chan struct{}
 	refusals refusals
 
@@ -107,33 +105,33 @@ func New(c Config) *Server {
 	return s
 }
 
-// Flush records the refusals that were counted and not said; it is for calling once a
-// minute, and with all at the end.
+// Flush records the refusals that were only counted. The caller runs it once a minute, and with all
+// set at the end.
 func (s *Server) Flush(ctx context.Context, all bool) error {
 	return s.refusals.flush(ctx, s.Now(), all)
 }
 
-// RefuseHandshake records that a connection was refused before there was a request, and why:
-// without a certificate, or with one that is not good.
+// RefuseHandshake records that a connection was refused before its first request, and why: it had
+// no certificate or a bad one.
 func (s *Server) RefuseHandshake(ctx context.Context, why string) {
 	s.refuse(ctx, refusal{actor: nobody, what: "connect", why: why})
 	s.observe(Request{Operation: "connect", Code: connect.CodeUnauthenticated.String(), Reason: "no_certificate", Refused: true})
 }
 
-// call is one request: who sent it, and what for.
+// call is one request: who sent it, and for what.
 type call struct {
 	caller   Caller
 	op       act.Act
-	identity string // where it is a name at all
-	begun    bool   // it was read, and came to the interceptor
+	identity string // set if it is a valid name
+	begun    bool   // it was read and reached the interceptor
 	rated    bool   // a rule's rate has let it through
 	rule     string // that granted it
 }
 
 type callKey struct{}
 
-// admit allows a request for an operation on an identity, and counts n of its quota. The
-// context that it returns is in the caller's name.
+// admit allows a request for an operation on an identity, and counts n of its quota. The context
+// that it returns carries the caller's name.
 func (s *Server) admit(ctx context.Context, op act.Act, name string, n uint64) (context.Context, error) {
 	c := ctx.Value(callKey{}).(*call)
 	c.op = op
@@ -154,8 +152,9 @@ func (s *Server) admit(ctx context.Context, op act.Act, name string, n uint64) (
 	return nil, refused
 }
 
-// spend takes a request from what a rule, and the service, allow; what is not granted takes
-// nothing from those who are. It is one request of a rate, however often it is admitted.
+// spend counts a request against the rates and the quota of its rule and of the service. Requests
+// that are not granted use up nothing of those who are. A request counts once in a rate, however
+// often it is admitted.
 func (s *Server) spend(c *call, rule int, n uint64) *fault {
 	r, now := &s.Rules[rule], s.Now()
 	if !c.rated {
@@ -173,8 +172,8 @@ func (s *Server) spend(c *call, rule int, n uint64) *fault {
 	return nil
 }
 
-// interceptor admits as many requests at once as the limits say, gives each its time, and
-// turns errors into those that callers see. It writes one line of the log a request.
+// interceptor bounds how many requests run at once and how long each takes, and turns errors into
+// those that callers see. It logs one line for each request.
 func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 	return func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
@@ -204,7 +203,7 @@ func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect
 	}
 }
 
-// settle records a refusal, and returns what the caller is told.
+// settle records a refusal, and returns the fault that the caller gets.
 func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
 	f := s.faultOf(err)
 	if !f.refused {
@@ -212,21 +211,21 @@ func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
 	}
 	kind := refusal{actor: c.caller.String(), what: string(c.op), why: f.message}
 	if !errors.Is(err, errNotGranted) {
-		kind.identity = c.identity // which the caller is granted, so that it is no text of its own
+		kind.identity = c.identity // granted to the caller, so not a text that it chose
 	}
 	s.refuse(ctx, kind)
 	return f
 }
 
-// refuse records a refusal. That it cannot is no reason to do what was refused.
+// refuse records a refusal. The request stays refused if the trail cannot record it.
 func (s *Server) refuse(ctx context.Context, kind refusal) {
 	if err := s.refusals.add(ctx, kind, s.Now()); err != nil {
 		s.Log.Error("record refusal", "error", err)
 	}
 }
 
-// log writes one line of a request: who, what, how long, and how it ended. The error is for
-// operators alone; nothing below puts a secret into one.
+// log writes one line for a request: who, what, how long, and how it ended. The error is for
+// operators alone; no package below puts a secret into one.
 func (s *Server) log(ctx context.Context, c *call, procedure string, took time.Duration, err error) {
 	attrs := []slog.Attr{
 		slog.String("procedure", procedure), slog.String("caller", c.caller.String()),

@@ -17,14 +17,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// signer is an identity with its public key, as leaf nodes have it.
+// signer is an identity with its public key as leaf nodes encode it.
 type signer struct {
 	*identity.Identity
 	signatureKey []byte
 }
 
-// checks are the labels that are signed with, each with what its content must be. They are
-// all that RFC 9420 defines for a member's signature key.
+// checks maps each label that is signed to the check of its content. These are all the labels that
+// RFC 9420 defines for a member's signature key.
 var checks = map[string]func(signer, []byte) error{
 	"FramedContentTBS": signer.checkContent,
 	"LeafNodeTBS":      signer.checkLeaf,
@@ -55,15 +55,15 @@ func (s *Server) SignWithLabel(ctx context.Context, r *connect.Request[hsmkpv1.S
 	return connect.NewResponse(&hsmkpv1.SignWithLabelResponse{Signature: signature}), nil
 }
 
-// is reports content that names another cipher suite, or another version of MLS.
+// is fails if the content names another cipher suite or another version of MLS.
 func (id signer) is(v keypackage.ProtocolVersion, suite ciphersuite.ID) error {
 	if v != keypackage.MLS10 || suite != id.Suite.ID {
-		return foreign("the content is of another version or cipher suite")
+		return foreign("the content has another version or cipher suite")
 	}
 	return nil
 }
 
-// owns reports a leaf node that is not the identity's.
+// owns fails if a leaf node is not the identity's.
 func (id signer) owns(l *keypackage.LeafNode) error {
 	if !bytes.Equal(l.SignatureKey, id.signatureKey) || !bytes.Equal(l.Credential.Bytes(), id.Credential.Bytes()) {
 		return foreign("the leaf node has another signature key or credential")
@@ -74,8 +74,8 @@ func (id signer) owns(l *keypackage.LeafNode) error {
 // notContent reports content that is not the structure of its label.
 func notContent(label string) error { return wrongContent("content is no " + label) }
 
-// checkLeaf takes a LeafNodeTBS of the identity. Of which group a leaf of source update or
-// commit is, nobody but its member knows.
+// checkLeaf accepts a LeafNodeTBS of the identity. If the leaf's source is update or commit, only
+// its member knows which group it is for.
 func (id signer) checkLeaf(content []byte) error {
 	t, err := keypackage.ParseLeafNodeTBS(content)
 	if err != nil {
@@ -84,7 +84,7 @@ func (id signer) checkLeaf(content []byte) error {
 	return id.owns(&t.Leaf)
 }
 
-// checkKeyPackage takes a KeyPackageTBS of the identity, whose leaf node is signed.
+// checkKeyPackage accepts a KeyPackageTBS of the identity whose leaf node is signed.
 func (id signer) checkKeyPackage(content []byte) error {
 	kp, err := keypackage.ParseKeyPackageTBS(content)
 	if err != nil {
@@ -100,15 +100,15 @@ func (id signer) checkKeyPackage(content []byte) error {
 	case kp.LeafNode.Source != keypackage.SourceKeyPackage:
 		return wrongContent("the leaf node's source is not key_package")
 	case bytes.Equal(kp.InitKey, kp.LeafNode.EncryptionKey):
-		return wrongContent("init_key is encryption_key")
+		return wrongContent("init_key equals encryption_key")
 	case kp.LeafNode.Verify(id.Suite, nil, 0) != nil:
 		return wrongContent("the leaf node's signature does not verify")
 	}
 	return nil
 }
 
-// checkGroupInfo takes a GroupInfoTBS of the identity's suite. Where it carries the ratchet
-// tree, the signer's leaf in it must be the identity's.
+// checkGroupInfo accepts a GroupInfoTBS of the identity's suite. If it carries the ratchet tree,
+// the signer's leaf in it must be the identity's.
 func (id signer) checkGroupInfo(content []byte) error {
 	g, err := keypackage.ParseGroupInfoTBS(content)
 	if err != nil {
@@ -131,8 +131,7 @@ func (id signer) checkGroupInfo(content []byte) error {
 	return id.owns(leaf)
 }
 
-// checkContent takes a FramedContentTBS that the identity's member, or the identity as a
-// new member, sends.
+// checkContent accepts a FramedContentTBS that the identity sends, as a member or as a new member.
 func (id signer) checkContent(content []byte) error {
 	t, err := framing.ParseContentTBS(content)
 	if err != nil {
@@ -157,25 +156,25 @@ func (id signer) checkContent(content []byte) error {
 		return id.checkMember(c)
 	case framing.SenderNewMemberProposal:
 		if c.Proposal == nil || c.Proposal.KeyPackage == nil {
-			return wrongContent("a new member proposes other than to add itself")
+			return wrongContent("a new member proposes something other than to add itself")
 		}
 		return id.ownsKeyPackage(c.Proposal.KeyPackage)
 	}
-	return foreign("the sender is no member")
+	return foreign("the sender is not a member")
 }
 
-// inGroup checks what a message and its GroupContext have in common.
+// inGroup checks that a message and its GroupContext belong together.
 func (id signer) inGroup(t *framing.ContentTBS) error {
 	if err := id.is(t.Context.Version, t.Context.CipherSuite); err != nil {
 		return err
 	}
 	if !bytes.Equal(t.Context.GroupID, t.Content.GroupID) || t.Context.Epoch != t.Content.Epoch {
-		return wrongContent("the GroupContext is of another group or epoch")
+		return wrongContent("the GroupContext has another group or epoch")
 	}
 	return nil
 }
 
-// checkMember checks the leaf nodes that a member puts in the place of its own.
+// checkMember checks the leaf nodes that replace a member's own.
 func (id signer) checkMember(c *framing.Content) error {
 	switch {
 	case c.Commit != nil && c.Commit.Leaf != nil:
@@ -200,16 +199,16 @@ func (id signer) ownsKeyPackage(kp *keypackage.KeyPackage) error {
 	return id.owns(&kp.LeafNode)
 }
 
-// contextOf refuses a context of DecryptWithLabel that is no GroupContext of the key
-// package's suite.
+// contextOf fails if a context of DecryptWithLabel is not a GroupContext of the key package's
+// suite.
 func contextOf(record *store.KeyPackage, b []byte) error {
 	r := wire.NewReader(b)
 	c := keypackage.ReadGroupContext(r)
 	if r.Finish() != nil {
-		return wrongContent("context is no GroupContext")
+		return wrongContent("context is not a GroupContext")
 	}
 	if c.Version != keypackage.MLS10 || uint16(c.CipherSuite) != record.Suite {
-		return foreign("the context is of another version or cipher suite")
+		return foreign("the context has another version or cipher suite")
 	}
 	return nil
 }

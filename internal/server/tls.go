@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// TLSFiles are the files of mutual TLS, in PEM. Reload reads them anew.
+// TLSFiles names the files of mutual TLS, in PEM. Reload reads them again.
 type TLSFiles struct {
 	Certificate, Key string // the service's chain and its key
-	ClientCA         string // who certifies callers
-	CRL              string // revocation lists of these, PEM or DER; empty: none
+	ClientCA         string // the CAs that certify callers
+	CRL              string // revocation lists of these CAs, PEM or DER; optional
 }
 
 // TLS is mutual TLS 1.3 with certificates that may change while it serves. It is safe for
@@ -33,7 +33,7 @@ type tlsState struct {
 	lists  []*x509.RevocationList
 }
 
-// Errors of a client's certificate.
+// Errors about a client's certificate.
 var (
 	errRevoked  = errors.New("the client's certificate is revoked")
 	errStaleCRL = errors.New("the revocation list of the client's issuer is out of date")
@@ -45,8 +45,8 @@ func OpenTLS(files TLSFiles, now func() time.Time) (*TLS, error) {
 	return t, t.Reload()
 }
 
-// Reload reads the files anew. Where one is at fault, all stay as they were. Connections
-// that are open stay open.
+// Reload reads the files again. If one of them is faulty, it keeps all as they were. Open
+// connections stay open.
 func (t *TLS) Reload() error {
 	certificate, err := tls.LoadX509KeyPair(t.files.Certificate, t.files.Key)
 	if err != nil {
@@ -72,15 +72,16 @@ func (t *TLS) Reload() error {
 		ClientCAs:    roots,
 		NextProtos:   []string{"h2", "http/1.1"},
 		Time:         t.now,
-		// VerifyConnection is called for resumed sessions too, which skip the chain.
+		// VerifyConnection also runs for resumed sessions, which skip the verification of the
+		// chain.
 		VerifyConnection:       func(c tls.ConnectionState) error { return s.check(c, t.now()) },
-		SessionTicketsDisabled: true, // a certificate that was good once is checked each time
+		SessionTicketsDisabled: true, // so that each connection checks the certificate
 	}
 	t.state.Store(s)
 	return nil
 }
 
-// Config returns the TLS config of a listener, which follows each Reload.
+// Config returns the TLS config of a listener. It follows each Reload.
 func (t *TLS) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -91,8 +92,8 @@ func (t *TLS) Config() *tls.Config {
 	}
 }
 
-// check looks for the certificates of a client in the lists of their issuers. A chain is
-// good where none of it is revoked; one good chain is enough.
+// check looks up a client's certificates in the revocation lists of their issuers. A chain is good
+// if none of its certificates is revoked; one good chain is enough.
 func (s *tlsState) check(c tls.ConnectionState, now time.Time) error {
 	if len(s.lists) == 0 {
 		return nil
@@ -117,7 +118,7 @@ func (s *tlsState) checkChain(chain []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// checkList looks for a certificate in a list, where the list is its issuer's.
+// checkList looks up a certificate in a list, if the list is its issuer's.
 func checkList(list *x509.RevocationList, c, issuer *x509.Certificate, now time.Time) error {
 	if !bytes.Equal(list.RawIssuer, issuer.RawSubject) || list.CheckSignatureFrom(issuer) != nil {
 		return nil
@@ -151,7 +152,7 @@ func loadCRLs(path string) ([]*x509.RevocationList, error) {
 	return lists, nil
 }
 
-// derOf returns the PEM blocks of data, or data where it has none.
+// derOf returns the contents of data's PEM blocks, or data itself if it has none.
 func derOf(data []byte) [][]byte {
 	var out [][]byte
 	for rest := data; ; {

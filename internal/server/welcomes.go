@@ -29,7 +29,7 @@ func (s *Server) OpenWelcome(ctx context.Context, r *connect.Request[hsmkpv1.Ope
 	}
 	w, err := keypackage.DecodeWelcome(r.Msg.GetWelcome())
 	if err != nil {
-		return nil, malformed("welcome is no Welcome")
+		return nil, malformed("welcome is not a Welcome")
 	}
 	o, err := s.Operator.OpenWelcome(ctx, operator.OpenWelcomeRequest{
 		Welcome: w, Identity: r.Msg.GetIdentity(), PSK: psks(r.Msg.GetPsks()), RatchetTree: r.Msg.GetRatchetTree(),
@@ -50,7 +50,7 @@ func (s *Server) OpenWelcome(ctx context.Context, r *connect.Request[hsmkpv1.Ope
 	}), nil
 }
 
-// psks looks external pre-shared keys up in those of a request.
+// psks returns a function that looks up a request's external pre-shared keys.
 func psks(given []*hsmkpv1.PreSharedKey) func(welcome.PSKID) ([]byte, bool) {
 	return func(id welcome.PSKID) ([]byte, bool) {
 		for _, k := range given {
@@ -71,8 +71,8 @@ func (s *Server) ConfirmWelcome(ctx context.Context, r *connect.Request[hsmkpv1.
 	return connect.NewResponse(&hsmkpv1.ConfirmWelcomeResponse{State: state}), nil
 }
 
-// confirm ends the life of a key package. To confirm again what was confirmed with the same
-// Welcome is no error: the answer to the one before may have been lost.
+// confirm ends the life of a key package. Confirming again with the same Welcome is not an error:
+// the earlier answer may have been lost.
 func (s *Server) confirm(ctx context.Context, ref, digest []byte) (store.KeyPackage, error) {
 	record, err := s.Operator.ConfirmWelcome(ctx, ref, digest)
 	if !errors.Is(err, store.ErrState) || len(digest) == 0 {
@@ -106,8 +106,8 @@ func (s *Server) end(ctx context.Context, op act.Act, ref, digest []byte, f func
 
 // Labels of what is encrypted to a key package.
 const (
-	labelWelcome = "Welcome"        // to its init key (RFC 9420, Section 12.4.3.1)
-	labelPath    = "UpdatePathNode" // to its leaf (Section 7.6)
+	labelWelcome = "Welcome"        // for its init key (RFC 9420, Section 12.4.3.1)
+	labelPath    = "UpdatePathNode" // for its leaf (Section 7.6)
 )
 
 // DecryptWithLabel implements KeyPackageService.
@@ -131,9 +131,9 @@ func (s *Server) DecryptWithLabel(ctx context.Context, r *connect.Request[hsmkpv
 	return connect.NewResponse(out), nil
 }
 
-// decryptGroupSecrets decrypts with the init key. It is used once, so that a ciphertext must
-// prove itself before it costs the key package: ciphertext and context are a Welcome for this
-// key package alone, which is opened and reserved like any other.
+// decryptGroupSecrets decrypts with the init key, which is used once. The ciphertext must prove
+// itself before it uses up the key package: ciphertext and context form a Welcome for this key
+// package alone, which is opened and reserved like any other.
 func (s *Server) decryptGroupSecrets(ctx context.Context, record *store.KeyPackage, m *hsmkpv1.DecryptWithLabelRequest) (*hsmkpv1.DecryptWithLabelResponse, error) {
 	o, err := s.Operator.OpenWelcome(ctx, operator.OpenWelcomeRequest{
 		Welcome: &keypackage.Welcome{
