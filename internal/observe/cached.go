@@ -7,38 +7,38 @@ import (
 )
 
 const (
-	// patience is how long somebody waits for a value that is being made anew, before the
-	// one before it has to do.
+	// patience is how long a caller waits for a value that is being made before it gets the
+	// previous one.
 	patience = 3 * time.Second
-	// thrift is how many times longer than it took to make a value lasts, at least.
+	// thrift is how many times the duration of its making a value stays valid, at least.
 	thrift = 20
 )
 
-// cached makes a value where somebody asks for it, not more often than every so long, and one
-// at a time. What is made lasts longer where making takes long.
+// cached makes a value on demand, one at a time and not more often than once in an interval. A
+// value that takes long to make stays valid longer.
 type cached[T any] struct {
 	base  context.Context // ends with the process's work
 	every time.Duration
-	limit time.Duration // for one making
+	limit time.Duration // of making a value
 	now   func() time.Time
 	f     func(context.Context) (T, error)
 
 	mu     sync.Mutex
-	value  T     // the last that was made
-	err    error // of the last making
+	value  T     // the last value that was made
+	err    error // of the last attempt
 	failed uint64
-	due    time.Time     // when the next is made
-	making chan struct{} // closed once it is made; nil: none is
+	due    time.Time     // when the value expires
+	making chan struct{} // closed once the value is made; nil if none is being made
 }
 
-// made is what a cached value is at a moment.
+// made is the state of a cached value at one moment.
 type made[T any] struct {
-	value  T // the last that could be made; zero: none
+	value  T // the last that could be made; zero if there is none
 	err    error
 	failed uint64 // makings
 }
 
-// get returns the value, and waits for a while where it has to be made.
+// get returns the value. If it must be made first, get waits up to patience.
 func (c *cached[T]) get(ctx context.Context) made[T] {
 	c.mu.Lock()
 	if c.making == nil && !c.now().Before(c.due) {
@@ -78,7 +78,7 @@ func (c *cached[T]) make(done chan struct{}) {
 	close(done)
 }
 
-// wait waits for what is being made.
+// wait waits for the value that is being made, if any.
 func (c *cached[T]) wait() {
 	c.mu.Lock()
 	making := c.making

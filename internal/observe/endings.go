@@ -9,19 +9,19 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// endings are the ends of lifetimes as a picture: a column a day, and one for what is later.
+// endings is a chart of when lifetimes end: a column for each day, and one for all later days.
 type endings struct {
 	Columns []column
-	Lines   []axisMark // of counts
+	Lines   []axisMark // of the axis of counts
 	Dates   []axisMark
-	Weeks   []week // the same in words
+	Weeks   []week // the same as text
 	Within  []within
 	Total   uint64
-	first   time.Time // zero: there is nothing that ends
+	first   time.Time // zero if nothing ends
 	From    time.Time
 }
 
-// column is a day.
+// column is one day of the chart.
 type column struct {
 	Segments []segment
 	Says     string
@@ -31,7 +31,7 @@ type column struct {
 type axisMark struct {
 	At   float64
 	Text string
-	End  bool // the text ends there
+	End  bool // the text ends at the mark
 }
 
 // week is a row of the table.
@@ -41,14 +41,14 @@ type week struct {
 	Available, Published uint64
 }
 
-// within is how many lifetimes end in a span of time.
+// within is how many lifetimes end within a span of time.
 type within struct {
 	Text  string
 	Count uint64
 }
 
-// Sizes of the picture, as its template has them: the plot begins at plotX, and its columns
-// stand on plotY.
+// Sizes of the chart, as the template has them: the plot begins at plotX, and its columns stand on
+// plotY.
 const (
 	plotX, plotY  = 48.0, 190.0
 	plotHigh      = 170.0
@@ -57,7 +57,7 @@ const (
 	laterDistance = 14.0
 )
 
-// counts has those of the states of a day.
+// counts is how many lifetimes end in a day, by state.
 type counts struct{ available, published uint64 }
 
 func (c *counts) add(state store.State, n uint64) {
@@ -133,10 +133,10 @@ func columnOf(c *counts, d int, top uint64, from time.Time) column {
 	return out
 }
 
-// steps of an axis, to one decimal.
+// axisSteps are the steps of an axis, in tenths.
 var axisSteps = []uint64{10, 15, 20, 25, 30, 40, 50, 60, 80}
 
-// niceTop is the end of an axis of four whole steps that has room for n.
+// niceTop returns the top of an axis of four whole steps that has room for n.
 func niceTop(n uint64) uint64 {
 	for power := uint64(1); ; power *= 10 {
 		for _, s := range axisSteps {
@@ -185,8 +185,8 @@ func (e *endings) tile(now time.Time) tile {
 	return t
 }
 
-// span is the picture of a range of times, on a scale from spanLow to spanHigh by powers of
-// ten, spanWidth wide.
+// span is a range of times as a picture, on a logarithmic scale from spanLow to spanHigh that is
+// spanWidth wide.
 type span struct{ From, To float64 }
 
 const (

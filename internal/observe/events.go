@@ -11,12 +11,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// bounds are the upper bounds of histograms, in seconds: from a call of SoftHSM to one of a
-// network HSM that is about to give up.
+// bounds are the upper bounds of histograms, in seconds: from a call of SoftHSM to a call of a
+// network HSM that is about to fail.
 var bounds = []float64{0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 
-// Events counts what happens: its methods are what a Token and a server.Server tell of it.
-// They are safe for concurrent use, and take less than a microsecond.
+// Events counts what a Token and a server.Server report. Its methods are safe for concurrent use
+// and take less than a microsecond.
 type Events struct {
 	now func() time.Time
 
@@ -33,7 +33,7 @@ type Events struct {
 	faults       faults
 }
 
-// NewEvents returns Events on which nothing has happened. now is the clock.
+// NewEvents returns Events without any counts. now is the clock.
 func NewEvents(now func() time.Time) *Events {
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: bounds}, labels)
@@ -44,7 +44,7 @@ func NewEvents(now func() time.Time) *Events {
 	return &Events{
 		now:        now,
 		calls:      histogram("hsm_kp_token_call_duration_seconds", "How long calls into the PKCS#11 module took, by function. C_Sign has C_SignInit in it where both are one call, and so on.", "function"),
-		failures:   counter("hsm_kp_token_call_failures_total", "Calls into the PKCS#11 module that failed, by function and return value. What only answers a question, such as CKR_ATTRIBUTE_TYPE_INVALID, is none.", "function", "rv"),
+		failures:   counter("hsm_kp_token_call_failures_total", "Calls into the PKCS#11 module that failed, by function and return value. Return values that only answer a question, such as CKR_ATTRIBUTE_TYPE_INVALID, do not count.", "function", "rv"),
 		recoveries: counter("hsm_kp_token_recoveries_total", "Steps that were taken to recover the token, by step; done is an operation that succeeded after some.", "step"),
 		requests:   counter("hsm_kp_requests_total", "Requests that ended, by operation, by the rule that granted them, and by gRPC code.", "operation", "rule", "code"),
 		durations:  histogram("hsm_kp_request_duration_seconds", "How long requests took, by operation.", "operation"),
@@ -56,7 +56,7 @@ func (e *Events) collectors() []prometheus.Collector {
 	return []prometheus.Collector{e.calls, e.failures, e.recoveries, e.requests, e.durations, e.refusals}
 }
 
-// answers are return values that say how things are, to one who asked: no call failed.
+// answers are return values that answer a question: the call did not fail.
 var answers = []token.RV{
 	0, token.CKR_ATTRIBUTE_TYPE_INVALID, token.CKR_ATTRIBUTE_SENSITIVE, token.CKR_BUFFER_TOO_SMALL, token.CKR_USER_ALREADY_LOGGED_IN,
 }
@@ -95,8 +95,8 @@ func (e *Events) Request(r server.Request) {
 const (
 	// maxFaults is how many failed calls are remembered for the page.
 	maxFaults = 8
-	// maxCodes bounds the return values that are told apart: a module that makes them up
-	// must not make up metrics.
+	// maxCodes bounds how many return values have a label: a module that invents values must not
+	// create metrics.
 	maxCodes = 64
 )
 
@@ -104,10 +104,10 @@ const (
 type faults struct {
 	mu    sync.Mutex
 	codes map[token.RV]string
-	last  []fault // the newest first
+	last  []fault // newest first
 }
 
-// fault is a call that failed, and how often it did so in a row.
+// fault is a call that failed, and how often it failed in a row.
 type fault struct {
 	At    time.Time
 	Func  string
@@ -143,7 +143,7 @@ func (f *faults) name(rv token.RV) string {
 	return f.codes[rv]
 }
 
-// list returns them, the newest first.
+// list returns the faults, newest first.
 func (f *faults) list() []fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()

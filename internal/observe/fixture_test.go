@@ -20,7 +20,7 @@ import (
 // at is the time of the tests.
 var at = time.Unix(1_800_000_000, 0).UTC()
 
-// asked is a store that counts the surveys of its pools, and can be away.
+// asked is a store that counts the surveys of its pools, and can be made unreachable.
 type asked struct {
 	*sqlite.Store
 	surveys atomic.Int32
@@ -35,7 +35,7 @@ func (a *asked) Pools(ctx context.Context, before ...time.Time) ([]store.Pool, e
 	return a.Store.Pools(ctx, before...)
 }
 
-// still is a token with nothing to do.
+// still is an idle token.
 type still struct{}
 
 func (still) Usage() token.Usage {
@@ -44,14 +44,14 @@ func (still) Usage() token.Usage {
 
 func (still) Info() token.Info { return token.Info{Label: "mls", LoginRequired: true} }
 
-// seen is an Observer with what it looks at.
+// seen is an Observer with what it observes.
 type seen struct {
 	*Observer
 	store *asked
 	clock atomic.Int64 // seconds since at
 }
 
-// watch returns an Observer of an empty store, which shows so many identities one by one.
+// watch returns an Observer of an empty store that shows at most so many identities one by one.
 func watch(t testing.TB, identities int) *seen {
 	t.Helper()
 	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "store.db"), sqlite.Options{Create: true})
@@ -78,7 +78,7 @@ func watch(t testing.TB, identities int) *seen {
 	return w
 }
 
-// add adds an identity with key packages that end after so many days each.
+// add adds an identity with key packages that end after the given numbers of days.
 func (w *seen) add(t testing.TB, name string, ends ...int) {
 	t.Helper()
 	credential := keypackage.Credential{Type: keypackage.CredentialBasic, Identity: []byte(name)}
@@ -98,7 +98,7 @@ func (w *seen) add(t testing.TB, name string, ends ...int) {
 	}
 }
 
-// happen has one of everything happen.
+// happen reports one event of each kind.
 func (w *seen) happen() {
 	w.Events.Call(token.Call{Func: "C_Sign", Took: 3 * time.Millisecond})
 	w.Events.Call(token.Call{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR, Took: time.Millisecond})

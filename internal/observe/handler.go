@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes is how many scrapes are answered at once.
+// maxScrapes is how many scrapes run at once.
 const maxScrapes = 8
 
 // Metrics serves the metrics, in the formats that Prometheus reads.
@@ -19,8 +19,8 @@ func (o *Observer) Metrics() http.Handler {
 	return guarded(promhttp.HandlerFor(o.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes, ErrorHandling: promhttp.ContinueOnError}))
 }
 
-// Handler serves /metrics, /status, /healthz and /readyz to whoever asks. It is for listeners
-// that nobody reaches but this machine: see Serve.
+// Handler serves /metrics, /status, /healthz and /readyz to anyone. It is for listeners that only
+// this machine can reach: see Serve.
 func (o *Observer) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", o.Metrics())
@@ -40,10 +40,10 @@ func (o *Observer) Handler() http.Handler {
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text)) // whoever asked is gone where it fails
+	_, _ = w.Write([]byte(text)) // it fails only if the client has gone
 }
 
-// guarded has browsers keep nothing, load nothing and show it in no frame.
+// guarded forbids browsers to cache the page, to load anything for it and to show it in a frame.
 func guarded(next http.Handler) http.Handler { return guardedBy("default-src 'none'", next) }
 
 func guardedBy(policy string, next http.Handler) http.Handler {
@@ -58,9 +58,9 @@ func guardedBy(policy string, next http.Handler) http.Handler {
 	})
 }
 
-// localHost refuses requests over TCP that are for a host of another name. A page of somebody
-// else's in a browser of this machine can have its name lead here (DNS rebinding), and would
-// read the answer; it cannot do so under the name of this machine.
+// localHost refuses requests over TCP for a host of another name. A foreign page in a browser on
+// this machine can make its own name resolve to this machine (DNS rebinding) and would read the
+// answer; it cannot do that with a local name.
 func localHost(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, tcp := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); tcp && !isLocal(r.Host) {
@@ -79,8 +79,8 @@ func isLocal(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// errFar reports a listener that others than this machine reach.
-var errFar = errors.New("it can be reached from elsewhere, and asks nobody who they are")
+// errFar reports a listener that other machines can reach.
+var errFar = errors.New("other machines can reach it, and it does not authenticate callers")
 
 // Limits of connections.
 const (
@@ -89,8 +89,8 @@ const (
 	maxHeader     = 16 << 10
 )
 
-// Serve serves on all listeners until ctx ends, and closes them. They are Unix sockets, or of
-// loopback addresses.
+// Serve serves on all listeners until ctx ends, and then closes them. They must be Unix sockets or
+// have loopback addresses.
 func Serve(ctx context.Context, h http.Handler, listeners ...net.Listener) error {
 	for _, l := range listeners {
 		if a, tcp := l.Addr().(*net.TCPAddr); tcp && !a.IP.IsLoopback() {

@@ -12,30 +12,30 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// levels are the pools of identities as the page shows them, the lowest first.
+// levels are the pools of identities as the page shows them, lowest first.
 type levels struct {
 	Rows                      []levelRow
-	Identities, Short         int    // all, and those that are empty or low
-	More                      uint64 // that have no row
-	MoreLeast                 uint64 // the lowest level of these
-	MoreShort                 int    // and how many of them are empty or low
+	Identities, Short         int    // all identities, and those that are empty or low
+	More                      uint64 // identities without a row
+	MoreLeast                 uint64 // the lowest level of those
+	MoreShort                 int    // how many of those are empty or low
 	anyCertificate, anyEnding bool
 }
 
-// levelRow is the pool of an identity.
+// levelRow is the pool of one identity.
 type levelRow struct {
 	Name, Suite, SuiteName string
 	State                  string // filled, low or empty
 	Level, Low             uint64
-	FirstEnds              time.Time // zero: nothing is there to end
-	CertificateEnds        time.Time // zero: it has none
+	FirstEnds              time.Time // zero if no lifetime ends
+	CertificateEnds        time.Time // zero if it has no certificate
 	Bar                    bar
 }
 
 // bar is a picture of a level, barWidth wide.
 type bar struct {
 	Segments []segment
-	Mark     float64 // where the low mark is; less than 0: nowhere
+	Mark     float64 // position of the low mark; negative if there is none
 	Says     string
 }
 
@@ -49,7 +49,7 @@ type segment struct {
 
 const barWidth = 240
 
-// standings are what a pool may be, the worst first.
+// standings are the states of a pool, worst first.
 var standings = []string{"empty", "low", "filled"}
 
 func levelsOf(v *survey, now time.Time) levels {
@@ -62,7 +62,7 @@ func levelsOf(v *survey, now time.Time) levels {
 	})
 	l := levels{Identities: len(order)}
 	shown := order[:min(len(order), maxRows)]
-	var most uint64 // of all bars, which have one scale
+	var most uint64 // the scale that all bars share
 	for _, i := range shown {
 		most = max(most, i.of(store.Pending)+i.of(store.Available)+i.of(store.Published), i.Low)
 	}
@@ -104,7 +104,7 @@ func (l *levels) tile() tile {
 	return t
 }
 
-// soon is how many of those that count otherwise end too soon to count.
+// soon returns how many key packages end too soon to count towards the level.
 func (i *identity) soon() (n uint64) {
 	for _, p := range i.Pools {
 		if !p.LastResort && (p.takeable() || p.State == store.Pending) {
@@ -114,7 +114,7 @@ func (i *identity) soon() (n uint64) {
 	return n
 }
 
-// ending is how many end too soon to count.
+// ending returns how many key packages of the pool end too soon to count.
 func (p *pool) ending() uint64 { return max(p.Ending[0], p.Ending[1]) }
 
 func rowOf(i *identity, most uint64) levelRow {
@@ -155,5 +155,5 @@ func barOf(i *identity, most uint64) bar {
 	return b
 }
 
-// round keeps what an SVG needs of a number.
+// round drops the digits that an SVG does not need.
 func round(x float64) float64 { return math.Round(x*100) / 100 }

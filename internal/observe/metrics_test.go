@@ -55,13 +55,14 @@ func TestMetricsAreNamedAsPrometheusWantsThem(t *testing.T) {
 	}
 }
 
-// What the dashboard, the rules and the manual name is there, and the manual names all.
+// Every metric that the dashboard, the rules and the manual name exists, and the manual names all
+// metrics.
 func TestEveryMetricThatIsNamedIsThere(t *testing.T) {
 	w := watch(t, 10)
 	w.add(t, "alice", 1, 20)
 	w.happen()
 	by, _ := w.gather(t)
-	by["hsm_kp_certificate_expiry_timestamp_seconds"] = nil // alice has none
+	by["hsm_kp_certificate_expiry_timestamp_seconds"] = nil // alice has no certificate
 	name := regexp.MustCompile(`\b(hsm_kp|process|go)_[a-z_0-9]+`)
 	suffix := regexp.MustCompile(`_(bucket|sum|count)$`)
 	for _, path := range []string{"../../deploy/grafana/hsm-kp.json", "../../deploy/prometheus/hsm-kp.rules.yml", "../../deploy/prometheus/hsm-kp.rules.test.yml", "../../docs/OBSERVABILITY.md"} {
@@ -74,7 +75,7 @@ func TestEveryMetricThatIsNamedIsThere(t *testing.T) {
 			seen[n], seen[suffix.ReplaceAllString(n, "")] = true, true
 			if _, there := by[n]; !there {
 				if _, there := by[suffix.ReplaceAllString(n, "")]; !there {
-					t.Errorf("%s names %s, which there is not", path, n)
+					t.Errorf("%s names %s, which does not exist", path, n)
 				}
 			}
 		}
@@ -201,7 +202,7 @@ func TestTheStoreIsAskedNowAndThen(t *testing.T) {
 		t.Error("bob is not there after the interval")
 	}
 
-	// While the store is away, what it said last is shown, and how old it is.
+	// While the store cannot be reached, its last answer is shown with its age.
 	w.store.away.Store(true)
 	w.clock.Add(1000)
 	_, got := w.gather(t)
@@ -213,7 +214,7 @@ func TestTheStoreIsAskedNowAndThen(t *testing.T) {
 	}
 }
 
-// A module that makes return values up makes no metrics of them, and an answer is no failure.
+// A module that invents return values creates no metrics, and an answer is not a failure.
 func TestReturnValuesAreBounded(t *testing.T) {
 	w := watch(t, 10)
 	for i := range 1000 {
@@ -232,7 +233,7 @@ func TestReturnValuesAreBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkCall is what watching adds to a call of the token.
+// BenchmarkCall measures what watching adds to a call of the token.
 func BenchmarkCall(b *testing.B) {
 	e := NewEvents(time.Now)
 	c := token.Call{Func: "C_Sign", Took: 3 * time.Millisecond}

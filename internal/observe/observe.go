@@ -1,13 +1,12 @@
-// Package observe shows those who operate the service how it is: metrics for Prometheus, and
-// a status page for people. It reads and changes nothing.
+// Package observe shows operators the state of the service: metrics for Prometheus, and a status
+// page for people. It reads and changes nothing.
 //
-// Two things are seen. Events are counted where they happen: calls into the token, requests,
-// refusals. What the store has is surveyed when somebody asks, in a few queries for all
-// identities, and kept for a while: a scrape costs the same whoever scrapes and how often.
+// It has two sources. Events (calls into the token, requests, refusals) are counted where they
+// happen. The content of the store is surveyed on demand, in a few queries for all identities, and
+// cached for a while: the cost does not depend on who scrapes or how often.
 //
-// What is shown is what `hsm-kp list` and `identity list` show, and names of functions, return
-// values, operations, rules and reasons. There is no key, no id of one, no path and no text of
-// an error in it.
+// It shows what `hsm-kp list` and `identity list` show, and names of functions, return values,
+// operations, rules and reasons. It shows no key, key id, path or error text.
 package observe
 
 import (
@@ -23,53 +22,53 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Token is what is asked of a token.
+// Token is what an Observer asks of a token.
 type Token interface {
 	Usage() token.Usage
 	Info() token.Info
 }
 
-// Config is what an Observer looks at. All fields are required.
+// Config configures an Observer. All fields are required.
 type Config struct {
 	Events *Events
 	Store  Store
 	Token  Token
 	// Ready reports whether the token and the store can be used.
 	Ready func(context.Context) error
-	// Busy returns how many requests are worked on, and how many may be at once.
+	// Busy returns how many requests are running, and how many may run at once.
 	Busy func() (now, limit int)
-	// Low is how many key packages an identity should have at least. What ends sooner than
-	// Ending is none of them.
+	// Low returns how many key packages an identity should have at least. Those that end within
+	// Ending do not count.
 	Low    func(identity string) int
 	Ending time.Duration
 	// Schedule says when wrapping keys are due.
 	Schedule inventory.Schedule
-	// Identities is how many have metrics of their own; the rest is one.
+	// Identities is how many identities have metrics of their own; the rest share one label.
 	Identities int
-	// Interval is how long a survey lasts, at least.
+	// Interval is how long a survey stays valid, at least.
 	Interval time.Duration
 	Version  string
 	Now      func() time.Time
 }
 
 const (
-	// readyEvery is how often the token and the store are asked whether they are there.
+	// readyEvery is how often the token and the store are asked whether they can be used.
 	readyEvery = 5 * time.Second
 	// surveyLimit is how long a survey may take.
 	surveyLimit = 2 * time.Minute
 )
 
-// Observer shows what it looks at. It is safe for concurrent use.
+// Observer shows the state of what its Config names. It is safe for concurrent use.
 type Observer struct {
 	Config
 	registry *prometheus.Registry
 	survey   *cached[*survey]
-	ready    *cached[time.Time] // when it was
+	ready    *cached[time.Time] // when it succeeded
 	begun    time.Time
 	cancel   context.CancelFunc
 }
 
-// New returns an Observer of what c says.
+// New returns an Observer.
 func New(c Config) (*Observer, error) {
 	base, cancel := context.WithCancel(context.Background())
 	s := &surveyor{store: c.Store, low: c.Low, ending: c.Ending, now: c.Now, certificates: make(map[string]certified)}
@@ -94,13 +93,13 @@ func New(c Config) (*Observer, error) {
 	return o, nil
 }
 
-// Close ends what is being asked of the token and the store.
+// Close cancels the requests to the token and the store.
 func (o *Observer) Close() {
 	o.cancel()
 	o.survey.wait()
 	o.ready.wait()
 }
 
-// Ready reports whether the token and the store could be used when they were last asked, a
-// few seconds ago at most.
+// Ready reports whether the token and the store could be used when they were last asked, at most a
+// few seconds ago.
 func (o *Observer) Ready(ctx context.Context) error { return o.ready.get(ctx).err }

@@ -29,14 +29,14 @@ var pageTemplate = template.Must(template.New("status").Funcs(template.FuncMap{
 }).Parse(pageText))
 
 const (
-	// refreshEvery is how often a browser asks for the page again, in seconds.
+	// refreshEvery is how often a browser reloads the page, in seconds.
 	refreshEvery = 30
-	// maxRows is how many identities the page shows, the lowest first.
+	// maxRows is how many identities the page shows, lowest first.
 	maxRows = 40
 )
 
-// Status serves the page. It has neither scripts nor anything else to load; its one style is
-// known to the browser by its hash.
+// Status serves the page. It has no scripts and loads nothing; the browser accepts its one style by
+// its hash.
 func (o *Observer) Status() http.Handler {
 	hash := sha256.Sum256([]byte(pageStyle))
 	policy := fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'", base64.StdEncoding.EncodeToString(hash[:]))
@@ -48,25 +48,25 @@ func (o *Observer) Status() http.Handler {
 		}
 		var b bytes.Buffer
 		if err := pageTemplate.Execute(&b, p); err != nil {
-			say(w, http.StatusInternalServerError, "the page could not be made\n")
+			say(w, http.StatusInternalServerError, "the page could not be rendered\n")
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write(bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD"))) // whoever asked is gone where it fails
+		_, _ = w.Write(bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD"))) // it fails only if the client has gone
 	}))
 }
 
-// page is what the template shows.
+// page is the data of the template.
 type page struct {
 	Style   template.CSS
 	Version string
-	Refresh int // seconds; 0: none
+	Refresh int // seconds; 0 for none
 
 	Now     time.Time
 	Begun   time.Time
 	Ready   bool
-	Survey  *survey // nil: the store has not answered yet
-	Stale   bool    // it did not answer lately
+	Survey  *survey // nil until the store has answered
+	Stale   bool    // the store did not answer lately
 	Tiles   []tile
 	Levels  levels
 	Endings endings
@@ -87,26 +87,26 @@ type page struct {
 // tile is a figure at the top.
 type tile struct {
 	Label, Value, Note string
-	Tone               string // ok, low, empty; or none
+	Tone               string // ok, low, empty, or none
 }
 
-// stored is a state, and how many key packages are in it.
+// stored is the number of key packages in a state.
 type stored struct {
 	State store.State
 	Count uint64
 }
 
-// keyRow is a wrapping key, which has no name here.
+// keyRow is a wrapping key. The page does not name it.
 type keyRow struct {
 	Purpose store.Purpose
 	Status  string
 	Made    time.Time
 	Uses    uint64
 	Due     bool
-	Ends    time.Time // when its age makes it due; zero: never
+	Ends    time.Time // when its age makes it due; zero for never
 }
 
-// callRow is what happened lately under one name.
+// callRow summarizes recent calls of one name.
 type callRow struct {
 	Name      string
 	N, Failed uint64
@@ -114,7 +114,7 @@ type callRow struct {
 	Span      span
 }
 
-// refusalRow is what was refused lately.
+// refusalRow summarizes recent refusals of one kind.
 type refusalRow struct {
 	Operation, Reason string
 	N                 uint64
@@ -146,7 +146,7 @@ func (o *Observer) page(r *http.Request) *page {
 	return p
 }
 
-// rowsOf has the slowest first: what takes the time.
+// rowsOf returns a row for each tally, slowest first.
 func rowsOf(of []*tally) []callRow {
 	var out []callRow
 	for _, t := range of {
@@ -180,7 +180,7 @@ func (o *Observer) keyRows(keys []store.WrappingKey) (out []keyRow) {
 	return out
 }
 
-// tiles are the figures at the top.
+// tiles returns the figures at the top.
 func (p *page) tiles(calls *tally) []tile {
 	var out []tile
 	if v := p.Survey; v != nil {
@@ -208,7 +208,7 @@ func (p *page) tiles(calls *tally) []tile {
 	return append(out, session, latency)
 }
 
-// shortSuite is the number of a suite and what it signs with.
+// shortSuite returns the number of a suite and its signature scheme.
 func shortSuite(id uint16) string {
 	name := ciphersuite.ID(id).String()
 	if _, after, found := strings.Cut(name, "MLS_"); found {

@@ -15,7 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// get asks the listeners' handler, as over a Unix socket.
+// get sends a request to the listeners' handler, as over a Unix socket.
 func (w *seen) get(t *testing.T, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRecorder()
@@ -85,7 +85,7 @@ func TestANameIsNoMarkup(t *testing.T) {
 	}
 }
 
-// What a token says of itself need not be UTF-8.
+// What a token reports about itself need not be UTF-8.
 func TestBytesThatAreNoTextAreShown(t *testing.T) {
 	w := watch(t, 10)
 	w.Observer.Config.Token = odd{}
@@ -96,7 +96,7 @@ func TestBytesThatAreNoTextAreShown(t *testing.T) {
 	}
 }
 
-// odd is a token with a label that is no UTF-8.
+// odd is a token whose label is not UTF-8.
 type odd struct{ still }
 
 func (odd) Info() token.Info { return token.Info{Label: "mls\xff"} }

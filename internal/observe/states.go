@@ -12,15 +12,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// others is the label of identities that have no metrics of their own. No name begins with a
-// dash (identity.CheckName).
+// others is the label of identities without metrics of their own. No name begins with a dash
+// (identity.CheckName).
 const others = "-others"
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("hsm_kp_"+name, help, labels, nil)
 }
 
-// Metrics of what is, in contrast to what happens.
+// Metrics of states, as opposed to events.
 var (
 	descReady = desc("ready", "1 where the token and the store can be used, else 0.")
 
@@ -35,11 +35,11 @@ var (
 	descWrappingKeys = desc("wrapping_keys", "Wrapping keys that are not destroyed, by purpose and whether key packages are still put under them.", "purpose", "status")
 	descWrappingUses = desc("wrapping_key_uses", "How often the current wrapping key of a purpose was used.", "purpose")
 	descWrappingMade = desc("wrapping_key_created_timestamp_seconds", "When the current wrapping key of a purpose was made.", "purpose")
-	descWrappingDue  = desc("wrapping_key_due", "1 where the current wrapping key of a purpose is to be replaced (wrapping_keys.max_age, max_uses), else 0.", "purpose")
+	descWrappingDue  = desc("wrapping_key_due", "1 if the current wrapping key of a purpose must be replaced (wrapping_keys.max_age, max_uses), else 0.", "purpose")
 
 	descSurveyAt     = desc("survey_timestamp_seconds", "When the store was asked for what the metrics of key packages say.")
 	descSurveyTook   = desc("survey_duration_seconds", "How long the store took to answer that.")
-	descSurveyFailed = desc("survey_failures_total", "How often it could not be asked.")
+	descSurveyFailed = desc("survey_failures_total", "How often the store could not be asked.")
 
 	descTokenInfo    = desc("token_info", "1, with what the token says of itself.", "label", "manufacturer", "model", "firmware")
 	descTokenUsable  = desc("token_usable", "1 while there are sessions and a login, 0 while there are none or nothing is done with the token any more.")
@@ -47,10 +47,10 @@ var (
 	descSessionLimit = desc("token_sessions_limit", "How many operations may run in the token at once.")
 	descWaiting      = desc("token_operations_waiting", "Operations that wait for a session.")
 	descInFlight     = desc("requests_in_flight", "Requests of the API that are worked on.")
-	descRequestLimit = desc("requests_limit", "How many of them may be at once (server.limits.concurrent).")
+	descRequestLimit = desc("requests_limit", "How many requests may run at once (server.limits.concurrent).")
 )
 
-// states collects them.
+// states is the collector of these metrics.
 type states struct{ o *Observer }
 
 // Describe implements prometheus.Collector.
@@ -64,11 +64,10 @@ func (s *states) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// gauges sends values.
+// gauges sends values of gauges.
 type gauges chan<- prometheus.Metric
 
-// set sends a value. What is no UTF-8 in its labels is replaced: tokens say of themselves what
-// they like.
+// set sends a value. It replaces what is not UTF-8 in labels, as tokens may report any bytes.
 func (g gauges) set(d *prometheus.Desc, v float64, labels ...string) {
 	for i, l := range labels {
 		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
@@ -89,7 +88,7 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// Collect implements prometheus.Collector. It has no context to take.
+// Collect implements prometheus.Collector. Its context is its own, because Prometheus passes none.
 func (s *states) Collect(to chan<- prometheus.Metric) {
 	ctx, g := context.Background(), gauges(to)
 	g.set(descReady, truth(s.o.ready.get(ctx).err == nil))
@@ -101,7 +100,7 @@ func (s *states) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(descSurveyFailed, prometheus.CounterValue, float64(made.failed))
 	v := made.value
 	if v == nil {
-		return // there was none yet
+		return // no survey yet
 	}
 	g.time(descSurveyAt, v.At)
 	g.set(descSurveyTook, v.Took.Seconds())
@@ -122,7 +121,7 @@ func (s *states) token(g gauges) {
 	g.set(descWaiting, float64(u.Waiting))
 }
 
-// keyStatus is what a wrapping key is for now; empty: it is destroyed.
+// keyStatus returns the status of a wrapping key; it is empty if the key is destroyed.
 func keyStatus(k *store.WrappingKey) string {
 	switch {
 	case !k.DestroyedAt.IsZero():
@@ -157,9 +156,9 @@ func (s *states) keys(g gauges, v *survey) {
 	}
 }
 
-// series are the metrics of key packages of one identity, or of several in one.
+// series is the metrics of the key packages under one label: of one identity, or of several.
 type series struct {
-	counts   map[[4]string]uint64 // by the labels
+	counts   map[[4]string]uint64 // by labels
 	expiring map[[3]string]uint64
 	first    map[[2]string]time.Time
 }
@@ -168,7 +167,7 @@ func newSeries() *series {
 	return &series{make(map[[4]string]uint64), make(map[[3]string]uint64), make(map[[2]string]time.Time)}
 }
 
-// add adds an identity under a label. What others may take is there also where it is 0.
+// add adds an identity under a label. Available and published have a value even if it is 0.
 func (s *series) add(label string, i *identity) {
 	suite := ciphersuite.ID(i.Suite).String()
 	for _, state := range []store.State{store.Pending, store.Available, store.Published} {
@@ -204,11 +203,12 @@ func (s *series) send(g gauges) {
 	}
 }
 
-// identities sends the metrics of identities, the first by name one by one.
+// identities sends the metrics of identities: one by one for the first by name, as one for the
+// rest.
 func (s *states) identities(g gauges, v *survey) {
 	standing := map[string]int{"empty": 0, "low": 0, "filled": 0}
 	all := newSeries()
-	var certificate time.Time // the first of the others
+	var certificate time.Time // the earliest of the others
 	for n := range v.Identities {
 		i := &v.Identities[n]
 		standing[i.poolState()]++

@@ -13,7 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Store is what a survey asks.
+// Store is what a survey reads from.
 type Store interface {
 	Identities(ctx context.Context) ([]store.Identity, error)
 	WrappingKeys(ctx context.Context) ([]store.WrappingKey, error)
@@ -23,47 +23,47 @@ type Store interface {
 
 const (
 	day = 24 * time.Hour
-	// days is how many days of ends of lifetimes the page shows; what is beyond is one.
+	// days is how many days of the chart of endings have a column of their own.
 	days = 84
 )
 
-// horizons are what "expiring" means.
+// horizons are the spans of time that "expiring" refers to.
 var horizons = []struct {
 	name   string
 	within time.Duration
 }{{"1d", day}, {"7d", 7 * day}, {"30d", 30 * day}}
 
-// survey is what the store has at a time. It is not changed once it is made.
+// survey is the content of the store at one time. It is immutable.
 type survey struct {
 	At         time.Time
 	Took       time.Duration
 	Identities []identity // by name
 	Stored     map[store.State]uint64
-	Endings    []store.Ending // by days from At
+	Endings    []store.Ending // by day from At
 	Keys       []store.WrappingKey
 }
 
-// identity is what there is of one that is not retired.
+// identity is one that is not retired, with its counts.
 type identity struct {
 	Name  string
 	Suite uint16
 	Pools []pool
-	// Level is how many key packages others may take or are about to be able to, leaving out
-	// those of last resort and those that end soon. Low is what it should not be below.
+	// Level is how many key packages can be claimed or published or soon can be, without
+	// last-resort ones and those that end soon. Low is the mark that Level should not fall below.
 	Level, Low      uint64
-	CertificateEnds time.Time // zero: it has no certificate
+	CertificateEnds time.Time // zero if it has no certificate
 }
 
-// pool is a store.Pool, with what is within each of the horizons.
+// pool is a store.Pool with the number that ends within each of the horizons.
 type pool struct {
 	store.Pool
 	expiring []uint64
 }
 
-// takeable reports whether others may take it.
+// takeable reports whether others may take the pool's key packages.
 func (p *pool) takeable() bool { return p.State == store.Available || p.State == store.Published }
 
-// of returns how many there are in a state, without those of last resort.
+// of returns how many key packages are in a state, without those of last resort.
 func (i *identity) of(state store.State) (n uint64) {
 	for _, p := range i.Pools {
 		if p.State == state && !p.LastResort {
@@ -73,7 +73,7 @@ func (i *identity) of(state store.State) (n uint64) {
 	return n
 }
 
-// firstEnds is the first end of a lifetime of what others may take; zero: there is none.
+// firstEnds returns when the first lifetime of what others may take ends; zero if there is none.
 func (i *identity) firstEnds() (first time.Time) {
 	for _, p := range i.Pools {
 		if p.takeable() && (first.IsZero() || p.FirstEnds.Before(first)) {
@@ -83,7 +83,7 @@ func (i *identity) firstEnds() (first time.Time) {
 	return first
 }
 
-// poolState says how an identity stands.
+// poolState returns the state of an identity's pool.
 func (i *identity) poolState() string {
 	switch {
 	case i.Level >= i.Low && i.Level > 0:
@@ -93,10 +93,10 @@ func (i *identity) poolState() string {
 	case i.Level < i.Low:
 		return "low"
 	}
-	return "filled" // nothing is wanted of it
+	return "filled" // no low mark is set
 }
 
-// surveyor surveys a store, once at a time.
+// surveyor surveys a store. It runs one survey at a time.
 type surveyor struct {
 	store  Store
 	low    func(identity string) int
@@ -139,7 +139,7 @@ func (s *surveyor) take(ctx context.Context) (*survey, error) {
 	return v, nil
 }
 
-// together gives each identity its pools, in the order of their names.
+// together returns the identities with their pools, ordered by name.
 func (s *surveyor) together(identities []store.Identity, pools []store.Pool) []identity {
 	own := make(map[string][]store.Pool)
 	for _, p := range pools {
@@ -159,7 +159,7 @@ func (s *surveyor) together(identities []store.Identity, pools []store.Pool) []i
 func (s *surveyor) identity(record *store.Identity, own []store.Pool) identity {
 	low := uint64(max(s.low(record.Name), 0))
 	if record.ForDevice() {
-		low = 0 // nobody here makes more
+		low = 0 // this program cannot make more
 	}
 	i := identity{
 		Name: record.Name, Suite: record.Suite, Low: low, CertificateEnds: s.certificateEnds(record),
@@ -177,8 +177,8 @@ func (s *surveyor) identity(record *store.Identity, own []store.Pool) identity {
 	return i
 }
 
-// certificateEnds is when the first certificate of an identity ends; zero: it has none. It is
-// parsed once for as long as the credential is the same.
+// certificateEnds returns when the first certificate of an identity ends; zero if it has none. It
+// parses a credential again only if it has changed.
 func (s *surveyor) certificateEnds(record *store.Identity) time.Time {
 	known, ok := s.certificates[record.Name]
 	if !ok || !bytes.Equal(known.credential, record.Credential) {
@@ -188,8 +188,8 @@ func (s *surveyor) certificateEnds(record *store.Identity) time.Time {
 	return known.ends
 }
 
-// endsOf is when the first certificate of a credential ends. What does not parse has no end:
-// a record that was changed is found where it is used.
+// endsOf returns when the first certificate of a credential ends, or zero if it does not parse: a
+// changed record is found where it is used.
 func endsOf(credential []byte) time.Time {
 	c, err := keypackage.ParseCredential(credential)
 	if err != nil || len(c.Certificates) == 0 {

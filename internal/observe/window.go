@@ -7,25 +7,25 @@ import (
 	"time"
 )
 
-// windowMinutes is what "lately" means on the page.
+// windowMinutes is the span that the page calls "lately".
 const windowMinutes = 5
 
-// window counts what happened in the last minutes, by name. Its names are few.
+// window counts the events of the last minutes by name. There are few names.
 type window struct {
 	mu      sync.Mutex
 	minutes [windowMinutes]minute
 }
 
 type minute struct {
-	number int64 // since the epoch
+	number int64 // of the minute, since 1970
 	by     map[string]*tally
 }
 
-// tally counts what happened under one name. A span of time is counted by its bound.
+// tally counts the events of one name. It counts durations by bound.
 type tally struct {
 	Name      string
 	N, Failed uint64
-	within    []uint64 // bounds, and what is beyond the last
+	within    []uint64 // by bound, and beyond the last
 }
 
 func (w *window) add(now time.Time, name string, took time.Duration, failed bool) {
@@ -51,7 +51,7 @@ func (w *window) add(now time.Time, name string, took time.Duration, failed bool
 
 func newTally(name string) *tally { return &tally{Name: name, within: make([]uint64, len(bounds)+1)} }
 
-// sum returns what happened lately, by name.
+// sum returns the tallies of the window, by name.
 func (w *window) sum(now time.Time) []*tally {
 	number := now.Unix() / 60
 	w.mu.Lock()
@@ -84,7 +84,7 @@ func (t *tally) add(other *tally) {
 	}
 }
 
-// total returns all tallies in one.
+// total returns the sum of all tallies.
 func total(of []*tally) *tally {
 	sum := newTally("")
 	for _, t := range of {
@@ -93,8 +93,8 @@ func total(of []*tally) *tally {
 	return sum
 }
 
-// quantile returns how long the share q of all took at most, as far as the bounds tell: within
-// a bound it is taken to be even. What is beyond the last is told as that.
+// quantile returns the duration that the share q did not exceed. It interpolates within a bound; if
+// the result lies beyond the last bound, it returns that bound.
 func (t *tally) quantile(q float64) time.Duration {
 	rank, below := q*float64(t.N), 0.0
 	for i, n := range t.within {

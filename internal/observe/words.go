@@ -19,7 +19,7 @@ func count(n uint64) string {
 func date(t time.Time) string  { return t.UTC().Format("2 Jan 2006") }
 func clock(t time.Time) string { return t.UTC().Format("15:04:05") }
 
-// took writes how long something took, in two or three digits.
+// took writes a duration in two or three digits.
 func took(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
@@ -32,7 +32,7 @@ func took(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-// until writes how long it is from now to a time, or was since it.
+// until writes how far a time is from now, in the future or the past.
 func until(now, t time.Time) string {
 	d := t.Sub(now)
 	if d < 0 {
