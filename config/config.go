@@ -1,8 +1,8 @@
-// Package config is the config file: one YAML document that is read strictly.
-// Keys that are unknown are refused, and all faults are reported at once.
+// Package config reads the config file: one YAML document. It refuses unknown keys and reports all
+// faults at once.
 //
-// The package knows what a field may hold, not what it does: cmd/hsm-kp turns
-// a Config into a token, a store and a policy.
+// The package knows what a field may hold, not what it does: cmd/hsm-kp turns a Config into a
+// token, a store and a policy.
 package config
 
 import (
@@ -33,19 +33,19 @@ type Config struct {
 	Server       Server
 }
 
-// Token says which token to use and how.
+// Token says which token to use, and how.
 type Token struct {
-	Module      string // absolute path, or empty where URI gives it
+	Module      string // absolute path, or empty if URI gives it
 	URI         string // RFC 7512
 	Label       string
 	Serial      string
 	Slot        *uint
 	PIN         PIN
 	Sessions    int
-	Timeout     Duration // for the module to answer
-	Recovery    Duration // 0: an operation is not tried again
+	Timeout     Duration // how long a call of the module may take
+	Recovery    Duration // 0: no retries
 	Environment map[string]string
-	Vendor      string // of Vendors; or empty
+	Vendor      string // one of Vendors, or empty
 	Quirks      Quirks
 }
 
@@ -78,7 +78,7 @@ type KeyPackages struct {
 	// LeafExtensions go into leaf nodes, Extensions into key packages.
 	LeafExtensions []Extension
 	Extensions     []Extension
-	Peers          []string // names of profiles; empty: all
+	Peers          []string // names of profiles; empty means all
 }
 
 // The custodies of private keys.
@@ -87,24 +87,24 @@ const (
 	InToken = "token"
 )
 
-// LastResort says when a key package of last resort is to be replaced.
+// LastResort says when to replace a key package of last resort.
 type LastResort struct {
 	MaxAge Duration
 }
 
-// WrappingKeys says when wrapping keys are to be replaced.
+// WrappingKeys says when to replace wrapping keys.
 type WrappingKeys struct {
 	MaxAge    Duration // 0: never
 	MaxUses   uint64
-	Automatic bool // hsm-kp does it by itself
+	Automatic bool // hsm-kp replaces them itself
 }
 
 // Audit says how the trail is signed.
 type Audit struct {
-	Origin string // of checkpoints; empty: made of the token's serial number
+	Origin string // of checkpoints; the default has the token's serial number
 }
 
-// Capabilities are what clients support beyond the defaults.
+// Capabilities is what clients support beyond the defaults.
 type Capabilities struct {
 	CipherSuites []string
 	Extensions   []uint16
@@ -118,13 +118,13 @@ type Required struct {
 	Credentials []uint16
 }
 
-// Extension is an extension by its number and its data.
+// Extension is an extension: its number and its data.
 type Extension struct {
 	Type uint16
 	Data []byte
 }
 
-// Experimental are cipher suites that are not of RFC 9420.
+// Experimental holds the cipher suites that are not in RFC 9420.
 type Experimental struct {
 	Enabled bool
 	Suites  []Suite
@@ -140,37 +140,37 @@ type Suite struct {
 	Signature string
 }
 
-// X509 is what X.509 credentials have in common.
+// X509 holds what all X.509 credentials have in common.
 type X509 struct {
 	Roots   string // absolute path of a PEM file, or empty
-	Subject string // RFC 4514; what follows the name of an identity
+	Subject string // RFC 4514; follows the name of the identity
 	Enroll  Enroll
 }
 
-// Enroll says how certificates are asked for while devices are provisioned.
+// Enroll says how `provision` requests certificates.
 type Enroll struct {
-	Command []string // a program, which may be a path, and its arguments; empty: none
+	Command []string // a program or its path, and its arguments; empty for none
 	Timeout Duration
 }
 
-// Identity is what one identity has other than the rest.
+// Identity holds the settings of one identity that differ from the rest.
 type Identity struct {
-	Subject       string // RFC 4514; empty: CN=NAME and X509.Subject
+	Subject       string // RFC 4514; the default is CN=NAME and X509.Subject
 	DNSNames      []string
 	Emails        []string
 	URIs          []string
 	ApplicationID string
 	Replenish     OwnReplenish
-	Custody       string        // in place of KeyPackages.Custody; or empty
-	Capabilities  *Capabilities // in place of KeyPackages.Capabilities
+	Custody       string        // overrides KeyPackages.Custody; or empty
+	Capabilities  *Capabilities // overrides KeyPackages.Capabilities
 }
 
-// Welcome says how Welcomes are opened.
+// Welcome says how to open Welcomes.
 type Welcome struct {
 	Reservation Duration
 }
 
-// Unwrap says whether private keys may leave.
+// Unwrap says whether private keys may leave hsm-kp.
 type Unwrap struct {
 	Allow bool
 }
@@ -221,8 +221,7 @@ const maxBytes = 1 << 20
 
 var errEmpty = errors.New("it is empty")
 
-// Load reads the config file at path. The error is an *Error where the file can
-// be read and is at fault.
+// Load reads the config file at path. It returns an *Error if the file can be read but is faulty.
 func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -240,8 +239,8 @@ func Load(path string) (*Config, error) {
 	return c, err
 }
 
-// Parse reads a config from r. Relative paths in it begin at dir, which is
-// absolute. The error is an *Error.
+// Parse reads a config from r. Relative paths in it start at dir, which is absolute. It returns an
+// *Error if the config is faulty.
 func Parse(r io.Reader, dir string) (*Config, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
 	switch {
@@ -263,7 +262,7 @@ func Parse(r io.Reader, dir string) (*Config, error) {
 	return c, nil
 }
 
-// resolve makes paths absolute, and fills in what the vendor stands for.
+// resolve makes paths absolute and fills in the vendor's quirks.
 func (c *Config) resolve(dir string) {
 	c.Token.applyVendor()
 	from := func(p string) string {

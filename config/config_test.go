@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// small is a config file with what must be there and nothing else.
+// small is a config file with the required fields only.
 const small = "token: {module: lib.so, label: prod, pin: {env: PIN}}\n"
 
 func parseText(text string) (*Config, error) {
 	return Parse(strings.NewReader(text), "/etc/hsm-kp")
 }
 
-// faultsOf returns what is wrong with text, a line each.
+// faultsOf returns the faults of text, one a line.
 func faultsOf(t *testing.T, text string) []string {
 	t.Helper()
 	c, err := parseText(text)
@@ -55,7 +55,7 @@ func TestDefaultsFillWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// everything sets each field, to something other than its default.
+// everything sets each field to something other than its default.
 const everything = `
 token:
   module: lib.so
@@ -295,7 +295,7 @@ unwrap: yes
 		`line 4: token.slot must be a whole number`,
 		`line 5: token.pin.prompt must be true or false`,
 		`line 7: store.url has a password in it: it belongs in a file that PGPASSFILE names, or in PGPASSWORD`,
-		`line 8: store.url is there twice, first on line 7`,
+		`line 8: store.url is set twice, first on line 7`,
 		`line 9: store.batch must be a whole number`,
 		`line 10: unknown key "stor"`,
 		`line 12: key_packages.lifetime must be a duration such as 84d, 36h, 1d12h or 90m`,
@@ -336,42 +336,42 @@ func TestFaults(t *testing.T) {
 		{small + "store: {url: 'sqlite:'}", "line 2: store.url must be sqlite:PATH, or postgres://USER@HOST/DATABASE"},
 		{small + "store: {url: ''}", "line 2: store.url must be sqlite:PATH, or postgres://USER@HOST/DATABASE"},
 		{small + "key_packages: {suite: ''}", "line 2: key_packages.suite is empty"},
-		{small + "key_packages: {lifetime: 0s}", "line 2: key_packages.lifetime must be longer than nothing"},
+		{small + "key_packages: {lifetime: 0s}", "line 2: key_packages.lifetime must be longer than 0"},
 		{small + "key_packages: {custody: hsm}", "line 2: key_packages.custody must be wrapped or token"},
 		{small + "key_packages: {custody: release}", "line 2: key_packages.custody must be wrapped or token: release is for the lines of a manifest, which have the device's keys"},
 		{small + "identities: {a: {custody: device}}", "line 2: identities.a.custody must be wrapped or token: device is for the lines of a manifest, which have the device's keys"},
 		{small + "identities: {a: {custody: hsm}}", "line 2: identities.a.custody must be wrapped or token"},
-		{small + "key_packages: {last_resort: {max_age: 0s}}", "line 2: key_packages.last_resort.max_age must be longer than nothing"},
+		{small + "key_packages: {last_resort: {max_age: 0s}}", "line 2: key_packages.last_resort.max_age must be longer than 0"},
 		{small + "wrapping_keys: {max_uses: 0}", "line 2: wrapping_keys.max_uses must be from 1 to 2147483648"},
 		{small + "audit: {origin: a b}", "line 2: audit.origin must have neither spaces nor +"},
-		{small + "x509: {enroll: {timeout: 0s}}", "line 2: x509.enroll.timeout must be longer than nothing"},
-		{small + "welcome: {reservation: 0s}", "line 2: welcome.reservation must be longer than nothing"},
+		{small + "x509: {enroll: {timeout: 0s}}", "line 2: x509.enroll.timeout must be longer than 0"},
+		{small + "welcome: {reservation: 0s}", "line 2: welcome.reservation must be longer than 0"},
 		{small + "unwrap: {allow: 'yes'}", "line 2: unwrap.allow must be true or false"},
-		{small + "? [a]\n: b\n", "line 2: a key that is not known"},
-		{small + "<<: {store: {batch: 3}}\n", "line 2: a key that is not known"},
-		{"token: {module: m, label: a, pin: {env: P}, environment: {'A=B': c}}", "line 1: token.environment has a name that no variable can have"},
-		{"token: {module: m, label: a, pin: {env: P}, environment: {1A: [b]}}", "line 1: token.environment has a name that no variable can have"},
-		{"token:\n  module: m\n  label: a\n  pin: {env: P}\n  environment:\n    A: b\n    '': c\n", "line 7: token.environment has a name that no variable can have"},
+		{small + "? [a]\n: b\n", "line 2: an unknown key"},
+		{small + "<<: {store: {batch: 3}}\n", "line 2: an unknown key"},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {'A=B': c}}", "line 1: token.environment has an invalid variable name"},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {1A: [b]}}", "line 1: token.environment has an invalid variable name"},
+		{"token:\n  module: m\n  label: a\n  pin: {env: P}\n  environment:\n    A: b\n    '': c\n", "line 7: token.environment has an invalid variable name"},
 		{"token: {module: m, label: a, pin: {env: P}, environment: {A: \"b\\0c\"}}", "line 1: token.environment.A must not have a zero byte"},
 		{"token: {module: \"m\\0\", label: a, pin: {env: P}}", "line 1: token.module must not have a zero byte"},
 		{"token: {module: m, label: a, pin: {env: A=B}}", "line 1: token.pin.env must be the name of an environment variable"},
 		{"token:\n  module: &m lib\n  label: a\n  pin: {env: P}\n  sessions: *m\n", "line 5: token.sessions must be a whole number"},
 		{"token: {module: m, label: a, pin: {env: P}, extra: 1}", `line 1: unknown key "extra" in token`},
-		{"token: {module: m, label: a, pin: {env: P, extra: 1}}", "line 1: a key that is not known in token.pin"},
+		{"token: {module: m, label: a, pin: {env: P, extra: 1}}", "line 1: an unknown key in token.pin"},
 		{small + "store: {extra: 1}", `line 2: unknown key "extra" in store`},
 		{small + "key_packages: {extra: 1}", `line 2: unknown key "extra" in key_packages`},
 		{small + "key_packages: {extensions: [{data: 'ff'}]}", `line 2: key_packages.extensions[0] must have a type`},
 		{small + "key_packages: {leaf_extensions: [{type: 1, data: f}]}", `line 2: key_packages.leaf_extensions[0].data must be hexadecimal digits, two a byte, in quotes`},
 		{small + "experimental: {suites: [{number: 1, name: a, kem: b, aead: c, hash: d}]}", `line 2: experimental.suites[0] must have a signature`},
-		{small + "identities: {a: {}, b: {}, a: {}}", `line 2: identities."a" is there twice, first on line 2`},
+		{small + "identities: {a: {}, b: {}, a: {}}", `line 2: identities."a" is set twice, first on line 2`},
 		{small + "identities: {a.b: {subjekt: x}}", `line 2: unknown key "subjekt" in identities."a.b"`},
 		{small + "key_packages: {capabilities: {extra: 1}}", `line 2: unknown key "extra" in key_packages.capabilities`},
 		{small + "unwrap: {extra: 1}", `line 2: unknown key "extra" in unwrap`},
-		{small + "token: {}\n", "line 2: token is there twice, first on line 1"},
+		{small + "token: {}\n", "line 2: token is set twice, first on line 1"},
 		{small + "\tstore: {}\n", "line 2: it is not YAML: found character that cannot start any token"},
 		{"token: {module: a\x00b}", "it is not YAML: control characters are not allowed (value: 0)"},
 		{small + "store: " + strings.Repeat("[", 20000), "line 2: it is not YAML: exceeded max depth of 10000"},
-		{"token: {module: m, label: a, pin: {env: P}, environment: {A: b, A: c}}", "line 1: token.environment.A is there twice, first on line 1"},
+		{"token: {module: m, label: a, pin: {env: P}, environment: {A: b, A: c}}", "line 1: token.environment.A is set twice, first on line 1"},
 	} {
 		if got := faultsOf(t, c.text); len(got) != 1 || got[0] != c.want {
 			t.Errorf("Parse(%q) faults = %q, want %q", c.text, got, c.want)
@@ -393,8 +393,8 @@ func TestAnAliasStandsForItsAnchor(t *testing.T) {
 	}
 }
 
-// Aliases of aliases, which would fill the memory if they were expanded, cost
-// no more than their letters.
+// Aliases of aliases, which would fill the memory if they were expanded, cost no more than their
+// text.
 func TestAliasesAreNotExpanded(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(small + "a0: &a0 [x]\n")
@@ -449,7 +449,7 @@ func TestNoFaultNamesAGoType(t *testing.T) {
 	}
 }
 
-// A PIN that somebody writes into the file is not repeated in what is said of it.
+// A PIN in the wrong place of the file is not repeated in the messages.
 func TestAPINInTheFileIsNotRepeated(t *testing.T) {
 	const secret = "86421357"
 	for _, text := range []string{
@@ -489,7 +489,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(path, []byte(small), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if os.Geteuid() != 0 { // root may read all
+	if os.Geteuid() != 0 { // root may read everything
 		if err := os.Chmod(path, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -523,8 +523,7 @@ func TestAFileWithoutEndIsRefused(t *testing.T) {
 	}
 }
 
-// A file that is cut anywhere is a config or an error, and no more than the
-// whole said.
+// A truncated file is a config or an error, and never has more in it than the whole.
 func FuzzParse(f *testing.F) {
 	for i := range everything {
 		f.Add(everything[:i])

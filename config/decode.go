@@ -14,17 +14,17 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// The decoder walks the YAML tree by the table of fields below, rather than let
-// the YAML library fill the structs: the library names Go types and repeats
-// values in its errors, and stops at the first key that stands twice.
+// The decoder walks the YAML tree by the table of fields below instead of letting the YAML library
+// fill the structs: the library names Go types and repeats values in its errors, and stops at the
+// first duplicate key.
 
-// keys are the keys of a group, each with what takes its value.
+// keys maps the keys of a group to their fields.
 type keys map[string]field
 
-// field takes the value at path. It notes a fault where the value does not fit.
+// field decodes the value at path. It notes a fault if the value is not valid.
 type field func(d *decoder, path string, n *yaml.Node)
 
-// fields is the form of a config file: the structs' fields by their keys.
+// fields maps the keys of a config file to the fields of c.
 func (c *Config) fields() keys {
 	return keys{
 		"token": group(keys{
@@ -112,8 +112,8 @@ func (q *Quirks) fields() keys {
 	}
 }
 
-// vendorCode takes a return value that the standard leaves to vendors, CKR_VENDOR_DEFINED
-// and above.
+// vendorCode decodes a return value that the standard leaves to vendors: CKR_VENDOR_DEFINED and
+// above.
 func vendorCode(to *uint) field { return number(to, 0x80000000, math.MaxUint32) }
 
 func (c *Capabilities) fields() keys {
@@ -140,7 +140,7 @@ func (i *Identity) fields() keys {
 	}
 }
 
-// suite takes an experimental suite, which must have all parts.
+// suite decodes an experimental suite, which must have all parts.
 func suite(to *Suite) field {
 	of := keys{
 		"number": codePoint(&to.Number), "name": text(&to.Name), "kem": text(&to.KEM),
@@ -159,7 +159,7 @@ func suite(to *Suite) field {
 	}
 }
 
-// extension takes an extension. One without data has none.
+// extension decodes an extension. Its data may be missing, which means empty.
 func extension(to *Extension) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		group(keys{"type": codePoint(&to.Type), "data": octets(&to.Data)})(d, path, n)
@@ -169,8 +169,8 @@ func extension(to *Extension) field {
 	}
 }
 
-// pin is a group, whose faults tell those who write the PIN itself into it what
-// belongs there.
+// pin decodes the group pin. Its faults tell a user who writes the PIN itself there what belongs
+// there.
 func pin(to *PIN) field {
 	of := keys{
 		"env":     text(&to.Env),
@@ -188,24 +188,22 @@ func pin(to *PIN) field {
 	}
 }
 
-// decoder collects what is wrong with the form of a file.
+// decoder collects the faults in the form of a file.
 type decoder struct {
 	faults []Fault
-	// lines has the line of each key by its path, such as "token.pin", for the
-	// faults of content.
+	// lines is the line of each key by its path, such as "token.pin", for the faults of content.
 	lines map[string]int
-	// unfit has the paths whose values do not fit: their content is not looked at.
+	// unfit has the paths whose values have the wrong form: their content is not checked.
 	unfit map[string]bool
 }
 
-// fault notes that the value at path does not fit.
+// fault notes that the value at path has the wrong form.
 func (d *decoder) fault(path string, n *yaml.Node, format string, args ...any) {
 	d.unfit[path] = true
 	d.faults = append(d.faults, Fault{n.Line, path + " " + fmt.Sprintf(format, args...)})
 }
 
-// decode fills c from data. It fails where data is not a document of the right
-// kind at all.
+// decode fills c from data. It fails if data is not a single YAML mapping.
 func decode(data []byte, c *Config) (*decoder, error) {
 	root, err := parse(data)
 	if err != nil {
@@ -219,7 +217,7 @@ func decode(data []byte, c *Config) (*decoder, error) {
 // errManyDocuments reports a file with "---" between documents.
 var errManyDocuments = errors.New("it has more than one YAML document")
 
-// parse returns the one mapping that data consists of.
+// parse returns the one mapping in data.
 func parse(data []byte) (*yaml.Node, error) {
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
@@ -251,8 +249,8 @@ func parse(data []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-// notYAML words an error of the YAML library. An alias is not named: a text
-// that begins with * might be one by mistake.
+// notYAML converts an error of the YAML library. It does not name an alias: a text that begins with
+// * might be one by mistake.
 func notYAML(err error) error {
 	e, ok := errors.AsType[*yaml.LoadError](err)
 	switch {
@@ -266,7 +264,7 @@ func notYAML(err error) error {
 	return fmt.Errorf("line %d: it is not YAML: %s", e.Mark.Line, e.Message)
 }
 
-// group takes a group of keys. Nothing at all is a group without keys.
+// group decodes a group of keys. A missing value is a group without keys.
 func group(of keys) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {
@@ -277,8 +275,8 @@ func group(of keys) field {
 	}
 }
 
-// plainKey is what a key looks like that somebody misspelt, and a PIN hardly
-// does. In token.pin it might, so there no key is repeated.
+// plainKey matches what a misspelt key looks like and a PIN hardly does. In token.pin it might be a
+// PIN, so no key is repeated there.
 var plainKey = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
 
 func (d *decoder) group(path string, n *yaml.Node, of keys) {
@@ -292,7 +290,7 @@ func (d *decoder) group(path string, n *yaml.Node, of keys) {
 			d.faults = append(d.faults, Fault{key.Line, unknown(key, path)})
 			continue
 		case twice:
-			d.faults = append(d.faults, Fault{key.Line, fmt.Sprintf("%s is there twice, first on line %d", name, first)})
+			d.faults = append(d.faults, Fault{key.Line, fmt.Sprintf("%s is set twice, first on line %d", name, first)})
 			continue
 		}
 		d.lines[name] = key.Line
@@ -302,7 +300,7 @@ func (d *decoder) group(path string, n *yaml.Node, of keys) {
 	}
 }
 
-// follow returns what an alias stands for, at the alias's line.
+// follow returns the target of an alias, at the alias's line.
 func follow(n *yaml.Node) *yaml.Node {
 	if n.Kind != yaml.AliasNode {
 		return n
@@ -314,9 +312,9 @@ func follow(n *yaml.Node) *yaml.Node {
 
 func unknown(key *yaml.Node, path string) string {
 	if path == "token.environment" {
-		return path + " has a name that no variable can have"
+		return path + " has an invalid variable name"
 	}
-	what := "a key that is not known"
+	what := "an unknown key"
 	if key.Kind == yaml.ScalarNode && path != "token.pin" && plainKey.MatchString(key.Value) {
 		what = fmt.Sprintf("unknown key %q", key.Value)
 	}

@@ -24,17 +24,17 @@ const (
 type Directory struct {
 	Name        string
 	Type        string // OpenMLS, HTTP or Spool
-	URL         string // of OpenMLS and HTTP
-	Path        string // of Spool; absolute
+	URL         string // for OpenMLS and HTTP
+	Path        string // absolute; for Spool
 	Headers     map[string]string
-	Bearer      Secret // none: no token
+	Bearer      Secret // empty for no token
 	CA          string // absolute path, or empty
 	Certificate string // absolute path, or empty
 	Key         string // absolute path, or empty
 	Timeout     Duration
 	Deadline    Duration
 	Lease       Duration
-	Rate        int // requests a second; 0: any number
+	Rate        int // requests a second; 0 for no limit
 	Burst       int
 	Concurrency int
 	Batch       int // key packages in a request, or in a transaction of the store
@@ -48,15 +48,15 @@ type Secret struct {
 	Systemd string
 }
 
-// Replenish says how many key packages an identity is to have in its directory.
+// Replenish says how many key packages an identity should have in its directory.
 type Replenish struct {
-	Directory  string // a name of Directories; empty: the only one that there is
+	Directory  string // a name in Directories; empty for the only one
 	Low, High  int
-	Ending     Duration // what ends sooner does not count
+	Ending     Duration // key packages that end sooner do not count
 	LastResort bool
 }
 
-// OwnReplenish is what one identity has other than the rest; nil where it has not.
+// OwnReplenish holds the settings of one identity; nil fields take the general ones.
 type OwnReplenish struct {
 	Directory string
 	Low, High *int
@@ -73,7 +73,7 @@ func defaultReplenish() Replenish {
 	return Replenish{Low: 20, High: 50, Ending: Duration(14 * 24 * time.Hour), LastResort: true}
 }
 
-// directory takes a directory.
+// directory decodes a directory.
 func directory(to *Directory) field {
 	*to = defaultDirectory()
 	return group(keys{
@@ -115,7 +115,7 @@ func (r *OwnReplenish) fields() keys {
 	return keys{"directory": text(&r.Directory), "low": optional(&r.Low, 1000000), "high": optional(&r.High, 1000000)}
 }
 
-// DirectoryOf returns the directory that is called name, or the only one where it is empty.
+// DirectoryOf returns the directory called name, or the only directory if name is empty.
 func (c *Config) DirectoryOf(name string) (Directory, bool) {
 	if name == "" && len(c.Directories) == 1 {
 		return c.Directories[0], true
@@ -127,7 +127,7 @@ func (c *Config) DirectoryOf(name string) (Directory, bool) {
 	return c.Directories[i], true
 }
 
-// ReplenishOf returns how many key packages an identity is to have.
+// ReplenishOf returns how many key packages an identity should have.
 func (c *Config) ReplenishOf(identity string) Replenish {
 	r, own := c.Replenish, c.Identities[identity].Replenish
 	if own.Directory != "" {
@@ -150,7 +150,7 @@ func (c *Config) validateDirectories(d *decoder) {
 			d.contentFault(path+".name", "is missing")
 		}
 		if seen[dir.Name] {
-			d.contentFault(path+".name", "is that of another directory")
+			d.contentFault(path+".name", "is already the name of another directory")
 		}
 		seen[dir.Name] = true
 		dir.validate(d, path)
@@ -190,14 +190,14 @@ func (dir *Directory) validate(d *decoder, path string) {
 		d.contentFault(path, "must have both certificate and key, or neither")
 	}
 	if dir.Timeout <= 0 || dir.Deadline < dir.Timeout {
-		d.contentFault(path+".deadline", "must not be shorter than timeout, nor timeout be nothing")
+		d.contentFault(path+".deadline", "must not be shorter than timeout, and timeout must be longer than 0")
 	}
 	if dir.Lease < 2*dir.Deadline {
 		d.contentFault(path+".lease", "must be twice as long as deadline, or longer")
 	}
 }
 
-// validateURL also refuses a token that would go over a network in the clear.
+// validateURL also refuses a URL over which a token would be sent in the clear.
 func (dir *Directory) validateURL(d *decoder, path string) {
 	u, err := url.Parse(dir.URL)
 	switch {
@@ -222,10 +222,10 @@ var (
 	headerValue = regexp.MustCompile(`^[ -~]*$`)
 )
 
-// ownHeaders are set by hsm-kp, or have a place of their own.
+// ownHeaders are set by hsm-kp or have a field of their own.
 var ownHeaders = []string{"authorization", "content-length", "content-type", "host", "idempotency-key", "user-agent"}
 
-// headers takes a group of HTTP headers, each with a text.
+// headers decodes a group of HTTP headers, each with a text.
 func headers(to *map[string]string) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		of, values := make(keys), make(map[string]*string)
@@ -233,10 +233,10 @@ func headers(to *map[string]string) field {
 			name := n.Content[i].Value
 			switch {
 			case !headerName.MatchString(name):
-				d.fault(path, n.Content[i], "has a name that no header can have")
+				d.fault(path, n.Content[i], "has an invalid header name")
 				return
 			case slices.Contains(ownHeaders, strings.ToLower(name)):
-				d.fault(path, n.Content[i], "must not have %s; a token belongs into bearer", name)
+				d.fault(path, n.Content[i], "must not have %s; a token belongs in bearer", name)
 				return
 			case values[name] == nil:
 				values[name] = new(string)

@@ -24,7 +24,7 @@ identities: {bob: {replenish: {low: 3, high: 2}}}
 `)
 	want := []string{
 		`line 3: directories[0].type must be openmls, http or spool`,
-		`line 4: directories[1].name is that of another directory`,
+		`line 4: directories[1].name is already the name of another directory`,
 		`line 4: directories[1].path is missing: the folder`,
 		`line 5: directories[2].name is missing`,
 		`line 5: directories[2].url must have no password: see bearer and certificate`,
@@ -33,10 +33,10 @@ identities: {bob: {replenish: {low: 3, high: 2}}}
 		`line 7: directories[4].url must be https://HOST/PATH`,
 		`line 7: directories[4] must have both certificate and key, or neither`,
 		`line 8: directories[5].url must be https: the bearer token would go over the network in the clear`,
-		`line 9: directories[6].deadline must not be shorter than timeout, nor timeout be nothing`,
+		`line 9: directories[6].deadline must not be shorter than timeout, and timeout must be longer than 0`,
 		`line 10: directories[7].lease must be twice as long as deadline, or longer`,
-		`line 11: directories[8].headers must not have Authorization; a token belongs into bearer`,
-		`line 12: directories[9].headers has a name that no header can have`,
+		`line 11: directories[8].headers must not have Authorization; a token belongs in bearer`,
+		`line 12: directories[9].headers has an invalid header name`,
 		`line 13: directories[10].headers must have values of printable ASCII`,
 		`line 14: replenish.directory must be the name of one of directories`,
 		`line 14: replenish.low must not be more than high, which is 4`,

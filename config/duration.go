@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// Duration is a span of time of whole seconds that may be written with days:
-// 84d, 1d12h, 90m. Parsed ones are never negative.
+// Duration is a span of whole seconds that may be written with days: 84d, 1d12h, 90m. Parsed
+// durations are never negative.
 type Duration time.Duration
 
-// errDuration says how a duration is written.
+// errDuration says how to write a duration.
 var errDuration = errors.New("write a duration as 84d, 36h, 1d12h or 90m")
 
 var durationForm = regexp.MustCompile(`^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$`)
 
 var durationUnits = []time.Duration{24 * time.Hour, time.Hour, time.Minute, time.Second}
 
-// ParseDuration reads a duration: whole numbers of days (d), hours (h), minutes
-// (m) and seconds (s) in this order, or 0.
+// ParseDuration parses a duration: whole numbers of days (d), hours (h), minutes (m) and seconds
+// (s), in this order, or 0.
 func ParseDuration(s string) (Duration, error) {
 	if s == "0" {
 		return 0, nil

@@ -33,7 +33,7 @@ func TestDurationIsReadAsItIsWritten(t *testing.T) {
 	}
 }
 
-// What is read is never negative, and reads the same once it is written.
+// A parsed duration is never negative, and is parsed as the same from what String writes.
 func FuzzParseDuration(f *testing.F) {
 	for _, text := range []string{"84d", "1d12h", "90m", "0", "106751d23h47m16s", "99999999999999999999d", "-1h", "1.5d", "d5"} {
 		f.Add(text)

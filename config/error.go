@@ -9,11 +9,11 @@ import (
 
 // Fault is one thing that is wrong with a config file.
 type Fault struct {
-	Line    int    // 0: unknown
+	Line    int    // 0 if unknown
 	Message string // without the value of the field, which might be a PIN in the wrong place
 }
 
-// String writes the fault as a person reads it.
+// String returns the fault as people read it.
 func (f Fault) String() string {
 	if f.Line == 0 {
 		return f.Message
@@ -21,8 +21,8 @@ func (f Fault) String() string {
 	return fmt.Sprintf("line %d: %s", f.Line, f.Message)
 }
 
-// Error is a config file that cannot be used: Cause where it could not be read
-// at all, else all of its faults.
+// Error reports a config file that cannot be used. It has either a Cause, if the file could not be
+// read at all, or all faults of the file.
 type Error struct {
 	Path   string
 	Faults []Fault // by line
@@ -53,8 +53,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// cause takes the operation and the path, which stand before it already, out of
-// an error of the file system.
+// cause removes the operation and the path, which the message already has, from a file system
+// error.
 func cause(err error) error {
 	type pathError interface {
 		error

@@ -10,12 +10,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// Observe says where metrics and the status page are served without client certificates, and
-// how much is shown.
+// Observe says where to serve metrics and the status page without client certificates, and how much
+// they show.
 type Observe struct {
 	Listen     []string // tcp:LOOPBACK:PORT or unix:PATH
-	Identities int      // that have metrics of their own
-	Interval   Duration // between questions to the store, at least
+	Identities int      // how many have metrics of their own
+	Interval   Duration // between surveys of the store, at least
 }
 
 func defaultObserve() Observe { return Observe{Identities: 1000, Interval: Duration(15 * time.Second)} }
@@ -35,15 +35,15 @@ func (o *Observe) validate(d *decoder) {
 			continue
 		}
 		d.contentFault("server.observe.listen", "must begin with unix:, or be tcp: with a loopback address and a port, as tcp:127.0.0.1:9464: "+
-			"it asks nobody who they are; to others, server.listen serves the same under the operations metrics and status")
+			"it does not authenticate callers; server.listen serves the same to others under the operations metrics and status")
 	}
 	if o.Interval <= 0 {
-		d.contentFault("server.observe.interval", "must be longer than nothing")
+		d.contentFault("server.observe.interval", "must be longer than 0")
 	}
 }
 
-// isLoopback reports whether an address with a port is one of this machine alone. A name is
-// not: what it stands for is somebody else's to say.
+// isLoopback reports whether an address with a port is reachable from this machine only. A name is
+// refused: others decide what it resolves to.
 func isLoopback(address string) bool {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
@@ -53,13 +53,13 @@ func isLoopback(address string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// validatePages finds operations that a caller is granted and cannot use.
+// validatePages notes operations that a caller is granted but could not use.
 func (c *Caller) validatePages(d *decoder, path string) {
 	shows := slices.ContainsFunc(c.Operations, func(op string) bool {
 		a, _ := act.Lookup(act.Act(op))
 		return a.Everybody
 	})
 	if shows && !slices.Contains(c.Identities, "*") {
-		d.contentFault(path+".identities", `must have "*" where operations have metrics or status: they show all identities`)
+		d.contentFault(path+".identities", `must have "*" if operations has metrics or status: they show all identities`)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// with is a config with more in it than a token.
+// with parses a config that has more than a token.
 func with(t *testing.T, more string) (*Config, string) {
 	t.Helper()
 	c, err := Parse(strings.NewReader("token: {module: m.so, label: t, pin: {prompt: true}}\n"+more), "/d")

@@ -16,7 +16,7 @@ var sampleText string
 
 var sample = template.Must(template.New("sample").Parse(sampleText))
 
-// SoftHSM is what `init --softhsm` puts into a new config file.
+// SoftHSM holds what `init --softhsm` fills into a new config file.
 type SoftHSM struct {
 	Module string // path of SoftHSM's PKCS#11 library
 	Label  string // of the token
@@ -25,7 +25,7 @@ type SoftHSM struct {
 	Store  string // path of the store
 }
 
-// fields are the sample's places to fill in, each a YAML scalar.
+// fields are the placeholders of the sample, each a YAML scalar.
 type fields struct {
 	Module, Label, PIN, Conf, Store string
 	Sessions                        int
@@ -42,13 +42,12 @@ func Sample() []byte {
 	})
 }
 
-// WriteSoftHSM writes a commented config for a private SoftHSM token to a new
-// file at path, which must not exist. YAML is Unicode: a path that is no UTF-8
-// cannot be written.
+// WriteSoftHSM writes a commented config for a private SoftHSM token to a new file at path, which
+// must not exist. It fails if a path is not UTF-8, as YAML is Unicode.
 func WriteSoftHSM(path string, s SoftHSM) error {
 	for _, v := range []string{s.Module, s.Label, s.Conf, s.PIN, s.Store} {
 		if !utf8.ValidString(v) {
-			return fmt.Errorf("write config %s: %q is no UTF-8", path, v)
+			return fmt.Errorf("write config %s: %q is not UTF-8", path, v)
 		}
 	}
 	text := render(fields{
@@ -74,7 +73,7 @@ func WriteSoftHSM(path string, s SoftHSM) error {
 func render(f fields) []byte {
 	var b bytes.Buffer
 	if err := sample.Execute(&b, f); err != nil {
-		panic(err) // the template and its fields are both ours
+		panic(err) // the template and its fields are constant
 	}
 	return b.Bytes()
 }

@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// What the sample says of defaults is so: apart from the token and its PIN, for
-// which there are none, it is the default config.
+// The sample states the defaults correctly: apart from the token and its PIN, which have none, it
+// is the default config.
 func TestSampleIsTheDefault(t *testing.T) {
 	got, err := Parse(bytes.NewReader(Sample()), "/etc/hsm-kp")
 	if err != nil {
@@ -29,8 +29,7 @@ func TestSampleIsTheDefault(t *testing.T) {
 	}
 }
 
-// dropEmpty replaces lists and maps without elements by none: a sample shows where
-// they stand.
+// dropEmpty replaces empty lists and maps by nil: the sample shows where they belong.
 func dropEmpty(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
@@ -51,7 +50,7 @@ func TestSampleHasEveryKey(t *testing.T) {
 	}
 	for _, key := range keysOf(root.Content[0]) {
 		if key == "LEVEL" || key == "8" {
-			continue // names that the test makes up
+			continue // invented by the test
 		}
 		if !regexp.MustCompile(`(?m)^ *(# *)?` + key + `:`).Match(Sample()) {
 			t.Errorf("the sample does not have %s", key)
@@ -69,7 +68,7 @@ func keysOf(n *yaml.Node) []string {
 	return all
 }
 
-// What the sample shows as a comment can be used by taking the # away.
+// The fields that the sample shows as comments are valid without the #.
 func TestSampleWithoutItsCommentMarks(t *testing.T) {
 	text := regexp.MustCompile(`(?m)^( +)# ([a-z_]+:|SOFTHSM2_CONF:)( .*)?$`).ReplaceAll(Sample(), []byte("$1$2$3"))
 	text = bytes.ReplaceAll(text, []byte("environment: {}"), []byte("environment:"))
@@ -83,7 +82,7 @@ func TestSampleWithoutItsCommentMarks(t *testing.T) {
 	}
 }
 
-// Whatever a folder is called, the config in it names it.
+// Whatever the name of a folder, the config in it names it correctly.
 func TestWriteSoftHSMKeepsEveryPath(t *testing.T) {
 	for _, name := range []string{
 		"plain", "with space", " leading", "trailing ", `"quoted"`, "it's", "a#b", "a #b", "a: b", "- a", "{a}", "[a]", "*a", "&a", "!a", "%a", "@a", "`a`", "|", ">", "?",
@@ -110,7 +109,7 @@ func TestWriteSoftHSMKeepsEveryPath(t *testing.T) {
 func TestWriteSoftHSMRefusesWhatYAMLCannotHold(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hsm-kp.yaml")
 	if err := WriteSoftHSM(path, SoftHSM{Module: "/\xff/lib.so"}); err == nil {
-		t.Error("WriteSoftHSM() of a path that is no UTF-8 err = nil, want one")
+		t.Error("WriteSoftHSM() of a path that is not UTF-8 err = nil, want one")
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Lstat() err = %v, want %v", err, fs.ErrNotExist)

@@ -13,7 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// Server says where the network service is reached, and what it grants to whom.
+// Server says where the network service listens, and what it grants to whom.
 type Server struct {
 	Listen  []string // tcp:HOST:PORT, unix:PATH or systemd:NAME
 	TLS     TLS
@@ -30,27 +30,27 @@ type TLS struct {
 	CRL              string // or empty
 }
 
-// Caller grants operations on identities to those who come with one of its names.
+// Caller grants operations on identities to callers that have one of its names.
 type Caller struct {
 	URIs, DNSNames, Emails, Subjects []string
 	UIDs, GIDs                       []uint32
-	Identities                       []string // * stands for any text
+	Identities                       []string // * matches any text
 	Operations                       []string // names of acts
 	Quota                            uint64   // 0: none
 	Period                           Duration
-	PerSecond                        int // 0: any number
-	Burst                            int // 0: as PerSecond
+	PerSecond                        int // 0 for no limit
+	Burst                            int // 0 for PerSecond
 }
 
-// Limits bound what callers can ask for.
+// Limits bounds what callers can ask for.
 type Limits struct {
 	MessageBytes int
 	Concurrent   int
 	Batch        int
 	Request      Duration
 	Read         Duration
-	PerSecond    int // 0: any number
-	Burst        int // 0: as PerSecond
+	PerSecond    int // 0 for no limit
+	Burst        int // 0 for PerSecond
 	Connections  int
 }
 
@@ -140,13 +140,13 @@ func (s *Server) validate(d *decoder) {
 	}
 	s.Observe.validate(d)
 	if s.Limits.Request <= 0 {
-		d.contentFault("server.limits.request", "must be longer than nothing")
+		d.contentFault("server.limits.request", "must be longer than 0")
 	}
 	if s.Limits.Read <= 0 {
-		d.contentFault("server.limits.read", "must be longer than nothing")
+		d.contentFault("server.limits.read", "must be longer than 0")
 	}
 	if s.Limits.Burst > 0 && s.Limits.PerSecond == 0 {
-		d.contentFault("server.limits.burst", "is of per_second, which is not there")
+		d.contentFault("server.limits.burst", "needs per_second")
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Callers)) {
 		c := s.Callers[name]
@@ -156,21 +156,21 @@ func (s *Server) validate(d *decoder) {
 
 func (c *Caller) validate(d *decoder, path string) {
 	if len(c.URIs)+len(c.DNSNames)+len(c.Emails)+len(c.Subjects)+len(c.UIDs)+len(c.GIDs) == 0 {
-		d.contentFault(path, "must have one of uris, dns_names, emails, subjects, uids and gids: else it is nobody")
+		d.contentFault(path, "must have one of uris, dns_names, emails, subjects, uids and gids: otherwise it matches nobody")
 	}
 	if len(c.Identities) == 0 || len(c.Operations) == 0 {
-		d.contentFault(path, "must have identities and operations: else it grants nothing")
+		d.contentFault(path, "must have identities and operations: otherwise it grants nothing")
 	}
 	c.validatePages(d, path)
 	for _, op := range c.Operations {
 		if !act.IsGranted(op) {
-			d.contentFault(path+".operations", "has one that is none of %s", strings.Join(act.Granted(), ", "))
+			d.contentFault(path+".operations", "has one that is not among %s", strings.Join(act.Granted(), ", "))
 		}
 	}
 	if c.Quota > 0 && c.Period <= 0 {
-		d.contentFault(path+".period", "must be longer than nothing where there is a quota")
+		d.contentFault(path+".period", "must be longer than 0 if quota is set")
 	}
 	if c.Burst > 0 && c.PerSecond == 0 {
-		d.contentFault(path+".burst", "is of per_second, which is not there")
+		d.contentFault(path+".burst", "needs per_second")
 	}
 }

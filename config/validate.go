@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// contentFault notes a fault of the field at path, unless its form is at fault
-// already: then nothing is known of its content. A field that is missing is
-// noted at the line of the group that it is missing from.
+// contentFault notes a fault of the field at path, unless its form is at fault already: then its
+// content is unknown. The fault of a missing field has the line of its group.
 func (d *decoder) contentFault(path, format string, args ...any) {
 	line := 0
 	for p := path; p != ""; p = parent(p) {
@@ -23,8 +22,8 @@ func (d *decoder) contentFault(path, format string, args ...any) {
 	d.faults = append(d.faults, Fault{line, path + " " + fmt.Sprintf(format, args...)})
 }
 
-// oneOf notes a fault of the group at path unless exactly one of its fields is
-// set. Where the form of one is at fault, it was meant to be set.
+// oneOf notes a fault of the group at path unless exactly one of its fields is set. A field whose
+// form is at fault counts as set.
 func (d *decoder) oneOf(path string, set map[string]bool) {
 	var names []string
 	n := 0
@@ -58,10 +57,10 @@ func (c *Config) validate(d *decoder) {
 		d.contentFault("audit.origin", "must have neither spaces nor +")
 	}
 	if c.X509.Enroll.Timeout <= 0 {
-		d.contentFault("x509.enroll.timeout", "must be longer than nothing")
+		d.contentFault("x509.enroll.timeout", "must be longer than 0")
 	}
 	if c.Welcome.Reservation <= 0 {
-		d.contentFault("welcome.reservation", "must be longer than nothing")
+		d.contentFault("welcome.reservation", "must be longer than 0")
 	}
 }
 
@@ -73,11 +72,12 @@ func (c *Config) validateCustody(d *decoder) {
 		}
 	}
 	if c.KeyPackages.LastResort.MaxAge <= 0 {
-		d.contentFault("key_packages.last_resort.max_age", "must be longer than nothing")
+		d.contentFault("key_packages.last_resort.max_age", "must be longer than 0")
 	}
 }
 
-// validateCustodyOf refuses what is no custody by default: those of devices need a device's keys.
+// validateCustodyOf refuses what cannot be a default custody: device and release need a device's
+// keys.
 func validateCustodyOf(d *decoder, path, custody string) {
 	switch custody {
 	case Wrapped, InToken:
@@ -99,14 +99,14 @@ func (t *Token) validate(d *decoder) {
 		d.contentFault("token.uri", "must begin with pkcs11: (RFC 7512)")
 	}
 	if t.Timeout <= 0 {
-		d.contentFault("token.timeout", "must be longer than nothing")
+		d.contentFault("token.timeout", "must be longer than 0")
 	}
 	t.validateVendor(d)
 	t.PIN.validate(d, t.URI != "" || d.unfit["token.uri"])
 }
 
-// validate notes a PIN without exactly one source. It may have none where a URI
-// can have one.
+// validate notes a fault unless the PIN has exactly one source. It may have none if there is a URI,
+// which can name one.
 func (p *PIN) validate(d *decoder, uri bool) {
 	if uri && *p == (PIN{}) {
 		return
@@ -119,7 +119,7 @@ func (p *PIN) validate(d *decoder, uri bool) {
 	})
 }
 
-// HasPassword reports whether a URL has a password, or may have: one that is malformed may.
+// HasPassword reports whether a URL has a password or may have one, as a malformed URL may.
 func HasPassword(text string) bool {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -148,6 +148,6 @@ func (k *KeyPackages) validate(d *decoder) {
 		d.contentFault("key_packages.suite", "is empty")
 	}
 	if k.Lifetime <= 0 {
-		d.contentFault("key_packages.lifetime", "must be longer than nothing")
+		d.contentFault("key_packages.lifetime", "must be longer than 0")
 	}
 }

@@ -15,14 +15,14 @@ func isNothing(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }
 
-// text takes any scalar by its letters: a label may consist of digits.
+// text decodes any scalar as text: a label may consist of digits.
 func text(to *string) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode || isNothing(n) {
 			d.fault(path, n, "must be a text")
 			return
 		}
-		if strings.ContainsRune(n.Value, 0) { // ends a path, a label or a variable early
+		if strings.ContainsRune(n.Value, 0) { // it would end a path, a label or a variable early
 			d.fault(path, n, "must not have a zero byte")
 			return
 		}
@@ -30,7 +30,7 @@ func text(to *string) field {
 	}
 }
 
-// truth takes true and false, not YAML's older yes, no, on and off.
+// truth decodes true and false, but not YAML's older yes, no, on and off.
 func truth(to *bool) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.ScalarNode || n.Value != "true" && n.Value != "false" {
@@ -41,7 +41,7 @@ func truth(to *bool) field {
 	}
 }
 
-// optionalTruth takes true and false, and tells both from nothing.
+// optionalTruth decodes true and false, and keeps a missing value apart from both.
 func optionalTruth(to **bool) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		v := new(bool)
@@ -51,7 +51,7 @@ func optionalTruth(to **bool) field {
 	}
 }
 
-// number takes a whole number from low to high.
+// number decodes a whole number from low to high.
 func number[T int | uint | uint16 | uint64](to *T, low, high int64) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		v, ok := whole(n)
@@ -66,10 +66,10 @@ func number[T int | uint | uint16 | uint64](to *T, low, high int64) field {
 	}
 }
 
-// codePoint takes a code point of RFC 9420, Section 17.
+// codePoint decodes a code point of RFC 9420, Section 17.
 func codePoint(to *uint16) field { return number(to, 0, math.MaxUint16) }
 
-// optional takes a number from 0 to high that need not be there.
+// optional decodes an optional number from 0 to high.
 func optional[T int | uint](to **T, high int64) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		v := new(T)
@@ -79,7 +79,7 @@ func optional[T int | uint](to **T, high int64) field {
 	}
 }
 
-// whole reads a number in one of YAML's bases. A text in quotes is none.
+// whole parses a number in one of YAML's bases. A text in quotes is not a number.
 func whole(n *yaml.Node) (int64, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" {
 		return 0, false
@@ -89,7 +89,7 @@ func whole(n *yaml.Node) (int64, bool) {
 	return v, err == nil
 }
 
-// octets takes bytes in hexadecimal.
+// octets decodes bytes in hexadecimal.
 func octets(to *[]byte) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		b, err := hex.DecodeString(n.Value)
@@ -112,7 +112,7 @@ func duration(to *Duration) field {
 	}
 }
 
-// list takes a list whose every element item takes.
+// list decodes a list, each element with item.
 func list[T any](to *[]T, item func(*T) field) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.SequenceNode {
@@ -128,8 +128,8 @@ func list[T any](to *[]T, item func(*T) field) field {
 	}
 }
 
-// named takes a group whose keys are names that the user gives. In paths they are
-// quoted: they may have dots.
+// named decodes a group whose keys are names that the user chooses. They are quoted in paths, as
+// they may contain dots.
 func named[T any](to *map[string]T, fields func(*T) keys) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {
@@ -145,7 +145,7 @@ func named[T any](to *map[string]T, fields func(*T) keys) field {
 			}
 			name := path + "." + strconv.Quote(key.Value)
 			if first, twice := d.lines[name]; twice {
-				d.fault(name, key, "is there twice, first on line %d", first)
+				d.fault(name, key, "is set twice, first on line %d", first)
 				continue
 			}
 			d.lines[name] = key.Line
@@ -158,10 +158,10 @@ func named[T any](to *map[string]T, fields func(*T) keys) field {
 	}
 }
 
-// variableName is a name that POSIX lets an environment variable have.
+// variableName matches a name that POSIX allows for an environment variable.
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// variables takes a group of environment variables, each with a text.
+// variables decodes a group of environment variables, each with a text.
 func variables(to *map[string]string) field {
 	return func(d *decoder, path string, n *yaml.Node) {
 		if n.Kind != yaml.MappingNode {

@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// Quirks are what some modules need and others do not. Nil is what Token.Vendor stands
-// for, and where that says nothing, no.
+// Quirks holds what some modules need and others do not. A nil field takes the vendor's default, or
+// false if there is none.
 type Quirks struct {
-	InitArgs    string // of C_Initialize
-	KWP         uint   // the mechanism that wraps keys as RFC 5649 says, where it has a number of the vendor's; or 0
-	UnwrapPoint *bool  // C_UnwrapKey wants the public point
-	LocalUntold *bool  // what the token says of CKA_LOCAL means nothing
-	OneAtATime  *bool  // calls of the module must not overlap
+	InitArgs    string // argument of C_Initialize
+	KWP         uint   // the vendor's number of the mechanism that wraps keys by RFC 5649; or 0
+	UnwrapPoint *bool  // C_UnwrapKey needs the public point
+	LocalUntold *bool  // CKA_LOCAL is not reliable
+	OneAtATime  *bool  // calls must not overlap
 	TokenNonce  *bool  // the token makes the nonces of AES-GCM
-	GoneCodes   []uint // what the module returns, of the vendor's own, where the device is gone
-	// LibraryCalls has the libraries ask for lengths first; TokenObjects does without session
-	// copies of keys.
+	GoneCodes   []uint // the vendor's return values for a device that is gone
+	// LibraryCalls makes the libraries ask for lengths first; TokenObjects avoids session copies of
+	// keys.
 	LibraryCalls, TokenObjects *bool
 }
 
-// vendors are the quirks that each vendor's module is known to have: measured, or from the
-// vendor's documentation. docs/hsm has a page for each.
+// vendors has the known quirks of each vendor's module, measured or from the vendor's
+// documentation. docs/hsm has a page for each.
 var vendors = map[string]Quirks{
 	"cloudhsm": {TokenNonce: yes},
 	"luna":     {KWP: 0x80000171}, // CKM_AES_KWP of Thales' header
@@ -38,13 +38,13 @@ var vendors = map[string]Quirks{
 
 var yes = func() *bool { b := true; return &b }()
 
-// Vendors returns the names that token.vendor may have, in alphabetical order.
+// Vendors returns the valid names of token.vendor, in alphabetical order.
 func Vendors() []string { return slices.Sorted(maps.Keys(vendors)) }
 
 func (t *Token) validateVendor(d *decoder) {
 	switch _, known := vendors[t.Vendor]; {
 	case t.Vendor != "" && !known:
-		d.contentFault("token.vendor", "must be one of %s; a module of another needs none", strings.Join(Vendors(), ", "))
+		d.contentFault("token.vendor", "must be one of %s; modules of other vendors need none", strings.Join(Vendors(), ", "))
 	case t.Vendor == "nss" && t.Quirks.InitArgs == "":
 		d.contentFault("token.quirks.init_args", "is missing: NSS learns from it where its database is, as in configdir='sql:/var/lib/nss' flags=")
 	}

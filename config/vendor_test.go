@@ -32,7 +32,7 @@ func TestAQuirkIsSetBesideItsVendor(t *testing.T) {
 		t.Errorf("quirks = %+v, want those of the file and the rest of NSS", q)
 	}
 	if vendors["nss"].TokenNonce != nil || !*yes {
-		t.Error("a file changed what a vendor stands for")
+		t.Error("a file changed a vendor's defaults")
 	}
 }
 
@@ -49,7 +49,7 @@ func TestEveryVendorIsTaken(t *testing.T) {
 
 func TestFaultsOfVendors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"vendor: acme", "line 1: token.vendor must be one of cloudhsm, luna, nshield, nss, p11-kit, softhsm, tpm2, utimaco, yubihsm; a module of another needs none"},
+		{"vendor: acme", "line 1: token.vendor must be one of cloudhsm, luna, nshield, nss, p11-kit, softhsm, tpm2, utimaco, yubihsm; modules of other vendors need none"},
 		{"vendor: nss", "line 1: token.quirks.init_args is missing: NSS learns from it where its database is, as in configdir='sql:/var/lib/nss' flags="},
 		{"quirks: {locals: true}", `line 1: unknown key "locals" in token.quirks`},
 		{"quirks: {token_nonce: 1}", "line 1: token.quirks.token_nonce must be true or false"},
