@@ -1,5 +1,5 @@
-// Package act is the one list of what needs authority, by name. Grants of the service name acts,
-// refusals in the audit trail do, and an entry of the trail says what an act has done.
+// Package act lists by name all acts that need authority. The service grants acts, the audit trail
+// records refused acts, and an entry of the trail says what an act has done.
 package act
 
 import "github.com/hsm-kp/hsm-kp/internal/audit"
@@ -48,18 +48,19 @@ const (
 	Status  Act = "status"
 )
 
-// Info is what is known of an act.
+// Info describes an act.
 type Info struct {
 	Act Act
-	// Entries are what the trail may say that the act has done. An act without entries reads.
+	// Entries are the entries of the trail that the act may make. An act without entries only
+	// reads.
 	Entries []audit.Act
-	// Granted acts are those of the network service, which a rule can grant.
+	// Granted marks acts of the network service, which a rule can grant.
 	Granted bool
-	// Everybody marks acts that show all identities: the rule that grants one is for *.
+	// Everybody marks acts that show all identities: a rule that grants one must be for *.
 	Everybody bool
 }
 
-// All are all acts, in the order of the lives of keys.
+// All lists all acts, in the order of the lives of keys.
 var All = []Info{
 	{Act: CreateIdentity, Entries: []audit.Act{audit.Created}},
 	{Act: RequestCertificate, Entries: []audit.Act{audit.Created, audit.Requested}},
@@ -99,7 +100,7 @@ var All = []Info{
 	{Act: Status, Granted: true, Everybody: true},
 }
 
-// Lookup returns what is known of the act with a name.
+// Lookup returns the Info of the act called name.
 func Lookup(name Act) (Info, bool) {
 	for _, i := range All {
 		if i.Act == name {
@@ -120,7 +121,7 @@ func Granted() []string {
 	return names
 }
 
-// IsGranted reports whether name is that of an act that a rule can grant.
+// IsGranted reports whether a rule can grant the act called name.
 func IsGranted(name string) bool {
 	i, ok := Lookup(Act(name))
 	return ok && i.Granted

@@ -25,7 +25,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// What the trail says was done, some act does. A refusal is of any act.
+// Each entry of the trail comes from some act. Any act can be refused.
 func TestEveryEntryComesFromAnAct(t *testing.T) {
 	var entries []audit.Act
 	for _, i := range All {

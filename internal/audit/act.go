@@ -1,7 +1,7 @@
 package audit
 
-// Act is what was done with a key. Its value is a lower-case word. A trail may
-// hold acts that are not among Acts: a newer program wrote them.
+// Act is what was done with a key. Its value is a lower-case word. A trail may hold acts that are
+// not in Acts, if a newer program wrote them.
 type Act string
 
 // The acts.
@@ -9,19 +9,18 @@ const (
 	// Created: a key was made in the token: a signature key, a wrapping key, or the audit
 	// key.
 	Created Act = "created"
-	// Imported: a certificate for an identity's key was taken in.
+	// Imported: a certificate for an identity's key was imported.
 	Imported Act = "imported"
 	// Requested: a certification request was signed with an identity's key.
 	Requested Act = "requested"
 	// Generated: a key package was made and signed.
 	Generated Act = "generated"
-	// Exported: a key package was written to where others take it from.
+	// Exported: a key package was written to a place from where others take it.
 	Exported Act = "exported"
-	// HandedOver: private keys were sealed for a device, which is about to get them; the
-	// detail has SHA-256 of the public key that they were sealed to.
+	// HandedOver: private keys were sealed for a device, which is about to get them; the detail has
+	// SHA-256 of the public key that they were sealed to.
 	HandedOver Act = "handed-over"
-	// Confirmed: a device has the private keys that it was handed, and they were erased
-	// from the store.
+	// Confirmed: a device has its private keys, and they were erased from the store.
 	Confirmed Act = "confirmed"
 	// Claimed: a key package was handed out.
 	Claimed Act = "claimed"
@@ -36,7 +35,7 @@ const (
 	Signed Act = "signed"
 	// Opened: a Welcome was opened with a key package.
 	Opened Act = "opened"
-	// Released: a reservation was given up.
+	// Released: a reservation was ended without being used.
 	Released Act = "released"
 	// Consumed: a key package was used up by a Welcome.
 	Consumed Act = "consumed"
@@ -47,24 +46,24 @@ const (
 	Expired Act = "expired"
 	// Erased: sealed private keys were erased from the store.
 	Erased Act = "erased"
-	// Rotated: a key took the place of another.
+	// Rotated: a key replaced another.
 	Rotated Act = "rotated"
-	// Rewrapped: private keys, or a stamp, are under another wrapping key.
+	// Rewrapped: private keys, or a stamp, were moved to another wrapping key.
 	Rewrapped Act = "rewrapped"
 	// Retired: a key is not used for anything new.
 	Retired Act = "retired"
-	// Condemned: a wrapping key is to be destroyed with what is under it, of which nothing
-	// opens any more.
+	// Condemned: a wrapping key is to be destroyed with the private keys under it, which can no
+	// longer be opened.
 	Condemned Act = "condemned"
 	// Destroyed: a key was destroyed in the token.
 	Destroyed Act = "destroyed"
-	// Refused: something was asked for and not done.
+	// Refused: a request was refused.
 	Refused Act = "refused"
 	// Repaired: what a crash had left in the token was destroyed.
 	Repaired Act = "repaired"
 )
 
-// Acts are all acts, in the order of a life.
+// Acts lists all acts, in the order of a life.
 var Acts = []Act{
 	Created, Requested, Imported, Generated, Exported, HandedOver, Confirmed, Claimed, Reserved, Unwrapped,
 	Decrypted, Signed, Opened, Released, Consumed, LeafErased, Expired, Erased, Rotated,

@@ -14,20 +14,19 @@ type Hash [sha256.Size]byte
 // writes it: 44 characters.
 func (h Hash) String() string { return base64.StdEncoding.EncodeToString(h[:]) }
 
-// chainLabel keeps links apart from the nodes of a tree, and from whatever else
-// is hashed.
+// chainLabel separates links from the nodes of a tree, and from anything else that is hashed.
 const chainLabel = "hsm-kp audit chain"
 
-// Chain returns the hash that stands beside an entry: it fixes the entry and all
-// before it. It is SHA-256 of
+// Chain returns the hash that is stored with an entry: it fixes the entry and all before it. It is
+// SHA-256 of
 //
 //	opaque label<V> = "hsm-kp audit chain"
 //	opaque previous[32]
 //	all bytes of the entry
 //
-// where previous stands beside the entry before, and is zero for entry 0. There
-// is no key in it: who can write to the trail can make the whole chain anew. It
-// finds accidents, and clumsy hands; checkpoints find the others.
+// where previous is the hash of the preceding entry, and zero for entry 0. It uses no key: anyone
+// who can write to the trail can recompute the whole chain. It detects accidents and clumsy
+// changes; checkpoints detect the others.
 func Chain(previous Hash, entry []byte) Hash {
 	in := make([]byte, 0, 1+len(chainLabel)+len(previous)+len(entry))
 	in = wire.AppendVector(in, []byte(chainLabel))

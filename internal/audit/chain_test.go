@@ -9,7 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// The chain is frozen: stores hold its hashes for good.
+// The chain is frozen: stores hold its hashes forever.
 func TestChainIsFrozen(t *testing.T) {
 	entry := unhex(t, frozenEntry)
 	first := audit.Chain(audit.Hash{}, entry)
@@ -25,7 +25,7 @@ func TestChainIsWhatItsDocumentationSays(t *testing.T) {
 	wantEqual(t, "Chain()", audit.Chain(previous, []byte("entry")), audit.Hash(sha256.Sum256(in)))
 }
 
-// The roots are frozen: auditors hold them for good.
+// The roots are frozen: auditors hold them forever.
 func TestRootsAreFrozen(t *testing.T) {
 	all := newTrail(13, nil)
 	for n, want := range map[int]string{
@@ -37,7 +37,7 @@ func TestRootsAreFrozen(t *testing.T) {
 	}
 }
 
-// storedHashes is the storage that tlog computes a root from, by another way.
+// storedHashes is storage for tlog, which computes a root in another way.
 type storedHashes []tlog.Hash
 
 func (s storedHashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {

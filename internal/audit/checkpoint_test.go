@@ -73,7 +73,7 @@ func TestACutCheckpointIsRefused(t *testing.T) {
 	}
 }
 
-// tlog reads one origin only, and what it reads of the rest is the same.
+// tlog parses one origin only, and parses the rest in the same way.
 func TestTlogReadsCheckpoints(t *testing.T) {
 	c := newTrail(13, nil).checkpoint(13)
 	c.Origin = "go.sum database tree"

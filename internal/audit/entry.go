@@ -13,19 +13,19 @@ import (
 // entryVersion is the first byte of an entry.
 const entryVersion = 1
 
-// MaxEntrySize is the longest encoding of an entry, in bytes. It bounds what a
-// reader of a foreign trail has to hold.
+// MaxEntrySize is the length of the longest encoding of an entry, in bytes. It bounds the memory
+// that reading a foreign trail needs.
 const MaxEntrySize = 1 << 16
 
-// maxTime is the last second of the year 9999, in seconds since 1970: RFC 3339
-// writes no later one.
+// maxTime is the last second of the year 9999, in seconds since 1970: the last that RFC 3339 can
+// express.
 const maxTime = 253402300799
 
-// ErrEntry reports bytes that are no entry, or an entry that cannot be written.
+// ErrEntry reports bytes that are not an entry, or an entry that cannot be written.
 var ErrEntry = errors.New("not an entry of an audit trail")
 
-// Entry says that somebody did something with a key. Its bytes, in the
-// presentation language of RFC 9420, Section 2.1:
+// Entry records who did what with a key. Its bytes, in the presentation language of RFC 9420,
+// Section 2.1:
 //
 //	uint8  version = 1
 //	uint64 sequence
@@ -37,8 +37,7 @@ var ErrEntry = errors.New("not an entry of an audit trail")
 //	opaque key_id<V>         CKA_ID
 //	opaque detail<V>         UTF-8
 //
-// They are at most MaxEntrySize in all. Texts may hold control characters:
-// whoever shows them quotes them.
+// They are at most MaxEntrySize long. Texts may contain control characters: quote them for display.
 type Entry struct {
 	Sequence uint64    // from 0, without gaps
 	Time     time.Time // whole seconds in UTC, of the years 1970 to 9999
@@ -46,7 +45,7 @@ type Entry struct {
 	Act      Act       // not empty
 	Identity string    // name of the identity; may be empty
 	Ref      []byte    // KeyPackageRef; may be empty
-	KeyID    []byte    // CKA_ID of the key that the act is about or used; may be empty
+	KeyID    []byte    // CKA_ID of the key that the act concerns or used; may be empty
 	Detail   string    // a few words, never a secret; may be empty
 }
 
@@ -56,7 +55,7 @@ func (e *Entry) Bytes() []byte {
 	out := make([]byte, 0, e.size())
 	out = append(out, entryVersion)
 	out = binary.BigEndian.AppendUint64(out, e.Sequence)
-	out = binary.BigEndian.AppendUint64(out, uint64(e.Time.Unix())) // before 1970 it is too large
+	out = binary.BigEndian.AppendUint64(out, uint64(e.Time.Unix())) // a time before 1970 becomes too large
 	out = wire.AppendVector(out, []byte(e.Actor))
 	out = wire.AppendVector(out, []byte(e.Act))
 	out = wire.AppendVector(out, []byte(e.Identity))
@@ -74,9 +73,9 @@ func (e *Entry) size() int {
 	return size
 }
 
-// Check says whether the entry can be written to a trail: it has an actor and an
-// act, its texts are UTF-8, its time is in the years 1970 to 9999, and it is not
-// longer than MaxEntrySize. The error wraps ErrEntry.
+// Check fails unless the entry can be written to a trail: it has an actor and an act, its texts are
+// UTF-8, its time is in the years 1970 to 9999, and it is not longer than MaxEntrySize. The error
+// wraps ErrEntry.
 func (e *Entry) Check() error {
 	switch seconds := e.Time.Unix(); {
 	case e.size() > MaxEntrySize:
@@ -96,10 +95,9 @@ func (e *Entry) Check() error {
 	return nil
 }
 
-// ParseEntry decodes an entry. It refuses, with ErrEntry, another version, input
-// that is truncated or has trailing bytes, and whatever Check refuses. Acts that
-// are not among Acts are kept. Ref and KeyID alias b, and are empty but not nil
-// where they are empty. What ParseEntry takes, Bytes encodes to the same bytes.
+// ParseEntry decodes an entry. It returns ErrEntry for another version, for input that is truncated
+// or has trailing bytes, and for whatever Check refuses. It keeps acts that are not in Acts. Ref
+// and KeyID alias b; if empty, they are not nil. Bytes encodes the result to the same bytes.
 func ParseEntry(b []byte) (Entry, error) {
 	if len(b) > MaxEntrySize {
 		return Entry{}, fmt.Errorf("%w: it has %d bytes, and at most %d are allowed", ErrEntry, len(b), MaxEntrySize)
@@ -120,8 +118,8 @@ func ParseEntry(b []byte) (Entry, error) {
 	return e, nil
 }
 
-// readTime reads a time. One that is too late becomes one that Check refuses:
-// time.Time counts from the year 1, and would go round.
+// readTime reads a time. It turns one that is too late into one that Check refuses: time.Time
+// counts from the year 1 and would overflow.
 func readTime(r *wire.Reader) time.Time {
 	return time.Unix(int64(min(r.Uint64(), maxTime+1)), 0).UTC()
 }

@@ -26,7 +26,7 @@ const frozenEntry = "01" + // version
 	"02" + "1011" + // key_id
 	"07" + "6772c3bcc39f65" // detail
 
-// The form of an entry is frozen: hashes and signatures are over it for good.
+// The form of an entry is frozen: hashes and signatures are over it forever.
 func TestEntryFormIsFrozen(t *testing.T) {
 	want := full()
 	raw := unhex(t, frozenEntry)

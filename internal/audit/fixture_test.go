@@ -20,7 +20,7 @@ const origin = "hsm-kp.example.com/trail"
 // start is the time of the first entry of every trail.
 var start = time.Date(2027, time.January, 15, 8, 0, 0, 0, time.UTC)
 
-// full is an entry with everything in it.
+// full returns an entry with all fields set.
 func full() audit.Entry {
 	return audit.Entry{
 		Sequence: 7,
@@ -34,7 +34,7 @@ func full() audit.Entry {
 	}
 }
 
-// entryAt is entry n of a trail.
+// entryAt returns entry n of a trail.
 func entryAt(n uint64) audit.Entry {
 	return audit.Entry{
 		Sequence: n,
@@ -49,7 +49,7 @@ func entryAt(n uint64) audit.Entry {
 // trail is a slice of entries as a store would hold them.
 type trail []audit.Stored
 
-// newTrail chains n entries, each changed by edit where there is one.
+// newTrail chains n entries, each changed by edit unless it is nil.
 func newTrail(n int, edit func(*audit.Entry)) trail {
 	var entries []audit.Entry
 	for i := range n {
@@ -93,7 +93,7 @@ func (t trail) checkpoint(n int) audit.Checkpoint {
 	return audit.Checkpoint{Origin: origin, Size: tree.Size(), Root: tree.Root()}
 }
 
-// newKeys are fixed keys of each kind that signs checkpoints.
+// newKeys returns fixed keys of each kind that signs checkpoints.
 func newKeys(tb testing.TB) map[string]crypto.Signer {
 	tb.Helper()
 	p256, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), []byte(strings.Repeat("p", 32)))

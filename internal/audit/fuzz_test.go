@@ -43,8 +43,8 @@ func FuzzParseCheckpoint(f *testing.F) {
 	})
 }
 
-// FuzzOpen holds that nothing opens with a key of ours but what it signed, and
-// nothing with any other key but a checkpoint under its name.
+// FuzzOpen checks that nothing opens with our key but what it signed, and nothing with any other
+// key but a checkpoint under its name.
 func FuzzOpen(f *testing.F) {
 	var ours []string
 	for kind, key := range newKeys(f) {

@@ -14,8 +14,8 @@ import (
 // a token has just made.
 var ErrSignature = errors.New("signature does not verify")
 
-// Sign returns the checkpoint as a signed note (C2SP signed-note): its Text, an
-// empty line, and the line
+// Sign returns the checkpoint as a signed note (C2SP signed-note): its Text, an empty line, and the
+// line
 //
 //	— <origin> <base64 of uint32 key ID || signature>
 //
@@ -26,11 +26,10 @@ var ErrSignature = errors.New("signature does not verify")
 //	ECDSA P-256  the signature is ECDSA over SHA-256 of the text, in DER;
 //	             type 0x02
 //
-// See VerifierKey for the key ID. Other keys are refused with ErrKey.
-// The signature is verified before it is returned, as a token may be faulty; the
-// error is ErrSignature where it does not verify, and ErrOrigin where the origin
-// cannot name a key. The key should sign nothing but checkpoints: a note carries
-// no label against other uses. Entropy is taken by keys in software only.
+// See VerifierKey for the key ID. Sign returns ErrKey for other keys, and ErrOrigin if the origin
+// cannot name a key. As a token may be faulty, it verifies the signature and returns ErrSignature
+// if that fails. The key should sign nothing but checkpoints: a note carries no label against other
+// uses. Only keys in software use entropy.
 func Sign(c Checkpoint, key crypto.Signer) ([]byte, error) {
 	public, err := newNoteKey(c.Origin, key.Public())
 	if err != nil {
@@ -51,7 +50,7 @@ type noteSigner struct {
 
 var _ note.Signer = (*noteSigner)(nil)
 
-// Sign signs message, and verifies what came out.
+// Sign signs message and verifies the signature.
 func (s *noteSigner) Sign(message []byte) ([]byte, error) {
 	input, opts := message, crypto.SignerOpts(crypto.Hash(0))
 	if s.kind == noteECDSA {
@@ -89,19 +88,17 @@ func VerifierKey(name string, key crypto.PublicKey) (string, error) {
 	return k.String(), nil
 }
 
-// CheckVerifierKey reports whether text is a verifier key that Open takes. The error
-// wraps ErrKey or ErrOrigin.
+// CheckVerifierKey fails unless Open accepts text as a verifier key. The error wraps ErrKey or
+// ErrOrigin.
 func CheckVerifierKey(vkey string) error {
 	_, err := parseNoteKey(vkey)
 	return err
 }
 
-// Open returns the checkpoint of a note, provided that the key of vkey signed it
-// and that its origin is the name in vkey. Signatures of other keys, as those of
-// witnesses, are passed over; there may be up to 100 in all. The error is
-// ErrKey where vkey is malformed, ErrSignature where the key did not
-// sign or the signature does not verify, and ErrCheckpoint where the note is
-// malformed or says something else.
+// Open returns the checkpoint of a note if the key of vkey signed it and its origin is the name in
+// vkey. It ignores signatures of other keys, such as those of witnesses; a note may have up to 100
+// in all. The error is ErrKey if vkey is malformed, ErrSignature if the key did not sign or its
+// signature does not verify, and ErrCheckpoint if the note is malformed or has other content.
 func Open(signed []byte, vkey string) (Checkpoint, error) {
 	c, err := open(signed, vkey)
 	if err != nil {
@@ -129,7 +126,7 @@ func open(signed []byte, vkey string) (Checkpoint, error) {
 	return c, nil
 }
 
-// noteError puts an error of note.Open in our terms.
+// noteError converts an error of note.Open to one of this package.
 func noteError(err error) error {
 	if _, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
 		return fmt.Errorf("%w: the key did not sign it", ErrSignature)

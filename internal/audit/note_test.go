@@ -22,8 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// Frozen verifier keys of newKeys, and notes over frozenCheckpoint: auditors
-// hold both for good.
+// Frozen verifier keys of newKeys, and notes over frozenCheckpoint: auditors hold both forever.
 var frozenNotes = map[string]struct{ vkey, signature string }{
 	"Ed25519": {
 		vkey:      origin + "+ed8df1ff+AdYvAWoe/R5P33k+tCzYRHHhup8M8E0Sh7XMcfYWKHy4",
@@ -70,8 +69,7 @@ func TestWhatIsSignedOpens(t *testing.T) {
 	}
 }
 
-// Other programs have to be able to open a checkpoint; this one did not come
-// from here.
+// Other programs must be able to open a checkpoint; this one was written by another program.
 func TestModOpensEd25519Notes(t *testing.T) {
 	key := newKeys(t)["Ed25519"]
 	vkey := verifierKey(t, origin, key)
@@ -113,7 +111,7 @@ func TestWhatModSignsOpens(t *testing.T) {
 	wantEqual(t, "Open()", got, want)
 }
 
-// The bytes of an ECDSA note, from the documentation rather than the program.
+// The bytes of an ECDSA note, built from the documentation instead of the program.
 func TestECDSANotesAreWhatTheirDocumentationSays(t *testing.T) {
 	key := newKeys(t)["ECDSA P-256"]
 	public := key.Public().(*ecdsa.PublicKey)
@@ -190,7 +188,7 @@ func TestANoteWithAnyBitFlippedDoesNotOpen(t *testing.T) {
 			for i := range 8 * len(signed) {
 				flipped := bytes.Clone(signed)
 				flipped[i/8] ^= 1 << (i % 8)
-				// The last bits of base64 may be anything: what is signed is the same.
+				// The last bits of base64 may have any value: the signed bytes are the same.
 				if got, err := audit.Open(flipped, vkey); err == nil && (got != want || i/8 < len(want.Text())) {
 					t.Errorf("Open() with bit %d flipped err = nil, want an error", i)
 				}
@@ -227,8 +225,7 @@ func TestANoteOfAnotherOriginDoesNotOpen(t *testing.T) {
 	}
 }
 
-// faulty is a token that signs something else, in the right form, or that
-// fails.
+// faulty is a token that signs another message, in the right form, or fails.
 type faulty struct {
 	crypto.Signer
 	err error

@@ -22,11 +22,10 @@ const (
 	noteECDSA   = 0x02
 )
 
-// ErrKey reports a key of a kind that signs no checkpoints, or a verifier key
-// that is malformed.
+// ErrKey reports a key of a kind that cannot sign checkpoints, or a malformed verifier key.
 var ErrKey = errors.New("not a key for checkpoints")
 
-// noteKey is a public key with its name, as C2SP signed-note knows it.
+// noteKey is a named public key in the sense of C2SP signed-note.
 type noteKey struct {
 	name     string
 	kind     byte   // signature type
@@ -37,7 +36,7 @@ type noteKey struct {
 
 var _ note.Verifier = (*noteKey)(nil)
 
-// newNoteKey takes an ed25519.PublicKey or an *ecdsa.PublicKey on P-256.
+// newNoteKey accepts an ed25519.PublicKey or an *ecdsa.PublicKey on P-256.
 func newNoteKey(name string, key crypto.PublicKey) (*noteKey, error) {
 	if err := CheckOrigin(name); err != nil {
 		return nil, err
@@ -76,7 +75,7 @@ func newECDSA(name string, key *ecdsa.PublicKey) (*noteKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	id := sha256.Sum256(spki) // of this type alone it has neither name nor type in it
+	id := sha256.Sum256(spki) // for this type alone, without name and type
 	return &noteKey{
 		name:     name,
 		kind:     noteECDSA,
@@ -89,7 +88,7 @@ func newECDSA(name string, key *ecdsa.PublicKey) (*noteKey, error) {
 	}, nil
 }
 
-// parseNoteKey decodes what String writes, and nothing else.
+// parseNoteKey decodes exactly what String writes.
 func parseNoteKey(vkey string) (*noteKey, error) {
 	parts := strings.SplitN(vkey, "+", 3)
 	if len(parts) != 3 {
@@ -123,7 +122,7 @@ func parseMaterial(kind byte, material []byte) (crypto.PublicKey, error) {
 			return nil, fmt.Errorf("%w: %w", ErrKey, err)
 		}
 		if _, ok := public.(*ecdsa.PublicKey); !ok {
-			return nil, fmt.Errorf("%w: %T is no ECDSA key", ErrKey, public)
+			return nil, fmt.Errorf("%w: %T is not an ECDSA key", ErrKey, public)
 		}
 		return public, nil
 	default:
@@ -143,5 +142,5 @@ func (k *noteKey) Name() string { return k.name }
 // KeyHash returns the key ID.
 func (k *noteKey) KeyHash() uint32 { return k.hash }
 
-// Verify reports whether signature is one of message.
+// Verify reports whether signature is a valid signature of message.
 func (k *noteKey) Verify(message, signature []byte) bool { return k.verify(message, signature) }

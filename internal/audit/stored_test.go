@@ -7,7 +7,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// Whose entry an entry is, is for the entry to say: the store has to find it there.
+// An entry says which key package it is about, and the store must find it there.
 func TestAnEntryThatIsFoundElsewhere(t *testing.T) {
 	about := func(e *audit.Entry) {
 		if e.Sequence > 0 {

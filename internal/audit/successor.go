@@ -7,17 +7,16 @@ import (
 	"strings"
 )
 
-// A key for checkpoints is announced in the trail when it is made. So who believes one key
-// comes to believe the next: a checkpoint that the one before signed is over the entry that
-// names it.
+// The trail announces a key for checkpoints when it is made. So trust in one key extends to the
+// next: a checkpoint that the previous key signed covers the entry that names the next.
 
 const keyDetail = "audit key "
 
-// KeyDetail is the Detail of the entry, whose Act is Created, that says which key signs
+// KeyDetail is the Detail of the entry, with Act Created, that announces the key that signs
 // checkpoints from then on.
 func KeyDetail(verifierKey string) string { return keyDetail + verifierKey }
 
-// AnnouncedKey returns the verifier key that an entry announces.
+// AnnouncedKey returns the verifier key that an entry announces, if any.
 func (e *Entry) AnnouncedKey() (verifierKey string, ok bool) {
 	key, ok := strings.CutPrefix(e.Detail, keyDetail)
 	if !ok || e.Act != Created || CheckVerifierKey(key) != nil {
@@ -26,14 +25,14 @@ func (e *Entry) AnnouncedKey() (verifierKey string, ok bool) {
 	return key, true
 }
 
-// Announcement is a key for checkpoints that the trail names.
+// Announcement is a key for checkpoints that the trail announces.
 type Announcement struct {
-	Sequence    uint64 // of the entry
+	Sequence    uint64 // of the entry that announces it
 	VerifierKey string
 }
 
-// Announcements reads the keys that a trail names. Whether these are its entries is for
-// Verify to say.
+// Announcements returns the keys that a trail announces. Verify checks whether the entries are the
+// trail's.
 func Announcements(entries iter.Seq2[Stored, error]) (all []Announcement, err error) {
 	for _, err := range Announced(entries, &all) {
 		if err != nil {
@@ -43,7 +42,7 @@ func Announcements(entries iter.Seq2[Stored, error]) (all []Announcement, err er
 	return all, nil
 }
 
-// Announced yields entries as they are and adds to all the keys that they name.
+// Announced yields entries unchanged and appends the keys that they announce to all.
 func Announced(entries iter.Seq2[Stored, error], all *[]Announcement) iter.Seq2[Stored, error] {
 	return func(yield func(Stored, error) bool) {
 		for stored, err := range entries {
@@ -61,14 +60,13 @@ func Announced(entries iter.Seq2[Stored, error], all *[]Announcement) iter.Seq2[
 	}
 }
 
-// OpenAll opens notes with the keys that are believed, and with those that come to be
-// believed by them: a key that is announced later than a believed one is, once a note that
-// the latter signed is a checkpoint over the announcement. Those before are not: they may
-// have been replaced for a reason. The result has a place for each note, which is nil where
-// no believed key signed it.
+// OpenAll opens notes with the trusted keys, and with keys that become trusted through them: a key
+// becomes trusted once a trusted key, announced earlier, has signed a checkpoint over its
+// announcement. Earlier keys do not: they may have been replaced for a reason. The result has an
+// element for each note, which is nil if no trusted key signed it.
 //
-// What it goes by holds if Verify finds that the checkpoints are those of the trail which
-// the announcements were read from.
+// The result holds if Verify confirms that the checkpoints are those of the trail from which the
+// announcements were read.
 func OpenAll(notes [][]byte, keys []string, announced []Announcement) []*Checkpoint {
 	opened := make([]*Checkpoint, len(notes))
 	believed := make(map[string]bool)
@@ -89,8 +87,8 @@ func OpenAll(notes [][]byte, keys []string, announced []Announcement) []*Checkpo
 	return opened
 }
 
-// openWith opens the notes that a key has signed, and returns how many entries the largest
-// of them is over.
+// openWith opens the notes that a key has signed, and returns how many entries the largest of them
+// covers.
 func openWith(notes [][]byte, key string, opened []*Checkpoint) (over uint64) {
 	for i, note := range notes {
 		c, err := Open(note, key)

@@ -11,12 +11,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// seeded is a key by a letter.
+// seeded returns the key for a letter.
 func seeded(letter string) crypto.Signer {
 	return ed25519.NewKeyFromSeed([]byte(strings.Repeat(letter, ed25519.SeedSize)))
 }
 
-// succession is a trail of 12 entries that names the keys a, b and c at 0, 4 and 8.
+// succession returns a trail of 12 entries that announces the keys a, b and c at 0, 4 and 8.
 func succession(t *testing.T) (trail, map[string]string) {
 	t.Helper()
 	keys := make(map[string]string)
@@ -56,8 +56,8 @@ func TestATrailNamesItsKeys(t *testing.T) {
 	}
 }
 
-// A key is believed that a believed one has signed the announcement of, and that by which
-// it comes to be believed may be anywhere among the notes.
+// A key is trusted if a trusted key has signed its announcement, and the note with that signature
+// may be anywhere among the notes.
 func TestAKeyIsBelievedByTheOneBefore(t *testing.T) {
 	all, keys := succession(t)
 	announced, err := audit.Announcements(all.all())

@@ -10,61 +10,59 @@ import (
 	"time"
 )
 
-// ErrTampered reports a trail that is not the one that was written: an entry was
-// changed, removed, added or moved, or the end was cut off.
+// ErrTampered reports a trail that differs from what was written: an entry was changed, removed,
+// added or moved, or the end was cut off.
 var ErrTampered = errors.New("audit trail was changed outside of hsm-kp")
 
-// ClockSlack is how much earlier than the entry before one may be. An entry has the time
-// at which its act began, and processes that write to one trail wait for each other.
+// ClockSlack is how much earlier an entry may be than the one before. An entry has the time at
+// which its act began, and processes that write to one trail wait for each other.
 const ClockSlack = time.Minute
 
 // Stored is an entry as a store holds it.
 type Stored struct {
 	Bytes []byte // of Entry.Bytes
 	Hash  Hash   // of Chain
-	// Ref is the KeyPackageRef that the store finds the entry under, which no hash is over;
-	// empty where it finds it under none, nil where it does not say.
+	// Ref is the KeyPackageRef under which the store finds the entry; no hash covers it. It is
+	// empty if there is none, and nil if the store does not say.
 	Ref []byte
 }
 
-// Result is what Verify has seen. After an error it is what held up to there:
-// Entries is the sequence of the entry at fault, where one is.
+// Result is what Verify has seen. After an error, it covers what was valid up to there: Entries is
+// then the sequence of the faulty entry, if there is one.
 type Result struct {
-	Entries     uint64 // how many there are
-	Head        Hash   // the Hash of the last; zero where there is none
-	Root        Hash   // of the Tree over all
-	Checkpoints int    // how many of them hold
-	Unattested  uint64 // entries after the largest checkpoint that holds: nobody vouches for them
+	Entries     uint64 // number of entries
+	Head        Hash   // the Hash of the last; zero if there is none
+	Root        Hash   // of the Tree over all entries
+	Checkpoints int    // number of checkpoints that hold
+	Unattested  uint64 // entries after the largest checkpoint that holds, which nothing attests
 	Backwards   uint64 // entries that are more than ClockSlack earlier than the one before: a clock was set back
 }
 
-// Verify reads a trail from its beginning and reports the first thing that is
-// wrong. The checkpoints, in any order, are those that Open returned; it does
-// not matter who signed them. Each has to have the root that the entries had
-// when there were as many.
+// Verify reads a trail from its beginning and reports the first fault. The checkpoints, in any
+// order, are those that Open returned; it does not matter who signed them. Each must have the root
+// that the entries had when there were as many.
 //
-// The error wraps ErrTampered and says which entry or checkpoint, and how: the
-// entry cannot be parsed, its sequence has a gap or goes back, its hash does
-// not fit, or the store finds it under another key package than it is about; the
-// checkpoint has another root, or more entries than there are. An
-// error of entries ends it too, and is wrapped as it is.
+// The error wraps ErrTampered and says which entry or checkpoint is faulty, and how. An entry is
+// faulty if it cannot be parsed, its sequence has a gap or goes back, its hash does not fit, or the
+// store finds it under another key package than it is about. A checkpoint is faulty if it has
+// another root, or more entries than there are. If entries yields an error, Verify ends and wraps
+// that error.
 //
-// Verify keeps none of the entries; their bytes may be overwritten as soon as
-// the next one is asked for. Without a checkpoint it finds no forger who has
-// made all hashes anew, and none who cut off the end.
+// Verify retains no entry; its bytes may be overwritten when the next one is requested. Without a
+// checkpoint, it cannot detect a forger who has recomputed all hashes, or one who cut off the end.
 func Verify(entries iter.Seq2[Stored, error], checkpoints []Checkpoint) (Result, error) {
 	v := newVerification(checkpoints)
 	err := v.run(entries)
 	return v.end(), err
 }
 
-// verification is a Verify under way.
+// verification is the state of a Verify.
 type verification struct {
 	result   Result
 	tree     Tree
-	last     time.Time    // of the last entry
+	last     time.Time    // time of the last entry
 	attested uint64       // size of the largest checkpoint that held
-	pending  []Checkpoint // not reached yet, by size
+	pending  []Checkpoint // not reached yet, ordered by size
 }
 
 func newVerification(checkpoints []Checkpoint) *verification {
@@ -74,7 +72,7 @@ func newVerification(checkpoints []Checkpoint) *verification {
 }
 
 func (v *verification) run(entries iter.Seq2[Stored, error]) error {
-	if err := v.compare(); err != nil { // there may be checkpoints of nothing
+	if err := v.compare(); err != nil { // there may be checkpoints of size 0
 		return err
 	}
 	for stored, err := range entries {
@@ -95,7 +93,7 @@ func (v *verification) run(entries iter.Seq2[Stored, error]) error {
 	return nil
 }
 
-// add takes the next entry, where it is the next entry.
+// add appends stored. It fails if stored does not follow the last entry.
 func (v *verification) add(stored Stored) error {
 	e, err := ParseEntry(stored.Bytes)
 	if err != nil {
@@ -119,8 +117,8 @@ func (v *verification) add(stored Stored) error {
 	return nil
 }
 
-// CheckRef reports whether the store finds an entry, which is e, under the key package that
-// it is about. The error wraps ErrTampered.
+// CheckRef fails unless the store finds the entry, which is e, under the key package that it is
+// about. The error wraps ErrTampered.
 func (s *Stored) CheckRef(e *Entry) error {
 	switch {
 	case s.Ref == nil || bytes.Equal(s.Ref, e.Ref):
@@ -144,7 +142,7 @@ func checkSequence(got, want uint64) error {
 	}
 }
 
-// compare checks the checkpoints of the size that the tree has now.
+// compare checks the checkpoints of the tree's current size.
 func (v *verification) compare() error {
 	for len(v.pending) > 0 && v.pending[0].Size == v.tree.Size() {
 		c := v.pending[0]

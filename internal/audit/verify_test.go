@@ -13,7 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// wantTampered verifies and wants to hear of tampering, in words.
+// wantTampered wants Verify to report tampering, with the given words.
 func wantTampered(t *testing.T, all trail, checkpoints []audit.Checkpoint, words string) {
 	t.Helper()
 	_, err := audit.Verify(all.all(), checkpoints)
@@ -126,7 +126,7 @@ func TestACutTrailIsFoundByItsCheckpoint(t *testing.T) {
 	}
 }
 
-// A forger without the token makes all entries, hashes and sequences anew.
+// A forger without the token recomputes all entries, hashes and sequences.
 func TestARewrittenTrailIsFoundByAnEarlierCheckpoint(t *testing.T) {
 	all := newTrail(9, nil)
 	checkpoints := []audit.Checkpoint{all.checkpoint(6)}
@@ -220,8 +220,8 @@ func TestAStoreThatFailsIsNotTamperedWith(t *testing.T) {
 	wantEqual(t, "Entries", got.Entries, 3)
 }
 
-// many yields n entries of about 1 KiB from one buffer, and scribbles over each
-// when it asks for the next. It reports the heap at half time and at the end.
+// many yields n entries of about 1 KiB from one buffer, and overwrites each when the next is
+// requested. It reports the heap at half time and at the end.
 func many(n uint64, heap *[2]uint64) iter.Seq2[audit.Stored, error] {
 	return func(yield func(audit.Stored, error) bool) {
 		var head audit.Hash

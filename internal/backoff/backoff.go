@@ -1,4 +1,4 @@
-// Package backoff says how long to wait before an operation is tried again.
+// Package backoff says how long to wait before a retry.
 package backoff
 
 import (
@@ -12,7 +12,7 @@ import (
 type Backoff struct{ First, Most time.Duration }
 
 // Delay returns how long to wait after an attempt, the first of which is 0. It is between half of
-// the full time and all of it, at random, so that callers that failed together do not come back
+// the full time and all of it, at random, so that callers that failed together do not retry
 // together.
 func (b Backoff) Delay(attempt int) time.Duration {
 	d := min(b.First<<min(attempt, 10), b.Most)

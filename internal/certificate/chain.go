@@ -1,8 +1,7 @@
-// Package certificate is the X.509 side of a credential (RFC 9420, Section 5.3):
-// reading a chain, saying what is wrong with it, and asking for a certificate.
+// Package certificate handles the X.509 side of a credential (RFC 9420, Section 5.3): it reads a
+// chain, checks it, and requests a certificate.
 //
-// It holds no clock and no trust of its own: the time and the roots are
-// parameters.
+// It holds no clock and no trust of its own: the time and the roots are parameters.
 package certificate
 
 import (
@@ -22,8 +21,7 @@ import (
 // X.509 in DER.
 var ErrMalformed = errors.New("malformed certificates")
 
-// Chain is a chain of certificates, the end entity's first. It has one at
-// least.
+// Chain is a chain of certificates, the end entity's first. It is not empty.
 type Chain []*x509.Certificate
 
 // Parse parses certificates in DER. The error wraps ErrMalformed.
@@ -41,9 +39,9 @@ func Parse(der [][]byte) (Chain, error) {
 	return chain, nil
 }
 
-// ParsePEM parses the CERTIFICATE blocks of text, in their order, with whatever
-// stands between them ignored. A block of another type is an error, a private key
-// above all: it has no place in such a file. The error wraps ErrMalformed.
+// ParsePEM parses the CERTIFICATE blocks of text, in order, and ignores text between them. A block
+// of another type is an error, a private key above all: it does not belong in such a file. The
+// error wraps ErrMalformed.
 func ParsePEM(text []byte) (Chain, error) {
 	var der [][]byte
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
@@ -77,8 +75,8 @@ func (c Chain) DER() [][]byte {
 	return der
 }
 
-// Validity returns the time in which every certificate of the chain is valid,
-// both ends included. The first is after the second where there is no such time.
+// Validity returns the period in which all certificates of the chain are valid, both ends included.
+// If there is none, notBefore is after notAfter.
 func (c Chain) Validity() (notBefore, notAfter time.Time) {
 	notBefore, notAfter = c[0].NotBefore, c[0].NotAfter
 	for _, certificate := range c[1:] {
@@ -105,7 +103,7 @@ func (c Chain) Certifies(signatureKey []byte) bool {
 // oidEd448 is id-Ed448 (RFC 8410, Section 3), which crypto/x509 does not know.
 var oidEd448 = asn1.ObjectIdentifier{1, 3, 101, 113}
 
-// ed448Key returns the Ed448 key of a certificate, or nil where it has another.
+// ed448Key returns the Ed448 key of a certificate, or nil if it has another key.
 func ed448Key(certificate *x509.Certificate) []byte {
 	var info struct {
 		Algorithm pkix.AlgorithmIdentifier
@@ -118,7 +116,7 @@ func ed448Key(certificate *x509.Certificate) []byte {
 	return info.PublicKey.Bytes
 }
 
-// KeyName says what kind of key a certificate has, such as "P-256" or "RSA".
+// KeyName returns the kind of a certificate's key, such as "P-256" or "RSA".
 func KeyName(certificate *x509.Certificate) string {
 	if scheme, _, err := ciphersuite.MarshalPublicKey(certificate.PublicKey); err == nil {
 		return scheme.String()

@@ -16,19 +16,18 @@ type Kind int
 const (
 	// Expired: a certificate's notAfter has passed.
 	Expired Kind = iota + 1
-	// NotYetValid: a certificate's notBefore has not come.
+	// NotYetValid: a certificate's notBefore is in the future.
 	NotYetValid
 	// WrongUsage: the end entity's key usage does not let it sign.
 	WrongUsage
 	// OutOfOrder: a certificate was not issued by the one after it.
 	OutOfOrder
-	// MayNotSign: an issuer is no CA, or its key usage does not let it sign
-	// certificates.
+	// MayNotSign: an issuer is not a CA, or its key usage does not let it sign certificates.
 	MayNotSign
-	// TooLong: more CAs stand below an issuer than its path length allows.
+	// TooLong: there are more CAs below an issuer than its path length allows.
 	TooLong
-	// BadSignature: a signature does not verify under the issuer's key, or its
-	// algorithm is one that nobody should trust.
+	// BadSignature: a signature does not verify under the issuer's key, or its algorithm cannot be
+	// trusted.
 	BadSignature
 	// UnknownRoot: the chain ends at none of the roots.
 	UnknownRoot
@@ -40,34 +39,33 @@ const (
 // Fault is one thing that is wrong with a chain.
 type Fault struct {
 	Kind Kind
-	// Index is the certificate that is at fault, the end entity's being 0.
+	// Index is the index of the faulty certificate; the end entity's is 0.
 	Index int
-	// Detail is a clause that goes on from "certificate 0".
+	// Detail is a clause that continues "certificate 0".
 	Detail string
 }
 
 // String returns a sentence without its full stop.
 func (f Fault) String() string { return fmt.Sprintf("certificate %d %s", f.Index, f.Detail) }
 
-// Options are what a chain is held against.
+// Options are the parameters of a check.
 type Options struct {
 	// Now is the time at which the certificates must be valid.
 	Now time.Time
-	// Roots are the trust anchors; nil where they are not known, so that the
-	// last certificate of the chain is taken for one.
+	// Roots are the trust anchors. If nil, the anchors are unknown, and the last certificate of the
+	// chain is taken for one.
 	Roots *x509.CertPool
 }
 
-// MaxLength is the longest chain that is checked: each certificate costs a
-// verification, and anybody can send many.
+// MaxLength is the length of the longest chain that is checked: each certificate costs a
+// verification, and anyone can send many.
 const MaxLength = 16
 
-// Check says all that is wrong with the chain as the credential of a signer (RFC
-// 5280, Section 6, by crypto/x509). A certificate that stands after another must
-// have issued it. The trust anchor may be there or be left out (RFC 9420, Section
-// 5.3).
+// Check returns all faults of the chain as the credential of a signer (RFC 5280, Section 6, by
+// crypto/x509). Each certificate must be issued by the next. The trust anchor may be included or
+// left out (RFC 9420, Section 5.3).
 //
-// Whose key it certifies is for Certifies to say. Revocation is not looked at.
+// Certifies checks whose key it certifies. Nothing checks revocation.
 func (c Chain) Check(o Options) []Fault {
 	if len(c) > MaxLength {
 		return []Fault{{NotAcceptable, MaxLength, fmt.Sprintf("is one too many: of %d, %d are looked at", len(c), MaxLength)}}
@@ -85,8 +83,8 @@ func (c Chain) Check(o Options) []Fault {
 	for i := range c[1:] {
 		faults = append(faults, c.issuedByNext(i)...)
 	}
-	// A certificate that stands in the wrong place says nothing about the way to the
-	// roots; other faults would be said again, less clearly.
+	// A certificate in the wrong place says nothing about the path to the roots; other faults would
+	// be reported again, less clearly.
 	gap := func(f Fault) bool { return f.Kind == OutOfOrder }
 	if len(faults) == 0 || o.Roots != nil && !slices.ContainsFunc(faults, func(f Fault) bool { return !gap(f) }) {
 		faults = append(faults, c.verify(o)...)
@@ -94,13 +92,12 @@ func (c Chain) Check(o Options) []Fault {
 	return faults
 }
 
-// maxRSABits is the longest RSA key whose signatures are verified: the work grows with
-// the square of the length, and anybody can send a long one.
+// maxRSABits is the length of the longest RSA key whose signatures are verified: the work grows
+// with the square of the length, and anyone can send a long key.
 const maxRSABits = 8192
 
-// unfit says what keeps a chain from being looked at further: a certificate that
-// stands twice, one with a critical extension that nobody here understands, an RSA key
-// without measure.
+// unfit returns the faults that rule out further checks: a certificate that occurs twice, an
+// unknown critical extension, an RSA key that is too long.
 func (c Chain) unfit() []Fault {
 	var faults []Fault
 	for i, certificate := range c {
@@ -127,8 +124,8 @@ func (c Chain) validAt(i int, now time.Time) []Fault {
 	return nil
 }
 
-// issuedByNext says what keeps certificate i from having been issued by the next
-// one. A self-signed certificate may stand for its issuer: it is the anchor.
+// issuedByNext returns why certificate i was not issued by the next one. A self-signed certificate
+// may stand for its issuer: it is the anchor.
 func (c Chain) issuedByNext(i int) []Fault {
 	child, parent := c[i], c[i+1]
 	if !bytes.Equal(child.RawIssuer, parent.RawSubject) {
@@ -141,8 +138,8 @@ func (c Chain) issuedByNext(i int) []Fault {
 	case parent.KeyUsage != 0 && parent.KeyUsage&x509.KeyUsageCertSign == 0:
 		faults = append(faults, Fault{MayNotSign, i + 1, "may not issue certificates: its key usage lacks keyCertSign"})
 	}
-	// Certificates 1 to i are CAs below this one. Self-issued ones are counted, as
-	// crypto/x509 does; RFC 5280, Section 6.1.4 (l), would let them pass.
+	// Certificates 1 to i are CAs below this one. Self-issued ones count, as in crypto/x509; RFC
+	// 5280, Section 6.1.4 (l), would not count them.
 	below := i
 	if limited := parent.MaxPathLen > 0 || parent.MaxPathLenZero; limited && below > parent.MaxPathLen {
 		faults = append(faults, Fault{TooLong, i + 1, fmt.Sprintf("allows %d CAs below it, and there are %d", parent.MaxPathLen, below)})
@@ -153,7 +150,7 @@ func (c Chain) issuedByNext(i int) []Fault {
 	return faults
 }
 
-// verify has crypto/x509 find a path to a root.
+// verify lets crypto/x509 find a path to a root.
 func (c Chain) verify(o Options) []Fault {
 	options := x509.VerifyOptions{
 		CurrentTime:   o.Now,

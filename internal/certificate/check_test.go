@@ -34,8 +34,8 @@ func pool(cas ...*certificatetest.CA) *x509.CertPool {
 	return p
 }
 
-// Each case breaks one rule, and names all faults that are found. The same chain
-// without the change has none.
+// Each case breaks one rule and names all faults that Check finds. The chain without the change has
+// none.
 func TestCheckFinds(t *testing.T) {
 	root := certificatetest.NewRoot(t)
 	key := certificatetest.NewKey(t)
@@ -44,7 +44,7 @@ func TestCheckFinds(t *testing.T) {
 	noCA := func(c *x509.Certificate) { c.IsCA = false }
 	for name, test := range map[string]struct {
 		sub, leaf certificatetest.Change
-		// arrange puts the three certificates into the order of the chain.
+		// arrange orders the three certificates into the chain.
 		arrange func(leaf, sub, root *x509.Certificate) certificate.Chain
 		roots   *x509.CertPool
 		want    []certificate.Kind
@@ -211,8 +211,8 @@ func TestACertificateStandsOnce(t *testing.T) {
 	wantFaults(t, certificate.Chain{leaf, root.Certificate, root.Certificate}, nil, 2, certificate.NotAcceptable)
 }
 
-// A chain in the wrong order has still to lead to a root: an unrelated certificate
-// behind a stranger's is no way there.
+// A chain in the wrong order must still lead to a root: an unrelated certificate after a foreign
+// one is not a path to it.
 func TestAGapDoesNotHideAnUnknownRoot(t *testing.T) {
 	root, stranger := certificatetest.NewRoot(t), certificatetest.NewRoot(t, func(c *x509.Certificate) { c.Subject.CommonName = "stranger" })
 	leaf := stranger.Issue(t, certificatetest.NewKey(t).Public())
@@ -222,7 +222,7 @@ func TestAGapDoesNotHideAnUnknownRoot(t *testing.T) {
 	wantFaults(t, certificate.Chain{leaf, root.Certificate, sub.Certificate}, pool(root), 0, certificate.OutOfOrder, certificate.OutOfOrder)
 }
 
-// Signatures of keys without measure are not verified: that takes minutes.
+// Signatures of overlong keys are not verified: that would take minutes.
 func TestLongRSAKeysAreNotUsed(t *testing.T) {
 	root := certificatetest.NewRoot(t)
 	long := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 1<<18, 1), E: 65537}

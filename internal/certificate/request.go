@@ -19,20 +19,20 @@ import (
 	"unicode/utf8"
 )
 
-// ErrKey reports a key for which no certificate can be asked here.
+// ErrKey reports a key for which this package cannot request a certificate.
 var ErrKey = errors.New("certificates are asked for P-256, P-384, P-521 and Ed25519 keys")
 
-// Request is what a certificate is asked for.
+// Request is the content of a certification request.
 type Request struct {
-	// Subject is a distinguished name as ParseName returns it; it may be empty
-	// where there are alternative names.
+	// Subject is a distinguished name as ParseName returns it. It may be empty if there are
+	// alternative names.
 	Subject pkix.RDNSequence
 	// DNSNames, Emails and URIs are the subject's alternative names.
 	DNSNames, Emails, URIs []string
 }
 
-// Renewal returns the request for what a certificate says already. Alternative names of other
-// kinds than those of Request are left out.
+// Renewal returns the request for the content of an existing certificate, without alternative names
+// of other kinds than Request has.
 func Renewal(of *x509.Certificate) (Request, error) {
 	r := Request{DNSNames: of.DNSNames, Emails: of.EmailAddresses}
 	if _, err := asn1.Unmarshal(of.RawSubject, &r.Subject); err != nil {
@@ -44,9 +44,9 @@ func Renewal(of *x509.Certificate) (Request, error) {
 	return r, nil
 }
 
-// DER returns the certification request of PKCS #10 (RFC 2986), signed with the
-// key that it is for. The signature is verified before it is returned. The error
-// wraps ErrKey for an Ed448 key, which crypto/x509 does not know.
+// DER returns the certification request of PKCS #10 (RFC 2986), signed with the key that it is for.
+// It verifies the signature. The error wraps ErrKey for an Ed448 key, which crypto/x509 does not
+// know.
 func (r Request) DER(key crypto.Signer) ([]byte, error) {
 	switch key.Public().(type) {
 	case *ecdsa.PublicKey, ed25519.PublicKey:
@@ -83,9 +83,8 @@ func (r Request) DER(key crypto.Signer) ([]byte, error) {
 }
 
 var (
-	// dnsName is a name as certificates carry it (RFC 5280, Section 4.2.1.6), with a
-	// star for its first label (RFC 6125, Section 6.4.3) and underscores, which are
-	// common.
+	// dnsName matches a name as certificates carry it (RFC 5280, Section 4.2.1.6). Its first label
+	// may be a star (RFC 6125, Section 6.4.3), and underscores, which are common, are allowed.
 	dnsName = regexp.MustCompile(`^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*$`)
 	country = regexp.MustCompile(`^[A-Za-z]{2}$`)
 )
@@ -94,8 +93,8 @@ func ascii(text string) bool {
 	return strings.IndexFunc(text, func(c rune) bool { return c >= utf8.RuneSelf }) < 0
 }
 
-// Check reports what no certificate can be asked for: nobody at all, or a name
-// that is not of its kind.
+// Check fails for a request that has neither a subject nor a name, or a name that is not of its
+// kind.
 func (r Request) Check() error {
 	if len(r.Subject) == 0 && len(r.DNSNames)+len(r.Emails)+len(r.URIs) == 0 {
 		return errors.New("there is neither a subject nor an alternative name")
@@ -118,8 +117,8 @@ func (r Request) Check() error {
 	return nil
 }
 
-// attributes are the types that a name may use by their short names (RFC 4514,
-// Section 3, and what is common besides), in upper case.
+// attributes maps the short names of types, in upper case, to the types: those of RFC 4514, Section
+// 3, and other common ones.
 var attributes = map[string]asn1.ObjectIdentifier{
 	"CN":           {2, 5, 4, 3},
 	"SN":           {2, 5, 4, 4},
@@ -143,11 +142,10 @@ var (
 	oidEmail = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 )
 
-// ParseName parses a distinguished name in the form of RFC 4514, such as
-// "CN=relay 7,OU=Messaging,O=Example": the most specific part first, as it is
-// written in text, and so last in the result, as it is in DER. Types are the
-// short names above or numbers with dots; "+" joins attributes of one part;
-// backslash escapes. Values in hexadecimal after # are not taken.
+// ParseName parses a distinguished name in the form of RFC 4514, such as "CN=relay
+// 7,OU=Messaging,O=Example". The most specific part is first in the text, and so last in the
+// result, as in DER. Types are the short names above or dotted numbers; "+" joins attributes of one
+// part; a backslash escapes. Hexadecimal values after # are refused.
 func ParseName(text string) (pkix.RDNSequence, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -167,7 +165,7 @@ func ParseName(text string) (pkix.RDNSequence, error) {
 	return name, nil
 }
 
-// splitName splits at separators that no backslash stands before.
+// splitName splits text at separators without a backslash before them.
 func splitName(text string, separator byte) []string {
 	var parts []string
 	start := 0
@@ -224,12 +222,12 @@ func parseOID(text string) (asn1.ObjectIdentifier, bool) {
 		}
 		id = append(id, int(n))
 	}
-	_, err := asn1.Marshal(id) // knows which arcs can be first
+	_, err := asn1.Marshal(id) // it checks which arcs can be first
 	return id, err == nil
 }
 
-// unescape decodes a value (RFC 4514, Section 2.4). Spaces around it do not
-// count unless they are escaped.
+// unescape decodes a value (RFC 4514, Section 2.4). It drops spaces around it unless they are
+// escaped.
 func unescape(text string) (string, error) {
 	text = strings.TrimLeft(text, " ")
 	if strings.HasPrefix(text, "#") {
@@ -270,7 +268,7 @@ func unescape(text string) (string, error) {
 	return string(b), nil
 }
 
-// EscapeValue returns text as ParseName reads it back as a value.
+// EscapeValue escapes text so that ParseName parses it as a value.
 func EscapeValue(text string) string {
 	var b strings.Builder
 	for i := range len(text) {

@@ -78,7 +78,7 @@ func TestRequestIsRefused(t *testing.T) {
 	}
 }
 
-// What the text of RFC 4514 says comes back from crypto/x509's reading of the DER.
+// crypto/x509 parses the DER to the name that the text of RFC 4514 states.
 func TestParseName(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                 "",

@@ -16,32 +16,32 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Options are what directories that are reached by HTTP have in common.
+// Options are the common options of directories that are reached by HTTP.
 type Options struct {
-	// URL is where key packages are posted (HTTP), or where the service begins (OpenMLS).
+	// URL is where key packages are posted (HTTP), or the base URL of the service (OpenMLS).
 	URL string
 	// Headers go with every request.
 	Headers map[string]string
-	// Bearer returns the token that goes with every request (RFC 6750), read anew each
-	// time so that it may be replaced; nil for none. Errors do not have the token.
+	// Bearer returns the token that goes with every request (RFC 6750), or is nil for none. It is
+	// called for each request, so that the token may be replaced. Errors do not contain the token.
 	Bearer func(ctx context.Context) (string, error)
-	// CA is a file of PEM certificates, to one of which the server's must lead; empty for
-	// those of the system.
+	// CA is a file of PEM certificates, to one of which the server's must lead; empty means those
+	// of the system.
 	CA string
-	// Certificate and Key are files of PEM: our certificate, with its chain, and its key.
-	// They are read anew for each connection, so that they may be replaced.
+	// Certificate and Key are PEM files: the client certificate with its chain, and its key. They
+	// are read for each connection, so that they may be replaced.
 	Certificate, Key string
 	// Timeout is for one request, Deadline for all attempts.
 	Timeout, Deadline time.Duration
-	// Rate is how many requests a second there may be, 0 for any number; Burst how many
-	// at once.
+	// Rate is how many requests are sent a second, 0 for no limit; Burst is how many are sent at
+	// once.
 	Rate  float64
 	Burst int
 	// Concurrency is how many requests are under way at once, 1 or more.
 	Concurrency int
-	// MaxResponse is the longest answer, in bytes, that is read.
+	// MaxResponse is the length of the longest answer that is read, in bytes.
 	MaxResponse int64
-	// UserAgent names us.
+	// UserAgent identifies this program.
 	UserAgent string
 }
 
@@ -72,7 +72,7 @@ func newClient(o Options) (*client, error) {
 	}, nil
 }
 
-// security is what is asked of a TLS connection.
+// security returns the TLS config of connections.
 func (o *Options) security() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CA != "" {
@@ -103,13 +103,13 @@ func (o *Options) security() (*tls.Config, error) {
 }
 
 var (
-	errElsewhere = errors.New("it redirects to another host, which gets no credentials of ours")
-	errMethod    = errors.New("it redirects to something that is no POST")
+	errElsewhere = errors.New("it redirects to another host, which must not get the credentials")
+	errMethod    = errors.New("it redirects to a method other than POST")
 	errTooFar    = errors.New("it redirects too often")
 )
 
-// sameHost follows redirects that keep to the host and the request: another host would get
-// our credentials, and a POST that became a GET would have published nothing.
+// sameHost follows only redirects that keep the host and the method: another host would get the
+// credentials, and a POST that became a GET would have published nothing.
 func sameHost(base *url.URL) func(*http.Request, []*http.Request) error {
 	return func(next *http.Request, via []*http.Request) error {
 		switch {
@@ -124,17 +124,17 @@ func sameHost(base *url.URL) func(*http.Request, []*http.Request) error {
 	}
 }
 
-// answer is what a directory said.
+// answer is the response of a directory.
 type answer struct {
 	status int
 	body   []byte
 }
 
-// do sends a request once and reads the answer. What may pass is *later. Statuses other than
-// success, which is 2xx, are *StatusError, with the answer.
+// do sends a request once and reads the answer. It returns *later for errors that may pass, and
+// *StatusError with the answer for statuses other than 2xx.
 func (c *client) do(ctx context.Context, method, url, media string, body []byte, headers map[string]string) (answer, error) {
 	if err := c.limit.Wait(ctx); err != nil {
-		return answer{}, &later{error: fmt.Errorf("wait for our rate limit: %w", err)}
+		return answer{}, &later{error: fmt.Errorf("wait for the rate limit: %w", err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -168,7 +168,7 @@ func (c *client) do(ctx context.Context, method, url, media string, body []byte,
 	return a, said
 }
 
-// address puts headers on a request.
+// address sets the headers of a request.
 func (c *client) address(ctx context.Context, r *http.Request, media string, headers map[string]string) error {
 	for _, more := range []map[string]string{c.Headers, headers} {
 		for name, value := range more {
@@ -190,8 +190,8 @@ func (c *client) address(ctx context.Context, r *http.Request, media string, hea
 	return nil
 }
 
-// unanswered sorts errors of sending: most pass, and a redirect or a certificate does not by
-// itself. The URL, which may have a token of somebody's in it, is not in the error.
+// unanswered sorts errors of sending: most may pass, but those of redirects and certificates do
+// not. It removes the URL, which may contain a token, from the error.
 func unanswered(err error) error {
 	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 		err = wrapped.Err

@@ -1,10 +1,10 @@
-// Package directory has clients that publish key packages: to an OpenMLS delivery service,
-// to any service that takes one in a POST, and to a folder.
+// Package directory has clients that publish key packages: to an OpenMLS delivery service, to any
+// service that accepts one in a POST, and to a folder.
 //
-// A client says of each key package what became of it. What it says nothing bad of is in the
-// directory; what it failed with may be there or not, unless the error says that it was
-// refused. Publishing the same key package again is always safe: the same bytes are sent, and
-// a directory that has them says so, or takes them for what it has.
+// A client reports the outcome of each key package. If there is no error, the key package is in the
+// directory. If there is one, it may be there or not, unless the error says that it was refused.
+// Publishing the same key package again is always safe: the client sends the same bytes, and a
+// directory that has them says so or replaces them by themselves.
 package directory
 
 import (
@@ -16,43 +16,43 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Item is a key package that is to be published.
+// Item is a key package to publish.
 type Item struct {
 	Ref        keypackage.Ref
 	KeyPackage *keypackage.KeyPackage
-	// Again: it was sent before, and nobody knows what became of it.
+	// Again means that it was sent before, with an unknown outcome.
 	Again bool
 }
 
 // Publisher hands key packages of one client to a directory. It is safe for concurrent use.
 type Publisher interface {
-	// Publish returns what became of each item, in their order: nil where the directory
-	// has it. It returns when all is known or ctx ends.
+	// Publish returns the outcome of each item, in order: nil if the directory has it. It returns
+	// when all outcomes are known or ctx ends.
 	Publish(ctx context.Context, items []Item) []error
 }
 
 // Errors that callers branch on.
 var (
-	// ErrRefused reports a key package that the directory does not take: sent again, it is
+	// ErrRefused reports a key package that the directory does not accept: sent again, it would be
 	// refused again.
 	ErrRefused = errors.New("the directory refuses the key package")
-	// ErrUnauthorized reports a directory that does not let us in: what is sent next is
-	// refused as well.
+	// ErrUnauthorized reports a directory that does not accept the client's credentials: it would
+	// refuse further requests too.
 	ErrUnauthorized = errors.New("the directory does not let hsm-kp in")
-	// ErrKnown reports a client that the directory knows already, and whose token we have
-	// not.
-	ErrKnown = errors.New("the directory knows the client already, and hsm-kp has not its token")
+	// ErrKnown reports a client that the directory already knows, and whose token hsm-kp does not
+	// have.
+	ErrKnown = errors.New("the directory already knows the client, and hsm-kp does not have its token")
 	// ErrUnknownClient reports a client that the directory does not know.
 	ErrUnknownClient = errors.New("the directory does not know the client")
-	// ErrAnswer reports an answer that is not what the directory's kind answers.
+	// ErrAnswer reports an answer that does not fit the type of the directory.
 	ErrAnswer = errors.New("the directory's answer is not understood")
-	// ErrUnreachable reports a directory that did not take something in time, and may
-	// take it later.
+	// ErrUnreachable reports a directory that did not accept something in time, and may accept it
+	// later.
 	ErrUnreachable = errors.New("the directory did not take it in time")
 )
 
-// StatusError is a status that a directory answered with, other than success. Is says of the
-// errors above which one it is.
+// StatusError is a status other than success that a directory answered with. Is maps it to one of
+// the errors above.
 type StatusError struct{ Status int }
 
 func (e *StatusError) Error() string {

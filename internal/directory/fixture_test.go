@@ -36,7 +36,7 @@ func serve(t *testing.T) *directorytest.Server {
 	return s
 }
 
-// quick are options that do not wait for long.
+// quick returns options with short waits.
 func quick(url string) Options {
 	return Options{URL: url, Timeout: 500 * time.Millisecond, Deadline: 3 * time.Second, Concurrency: 4, MaxResponse: 1 << 20, UserAgent: "hsm-kp/test"}
 }

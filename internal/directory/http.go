@@ -11,16 +11,16 @@ import (
 // MediaType is that of an MLSMessage (RFC 9420, Section 17.10).
 const MediaType = "message/mls"
 
-// HTTP posts key packages to a URL, one a request:
+// HTTP posts key packages to a URL, one in a request:
 //
 //	POST URL
 //	Content-Type: message/mls
 //	Idempotency-Key: "KeyPackageRef in hexadecimal"
 //
-// The body is an MLSMessage (RFC 9420, Section 6). Success is any 2xx; 409 says that the
-// directory has the key package, which is as good. 429 and 503 are asked again when their
-// Retry-After says so, and what passes (408, 425, other 5xx, the network) after a while; any
-// other 4xx is for good.
+// The body is an MLSMessage (RFC 9420, Section 6). Success is any 2xx; 409 means that the directory
+// already has the key package, which is as good. After 429 and 503 the request is retried when
+// Retry-After says so; after errors that may pass (408, 425, other 5xx, the network), it is retried
+// after a while. Any other 4xx is final.
 type HTTP struct{ *client }
 
 // NewHTTP returns a client. It reads the files that o names.
@@ -43,7 +43,7 @@ func (h *HTTP) Publish(ctx context.Context, items []Item) []error {
 			return nil
 		})
 	}
-	_ = all.Wait() // they fail one by one
+	_ = all.Wait() // each item has its own error
 	return errs
 }
 

@@ -18,9 +18,9 @@ import (
 //	POST /clients/key_packages/{id}    ClientKeyPackages and auth token -> 200, 400, 401, 404
 //	GET  /clients/key_packages/{id}    -> ClientKeyPackages; 204: the client is not known
 //
-// The service does not say which key packages it has when it is sent them again: what may be
-// there already is looked for first. One that somebody took from it meanwhile is not found,
-// and is sent again.
+// The service does not report which key packages it already has when they are sent again, so the
+// client first looks up those that it may have. A key package that was fetched from the service
+// meanwhile is not found, and is sent again.
 type OpenMLS struct{ *client }
 
 // NewOpenMLS returns a client. It reads the files that o names.
@@ -32,19 +32,19 @@ func NewOpenMLS(o Options) (*OpenMLS, error) {
 	return &OpenMLS{c}, nil
 }
 
-// Account keeps the token by which the service lets a client change its key packages.
+// Account stores the token by which the service lets a client change its key packages.
 type Account interface {
-	// Token returns the token, or nothing where there is none.
+	// Token returns the token, or nil if there is none.
 	Token(ctx context.Context) ([]byte, error)
-	// Keep keeps a token in the place of the one before, if there was one.
+	// Keep stores a token and replaces the previous one, if any.
 	Keep(ctx context.Context, token []byte) error
 }
 
-// For returns a Publisher for the client with an id, which is the content of its credential.
+// For returns a Publisher for the client with the given id, which is the content of its credential.
 func (o *OpenMLS) For(id []byte, a Account) Publisher { return &member{o, id, a} }
 
-// Left returns the KeyPackageRefs that the service has of a client; none where it does not
-// know it.
+// Left returns the KeyPackageRefs that the service has of a client, or none if it does not know the
+// client.
 func (o *OpenMLS) Left(ctx context.Context, id []byte) ([]keypackage.Ref, error) {
 	at, err := o.at("clients", "key_packages", base64.URLEncoding.EncodeToString(id))
 	if err != nil {
@@ -70,7 +70,7 @@ func (o *OpenMLS) at(path ...string) (string, error) {
 	return at, nil
 }
 
-// register makes the client known, and returns its token.
+// register registers the client and returns its token.
 func (o *OpenMLS) register(ctx context.Context, items []Item) (token []byte, err error) {
 	at, err := o.at("clients", "register")
 	if err != nil {
@@ -86,7 +86,7 @@ func (o *OpenMLS) register(ctx context.Context, items []Item) (token []byte, err
 	return parseAuthToken(a.body)
 }
 
-// add adds key packages to those of a client that is known.
+// add adds key packages to those of a known client.
 func (o *OpenMLS) add(ctx context.Context, id []byte, items []Item, token []byte) error {
 	at, err := o.at("clients", "key_packages", base64.URLEncoding.EncodeToString(id))
 	if err != nil {
@@ -97,7 +97,7 @@ func (o *OpenMLS) add(ctx context.Context, id []byte, items []Item, token []byte
 	case isStatus(err, http.StatusNotFound):
 		return ErrUnknownClient
 	case isStatus(err, http.StatusUnauthorized):
-		return fmt.Errorf("the token that hsm-kp has of the client is not the directory's: %w", err)
+		return fmt.Errorf("hsm-kp's token of the client is not the directory's: %w", err)
 	}
 	return err
 }
@@ -117,8 +117,8 @@ type member struct {
 	account Account
 }
 
-// Publish implements Publisher. All items go in one request. Where the service refuses that,
-// each goes in one of its own, so that one that is at fault does not hold up the others.
+// Publish implements Publisher. It sends all items in one request. If the service refuses that, it
+// sends each in a request of its own, so that a faulty item does not hold up the others.
 func (m *member) Publish(ctx context.Context, items []Item) []error {
 	if len(items) == 0 {
 		return nil
@@ -134,8 +134,8 @@ func (m *member) Publish(ctx context.Context, items []Item) []error {
 	return errs
 }
 
-// publish sends items until the service has all of them. What was sent without an answer is
-// looked for before it is sent again.
+// publish sends items until the service has all of them. It looks up items that were sent without
+// an answer before it sends them again.
 func (m *member) publish(ctx context.Context, items []Item) error {
 	looked := !slices.ContainsFunc(items, func(i Item) bool { return i.Again })
 	return retry(ctx, m.service.Deadline, func(ctx context.Context, attempt int) error {
@@ -153,7 +153,7 @@ func (m *member) publish(ctx context.Context, items []Item) error {
 	})
 }
 
-// missing returns the items that the service has not.
+// missing returns the items that the service does not have.
 func (m *member) missing(ctx context.Context, items []Item) ([]Item, error) {
 	there, err := m.service.Left(ctx, m.id)
 	if err != nil {
@@ -164,8 +164,8 @@ func (m *member) missing(ctx context.Context, items []Item) ([]Item, error) {
 	}), nil
 }
 
-// send adds items to those of the client, and makes it known first where it is not: the
-// service forgets all clients when it is started anew.
+// send adds items to those of the client, and first registers the client if it is unknown: the
+// service forgets all clients when it restarts.
 func (m *member) send(ctx context.Context, items []Item) error {
 	token, err := m.account.Token(ctx)
 	if err != nil {

@@ -136,7 +136,7 @@ func (broken) Token(context.Context) ([]byte, error) { return nil, errBroken }
 
 func (broken) Keep(context.Context, []byte) error { return errBroken }
 
-// A valid answer that is cut anywhere, or goes on, is none.
+// A valid answer is invalid if it is truncated anywhere or has trailing bytes.
 func TestAnswersThatAreCut(t *testing.T) {
 	items := itemsOf(t, 2)
 	b := clientKeyPackages(items)
@@ -165,7 +165,7 @@ func TestAnswersThatAreCut(t *testing.T) {
 	}
 }
 
-// Whatever a service answers, there is no panic, and what is understood is what was sent.
+// No answer causes a panic, and only refs that were sent are returned.
 func FuzzParseClientKeyPackages(f *testing.F) {
 	f.Add(clientKeyPackages(itemsOf(f, 2)))
 	f.Add(clientKeyPackages(nil))

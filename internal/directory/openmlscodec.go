@@ -9,7 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// What the OpenMLS delivery service sends and takes:
+// What the OpenMLS delivery service sends and accepts:
 //
 //	struct {
 //	    opaque key_package_ref<0..255>;     /* length in one byte */
@@ -33,12 +33,12 @@ func clientKeyPackages(items []Item) []byte {
 	return b
 }
 
-// parseClientKeyPackages decodes ClientKeyPackages and returns the refs in it. Each must be
-// that of its key package, unless the suite is not known. The error wraps ErrAnswer.
+// parseClientKeyPackages decodes ClientKeyPackages and returns the refs in it. Each must be that of
+// its key package, unless the suite is unknown. The error wraps ErrAnswer.
 func parseClientKeyPackages(b []byte) ([]keypackage.Ref, error) {
 	r := wire.NewReader(b)
 	if n := r.Uint32(); r.Err() == nil && uint64(n) != uint64(r.Len()) {
-		return nil, fmt.Errorf("%w: it has %d bytes of key packages, and says that they are %d", ErrAnswer, r.Len(), n)
+		return nil, fmt.Errorf("%w: it has %d bytes of key packages, but announces %d", ErrAnswer, r.Len(), n)
 	}
 	var refs []keypackage.Ref
 	for r.Err() == nil && r.Len() > 0 {
@@ -58,12 +58,13 @@ func parseClientKeyPackages(b []byte) ([]keypackage.Ref, error) {
 	return refs, nil
 }
 
-// parseAuthToken decodes an auth token. The error wraps ErrAnswer, and has nothing of it.
+// parseAuthToken decodes an auth token. The error wraps ErrAnswer and contains nothing of the
+// token.
 func parseAuthToken(b []byte) ([]byte, error) {
 	r := wire.NewReader(b)
 	token := r.Vector()
 	if err := r.Finish(); err != nil || len(token) != tokenSize {
-		return nil, fmt.Errorf("%w: it is no token of %d bytes", ErrAnswer, tokenSize)
+		return nil, fmt.Errorf("%w: it is not a token of %d bytes", ErrAnswer, tokenSize)
 	}
 	return bytes.Clone(token), nil
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// writePair writes a certificate of its own for name, and its key.
+// writePair writes a self-signed certificate for name, and its key.
 func writePair(t *testing.T, certificate, key, name string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

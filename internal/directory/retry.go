@@ -11,11 +11,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/backoff"
 )
 
-// between is how long to wait between two attempts.
+// between is the backoff between attempts.
 var between = backoff.Backoff{First: 250 * time.Millisecond, Most: 15 * time.Second}
 
-// later is an error that may pass: after the time that the directory gave, or, if that is 0,
-// after one of our choice.
+// later is an error that may pass: after the time that the directory gave, or after a backoff if
+// that is 0.
 type later struct {
 	error
 	after time.Duration
@@ -23,8 +23,8 @@ type later struct {
 
 func (e *later) Unwrap() error { return e.error }
 
-// retry calls f until it succeeds or fails with something that does not pass. It returns
-// ErrUnreachable once the deadline is over. attempt counts from 0.
+// retry calls f until it succeeds or fails with an error that does not pass. It returns
+// ErrUnreachable after the deadline. attempt counts from 0.
 func retry(ctx context.Context, deadline time.Duration, f func(ctx context.Context, attempt int) error) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -44,8 +44,8 @@ func retry(ctx context.Context, deadline time.Duration, f func(ctx context.Conte
 	}
 }
 
-// retryAfter reads the header Retry-After (RFC 9110, Section 10.2.3): seconds, or a date.
-// It returns 0 for anything else, and for a date that is past.
+// retryAfter parses the header Retry-After (RFC 9110, Section 10.2.3): seconds, or a date. It
+// returns 0 for anything else, and for a past date.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// Spool is a folder that takes key packages, each an MLSMessage in a file that is named
-// for its KeyPackageRef: REF.mls.
+// Spool is a folder of key packages, each an MLSMessage in a file that is named after its
+// KeyPackageRef: REF.mls.
 type Spool struct{ path string }
 
-// OpenSpool makes the folder where it is missing and tries to write there, so that a folder
-// that takes nothing is found before a key is made.
+// OpenSpool makes the folder if it is missing and tries to write to it, so that an unusable folder
+// is found before a key is made.
 func OpenSpool(path string) (*Spool, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make output folder: %w", err)
@@ -35,7 +35,7 @@ func OpenSpool(path string) (*Spool, error) {
 // Path returns the name of the folder.
 func (s *Spool) Path() string { return s.path }
 
-// Publish implements Publisher. When it returns, what it says of is on the disk.
+// Publish implements Publisher. When it returns, the items without an error are on the disk.
 func (s *Spool) Publish(ctx context.Context, items []Item) []error {
 	errs := make([]error, len(items))
 	for i := range items {
@@ -51,8 +51,8 @@ func (s *Spool) Publish(ctx context.Context, items []Item) []error {
 	return errs
 }
 
-// WriteAll puts key packages into the folder and returns the names of the files. When it
-// returns, all of them are on the disk. A reader of the folder sees a whole file or none.
+// WriteAll writes key packages to the folder and returns the names of the files. When it returns,
+// all of them are on the disk. A reader of the folder sees a whole file or none.
 func (s *Spool) WriteAll(items []Item) ([]string, error) {
 	names := make([]string, len(items))
 	for i := range items {
@@ -82,11 +82,10 @@ func (s *Spool) sync() error {
 	return nil
 }
 
-// temporary is the name of a file that is being written.
+// temporary is the pattern of the names of files that are being written.
 const temporary = ".hsm-kp-*.tmp"
 
-// sweep removes temporary files that a killed run left behind. Those of a run
-// that goes on are younger.
+// sweep removes temporary files that a killed run left behind. Those of a current run are younger.
 func sweep(path string) error {
 	old, err := filepath.Glob(filepath.Join(globEscape(path), temporary))
 	if err != nil {
@@ -96,7 +95,7 @@ func sweep(path string) error {
 	for _, name := range old {
 		info, err := os.Lstat(name)
 		if err != nil || !info.Mode().IsRegular() || time.Since(info.ModTime()) < time.Hour {
-			continue // gone already, not ours, or in use
+			continue // already gone, not from hsm-kp, or in use
 		}
 		if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 			faults = append(faults, err)
@@ -105,13 +104,13 @@ func sweep(path string) error {
 	return errors.Join(faults...)
 }
 
-// globEscape quotes what filepath.Glob would take for a pattern.
+// globEscape escapes what filepath.Glob would interpret as a pattern.
 func globEscape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// ReplaceFile writes a file under a temporary name and renames it, and leaves
-// nothing behind when it fails.
+// ReplaceFile writes a file under a temporary name and renames it. It leaves nothing behind if it
+// fails.
 func ReplaceFile(name string, data []byte, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), temporary)
 	if err != nil {
@@ -130,7 +129,7 @@ func ReplaceFile(name string, data []byte, mode fs.FileMode) (err error) {
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil { // before the name: a name without content is no whole file
+	if err := f.Sync(); err != nil { // before the rename: a name must never refer to a file without its content
 		return err
 	}
 	if err := f.Close(); err != nil {
@@ -139,14 +138,13 @@ func ReplaceFile(name string, data []byte, mode fs.FileMode) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
-// bare takes the name of a temporary file, which means nothing to a person,
-// out of err.
+// bare removes the name of a temporary file, which means nothing to a user, from err.
 func bare(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return fmt.Errorf("%s: %w", filepath.Dir(path.Path), path.Err)
 	}
-	var link *os.LinkError // of a rename
+	var link *os.LinkError // from a rename
 	if errors.As(err, &link) {
 		return link.Err
 	}

@@ -43,7 +43,7 @@ func TestReplaceFileReplacesTheWhole(t *testing.T) {
 	}
 }
 
-// A folder stands where the file should: the last step, the new name, fails.
+// A folder has the name of the file, so the last step, the rename, fails.
 func TestReplaceFileLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "a.mls")
@@ -63,8 +63,8 @@ func TestReplaceFileLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// Only regular files that a killed run of hsm-kp left long ago go; a folder's
-// name is no pattern.
+// sweep removes only regular files that a killed run of hsm-kp left long ago, and does not
+// interpret a folder's name as a pattern.
 func TestSweepTakesOnlyWhatIsOldAndOurs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), `odd [a-z]* \?`)
 	if err := os.MkdirAll(filepath.Join(dir, ".hsm-kp-folder.tmp"), 0o755); err != nil {
@@ -77,7 +77,7 @@ func TestSweepTakesOnlyWhatIsOldAndOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == ".hsm-kp-2.tmp" {
-			continue // of a run that goes on
+			continue // from a current run
 		}
 		if err := os.Chtimes(path, long, long); err != nil {
 			t.Fatal(err)

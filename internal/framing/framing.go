@@ -1,10 +1,8 @@
-// Package framing is what members of a group sign of the messages that they send: the
-// FramedContentTBS of RFC 9420, Section 6.1, with the proposals and commits in it. It
-// decodes, strictly and to the end, so that whoever signs knows what it signs; it makes no
-// messages.
+// Package framing decodes what members of a group sign when they send messages: the
+// FramedContentTBS of RFC 9420, Section 6.1, with its proposals and commits. It makes no messages.
 //
-// Decoding refuses what it cannot read to the end: proposals of types that RFC 9420 does
-// not define have no form that is known.
+// Decoding is strict and reaches the last byte, so that a signer knows what it signs. Proposals of
+// types that RFC 9420 does not define are refused, as their form is unknown.
 package framing
 
 import (
@@ -20,12 +18,12 @@ import (
 var (
 	// ErrVersion reports a protocol version other than mls10.
 	ErrVersion = errors.New("unknown protocol version")
-	// ErrKind reports a wire format, a sender type, a content type or a proposal type that
-	// RFC 9420 does not define, or does not allow there.
+	// ErrKind reports a wire format, sender type, content type or proposal type that RFC 9420 does
+	// not define or does not allow at that place.
 	ErrKind = errors.New("unknown kind of content")
 )
 
-// SenderType says who sends a message (RFC 9420, Section 6); uint8 on the wire.
+// SenderType is the kind of sender of a message (RFC 9420, Section 6); uint8 on the wire.
 type SenderType uint8
 
 // The sender types of RFC 9420.
@@ -36,7 +34,7 @@ const (
 	SenderNewMemberCommit   SenderType = 4
 )
 
-// ContentType says what a message holds (RFC 9420, Section 6); uint8 on the wire.
+// ContentType is the kind of content of a message (RFC 9420, Section 6); uint8 on the wire.
 type ContentType uint8
 
 // The content types of RFC 9420.
@@ -46,31 +44,30 @@ const (
 	ContentCommit      ContentType = 3
 )
 
-// Sender is who sends a message: uint8 sender_type, and a uint32 for members and external
+// Sender is the sender of a message: uint8 sender_type, and a uint32 for members and external
 // senders.
 type Sender struct {
 	Type SenderType
-	// Index is leaf_index of a member, sender_index of an external sender.
+	// Index is a member's leaf_index or an external sender's sender_index.
 	Index uint32
 }
 
 // Content is a FramedContent (RFC 9420, Section 6): opaque group_id<V>, uint64 epoch, Sender
-// sender, opaque authenticated_data<V>, uint8 content_type, and what the type says.
+// sender, opaque authenticated_data<V>, uint8 content_type, and the content of that type.
 type Content struct {
 	GroupID           []byte
 	Epoch             uint64
 	Sender            Sender
 	AuthenticatedData []byte
 	Type              ContentType
-	// Application, Proposal or Commit is set, as Type says.
+	// Application, Proposal or Commit is set, depending on Type.
 	Application []byte
 	Proposal    *Proposal
 	Commit      *Commit
 }
 
-// ContentTBS is a FramedContentTBS (RFC 9420, Section 6.1): uint16 version, uint16
-// wire_format, FramedContent content, and for members and new members that commit the
-// GroupContext.
+// ContentTBS is a FramedContentTBS (RFC 9420, Section 6.1): uint16 version, uint16 wire_format,
+// FramedContent content, and the GroupContext for members and for new members that commit.
 type ContentTBS struct {
 	Version    keypackage.ProtocolVersion
 	WireFormat keypackage.WireFormat
@@ -79,9 +76,9 @@ type ContentTBS struct {
 	Context *keypackage.GroupContext
 }
 
-// ParseContentTBS decodes a FramedContentTBS to its last byte. It takes one copy of b, which
-// the slices of the result share. The error wraps one of wire's, ErrVersion, ErrKind, or one
-// of keypackage's.
+// ParseContentTBS decodes a FramedContentTBS to its last byte. It copies b once; the slices of the
+// result share the copy. The error wraps one of wire's, ErrVersion, ErrKind, or one of
+// keypackage's.
 func ParseContentTBS(b []byte) (*ContentTBS, error) {
 	t := new(ContentTBS)
 	r := wire.NewReader(slices.Clone(b))

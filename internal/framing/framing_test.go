@@ -24,7 +24,7 @@ func octets(t testing.TB, digits string) []byte {
 	return b
 }
 
-// valid has one FramedContentTBS of each kind that has no leaf node.
+// valid has a FramedContentTBS of each kind without a leaf node.
 var valid = map[string]string{
 	"application":        "0001" + "0002" + content + "01" + "026869" + context,
 	"remove":             "0001" + "0001" + content + "02" + "0003" + "00000001" + context,

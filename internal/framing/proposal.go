@@ -5,22 +5,22 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Proposal is a proposal (RFC 9420, Section 12.1): uint16 proposal_type, and what the type
-// says. Of types that hold neither a key package nor a leaf node nothing is kept.
+// Proposal is a proposal (RFC 9420, Section 12.1): uint16 proposal_type, and the content of that
+// type. Content that is neither a key package nor a leaf node is dropped.
 type Proposal struct {
 	Type keypackage.ProposalType
-	// KeyPackage is what an Add adds.
+	// KeyPackage is the key package of an Add.
 	KeyPackage *keypackage.KeyPackage
-	// Leaf is what an Update puts in the place of the sender's leaf.
+	// Leaf is the leaf of an Update, which replaces the sender's.
 	Leaf *keypackage.LeafNode
 }
 
 // Commit is a Commit (RFC 9420, Section 12.4): ProposalOrRef proposals<V>,
 // optional<UpdatePath> path.
 type Commit struct {
-	// Proposals are those that stand in it; those that it refers to are left out.
+	// Proposals are the proposals in the commit itself, without those that it refers to.
 	Proposals []Proposal
-	// Leaf is the leaf_node of path, nil where there is none.
+	// Leaf is the leaf_node of path, or nil if there is no path.
 	Leaf *keypackage.LeafNode
 }
 

@@ -1,9 +1,9 @@
-// Package identity says who signs: a name, the signature key that its key
-// packages carry, the credential that binds the two (RFC 9420, Section 5.3),
-// and what the clients behind it support (Section 7.2).
+// Package identity defines who signs: a name, the signature key that its key packages carry, the
+// credential that binds the two (RFC 9420, Section 5.3), and what its clients support (Section
+// 7.2).
 //
-// It holds no storage and no clock. The inventory loads identities from the
-// store and asks them for the template of a key package.
+// It holds no storage and no clock. The inventory loads identities from the store and asks them for
+// the template of a key package.
 package identity
 
 import (
@@ -23,15 +23,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// MaxNameBytes bounds the length of a name. PKCS#11 labels are free in length
-// but several tokens stop well before 300 bytes.
+// MaxNameBytes bounds the length of a name. PKCS#11 does not limit labels, but several tokens stop
+// well before 300 bytes.
 const MaxNameBytes = 128
 
-// ErrName reports a name that cannot name an identity.
+// ErrName reports a string that cannot name an identity.
 var ErrName = errors.New("not a name for an identity")
 
-// ErrKeyMismatch reports a signature key that is not the one the identity was
-// created with: another key stands under its CKA_ID.
+// ErrKeyMismatch reports a signature key other than the one that the identity was created with: the
+// token has another key under its CKA_ID.
 var ErrKeyMismatch = errors.New("the token's key is not this identity's key")
 
 // Identity is a signer of key packages. It is immutable and safe for
@@ -47,11 +47,10 @@ type Identity struct {
 	Signer crypto.Signer
 }
 
-// New makes an identity from its parts. signatureKey is the public key that
-// was recorded when the identity was created, in the encoding of RFC 9420,
-// Section 5.1.1; New compares it with the signer's, so that a key that was
-// swapped in the token is found before it signs. The error is ErrName or
-// ErrKeyMismatch, or says that the signer's key does not fit the suite.
+// New makes an identity from its parts. signatureKey is the public key that was recorded when the
+// identity was created, in the encoding of RFC 9420, Section 5.1.1. New compares it with the
+// signer's, so that a key that was swapped in the token is found before it signs. It returns
+// ErrName, ErrKeyMismatch, or an error if the signer's key does not fit the suite.
 func New(name string, suite *ciphersuite.Suite, credential keypackage.Credential, signatureKey []byte, signer crypto.Signer) (*Identity, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -69,9 +68,9 @@ func New(name string, suite *ciphersuite.Suite, credential keypackage.Credential
 	return &Identity{Name: name, Suite: suite, Credential: credential, Signer: signer}, nil
 }
 
-// CheckName reports whether name can name an identity: 1 to MaxNameBytes bytes
-// of UTF-8, printable, with no space at either end and none but the ordinary
-// space within. The error wraps ErrName.
+// CheckName fails unless name can name an identity: 1 to MaxNameBytes bytes of printable UTF-8,
+// with no space at either end and no whitespace but the ordinary space within. The error wraps
+// ErrName.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -95,30 +94,29 @@ func CheckName(name string) error {
 
 // Policy is what an operator decides about the key packages of an identity.
 type Policy struct {
-	// Lifetime is how long after its making a key package may be used.
+	// Lifetime is how long a key package may be used after it is made.
 	Lifetime time.Duration
 	// Backdate is how far not_before lies in the past, for peers whose clocks
 	// are behind.
 	Backdate time.Duration
 	// Supported is what the clients support beyond the defaults of RFC 9420.
 	Supported keypackage.Capabilities
-	// Required is what the groups require that the clients are to join.
+	// Required is what the groups that the clients join require.
 	Required keypackage.RequiredCapabilities
 	// LeafExtensions go into the leaf node, Extensions into the key package.
 	LeafExtensions, Extensions []keypackage.Extension
-	// Roots are the trust anchors of X.509 credentials; nil where every one is
-	// taken.
+	// Roots are the trust anchors of X.509 credentials; nil accepts any.
 	Roots *x509.CertPool
-	// GREASE is where random values come from that are listed in capabilities
-	// and mean nothing (RFC 9420, Section 13.5); nil lists none.
+	// GREASE is the source of the random values without a meaning that capabilities list (RFC 9420,
+	// Section 13.5); nil lists none.
 	GREASE io.Reader
 }
 
-// Template returns what the key packages of this identity have in common when
-// they are made at now. lastResort adds the last_resort extension.
+// Template returns the common parts of the key packages of this identity that are made at now.
+// lastResort adds the last_resort extension.
 //
-// With an x509 credential the lifetime is clamped to that of the certificates.
-// The error is ErrNoCertificate, a *ChainError, or a *MissingError.
+// With an x509 credential, the lifetime is clamped to that of the certificates. The error is
+// ErrNoCertificate, a *ChainError, or a *MissingError.
 func (id *Identity) Template(p Policy, now time.Time, lastResort bool) (keypackage.Template, error) {
 	capabilities, err := id.capabilities(p)
 	if err != nil {
@@ -149,8 +147,7 @@ func (id *Identity) Template(p Policy, now time.Time, lastResort bool) (keypacka
 	return t, nil
 }
 
-// MissingError reports capabilities that the operator's groups require and the
-// clients do not have.
+// MissingError reports capabilities that the operator's groups require and the clients lack.
 type MissingError struct {
 	// Missing names them, such as "extension 0xF001".
 	Missing []string
@@ -160,8 +157,8 @@ func (e *MissingError) Error() string {
 	return "its capabilities lack what the groups require: " + strings.Join(e.Missing, ", ")
 }
 
-// capabilities returns the defaults of the suite with what the clients support
-// beyond them, each entry once and in the order given, and then GREASE.
+// capabilities returns the defaults of the suite and what else the clients support, each entry once
+// and in order, followed by GREASE.
 func (id *Identity) capabilities(p Policy) (keypackage.Capabilities, error) {
 	c := keypackage.DefaultCapabilities(id.Suite)
 	c.CipherSuites = union(c.CipherSuites, p.Supported.CipherSuites)
@@ -197,5 +194,5 @@ func union[T comparable](a, b []T) []T {
 	return out
 }
 
-// unix returns t in seconds since the epoch, zero for a time before it.
+// unix returns t in seconds since 1970, or zero for an earlier time.
 func unix(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) }

@@ -12,13 +12,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// ErrNoCertificate reports an identity that waits for its certificate.
+// ErrNoCertificate reports an identity that does not have its certificate yet.
 var ErrNoCertificate = errors.New("it has no certificate yet")
 
 // ChainError reports a chain of certificates that cannot be the credential of a
 // signature key.
 type ChainError struct {
-	// Faults says all that is wrong, a clause each.
+	// Faults lists all faults, each as a clause.
 	Faults []string
 }
 
@@ -26,8 +26,8 @@ func (e *ChainError) Error() string {
 	return "the certificates are not usable: " + strings.Join(e.Faults, "; ")
 }
 
-// CheckChain reports whether a chain can be the credential of a signature key in
-// the encoding of RFC 9420, Section 5.1.1. The error is a *ChainError.
+// CheckChain fails unless a chain can be the credential of a signature key in the encoding of RFC
+// 9420, Section 5.1.1. The error is a *ChainError.
 func CheckChain(chain certificate.Chain, signatureKey []byte, o certificate.Options) error {
 	var faults []string
 	if !chain.Certifies(signatureKey) {
@@ -42,8 +42,7 @@ func CheckChain(chain certificate.Chain, signatureKey []byte, o certificate.Opti
 	return nil
 }
 
-// clamp narrows a lifetime to that of the certificates, which must be good at
-// now.
+// clamp narrows a lifetime to that of the certificates, which must be valid at now.
 func (id *Identity) clamp(l *keypackage.Lifetime, roots *x509.CertPool, now time.Time) error {
 	if len(id.Credential.Certificates) == 0 {
 		return ErrNoCertificate

@@ -20,8 +20,7 @@ var (
 	policy = identity.Policy{Lifetime: 84 * 24 * time.Hour, Backdate: time.Hour}
 )
 
-// withChain makes an identity with the certificates that issue makes for its
-// key.
+// withChain makes an identity with the certificates that issue makes for its key.
 func withChain(t *testing.T, issue func(public any) certificate.Chain) *identity.Identity {
 	t.Helper()
 	signer, public := newSigner(t)
@@ -137,7 +136,7 @@ func TestRequiredCapabilitiesAreSeenTo(t *testing.T) {
 	if e, ok := errors.AsType[*identity.MissingError](err); !ok || !slices.Equal(e.Missing, []string{"extension 0xF001"}) {
 		t.Errorf("Template() err = %v, want a *MissingError of extension 0xF001", err)
 	}
-	p.LeafExtensions = []keypackage.Extension{{Type: 0xF001}} // whose type is listed by itself
+	p.LeafExtensions = []keypackage.Extension{{Type: 0xF001}} // its type is listed automatically
 	if _, err := id.Template(p, now, false); err != nil {
 		t.Errorf("Template() err = %v, want nil", err)
 	}

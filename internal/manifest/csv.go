@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// labelPrefix begins the columns of labels.
+// labelPrefix is the prefix of columns that hold labels.
 const labelPrefix = "label."
 
-// column puts the text of a cell into a line.
+// column parses the text of a cell into a line.
 type column func(l *Line, text string) error
 
-// columns are those of a manifest in CSV, which have the names of the JSON keys. Lists are
-// separated by spaces.
+// columns are the columns of a manifest in CSV, named like the JSON keys. Lists are separated by
+// spaces.
 var columns = map[string]column{
 	"name":           func(l *Line, text string) error { l.Name = text; return nil },
 	"identity":       func(l *Line, text string) error { l.Identity = text; return nil },
@@ -59,9 +59,9 @@ func parseBase64(text string) ([]byte, error) {
 	return b, nil
 }
 
-// ParseCSV reads a manifest in CSV (RFC 4180), whose first line names the columns: the keys of
-// the JSON form, and label.X for the label X. An empty cell says nothing. The error is as that
-// of ParseJSONLines.
+// ParseCSV reads a manifest in CSV (RFC 4180), whose first line names the columns: the keys of the
+// JSON form, and label.X for the label X. An empty cell means that the value is not given. Errors
+// are those of ParseJSONLines.
 func ParseCSV(r io.Reader) ([]Line, error) {
 	c := csv.NewReader(r)
 	c.ReuseRecord = true
@@ -114,7 +114,7 @@ func columnsOf(header []string) ([]named, error) {
 		f.add(1, "there are semicolons where commas should separate the columns")
 		return nil, f.error()
 	}
-	header[0] = strings.TrimPrefix(header[0], "\ufeff") // as some spreadsheets begin a file
+	header[0] = strings.TrimPrefix(header[0], "\ufeff") // some spreadsheets write it
 	for _, name := range header {
 		if seen[name] {
 			f.add(1, "there are two columns %q", name)
@@ -139,7 +139,7 @@ func (l *Line) label(name, text string) {
 	l.Labels[name] = text
 }
 
-// faultOf gives an error of the CSV reader its line.
+// faultOf adds the line to an error of the CSV reader.
 func faultOf(err error) error {
 	var fault *csv.ParseError
 	if errors.As(err, &fault) {

@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// maxLine is how long a line may be, in bytes.
+// maxLine is the length of the longest line, in bytes.
 const maxLine = 1 << 20
 
 // lineJSON is a line of JSON. Binary values are base64 with padding.
@@ -51,9 +51,9 @@ func (s *suiteJSON) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ParseJSONLines reads a manifest of one JSON object a line, each of at most 1 MiB. Empty
-// lines are passed over; keys that are unknown are refused. The error is an *Error with the
-// faults of all lines, or that of r.
+// ParseJSONLines reads a manifest with one JSON object a line, each of at most 1 MiB. It skips
+// empty lines and refuses unknown keys. It returns an *Error with the faults of all lines, or the
+// error of r.
 func ParseJSONLines(r io.Reader) ([]Line, error) {
 	var lines []Line
 	var f faults
@@ -106,7 +106,7 @@ func parseObject(text []byte) (Line, error) {
 	return j.line(), nil
 }
 
-// describe says in words what the decoder says in terms of Go.
+// describe converts the decoder's error, which is in terms of Go, to words for users.
 func describe(err error) error {
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {

@@ -1,5 +1,5 @@
-// Package manifest reads lists of devices to provision: a JSON object a line, or CSV. It is
-// pure: it knows what a line may say, not what is done about it.
+// Package manifest reads lists of devices to provision: one JSON object a line, or CSV. It knows
+// what a line may say, not what is done about it.
 package manifest
 
 import (
@@ -11,13 +11,14 @@ import (
 
 // Custody of the HPKE private keys of a device's key packages.
 const (
-	// Device keys are made by the device: the line has its public keys, and no private
-	// half is kept.
+	// Device means that the device makes its keys: the line has the public keys, and hsm-kp has no
+	// private ones.
 	Device = "device"
-	// Release keys are made and kept by hsm-kp until the device has them: they are sealed
-	// to the public key that the line has.
+	// Release means that hsm-kp makes the keys and keeps them until the device has them, sealed to
+	// the release key on the line.
 	Release = "release"
-	// Wrapped and InToken are kept by hsm-kp, under a key of the token or used in it only.
+	// Wrapped and InToken mean that hsm-kp keeps the keys, sealed under a key of the token or used
+	// only in it.
 	Wrapped = "wrapped"
 	InToken = "token"
 )
@@ -31,37 +32,37 @@ const (
 // MaxCount is how many key packages a line may ask for.
 const MaxCount = 1_000_000
 
-// Line is what a manifest says of one device.
+// Line is the description of one device.
 type Line struct {
-	// Number is that of the line in the file; 1 is the first.
+	// Number is the number of the line in the file, from 1.
 	Number int
-	// Name is that of the device, and of its identity.
+	// Name is the name of the device and of its identity.
 	Name string
-	// Identity is the identity of a basic credential; empty: the name.
+	// Identity is the identity of a basic credential. The default is the name.
 	Identity string
-	// Suite is a cipher suite by name or number; empty: the config's.
+	// Suite is a cipher suite by name or number. The default is the config's.
 	Suite string
 	// Credential is Basic or X509.
 	Credential string
-	// Certificate names a file with the chain of an x509 credential; or empty.
+	// Certificate is the name of a file with the chain of an x509 credential, or empty.
 	Certificate string
-	// Subject, DNSNames, Emails and URIs are what a certificate is asked for. An empty
-	// Subject is the config's.
+	// Subject, DNSNames, Emails and URIs go into the certification request. The default Subject is
+	// the config's.
 	Subject                string
 	DNSNames, Emails, URIs []string
-	// Count is how many key packages the device is to have, LastResort whether it is to
-	// have one of last resort too.
+	// Count is how many key packages the device should have; LastResort says whether it should also
+	// have one of last resort.
 	Count      uint64
 	LastResort bool
-	// Custody is Device, Release, Wrapped, InToken, or empty: the config's.
+	// Custody is Device, Release, Wrapped, InToken, or empty for the config's.
 	Custody string
 	// InitKey and EncryptionKey are the public keys of custody Device, as RFC 9420 encodes
 	// HPKE public keys.
 	InitKey, EncryptionKey []byte
-	// ReleaseKey is the public key of custody Release, as RFC 9420 encodes HPKE public keys:
-	// of the KEM of the line's suite.
+	// ReleaseKey is the public key of custody Release, as RFC 9420 encodes HPKE public keys, for
+	// the KEM of the line's suite.
 	ReleaseKey []byte
-	// Labels are the caller's own: they come back with the result.
+	// Labels are the caller's own. They are returned with the result.
 	Labels map[string]string
 }
 
@@ -71,13 +72,13 @@ type Fault struct {
 	What string
 }
 
-// Error has all faults of a manifest, at least one, by line.
+// Error holds all faults of a manifest, at least one, by line.
 type Error struct{ Faults []Fault }
 
-// shownFaults is how many faults an Error tells.
+// shownFaults is how many faults an Error shows.
 const shownFaults = 20
 
-// Error tells the first twenty, a line each.
+// Error returns the first twenty faults, one a line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	for i, f := range e.Faults {
@@ -93,7 +94,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// faults collects what is wrong.
+// faults collects faults.
 type faults struct{ list []Fault }
 
 func (f *faults) add(line int, format string, args ...any) {
@@ -111,7 +112,7 @@ func (f *faults) error() error {
 // ErrEmpty reports a manifest without a device.
 var ErrEmpty = errors.New("it names no device")
 
-// check holds lines against each other and against what fits together.
+// check checks each line, and lines against each other.
 func check(lines []Line, f *faults) {
 	seen := make(map[string]int, len(lines))
 	for i := range lines {
@@ -161,7 +162,7 @@ func (l *Line) checkCustody(f *faults) {
 		}
 	case "", Wrapped, InToken:
 	default:
-		f.add(l.Number, "custody %q is none of wrapped, token, device and release", l.Custody)
+		f.add(l.Number, "custody %q is not one of wrapped, token, device and release", l.Custody)
 		return
 	}
 	if l.Custody != Device && len(l.InitKey)+len(l.EncryptionKey) > 0 {

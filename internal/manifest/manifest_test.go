@@ -44,7 +44,7 @@ func TestBothFormsSayTheSame(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want(1)) {
 		t.Errorf("ParseJSONLines() = %+v, %v, want %+v", got, err, want(1))
 	}
-	got, err = manifest.ParseCSV(strings.NewReader("\ufeff" + csvLines)) // as spreadsheets write it
+	got, err = manifest.ParseCSV(strings.NewReader("\ufeff" + csvLines)) // as spreadsheets write
 	if err != nil || !reflect.DeepEqual(got, want(2)) {
 		t.Errorf("ParseCSV() = %+v, %v, want %+v", got, err, want(2))
 	}
@@ -69,7 +69,7 @@ func TestAllFaultsAreToldAtOnce(t *testing.T) {
 			"line 7: name is missing", `line 9: device "f" is on line 8 already`, "line 10: count is 1000001, at most 1000000",
 			`line 11: credential "token" is neither basic nor x509`, "line 12: certificate, subject", "line 13: identity is for credential basic",
 			"line 14: custody device needs init_key and encryption_key", "line 15: init_key and encryption_key are for custody device",
-			`line 16: custody "cloud" is none of wrapped, token, device and release`, "line 17: custody device makes one key package", "line 18: a key is not base64 with padding",
+			`line 16: custody "cloud" is not one of wrapped, token, device and release`, "line 17: custody device makes one key package", "line 18: a key is not base64 with padding",
 			"line 19: custody release needs release_key", "line 20: release_key is for custody release", "line 21: init_key and encryption_key are for custody device",
 		}},
 		"CSV": {parseCSV, "name,count,last_resort,init_key\na,x,,\nb,,yes,\nc,,,!\n", []string{

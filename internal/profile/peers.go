@@ -6,7 +6,7 @@ var (
 	signatures = []string{"signature-invalid", "leaf-signature-invalid"}
 )
 
-// profiles are in the order of the table in docs/INTEROP.md.
+// profiles is in the order of the table in docs/INTEROP.md.
 var profiles = []*Profile{
 	{Name: "openmls", Version: "0.9.2", Basis: Tried, suites: suites(1, 2, 3),
 		findings: list(lifetimes, signatures, "version-unsupported", "source-not-key-package", "init-key-reused",
@@ -42,7 +42,7 @@ var profiles = []*Profile{
 		rules:    rules(applicationIDListed, shortLifetime)},
 }
 
-// list joins ids of findings.
+// list concatenates ids of findings.
 func list(first, second []string, more ...string) []string {
 	return append(append(append([]string(nil), first...), second...), more...)
 }

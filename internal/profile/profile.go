@@ -1,11 +1,11 @@
-// Package profile says which key packages each MLS implementation refuses to add to
-// a group, so that an operator learns it before publishing.
+// Package profile knows which key packages each MLS implementation refuses to add to a group, so
+// that an operator learns it before publishing.
 //
-// A profile is a list of rules: findings of keypackage.Validate that the
-// implementation acts on, and rules of its own. What it says was seen with the
-// version that it names. tests/interop puts variants of a key package to each
-// implementation whose profile is Tried: what the profile lets pass is added, what it
-// refuses is refused. Where a variant breaks two rules, that does not say which counted.
+// A profile is a list of rules: findings of keypackage.Validate that the implementation acts on,
+// and rules of its own. It was observed with the version that it names. tests/interop presents
+// variants of a key package to each implementation whose profile is Tried: it must add what the
+// profile accepts and refuse what the profile refuses. If a variant breaks two rules, this does not
+// show which one counted.
 package profile
 
 import (
@@ -15,28 +15,28 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Basis says how a profile came to be known.
+// Basis says how a profile was established.
 type Basis string
 
 const (
-	// Tried: the cases of tests/interop are put to the implementation.
+	// Tried: tests/interop presents its cases to the implementation.
 	Tried Basis = "tried"
-	// Seen: it was run by hand and is not part of tests/interop.
+	// Seen: the implementation was run by hand and is not part of tests/interop.
 	Seen Basis = "seen"
-	// Read: its source says so.
+	// Read: the implementation's source says so.
 	Read Basis = "read"
 )
 
-// Profile is what one implementation refuses. It is immutable.
+// Profile describes what one implementation refuses. It is immutable.
 type Profile struct {
-	// Name is what --for takes, such as "openmls".
+	// Name is the value of --for, such as "openmls".
 	Name string
-	// Version is the version that was looked at.
+	// Version is the version that was examined.
 	Version string
 	Basis   Basis
 
 	suites []ciphersuite.ID
-	// findings are the ids of findings that it refuses for.
+	// findings are the ids of the findings for which it refuses.
 	findings []string
 	rules    []rule
 }
@@ -45,11 +45,11 @@ type Profile struct {
 type Refusal struct {
 	Peer    string `json:"peer"`
 	Version string `json:"version"`
-	// ID is that of a finding, or of a rule that only implementations have.
+	// ID is the id of a finding, or of a rule that only implementations have.
 	ID string `json:"id"`
-	// Message says in a clause what is refused.
+	// Message is a clause that describes what is refused.
 	Message string `json:"message"`
-	// Value is the value that is refused, where there is a short one.
+	// Value is the refused value, if it is short.
 	Value string `json:"value,omitempty"`
 	Basis Basis  `json:"basis"`
 }
@@ -75,15 +75,15 @@ func Names() []string {
 	return names
 }
 
-// Refusals returns why the implementation would refuse to add the key package to
-// a group of its cipher suite, nothing where it would add it. findings are those of
-// keypackage.Validate, at any level, for the same key package.
+// Refusals returns why the implementation would refuse to add the key package to a group of its
+// cipher suite, or nothing if it would add it. findings are those of keypackage.Validate, at any
+// level, for the same key package.
 func (p *Profile) Refusals(kp *keypackage.KeyPackage, findings []keypackage.Finding) []Refusal {
 	return p.refusals(kp, findings, true)
 }
 
-// RefusalsUnsigned is Refusals for a key package that has no keys and no signatures
-// yet, with the findings of keypackage.ValidateUnsigned.
+// RefusalsUnsigned is like Refusals for a key package without keys and signatures, with the
+// findings of keypackage.ValidateUnsigned.
 func (p *Profile) RefusalsUnsigned(kp *keypackage.KeyPackage, findings []keypackage.Finding) []Refusal {
 	return p.refusals(kp, findings, false)
 }
@@ -93,7 +93,7 @@ func (p *Profile) refusals(kp *keypackage.KeyPackage, findings []keypackage.Find
 	add := func(id, message, value string) {
 		refusals = append(refusals, Refusal{p.Name, p.Version, id, message, value, p.Basis})
 	}
-	// What the number of an experimental suite means to it, nobody knows here.
+	// What the number of an experimental suite means to the implementation is unknown.
 	if s, ok := ciphersuite.Lookup(kp.CipherSuite); ok && !s.Experimental && !slices.Contains(p.suites, s.ID) {
 		add("suite-not-served", "it does not have the cipher suite", kp.CipherSuite.String())
 	}

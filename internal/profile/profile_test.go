@@ -22,7 +22,7 @@ func plain(t *testing.T) *keypackage.KeyPackage {
 	return kp
 }
 
-// refused returns who refuses kp, and for what: "openmls:lifetime-expired".
+// refused returns which implementations refuse kp, and why: "openmls:lifetime-expired".
 func refused(kp *keypackage.KeyPackage) []string {
 	findings := keypackage.Validate(kp, keypackage.Policy{Now: now}).Findings
 	var out []string
@@ -47,8 +47,8 @@ func TestNobodyRefusesWhatIsMadeByDefault(t *testing.T) {
 	}
 }
 
-// tests/interop holds the profiles against the implementations. Here each rule that
-// is not a finding is seen to fire, and to name who has it.
+// tests/interop checks the profiles against the implementations. Here, each rule that is not a
+// finding must fire and name the implementations that have it.
 func TestRules(t *testing.T) {
 	applicationID := []keypackage.Extension{keypackage.ApplicationID([]byte("phone"))}
 	for want, change := range map[string]func(*keypackage.KeyPackage){
@@ -83,7 +83,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A compressed point is none for our validator, and is one for some peers.
+// A compressed point is invalid for our validator, but valid for some peers.
 func TestCompressedPoints(t *testing.T) {
 	kp := plain(t)
 	kp.InitKey = append([]byte{2 + kp.InitKey[64]&1}, kp.InitKey[1:33]...)

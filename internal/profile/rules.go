@@ -10,12 +10,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// rule is one that RFC 9420 does not have, or has otherwise.
+// rule is a rule that RFC 9420 does not have, or states differently.
 type rule struct {
 	id, message string
 	// broken reports whether a key package breaks the rule, and by which value.
 	broken func(*keypackage.KeyPackage) (value string, broken bool)
-	ofKeys bool // it looks at keys
+	ofKeys bool // it examines keys
 }
 
 var (
@@ -91,14 +91,14 @@ func isX509(kp *keypackage.KeyPackage) bool {
 	return kp.LeafNode.Credential.Type == keypackage.CredentialX509
 }
 
-// isPoint reports whether b is an HPKE public key of the suite, or a point of its
-// curve in compressed form. A suite that is not known has all of them.
+// isPoint reports whether b is an HPKE public key of the suite, or a compressed point of its curve.
+// It accepts everything for an unknown suite.
 func isPoint(id ciphersuite.ID, b []byte) bool {
 	s, ok := ciphersuite.Lookup(id)
 	return !ok || hpke.ValidPublicKey(s, b) == nil || hpke.ValidPublicKey(s, decompress(s.Signature, b)) == nil
 }
 
-// isSignaturePoint is the same for a public signature key.
+// isSignaturePoint is like isPoint for a public signature key.
 func isSignaturePoint(id ciphersuite.ID, b []byte) bool {
 	s, ok := ciphersuite.Lookup(id)
 	if !ok {

@@ -1,9 +1,9 @@
-// Package wire is the TLS presentation language as RFC 9420 uses it
-// (Section 2.1): big-endian integers, and vectors opaque<V> whose length stands
-// before them in one, two or four bytes (Section 2.1.2).
+// Package wire implements the TLS presentation language as RFC 9420 uses it (Section 2.1):
+// big-endian integers, and vectors opaque<V> with their length in one, two or four bytes before
+// them (Section 2.1.2).
 //
-// Encoding appends to a slice; integers by encoding/binary.BigEndian. Decoding
-// goes through a Reader, which keeps the first error.
+// Encoding appends to a slice; encoding/binary.BigEndian encodes integers. Decoding goes through a
+// Reader, which keeps the first error.
 package wire
 
 import (
@@ -11,18 +11,18 @@ import (
 	"errors"
 )
 
-// Errors of decoding. A Reader returns them as they are.
+// Errors of decoding. A Reader returns them unwrapped.
 var (
 	// ErrTruncated reports input that ends too early.
 	ErrTruncated = errors.New("input is truncated")
-	// ErrTrailing reports input that goes on after its end.
+	// ErrTrailing reports input with bytes after its end.
 	ErrTrailing = errors.New("input has trailing bytes")
-	// ErrLength reports the length of a vector that is not encoded in the
-	// fewest bytes, or begins with the reserved prefix 0b11.
+	// ErrLength reports the length of a vector that is not encoded in the fewest bytes, or has the
+	// reserved prefix 0b11.
 	ErrLength = errors.New("length of a vector is malformed")
 )
 
-// MaxVectorLen is the longest content that a vector can have, in bytes.
+// MaxVectorLen is the length of the longest vector, in bytes.
 const MaxVectorLen = 1<<30 - 1
 
 // AppendVector appends v as opaque<V>: its length and its bytes. v has at most
@@ -31,8 +31,8 @@ func AppendVector(b, v []byte) []byte {
 	return append(AppendVectorLen(b, len(v)), v...)
 }
 
-// AppendVectorLen appends the length n, 0 to MaxVectorLen, in the fewest bytes
-// (RFC 9420, Section 2.1.2). Callers that frame foreign data check its length.
+// AppendVectorLen appends the length n, 0 to MaxVectorLen, in the fewest bytes (RFC 9420, Section
+// 2.1.2). Callers that frame foreign data must check its length.
 func AppendVectorLen(b []byte, n int) []byte {
 	switch VectorLen(n) {
 	case 1:
@@ -56,10 +56,9 @@ func VectorLen(n int) int {
 	}
 }
 
-// Reader decodes from a byte slice. The first error stays, and everything read
-// after it is zero, so that a caller may read a whole structure and look at Err
-// once. A Reader copies nothing: what it returns aliases its input. It is not
-// safe for concurrent use.
+// Reader decodes from a byte slice. It keeps the first error and returns zero values after it, so
+// that a caller may read a whole structure and check Err once. It copies nothing: results alias its
+// input. It is not safe for concurrent use.
 type Reader struct {
 	b   []byte
 	err error
@@ -71,10 +70,10 @@ func NewReader(b []byte) *Reader { return &Reader{b: b} }
 // Err returns the first error.
 func (r *Reader) Err() error { return r.err }
 
-// Len returns how many bytes are left; none after an error.
+// Len returns how many bytes are left; 0 after an error.
 func (r *Reader) Len() int { return len(r.b) }
 
-// Finish returns the first error, or ErrTrailing where bytes are left.
+// Finish returns the first error, or ErrTrailing if bytes are left.
 func (r *Reader) Finish() error {
 	if r.err == nil && len(r.b) > 0 {
 		r.Fail(ErrTrailing)
@@ -82,9 +81,8 @@ func (r *Reader) Finish() error {
 	return r.err
 }
 
-// Fail makes err the first error where there is none yet, and gives up what is
-// left. A nil err changes nothing, so that the error of a Reader over a part can
-// be handed on as it is.
+// Fail sets the error, unless there is one already, and drops the rest of the input. A nil err
+// changes nothing, so that the error of a Reader over a part can be passed on as it is.
 func (r *Reader) Fail(err error) {
 	if err == nil {
 		return
@@ -95,7 +93,7 @@ func (r *Reader) Fail(err error) {
 	r.b = nil
 }
 
-// Bytes returns the next n bytes, or nil where they are not there.
+// Bytes returns the next n bytes, or nil if fewer are left.
 func (r *Reader) Bytes(n int) []byte {
 	if n < 0 || n > len(r.b) {
 		r.Fail(ErrTruncated)
@@ -138,8 +136,8 @@ func (r *Reader) Uint64() uint64 {
 	return 0
 }
 
-// Vector reads an opaque<V> and returns its content, which is empty but not
-// nil where the vector is empty, and nil after an error.
+// Vector reads an opaque<V> and returns its content: empty but not nil if the vector is empty, nil
+// after an error.
 func (r *Reader) Vector() []byte {
 	n := r.vectorLen()
 	if r.err != nil {
@@ -148,15 +146,15 @@ func (r *Reader) Vector() []byte {
 	return r.Bytes(n)
 }
 
-// Sub reads an opaque<V> and returns a Reader over its content. Its errors are
-// its own: a caller looks at both.
+// Sub reads an opaque<V> and returns a Reader over its content. That Reader keeps its own error: a
+// caller checks both.
 func (r *Reader) Sub() Reader {
 	v := r.Vector()
 	return Reader{b: v, err: r.err}
 }
 
-// vectorLen reads the length of a vector. The two highest bits of the first
-// byte say how many bytes the length has.
+// vectorLen reads the length of a vector. The two highest bits of the first byte give the number of
+// bytes of the length.
 func (r *Reader) vectorLen() int {
 	if len(r.b) == 0 {
 		r.Fail(ErrTruncated)

@@ -18,8 +18,8 @@ func unhex(tb testing.TB, s string) []byte {
 	return b
 }
 
-// The lengths on both sides of each step, and 37, 15293 and 494878333, the
-// examples of RFC 9000, Appendix A.1.
+// The lengths on both sides of each boundary, and 37, 15293 and 494878333, the examples of RFC
+// 9000, Appendix A.1.
 var lengths = []struct {
 	n       int
 	encoded string
@@ -98,7 +98,7 @@ func TestALengthBeyondTheInputIsTruncation(t *testing.T) {
 	}
 }
 
-// record has one of everything that a Reader reads.
+// record has one field for each method of a Reader.
 type record struct {
 	u8         uint8
 	u16        uint16
@@ -184,8 +184,7 @@ func TestBytesOfANegativeLengthIsAnError(t *testing.T) {
 	}
 }
 
-// What is read aliases the input, but appending to it must not write into what
-// comes after it there.
+// What is read aliases the input, but appending to it must not overwrite the input after it.
 func TestWhatIsReadCanBeAppendedTo(t *testing.T) {
 	input := []byte{2, 0xAA, 0xBB, 0xCC}
 	r := wire.NewReader(input)
@@ -219,7 +218,7 @@ func FuzzVector(f *testing.F) {
 	})
 }
 
-// FuzzReader lets the input say what is read: the first half are operations.
+// FuzzReader takes the operations from the first half of the input.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02\x03\x04\x05\x06\x07"))
 	f.Add(append([]byte{0, 1, 2, 3, 0x34, 5, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7}, unhex(f, encodedRecord)...))

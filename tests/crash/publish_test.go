@@ -222,7 +222,7 @@ func TestKilledBeforeTheTokenIsKept(t *testing.T) {
 	p.checkDone(3)
 	p.Generate("alice", "1")
 	out, err := p.Command("publish").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the directory knows the client already") {
+	if err == nil || !strings.Contains(string(out), "the directory already knows the client") {
 		t.Errorf("publish = %v\n%s\nwant that the client is known", err, out)
 	}
 	p.checkTruth()

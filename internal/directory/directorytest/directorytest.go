@@ -1,6 +1,6 @@
-// Package directorytest has directories for tests, on this machine: one that takes a POST a
-// key package, and the endpoints of the OpenMLS delivery service. They remember what they
-// were given, and fail when they are told to.
+// Package directorytest has directories for tests, on this machine: one that accepts each key
+// package in a POST, and the endpoints of the OpenMLS delivery service. They remember what they
+// received, and fail on request.
 package directorytest
 
 import (
@@ -24,14 +24,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Decoded is a key package that a directory was given.
+// Decoded is a key package that a directory received.
 type Decoded struct {
-	Size     int    // bytes that it takes
+	Size     int    // length in bytes
 	Ref      []byte // KeyPackageRef
 	Identity []byte // content of the credential
 }
 
-// Decode decodes the key package that b begins with. Ours is the product's own; tests have
+// Decode decodes the key package that b begins with. Ours is the product's own decoder; tests use
 // that of another library, so that a fault of the codec does not hide itself.
 type Decode func(b []byte) (Decoded, error)
 
@@ -48,7 +48,7 @@ func Ours(b []byte) (Decoded, error) {
 
 // Fault is what a directory does instead of its work, or after it.
 type Fault struct {
-	// After: the work is done, and then this.
+	// After means that the work is done first.
 	After bool
 	Do    func(w http.ResponseWriter)
 }
@@ -64,7 +64,7 @@ func Status(status int, headers ...string) Fault {
 	}}
 }
 
-// Reset closes the connection in the midst of an answer: after the work where after is set.
+// Reset closes the connection in the middle of an answer, after the work if after is set.
 func Reset(after bool) Fault {
 	return Fault{After: after, Do: func(w http.ResponseWriter) {
 		w.Header().Set("Content-Length", "100")
@@ -78,7 +78,7 @@ func Slow(d time.Duration) Fault {
 	return Fault{Do: func(http.ResponseWriter) { time.Sleep(d) }}
 }
 
-// Body answers 200 with a text.
+// Body answers 200 with the given text.
 func Body(text string) Fault {
 	return Fault{Do: func(w http.ResponseWriter) { _, _ = io.WriteString(w, text) }}
 }
@@ -92,7 +92,7 @@ type Server struct {
 	faults   []Fault
 	refuse   map[string]bool
 	requests []*http.Request
-	posted   map[string]int // by ref: how often it was taken or sent again
+	posted   map[string]int // by ref: how often it was accepted or sent again
 	content  map[string][]byte
 	clients  map[string]*member
 }
@@ -105,14 +105,14 @@ type member struct {
 
 type entry struct{ ref, bytes []byte }
 
-// New starts a server, which the caller closes.
+// New starts a server. The caller must close it.
 func New(decode Decode) *Server {
 	s := NewUnstarted(decode)
 	s.Start()
 	return s
 }
 
-// NewUnstarted returns a server that the caller starts, perhaps with TLS.
+// NewUnstarted returns a server that the caller starts, for example with TLS.
 func NewUnstarted(decode Decode) *Server {
 	s := &Server{decode: decode, refuse: make(map[string]bool), posted: make(map[string]int), content: make(map[string][]byte), clients: make(map[string]*member)}
 	mux := http.NewServeMux()
@@ -125,36 +125,36 @@ func NewUnstarted(decode Decode) *Server {
 	return s
 }
 
-// Fail has the next requests go wrong, one each.
+// Fail makes the next requests fail, one for each fault.
 func (s *Server) Fail(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, faults...)
 }
 
-// Unfail forgets what was to go wrong.
+// Unfail drops the faults that are left.
 func (s *Server) Unfail() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = nil
 }
 
-// Refuse has the server refuse a key package with 400.
+// Refuse makes the server refuse a key package with 400.
 func (s *Server) Refuse(ref []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse[hex.EncodeToString(ref)] = true
 }
 
-// Forget forgets all clients, as the delivery service does when it is started anew.
+// Forget forgets all clients, as the delivery service does when it restarts.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.clients)
 }
 
-// Posted returns how often each key package was sent, by its ref in hexadecimal: for OpenMLS,
-// how often it was taken in.
+// Posted returns how often each key package was sent, by its ref in hexadecimal; for OpenMLS, how
+// often it was accepted.
 func (s *Server) Posted() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +196,7 @@ func (s *Server) faulty(next http.Handler) http.Handler {
 	})
 }
 
-// post takes one key package in an MLSMessage.
+// post accepts one key package in an MLSMessage.
 func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	header := []byte{0, 1, 0, 5} // mls10, mls_key_package
@@ -320,7 +320,7 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(b)
 }
 
-// take hands out one key package; the last one stays.
+// take hands out one key package. It keeps the last one.
 func (s *Server) take(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
