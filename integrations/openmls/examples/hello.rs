@@ -1,4 +1,4 @@
-//! Bob, whose keys are in this process, adds a client whose keys are not:
+//! Bob, whose keys are in this process, adds a client whose keys are in the service:
 //! `cargo run --example hello -- /run/hsm-kp/hsm-kp.sock alice`.
 
 use std::{env, error::Error, sync::Arc};
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// A message at the other side of the network.
+/// Returns a message as the receiver decodes it from the network.
 fn received(message: &MlsMessageOut) -> Result<MlsMessageIn, Box<dyn Error>> {
     let bytes = message.tls_serialize_detached()?;
     Ok(MlsMessageIn::tls_deserialize_exact(bytes)?)

@@ -1,5 +1,5 @@
-//! The messages of `hsmkp.v1` that members need, in the JSON form of protobuf: bytes in base64,
-//! fields of their default value left out.
+//! The messages of `hsmkp.v1` that members need, in the JSON form of protobuf: bytes are in base64,
+//! and fields with their default value are left out.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use base64::{
 use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// With or without padding: the API's bytes have it, the details of Connect's errors do not.
+/// Accepts base64 with or without padding: the API's bytes have it, the details of Connect's errors
+/// do not.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -43,7 +44,7 @@ impl<'de> Deserialize<'de> for Bytes {
                 f.write_str("bytes in base64")
             }
 
-            // The error is without the text: it may be secret.
+            // The error does not contain the text, which may be secret.
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
                 BASE64
                     .decode(text)
@@ -55,35 +56,35 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Where a key package is in its life.
+/// The state of a key package in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub enum State {
     /// Being written to a folder.
     #[serde(rename = "STATE_PENDING")]
     Pending,
-    /// Nobody has it.
+    /// Nobody has it yet.
     #[serde(rename = "STATE_AVAILABLE")]
     Available,
     /// A directory has it.
     #[serde(rename = "STATE_PUBLISHED")]
     Published,
-    /// One who adds its client has it.
+    /// Someone who adds its client has it.
     #[serde(rename = "STATE_CLAIMED")]
     Claimed,
-    /// A Welcome was opened with it, and is not settled.
+    /// It opened a Welcome that is neither confirmed nor released yet.
     #[serde(rename = "STATE_RESERVED")]
     Reserved,
     /// A Welcome used it up.
     #[serde(rename = "STATE_CONSUMED")]
     Consumed,
-    /// Others took its place.
+    /// Other key packages replaced it.
     #[serde(rename = "STATE_RETIRED")]
     Retired,
     /// Its lifetime is over.
     #[serde(rename = "STATE_EXPIRED")]
     Expired,
-    /// Its private keys are erased, and no Welcome came.
+    /// Its private keys are erased, without a Welcome.
     #[serde(rename = "STATE_ERASED")]
     Erased,
     /// No state, or one that this crate does not know.
@@ -112,7 +113,7 @@ pub struct KeyPackageRecord {
     pub identity: String,
     /// The number of its cipher suite.
     pub cipher_suite: u16,
-    /// Where it is in its life.
+    /// Its state.
     pub state: State,
     /// The KeyPackage in an MLSMessage (RFC 9420, Section 6).
     pub mls_message: Vec<u8>,
@@ -138,7 +139,7 @@ pub struct PreSharedKey {
 }
 
 impl PreSharedKey {
-    /// A key and its `psk_id`.
+    /// Makes a key from its `psk_id` and its secret.
     pub fn new(id: &[u8], secret: &[u8]) -> Self {
         PreSharedKey {
             id: id.into(),
@@ -153,12 +154,12 @@ impl fmt::Debug for PreSharedKey {
     }
 }
 
-/// What `DecryptWithLabel` answers.
+/// The answer to `DecryptWithLabel`.
 #[non_exhaustive]
 pub struct Decrypted {
     /// The encoded GroupSecrets, or a path secret.
     pub plaintext: Zeroizing<Vec<u8>>,
-    /// For the label Welcome, what `ConfirmWelcome` and `ReleaseWelcome` take.
+    /// For the label Welcome, the argument of `ConfirmWelcome` and `ReleaseWelcome`.
     pub welcome_digest: Vec<u8>,
     /// For the label Welcome, when the reservation ends by itself: a time of RFC 3339.
     pub reserved_until: String,

@@ -1,4 +1,4 @@
-//! A crypto provider that has the service decrypt.
+//! A crypto provider that lets the service decrypt.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,11 +9,11 @@ use openmls::prelude::{
 
 use crate::{labeled::Labeled, Decrypted, Error, Handle, PreSharedKey, PrivateKeyOf, Service};
 
-/// A crypto provider of OpenMLS that passes everything on to another one, but for opening what is
-/// encrypted to the private keys of [`Handle`]s: that the service decrypts.
+/// A crypto provider of OpenMLS that delegates to another one, except that the service opens what
+/// is encrypted to the private keys of [`Handle`]s.
 ///
-/// OpenMLS's errors have no room for why the service did not: [`take_error`](Self::take_error)
-/// tells it.
+/// OpenMLS's errors cannot carry why the service did not decrypt: [`take_error`](Self::take_error)
+/// returns it.
 #[derive(Debug)]
 pub struct ServiceCrypto<C> {
     inner: Arc<C>,
@@ -22,7 +22,7 @@ pub struct ServiceCrypto<C> {
     last: Mutex<Last>,
 }
 
-/// What came of the last decryption with a handle.
+/// The outcome of the last decryption with a handle.
 #[derive(Debug, Default)]
 struct Last {
     opened: Option<Opened>,
@@ -38,7 +38,7 @@ pub(crate) struct Opened {
 }
 
 impl<C> ServiceCrypto<C> {
-    /// A provider that passes on to `inner`.
+    /// Makes a provider that delegates to `inner`.
     pub fn new(inner: Arc<C>, service: Arc<Service>) -> Self {
         ServiceCrypto {
             inner,
@@ -48,12 +48,12 @@ impl<C> ServiceCrypto<C> {
         }
     }
 
-    /// The same over the same service, reached in another way.
+    /// The same provider, with another connection to the same service.
     pub(crate) fn with_service(&self, service: Arc<Service>) -> Self {
         ServiceCrypto::new(self.inner.clone(), service)
     }
 
-    /// The same, to open one Welcome with.
+    /// The same provider, for opening one Welcome.
     pub(crate) fn for_welcome(&self, psks: &[PreSharedKey]) -> Self {
         ServiceCrypto {
             psks: psks.to_vec(),
@@ -61,7 +61,7 @@ impl<C> ServiceCrypto<C> {
         }
     }
 
-    /// The provider that does the rest.
+    /// The provider that does everything else.
     pub fn inner(&self) -> &C {
         &self.inner
     }
@@ -71,8 +71,8 @@ impl<C> ServiceCrypto<C> {
         &self.service
     }
 
-    /// Takes why the service did not decrypt, the last time that it did not. `None`: it always did, or
-    /// that was taken.
+    /// Takes the error of the last time that the service did not decrypt. `None` means that there
+    /// was no such time, or that the error was taken already.
     pub fn take_error(&self) -> Option<Error> {
         self.last().error.take()
     }
@@ -82,7 +82,7 @@ impl<C> ServiceCrypto<C> {
         self.last().opened.take()
     }
 
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +151,7 @@ impl<C: OpenMlsCrypto> OpenMlsCrypto for ServiceCrypto<C> {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<ExporterSecret, CryptoError> {
-        // MLS exports with a group's external key alone, which is never a key package's.
+        // MLS exports only with a group's external key, which is never a key package's.
         if Handle::parse(sk_r).is_some() {
             self.last().error = Some(Error::NotMls("use of that key"));
             return Err(CryptoError::ReceiverSetupError);
@@ -166,7 +166,7 @@ impl<C: OpenMlsCrypto> OpenMlsCrypto for ServiceCrypto<C> {
         )
     }
 
-    // From here on everything is the other provider's.
+    // All functions from here on delegate to the other provider.
 
     fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
         self.inner.supports(ciphersuite)

@@ -1,37 +1,37 @@
-//! What goes wrong between a member and its service.
+//! What can go wrong between a member and its service.
 
 use base64::Engine;
 use serde::Deserialize;
 
 use crate::api::BASE64;
 
-/// Why the service did not do what it was asked for.
+/// Why the service did not do what was requested.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The service refused, or failed.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The service was not reached, or its answer did not come whole. What was asked for may have
-    /// been done.
+    /// The service was not reached, or its answer was incomplete. The request may have been carried
+    /// out.
     #[error("no answer from the service: {0}")]
     Away(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The answer did not come in time. What was asked for may have been done.
+    /// The answer did not arrive in time. The request may have been carried out.
     #[error("no answer from the service in time")]
     TimedOut,
-    /// What answered is not the service of this API.
+    /// The answer is not from the service of this API.
     #[error("not an answer of hsm-kp: {0}")]
     Answer(String),
-    /// A certificate, key or URL that cannot be used.
+    /// A certificate, key or URL cannot be used.
     #[error("{0}")]
     Config(String),
-    /// OpenMLS asked for something that is not MLS's: the name is what is wrong with it.
-    #[error("the {0} is none of MLS")]
+    /// OpenMLS requested something that is not part of MLS; the text names it.
+    #[error("the {0} is not one of MLS")]
     NotMls(&'static str),
 }
 
 impl Error {
-    /// The service's reason, where it gave one.
+    /// Returns the service's reason, if it gave one.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Error::Refused(refusal) => Some(refusal.reason),
@@ -51,15 +51,15 @@ impl Error {
     }
 }
 
-/// What the service says when it does not do what it was asked for.
+/// The service's answer when it does not do what was requested.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the service refused: {message} ({code})")]
 pub struct Refusal {
-    /// The code of gRPC, as Connect writes it: `permission_denied`.
+    /// The gRPC code as Connect writes it, such as `permission_denied`.
     pub code: String,
-    /// Why, for programs.
+    /// The reason, for programs.
     pub reason: Reason,
-    /// Why, for people.
+    /// The reason, for people.
     pub message: String,
 }
 
@@ -67,19 +67,20 @@ pub struct Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Not said.
+    /// No reason is given.
     Unspecified,
-    /// The caller is not granted that, or is nobody that the configuration knows.
+    /// The caller is not granted this, or the configuration does not know it.
     NotGranted,
     /// The caller has spent its quota of the period.
     QuotaSpent,
-    /// Too many requests at once, or a second.
+    /// Too many requests at once or a second, or another request changes the same record: try again
+    /// later.
     Busy,
     /// A field of the request is missing or malformed.
     Malformed,
-    /// The label is none that may be signed, or decrypted, with.
+    /// The label is not supported for signing or decrypting.
     Label,
-    /// The content is of another identity, key or cipher suite.
+    /// The content belongs to another identity, key or cipher suite.
     ForeignContent,
     /// There is no such identity or key package.
     NotFound,
@@ -91,23 +92,23 @@ pub enum Reason {
     Consumed,
     /// The private keys are erased.
     Erased,
-    /// The key package or the identity is not in the state for that.
+    /// The state of the key package or the identity does not allow this.
     State,
-    /// The Welcome or ciphertext does not open: it is forged, damaged or for others.
+    /// The Welcome or ciphertext cannot be opened: it is forged, damaged or meant for others.
     NotOpened,
     /// The token cannot be used at present.
     Token,
     /// The store cannot be used at present.
     Store,
-    /// A record or a key is not what it was: somebody has to look.
+    /// A record or a key has been changed: an operator must investigate.
     Integrity,
-    /// The identity's policy does not allow it to be made.
+    /// The identity's policy does not allow the key package to be made.
     Policy,
     /// The directory cannot be reached, did not answer in time or does not let the service in.
     Directory,
     /// The directory refuses the key package.
     Refused,
-    /// One that this crate does not know, by its number.
+    /// A reason that this crate does not know, by its number.
     Other(u64),
 }
 
@@ -139,7 +140,7 @@ impl From<u64> for Reason {
     }
 }
 
-/// An error as Connect writes it in JSON.
+/// An error as Connect encodes it in JSON.
 #[derive(Deserialize)]
 struct Body {
     code: String,
@@ -157,7 +158,7 @@ struct Detail {
 }
 
 impl Refusal {
-    /// Reads the body of an answer that is an error, `None` where it is none of Connect's.
+    /// Parses the body of an error answer. Returns `None` if it is not one of Connect's.
     pub(crate) fn parse(body: &[u8]) -> Option<Refusal> {
         let body: Body = serde_json::from_slice(body).ok()?;
         let reason = body
@@ -173,7 +174,7 @@ impl Refusal {
     }
 }
 
-/// Reads field 1, a varint, of an encoded ErrorDetail. `None`: it is malformed.
+/// Reads field 1, a varint, of an encoded ErrorDetail. Returns `None` if it is malformed.
 fn reason_in(mut detail: &[u8]) -> Option<Reason> {
     let mut reason = 0;
     while !detail.is_empty() {
@@ -197,7 +198,7 @@ fn reason_in(mut detail: &[u8]) -> Option<Reason> {
     Some(reason.into())
 }
 
-/// Takes a base-128 varint off the front.
+/// Reads a base-128 varint from the front.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {

@@ -1,14 +1,14 @@
-//! What stands in the place of a private key.
+//! Handles, which replace private keys.
 
 use std::fmt;
 
-/// Which private key of a key package.
+/// One of the two private keys of a key package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrivateKeyOf {
-    /// That of `KeyPackage.init_key`, to which GroupSecrets are encrypted (RFC 9420, Section
+    /// The key of `KeyPackage.init_key`, to which GroupSecrets are encrypted (RFC 9420, Section
     /// 12.4.3.1).
     Init,
-    /// That of `LeafNode.encryption_key`, to which path secrets are encrypted (Section 7.6).
+    /// The key of `LeafNode.encryption_key`, to which path secrets are encrypted (Section 7.6).
     Leaf,
 }
 
@@ -29,15 +29,15 @@ impl PrivateKeyOf {
     }
 }
 
-/// Names a private key that the service has. It is what OpenMLS stores as that key: the text
-/// `hsm-kp:init:REF` or `hsm-kp:leaf:REF`, the KeyPackageRef in hexadecimal. That is 76 bytes and
-/// more, longer than the private keys of all suites of RFC 9420: none is taken for a handle, and no
-/// library takes a handle for one.
+/// Names a private key that the service has. OpenMLS stores it as that key: the text
+/// `hsm-kp:init:REF` or `hsm-kp:leaf:REF`, with the KeyPackageRef in hexadecimal. It has at least
+/// 76 bytes, more than the private keys of all suites of RFC 9420, so that neither can be mistaken
+/// for the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
     /// The KeyPackageRef (RFC 9420, Section 5.2): 32, 48 or 64 bytes.
     pub reference: Vec<u8>,
-    /// Which private key of that key package.
+    /// Which private key of that key package it names.
     pub of: PrivateKeyOf,
 }
 
@@ -47,7 +47,7 @@ impl Handle {
         self.to_string().into_bytes()
     }
 
-    /// Reads what may be a handle, and `None` where it is something else, such as a private key.
+    /// Parses a handle. Returns `None` for anything else, such as a private key.
     pub fn parse(bytes: &[u8]) -> Option<Handle> {
         let text = std::str::from_utf8(bytes).ok()?;
         [PrivateKeyOf::Init, PrivateKeyOf::Leaf]

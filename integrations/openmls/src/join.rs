@@ -1,4 +1,4 @@
-//! A Welcome, opened through the service.
+//! Joining by a Welcome that the service opens.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     Service, ServiceProvider, State,
 };
 
-/// A Welcome that was opened: who is in the group can be seen before it is joined.
+/// An opened Welcome. It shows who is in the group before the group is joined.
 #[derive(Debug)]
 #[must_use = "it is to be joined, or its reservation released"]
 pub struct Staged {
@@ -27,7 +27,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Joins the group. Where OpenMLS cannot, the key package is released.
+    /// Joins the group. If OpenMLS cannot, the key package's reservation is released.
     pub fn into_group<C, S>(
         self,
         provider: &ServiceProvider<C, S>,
@@ -46,17 +46,17 @@ impl Staged {
     }
 }
 
-/// A member that has joined, and what is left to say to the service.
+/// A member that has joined, with the reservation that must be confirmed.
 #[derive(Debug)]
 #[must_use = "the reservation is to be confirmed"]
 pub struct Joined {
-    /// The group. It is in the provider's storage already.
+    /// The group, which the provider's storage already has.
     pub group: MlsGroup,
-    /// The key package that joined it.
+    /// The reservation of the key package that joined it.
     pub reservation: Reservation,
 }
 
-/// A key package whose Welcome was opened, and which waits to hear what became of the member.
+/// A key package that opened a Welcome and is reserved until the outcome is confirmed or released.
 #[derive(Debug)]
 #[must_use = "it is to be confirmed or released"]
 pub struct Reservation {
@@ -70,20 +70,20 @@ impl Reservation {
         &self.opened.reference
     }
 
-    /// The digest that the service knows the Welcome by.
+    /// The digest by which the service knows the Welcome.
     pub fn welcome_digest(&self) -> &[u8] {
         &self.opened.digest
     }
 
-    /// When the reservation ends by itself, a time of RFC 3339: the key package is as it was
-    /// then, and the same Welcome, or another one, opens.
+    /// When the reservation ends by itself, a time of RFC 3339. Then the key package is as it was
+    /// before, and can open the same Welcome or another one.
     pub fn until(&self) -> &str {
         &self.opened.until
     }
 
-    /// Says that the member exists, which is once the group is durable: the private init key is
-    /// erased. An error that [is passing](Error::is_passing) leaves open whether the service
-    /// heard it; it may be said again.
+    /// Confirms that the member exists; call it once the group is durable. The private init key is
+    /// erased. After an error that [is passing](Error::is_passing), the service may or may not have
+    /// received the request; it may be repeated.
     pub fn confirm(&self) -> Result<State, Error> {
         let reference = self.reference();
         let answer = self
@@ -98,13 +98,13 @@ impl Reservation {
         }
     }
 
-    /// Says that there will be no such member: the key package is as it was.
+    /// Reports that there will be no such member: the key package is as it was before.
     pub fn release(&self) -> Result<State, Error> {
         self.service
             .release_welcome(self.reference(), self.welcome_digest())
     }
 
-    /// Releases the key package of a group that OpenMLS refuses.
+    /// Releases the key package of a group that OpenMLS has refused.
     fn refused<E>(&self, error: WelcomeError<E>) -> JoinError<E> {
         JoinError::Refused {
             error: Box::new(error),
@@ -117,8 +117,8 @@ impl Reservation {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError<E> {
-    /// None of the Welcome's key packages is the caller's.
-    #[error("the Welcome is for none of the caller's key packages")]
+    /// None of the Welcome's key packages belongs to the caller.
+    #[error("the Welcome is not for a key package of the caller")]
     NotForUs,
     /// The key package cannot be used.
     #[error(transparent)]
@@ -126,7 +126,7 @@ pub enum JoinError<E> {
     /// The service did not decrypt the GroupSecrets.
     #[error("open the Welcome: {0}")]
     NotOpened(#[source] Error),
-    /// OpenMLS refuses the group. The key package is released, or the error says why not.
+    /// OpenMLS refuses the group. The key package is released; otherwise, the error says why not.
     #[error("join: {error}{}", still(.unreleased))]
     Refused {
         /// Why it is refused.
@@ -135,8 +135,8 @@ pub enum JoinError<E> {
         /// Why the key package is still reserved.
         unreleased: Option<Error>,
     },
-    /// A group of that id is in the storage already. It may be this Welcome's, of a run that ended
-    /// before it confirmed: then the reservation is to be confirmed. Else it is to be released.
+    /// The storage already has a group with that id. If it is this Welcome's, of a run that ended
+    /// before it confirmed, confirm the reservation; otherwise release it.
     #[error("join: a group of that id is stored already")]
     GroupExists(Reservation),
 }
@@ -148,15 +148,14 @@ fn still(unreleased: &Option<Error>) -> String {
         .unwrap_or_default()
 }
 
-/// Opens a Welcome for a key package of the service. The key package need not be stored: where the
-/// storage has none of those that the Welcome names, the service is asked for them.
+/// Opens a Welcome for a key package of the service. The key package need not be stored: if the
+/// storage has none of those that the Welcome names, this function asks the service for them.
 ///
-/// `psks` are the external pre-shared keys that the group uses: the service opens the Welcome
-/// whole before it decrypts, and needs them for that. OpenMLS takes them from its storage.
+/// `psks` are the external pre-shared keys that the group uses: the service opens the whole Welcome
+/// before it decrypts, and needs them for that. OpenMLS takes them from its storage.
 ///
-/// Where this fails the service's key package is as it was before, but for what
-/// [`JoinError`] says. OpenMLS has deleted the stored key package then; the next try asks the service
-/// for it.
+/// After an error, the service's key package is as it was before, except as [`JoinError`] says.
+/// OpenMLS has then deleted the stored key package; the next attempt asks the service for it.
 pub fn stage<C, S>(
     provider: &ServiceProvider<C, S>,
     config: &MlsGroupJoinConfig,
@@ -210,7 +209,7 @@ where
     stage(provider, config, welcome, ratchet_tree, psks)?.into_group(provider)
 }
 
-/// Sees to it that the storage has a key package that the Welcome is for.
+/// Makes sure that the storage has a key package that the Welcome is for.
 fn find_key_package<C, S>(
     provider: &ServiceProvider<C, S>,
     welcome: &Welcome,
@@ -225,7 +224,8 @@ where
             .storage()
             .key_package(&reference)
             .map_err(KeyPackageError::Storage)?;
-        // OpenMLS takes the first that is stored. With private keys of its own it is not ours.
+        // OpenMLS takes the first one in storage. If that has private keys of its own, it is not
+        // the service's.
         if let Some(bundle) = stored {
             return Handle::parse(bundle.init_private_key())
                 .map(|_| ())
@@ -242,7 +242,7 @@ where
     Err(JoinError::NotForUs)
 }
 
-/// Whether the service says that a key package is none of the caller's.
+/// Reports whether the service says that a key package does not belong to the caller.
 fn is_anothers(e: &Error) -> bool {
     matches!(e.reason(), Some(Reason::NotGranted | Reason::NotFound))
 }

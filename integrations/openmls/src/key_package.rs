@@ -1,4 +1,4 @@
-//! Key packages of the service, as OpenMLS has them.
+//! Key packages of the service in the form of OpenMLS.
 
 use openmls::prelude::{
     tls_codec::Deserialize, HpkePrivateKey, KeyPackage, KeyPackageBundle, KeyPackageVerifyError,
@@ -19,25 +19,25 @@ pub enum KeyPackageError<E> {
     /// See [`Error`].
     #[error(transparent)]
     Service(#[from] Error),
-    /// OpenMLS does not decode it, or it is none.
-    #[error("the service's answer is no KeyPackage in an MLSMessage")]
+    /// OpenMLS cannot decode it, or it is not a key package.
+    #[error("the service's answer is not a KeyPackage in an MLSMessage")]
     Decode,
     /// OpenMLS refuses it.
     #[error(transparent)]
     Invalid(#[from] KeyPackageVerifyError),
-    /// It is another one than was asked for.
+    /// It is not the key package that was requested.
     #[error("the service's answer is another key package")]
     Another,
     /// This version of OpenMLS stores key packages in a form that this crate does not know.
-    #[error("the stored form of key packages is another one: {0}")]
+    #[error("the stored form of key packages is unknown: {0}")]
     Form(serde_json::Error),
     /// The storage failed.
     #[error("store the key package: {0}")]
     Storage(E),
 }
 
-/// Decodes and validates a KeyPackage in an MLSMessage, as whoever adds its client to a group
-/// has to.
+/// Decodes and validates a KeyPackage in an MLSMessage, as anyone who adds its client to a group
+/// must.
 pub fn validated(
     crypto: &impl OpenMlsCrypto,
     mls_message: &[u8],
@@ -64,8 +64,8 @@ where
     C: OpenMlsCrypto + OpenMlsRand,
     S: StorageProvider<CURRENT_VERSION>,
 {
-    /// Gets a key package from the service by its KeyPackageRef and stores it, with handles in
-    /// the places of its private keys, so that OpenMLS opens Welcomes for it.
+    /// Gets a key package from the service by its KeyPackageRef and stores it with handles instead
+    /// of its private keys, so that OpenMLS opens Welcomes for it.
     pub fn load_key_package(
         &self,
         reference: &[u8],
@@ -86,9 +86,9 @@ where
     }
 }
 
-/// Puts a key package and the handles of its private keys together. OpenMLS has no public means
-/// to: KeyPackageBundle::new is for its own tests. It is read from the form in which OpenMLS
-/// stores it.
+/// Combines a key package with the handles of its private keys. OpenMLS has no public way to do so,
+/// as KeyPackageBundle::new is for its own tests; so this function decodes it from the form in
+/// which OpenMLS stores it.
 fn with_handles(
     key_package: &KeyPackage,
     reference: &[u8],

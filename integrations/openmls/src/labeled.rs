@@ -1,6 +1,6 @@
-//! What OpenMLS puts around a content before it is signed, and around a context before it is
-//! given to HPKE: SignContent and EncryptContext (RFC 9420, Sections 5.1.2 and 5.1.3). Both are
-//! `opaque label<V>` and `opaque content<V>`, and the label begins with "MLS 1.0 ".
+//! SignContent and EncryptContext (RFC 9420, Sections 5.1.2 and 5.1.3), in which OpenMLS wraps
+//! content to sign and context for HPKE. Both are `opaque label<V>` and `opaque content<V>`, and
+//! the label begins with "MLS 1.0 ".
 
 use openmls::prelude::tls_codec::{DeserializeBytes, VLBytes};
 
@@ -8,7 +8,7 @@ use crate::Error;
 
 const PREFIX: &[u8] = b"MLS 1.0 ";
 
-/// A label without "MLS 1.0 ", and what it is for.
+/// A label without "MLS 1.0 ", and its content.
 #[derive(Debug)]
 pub(crate) struct Labeled {
     pub label: String,

@@ -1,13 +1,13 @@
 //! OpenMLS members whose private keys stay with `hsm-kp serve`.
 //!
-//! A key package that hsm-kp made has three private keys: the signature key, which never leaves
-//! the token, and those of the init key and of the leaf, which are sealed by it. A member that
-//! is made of it with this crate has none of them. OpenMLS gets
+//! A key package of hsm-kp has three private keys: the signature key, which never leaves the
+//! token, and those of the init key and of the leaf, which the token seals. A member that this
+//! crate makes of it has none of them. OpenMLS gets
 //!
-//! - a [`ServiceSigner`], which has the service sign (`SignWithLabel`);
-//! - a [`ServiceProvider`], whose [`ServiceCrypto`] does everything in software but for decrypting
-//!   with the key package's private keys: it knows the [`Handle`]s that stand in their places,
-//!   and asks the service (`DecryptWithLabel`).
+//! - a [`ServiceSigner`], which lets the service sign (`SignWithLabel`);
+//! - a [`ServiceProvider`], whose [`ServiceCrypto`] does everything in software except decrypting
+//!   with the key package's private keys: it recognizes the [`Handle`]s that replace them and asks
+//!   the service (`DecryptWithLabel`).
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -29,9 +29,9 @@
 //! # }
 //! ```
 //!
-//! What OpenMLS keeps itself are the secrets of the group, and the HPKE private keys that it
-//! derives from them: those of parent nodes, and its leaf's once the member has made a commit with a
-//! path, or an update.
+//! OpenMLS itself keeps the secrets of the group and the HPKE private keys that it derives from
+//! them: those of parent nodes, and its leaf's once the member has made a commit with a path or an
+//! update.
 
 mod api;
 mod crypto;

@@ -1,4 +1,4 @@
-//! The provider of a member that has no private keys of its key package.
+//! The provider of a member without the private keys of its key package.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use openmls_traits::{
 
 use crate::{PreSharedKey, Service, ServiceCrypto};
 
-/// A provider of OpenMLS over a service: [`ServiceCrypto`], and randomness and storage of others.
-/// `C` is a crypto provider of OpenMLS that has randomness too, as that of `openmls_rust_crypto`;
-/// `S` is where members are stored.
+/// A provider of OpenMLS over a service: [`ServiceCrypto`], with randomness and storage from
+/// elsewhere. `C` is a crypto provider of OpenMLS that also provides randomness, such as that of
+/// `openmls_rust_crypto`; `S` is where members are stored.
 #[derive(Debug)]
 pub struct ServiceProvider<C = RustCrypto, S = MemoryStorage> {
     crypto: ServiceCrypto<C>,
@@ -21,14 +21,14 @@ pub struct ServiceProvider<C = RustCrypto, S = MemoryStorage> {
 }
 
 impl ServiceProvider {
-    /// A provider with the crypto of `openmls_rust_crypto`, which keeps members in memory.
+    /// Makes a provider with the crypto of `openmls_rust_crypto` that stores members in memory.
     pub fn new(service: Arc<Service>) -> Self {
         Self::with(service, RustCrypto::default(), MemoryStorage::default())
     }
 }
 
 impl<C, S> ServiceProvider<C, S> {
-    /// A provider with another crypto provider and a storage.
+    /// Makes a provider with another crypto provider and another storage.
     pub fn with(service: Arc<Service>, crypto: C, storage: S) -> Self {
         ServiceProvider {
             crypto: ServiceCrypto::new(Arc::new(crypto), service),
@@ -36,7 +36,7 @@ impl<C, S> ServiceProvider<C, S> {
         }
     }
 
-    /// The same members by the same service, reached in another way: with a new certificate.
+    /// The same members and service, with another connection, for example with a new certificate.
     pub fn with_service(self, service: Arc<Service>) -> Self {
         ServiceProvider {
             crypto: self.crypto.with_service(service),
@@ -72,7 +72,8 @@ where
     }
 }
 
-/// The provider while it opens one Welcome: what the service says is about that one.
+/// The provider while it opens one Welcome, so that what the service returns belongs to that
+/// Welcome.
 pub(crate) struct Opening<'a, C, S> {
     crypto: ServiceCrypto<C>,
     storage: &'a S,

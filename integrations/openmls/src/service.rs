@@ -20,24 +20,24 @@ use crate::{
     Error, Refusal,
 };
 
-/// How long one request may take, unless [`Service::timeout`] says otherwise.
+/// How long one request may take by default; see [`Service::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest answer that is read. A thousand key packages have less.
+/// The length of the longest answer that is read. A thousand key packages are shorter.
 const ANSWER: u64 = 16 << 20;
 
-/// How many connections are kept, when nobody uses them: as many as threads that ask at once, or
-/// each of those above would make one anew, with a handshake, for each request.
+/// How many idle connections are kept. It should be the number of threads that send requests at
+/// once: each thread beyond it would need a new connection, with a handshake, for each request.
 const CONNECTIONS: usize = 64;
 
-/// How long to wait before each repetition.
+/// How long to wait before each retry.
 const WAITS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(500)];
 
-/// Who the service is over TCP, and who calls it: PEM, each.
+/// The identity of the service over TCP, and of the caller, in PEM.
 pub struct Tls<'a> {
-    /// The certificates that the service's may be issued by. Those of the system are not asked.
+    /// The CAs that may have issued the service's certificate. Those of the system are not used.
     pub ca: &'a [u8],
-    /// The caller's certificate, and those between it and the service's client CA.
+    /// The caller's certificate, with its chain up to the service's client CA.
     pub certificate: &'a [u8],
     /// The private key of the caller's certificate.
     pub key: &'a [u8],
@@ -49,8 +49,8 @@ impl fmt::Debug for Tls<'_> {
     }
 }
 
-/// A service, and how it is reached. Connections are kept for the next request; any number of
-/// threads may use one at once.
+/// A service, and how to reach it. Connections are kept for later requests; any number of threads
+/// may use one Service at once.
 pub struct Service {
     agent: Agent,
     base: String,
@@ -85,7 +85,7 @@ impl Service {
         })
     }
 
-    /// A service over a Unix socket: the caller is the user that the kernel names.
+    /// A service over a Unix socket: the caller is the user that the kernel reports.
     #[cfg(unix)]
     pub fn unix(path: impl Into<std::path::PathBuf>) -> Self {
         use crate::transport::{NoResolver, UnixConnector};
@@ -97,14 +97,14 @@ impl Service {
         }
     }
 
-    /// Gives one request so long: 30 seconds where this is not said.
+    /// Sets how long one request may take; the default is 30 seconds.
     pub fn timeout(self, timeout: Duration) -> Self {
         Service { timeout, ..self }
     }
 
-    /// Takes key packages of an identity, to add its client to groups: at least one, and fewer
-    /// than `count` where there are no more. Nobody else gets them. Refused with
-    /// [`NoneLeft`](crate::Reason::NoneLeft) where there are none.
+    /// Claims key packages of an identity with which to add its client to groups: at least one, and
+    /// fewer than `count` if there are no more. Nobody else gets them. Fails with
+    /// [`NoneLeft`](crate::Reason::NoneLeft) if there are none.
     pub fn claim(&self, identity: &str, count: u32) -> Result<Vec<KeyPackageRecord>, Error> {
         let answer: ClaimResponse = self.post("Claim", &ClaimRequest { identity, count })?;
         Ok(answer.key_packages.into_iter().map(Into::into).collect())
@@ -119,8 +119,8 @@ impl Service {
         Ok(answer.key_package.into())
     }
 
-    /// Signs as an identity (RFC 9420, Section 5.1.2). The service parses the content, and
-    /// signs what a member of MLS would.
+    /// Signs as an identity (RFC 9420, Section 5.1.2). The service parses the content, and signs
+    /// only what a member of MLS would.
     pub fn sign_with_label(
         &self,
         identity: &str,
@@ -136,9 +136,9 @@ impl Service {
         Ok(answer.signature.0.to_vec())
     }
 
-    /// Decrypts with a private key of a key package (RFC 9420, Section 5.1.3): the init key for
-    /// the label Welcome, the leaf's for UpdatePathNode. With the first the key package is
-    /// reserved; `psks` are the external pre-shared keys that the group uses.
+    /// Decrypts with a private key of a key package (RFC 9420, Section 5.1.3): the init key for the
+    /// label Welcome, the leaf's key for UpdatePathNode. The first reserves the key package; `psks`
+    /// are the external pre-shared keys that the group uses.
     pub fn decrypt_with_label(
         &self,
         reference: &[u8],
@@ -164,13 +164,13 @@ impl Service {
         })
     }
 
-    /// Says that the member exists: the private init key is erased. Returns the key package's
-    /// state: consumed, or as it was for one of last resort.
+    /// Confirms that the member exists: the private init key is erased. Returns the key package's
+    /// state: consumed, or unchanged if it is of last resort.
     pub fn confirm_welcome(&self, reference: &[u8], welcome_digest: &[u8]) -> Result<State, Error> {
         self.end("ConfirmWelcome", reference, welcome_digest)
     }
 
-    /// Gives a key package back whose Welcome is not used after all. Returns its state.
+    /// Ends the reservation of a key package whose Welcome is not used. Returns its state.
     pub fn release_welcome(&self, reference: &[u8], welcome_digest: &[u8]) -> Result<State, Error> {
         self.end("ReleaseWelcome", reference, welcome_digest)
     }
@@ -184,7 +184,7 @@ impl Service {
         Ok(answer.state)
     }
 
-    /// Repeats what does not change anything by being repeated, until it is answered.
+    /// Sends a request that may safely be repeated, and retries it until it is answered.
     fn post_until_answered<R: DeserializeOwned>(
         &self,
         method: &str,
@@ -218,7 +218,7 @@ impl Service {
         let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
         let body = Zeroizing::new(body.map_err(away)?);
         if answer.status().is_success() {
-            // What serde_json says of it may have a part of it.
+            // The error of serde_json may contain a part of the answer.
             return serde_json::from_slice(&body)
                 .map_err(|_| Error::Answer(format!("JSON that is no {method}Response")));
         }
@@ -229,7 +229,7 @@ impl Service {
     }
 }
 
-/// What both ways have in common. Neither a proxy nor a redirection leads to the service.
+/// The common config of both ways. It uses no proxy and follows no redirect.
 fn config() -> ConfigBuilder<AgentScope> {
     Config::builder()
         .http_status_as_error(false)

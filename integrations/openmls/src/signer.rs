@@ -1,4 +1,4 @@
-//! A signer that has the service sign.
+//! A signer that lets the service sign.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,8 +9,8 @@ use crate::{labeled::Labeled, Error, Service};
 
 /// Signs as an identity of the service, with its key in the token.
 ///
-/// OpenMLS's errors have no room for why the service did not sign: [`take_error`](Self::take_error)
-/// tells it.
+/// OpenMLS's errors cannot carry why the service did not sign: [`take_error`](Self::take_error)
+/// returns it.
 #[derive(Debug)]
 pub struct ServiceSigner {
     service: Arc<Service>,
@@ -20,7 +20,7 @@ pub struct ServiceSigner {
 }
 
 impl ServiceSigner {
-    /// A signer of an identity, whose cipher suite has that signature scheme.
+    /// Makes a signer of an identity whose cipher suite has the given signature scheme.
     pub fn new(
         service: Arc<Service>,
         identity: impl Into<String>,
@@ -34,8 +34,8 @@ impl ServiceSigner {
         }
     }
 
-    /// Takes why the service did not sign, the last time that it did not. `None`: it always did,
-    /// or that was taken.
+    /// Takes the error of the last time that the service did not sign. `None` means that there was
+    /// no such time, or that the error was taken already.
     pub fn take_error(&self) -> Option<Error> {
         self.error
             .lock()

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a Unix socket, as a transport of ureq.
+//! HTTP/1.1 over a Unix socket, as a transport for ureq.
 
 use std::{
     fmt,
@@ -39,7 +39,7 @@ impl<In: Transport> Connector<In> for UnixConnector {
     }
 }
 
-/// Resolves nothing: a Unix socket has no address that ureq knows.
+/// Resolves nothing: a Unix socket has no address in ureq's sense.
 #[derive(Debug)]
 pub(crate) struct NoResolver;
 
@@ -89,7 +89,8 @@ impl Transport for UnixTransport {
         Ok(amount > 0)
     }
 
-    // What can be read while no answer is due is the end, or nothing that was asked for.
+    // Anything that can be read while no answer is due is the end of the stream, or was not
+    // requested.
     fn is_open(&mut self) -> bool {
         let mut byte = [0];
         self.stream.set_nonblocking(true).is_ok()
@@ -98,12 +99,12 @@ impl Transport for UnixTransport {
     }
 }
 
-/// The time that is left, as sockets take it: never zero, which is none at all.
+/// The time that is left, for a socket: never zero, which would mean no timeout.
 fn left(timeout: NextTimeout) -> Option<Duration> {
     timeout.not_zero().map(|left| *left)
 }
 
-/// Sockets report a timeout as one of two kinds.
+/// Sockets report a timeout with one of two kinds of errors.
 fn fault(e: io::Error, timeout: NextTimeout) -> Error {
     match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),

@@ -1,4 +1,4 @@
-//! The client of the service against what answers at a Unix socket, well and badly.
+//! Tests the client of the service against a server on a Unix socket that answers well or badly.
 #![cfg(unix)]
 
 use std::{
@@ -16,8 +16,8 @@ use std::{
 
 use hsm_kp_openmls::{Error, Reason, Service, State};
 
-/// What answers: it is given the number of the connection and a request, and says whether the
-/// connection goes on.
+/// Answers a request. It gets the number of the connection and the stream, and returns whether the
+/// connection stays open.
 type Answer = fn(usize, &mut UnixStream) -> bool;
 
 struct Server {
@@ -62,7 +62,7 @@ impl Server {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many connections are closed.
+    /// Waits until the given number of connections is closed.
     fn wait_closed(&self, number: usize) {
         let begun = Instant::now();
         while self.closed.load(Ordering::SeqCst) < number {
@@ -78,7 +78,7 @@ impl Drop for Server {
     }
 }
 
-/// Reads a request to its end. `false`: there is none.
+/// Reads a request to its end. Returns `false` if there is none.
 fn request(stream: &UnixStream) -> bool {
     let mut reader = BufReader::new(stream);
     let mut length = 0;
@@ -162,7 +162,7 @@ fn an_answer_that_does_not_come_is_not_waited_for() {
     assert!(matches!(error, Error::TimedOut), "{error}");
     assert!(error.is_passing());
     assert!(begun.elapsed() < Duration::from_secs(10));
-    assert_eq!(server.connections(), 1); // it is not tried again
+    assert_eq!(server.connections(), 1); // it is not retried
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn what_changes_nothing_is_tried_again_while_the_service_is_away() {
     const AWAY: &str =
         r#"{"code":"unavailable","details":[{"type":"hsmkp.v1.ErrorDetail","value":"CA4"}]}"#;
     let server = Server::new("again", |number, stream| match number {
-        1 => false, // not even an answer
+        1 => false, // no answer at all
         2 => {
             say(stream, "503 Service Unavailable", AWAY);
             false
@@ -193,7 +193,7 @@ fn what_changes_nothing_is_tried_again_while_the_service_is_away() {
     assert_eq!(server.connections(), 3);
     let error = server.service().claim("alice", 1).unwrap_err();
     assert!(error.is_passing());
-    assert_eq!(server.connections(), 4); // a claim is not
+    assert_eq!(server.connections(), 4); // a claim is not retried
 }
 
 #[test]

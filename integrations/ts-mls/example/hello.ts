@@ -5,7 +5,7 @@ import { Service, joinFromWelcome } from "hsm-kp-ts-mls";
 const [socket = "", identity = ""] = process.argv.slice(2);
 const service = new Service({ socket }); // or { url: "https://…", tls: { certificate, key, ca } }
 
-// Bob makes a group, and adds Alice with a key package of hers.
+// Bob makes a group and adds Alice with one of her key packages.
 const bobs = await mls.getCiphersuiteImpl(mls.getCiphersuiteFromName("MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"));
 const credential = { credentialType: "basic", identity: new TextEncoder().encode("bob") } as const;
 const own = await mls.generateKeyPackage(credential, mls.defaultCapabilities(), mls.defaultLifetime, [], bobs);
@@ -18,13 +18,13 @@ const { newState: bob, welcome } = await mls.createCommit(
   { extraProposals: [{ proposalType: "add", add: { keyPackage: message.keyPackage } }], ratchetTreeExtension: true },
 );
 
-// Alice opens the Welcome, and is a member for good once her state is stored.
+// Alice opens the Welcome. Once her state is stored, she confirms her membership.
 const alice = await joinFromWelcome(service, welcome!);
 await alice.confirm();
 console.log("signature key:", new TextDecoder().decode(alice.state.signaturePrivateKey));
 console.log("leaf's key:   ", ...Object.values(alice.state.privatePath.privateKeys).map((k) => new TextDecoder().decode(k)).filter((k) => k.startsWith("hsm-kp:")));
 
-// What she sends is signed in the token.
+// The token signs what she sends.
 const text = new TextEncoder().encode("hello from the token");
 const { privateMessage } = await mls.createApplicationMessage(alice.state, text, alice.cs);
 const received = await mls.processPrivateMessage(bob, privateMessage, mls.emptyPskIndex, bobs);

@@ -16,7 +16,7 @@ import type { Decrypted, PreSharedKey, Service } from "./service.js";
 
 type HPKEHandle = Extract<Handle, { ref: Uint8Array }>;
 
-/** What a Welcome needs and leaves behind; for joinFromWelcome. */
+/** What a Welcome needs and results in, for joinFromWelcome. */
 export interface Opening {
   psks: PreSharedKey[];
   opened?: Decrypted;
@@ -32,8 +32,8 @@ export async function ciphersuite(
 }
 
 /**
- * A CiphersuiteImpl that signs by the service, and opens by it what is encrypted to a key package. All
- * else is as in base, also HPKE with the private keys that the library derives from path secrets.
+ * A CiphersuiteImpl with which the service signs and opens what is encrypted to a key package. Everything else is as in
+ * base, including HPKE with the private keys that the library derives from path secrets.
  */
 export function withService(base: CiphersuiteImpl, service: Service, opening?: Opening): CiphersuiteImpl {
   return { ...base, signature: signatureOf(base.signature, service), hpke: hpkeOf(base.hpke, service, opening) };
@@ -76,7 +76,7 @@ function hpkeOf(base: Hpke, service: Service, opening?: Opening): Hpke {
       return openWith(service, handle, { kemOutput, ciphertext, info }, opening);
     },
     async importSecret(key, exporterContext, kemOutput, length, info) {
-      // For external commits, with a key that the library derives.
+      // For external commits, which use a key that the library derives.
       if (handles.has(key)) throw new TypeError("a handle of hsm-kp exports no secrets");
       return base.importSecret(key, exporterContext, kemOutput, length, info);
     },
@@ -84,7 +84,7 @@ function hpkeOf(base: Hpke, service: Service, opening?: Opening): Hpke {
   };
 }
 
-/** The labels that each private key of a key package is for. */
+/** The label that each private key of a key package is for. */
 const labels = { init: "Welcome", leaf: "UpdatePathNode" } as const;
 
 async function openWith(
@@ -101,7 +101,7 @@ async function openWith(
   return decrypted.plaintext;
 }
 
-/** The library generates keys for key packages, and for nothing else. */
+/** The library generates keys only for key packages. */
 function generated(): never {
   throw new TypeError("key packages and their keys are made by hsm-kp, not by the library");
 }

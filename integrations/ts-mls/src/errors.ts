@@ -25,13 +25,13 @@ export const reasons = [
   "REFUSED",
 ] as const;
 
-/** What the service answered, or that it did not. Nothing of a key is in it. */
+/** The service's error answer, or a missing answer. It contains nothing of a key. */
 export class ServiceError extends Error {
-  /** What was asked for, such as "Claim". */
+  /** The requested operation, such as "Claim". */
   readonly operation: string;
-  /** The code of gRPC, such as "permission_denied"; "unavailable" also where no answer came. */
+  /** The gRPC code, such as "permission_denied"; "unavailable" also if there was no answer. */
   readonly code: string;
-  /** For programs to branch on; UNSPECIFIED where the service gave none. */
+  /** For programs to branch on; UNSPECIFIED if the service gave none. */
   readonly reason: Reason;
 
   constructor(operation: string, code: string, reason: Reason, message: string, options?: ErrorOptions) {
@@ -43,7 +43,7 @@ export class ServiceError extends Error {
   }
 }
 
-/** Types the body of an answer that is no success: Connect's JSON, or anything. */
+/** Converts the body of an error answer, which is Connect's JSON or anything else. */
 export function errorOf(operation: string, status: number, body: string): ServiceError {
   let answer: unknown;
   try {
@@ -53,7 +53,7 @@ export function errorOf(operation: string, status: number, body: string): Servic
   }
   const { code, message, details } = fields(answer);
   if (typeof code !== "string") {
-    // Not the service: a proxy, perhaps.
+    // The answer is not from the service; it may be from a proxy.
     return new ServiceError(operation, status === 502 || status === 503 || status === 504 ? "unavailable" : "unknown", "UNSPECIFIED", `HTTP status ${status}`);
   }
   return new ServiceError(operation, code, reasonOf(details), typeof message === "string" ? message : code);
@@ -63,7 +63,7 @@ function fields(value: unknown): Record<string, unknown> {
   return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
 }
 
-/** The reason of the detail hsmkp.v1.ErrorDetail, which is its field 1, a varint. */
+/** The reason in the detail hsmkp.v1.ErrorDetail: its field 1, a varint. */
 function reasonOf(details: unknown): Reason {
   for (const detail of Array.isArray(details) ? details : []) {
     const { type, value } = fields(detail);

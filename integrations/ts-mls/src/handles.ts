@@ -1,5 +1,5 @@
-// What ts-mls has in the places of private keys. A private key that the library derived itself is
-// none of these: it is 32 bytes or more at random, and these begin with eight that are fixed.
+// Handles, which replace private keys in ts-mls. They cannot be mistaken for a private key that the library
+// derived: that is 32 or more random bytes, and a handle begins with eight fixed ones.
 
 /** A private key that the service has. */
 export type Handle =
@@ -8,17 +8,17 @@ export type Handle =
 
 const prefix = "hsm-kp:";
 
-/** Stands for the signature key of an identity. */
+/** The handle of the signature key of an identity. */
 export function signHandle(identity: string): Uint8Array {
   return new TextEncoder().encode(`${prefix}sign:${identity}`);
 }
 
-/** Stands for the private key of a key package's init key, or of its leaf. */
+/** The handle of the private key of a key package's init key or leaf. */
 export function hpkeHandle(purpose: "init" | "leaf", ref: Uint8Array): Uint8Array {
   return new TextEncoder().encode(`${prefix}${purpose}:${Buffer.from(ref).toString("hex")}`);
 }
 
-/** What a handle stands for; undefined where the bytes are not one. */
+/** Parses a handle; undefined if the bytes are not one. */
 export function parseHandle(bytes: Uint8Array): Handle | undefined {
   const text = Buffer.from(bytes).toString("utf8");
   const [, purpose, rest] = /^hsm-kp:(sign|init|leaf):(.+)$/s.exec(text) ?? [];

@@ -18,7 +18,7 @@ import { ServiceError } from "./errors.js";
 import { hpkeHandle, signHandle } from "./handles.js";
 import type { KeyPackageRecord, PreSharedKey, Service } from "./service.js";
 
-/** A key package of the service as the library takes one. */
+/** A key package of the service, as the library expects it. */
 export interface ServiceKeyPackage {
   record: KeyPackageRecord;
   publicPackage: KeyPackage;
@@ -27,13 +27,13 @@ export interface ServiceKeyPackage {
 }
 
 export interface JoinOptions {
-  /** The KeyPackageRef that the Welcome is for. Else the service is asked for each in the Welcome. */
+  /** The KeyPackageRef that the Welcome is for. By default, the service is asked for each in the Welcome. */
   ref?: Uint8Array;
   /** External pre-shared keys that the group uses. */
   psks?: PreSharedKey[];
-  /** The ratchet tree, where the Welcome does not carry it. */
+  /** The ratchet tree, if the Welcome does not carry it. */
   ratchetTree?: RatchetTree;
-  /** The state of the group that this one goes on from (RFC 9420, Sections 11.2 and 11.3). */
+  /** The state of the group that this one continues (RFC 9420, Sections 11.2 and 11.3). */
   resumingFrom?: ClientState;
   clientConfig?: ClientConfig;
   provider?: CryptoProvider;
@@ -42,18 +42,18 @@ export interface JoinOptions {
 /** A member, not yet confirmed. */
 export interface Joined {
   state: ClientState;
-  /** For all that the library does with the state from here on. */
+  /** For everything that the library does with the state from now on. */
   cs: CiphersuiteImpl;
   keyPackage: ServiceKeyPackage;
   /** When the reservation of the key package ends by itself. */
   reservedUntil: Date;
-  /** The state is stored: the private init key is erased for good. */
+  /** Call this when the state is stored: the private init key is erased for good. */
   confirm(): Promise<void>;
-  /** The state is thrown away: the key package can open another Welcome. */
+  /** Call this when the state is dropped: the key package can open another Welcome. */
   release(): Promise<void>;
 }
 
-/** The key package with a KeyPackageRef, with handles for private keys. */
+/** The key package with a KeyPackageRef, with handles instead of private keys. */
 export async function keyPackageFor(service: Service, ref: Uint8Array): Promise<ServiceKeyPackage> {
   const record = await service.get(ref);
   const message = decodeMessage(record.mlsMessage);
@@ -70,8 +70,8 @@ export async function keyPackageFor(service: Service, ref: Uint8Array): Promise<
 }
 
 /**
- * Joins a group by a Welcome, decoded or in an MLSMessage. Where the library refuses what the service
- * has opened, the key package is released again.
+ * Joins a group by a Welcome, decoded or in an MLSMessage. If the library refuses what the service has opened, the key
+ * package is released again.
  */
 export async function joinFromWelcome(
   service: Service,
@@ -92,7 +92,7 @@ export async function joinFromWelcome(
     const reservedUntil = opening.opened?.reservedUntil ?? new Date(0);
     return { state, cs, keyPackage, reservedUntil, confirm: () => end("confirmWelcome"), release: () => end("releaseWelcome") };
   } catch (err) {
-    // Why it was refused matters more than that it could not be released: reservations end.
+    // Why the Welcome was refused matters more than a failed release: reservations end by themselves.
     if (opening.opened !== undefined) await end("releaseWelcome").catch(() => undefined);
     throw err;
   }
@@ -104,7 +104,7 @@ function join(w: Welcome, k: ServiceKeyPackage, cs: CiphersuiteImpl, o: JoinOpti
   return joinGroup(w, k.publicPackage, k.privatePackage, index, cs, o.ratchetTree, o.resumingFrom, o.clientConfig);
 }
 
-/** Asks for the key packages of a Welcome, one after the other: the others are of other members. */
+/** Asks for the key packages of a Welcome one by one, as the others belong to other members. */
 async function find(service: Service, w: Welcome): Promise<ServiceKeyPackage> {
   for (const { newMember } of w.secrets) {
     try {

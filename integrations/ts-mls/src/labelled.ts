@@ -1,4 +1,4 @@
-/** A label of MLS 1.0, without "MLS 1.0 ", and what goes with it. */
+/** A label of MLS 1.0, without "MLS 1.0 ", and its content. */
 export interface Labelled {
   label: string;
   content: Uint8Array;
@@ -7,8 +7,8 @@ export interface Labelled {
 const version = "MLS 1.0 ";
 
 /**
- * Takes an encoded SignContent or EncryptContext apart (RFC 9420, Sections 5.1.2 and 5.1.3): opaque
- * label<V>, opaque content<V>, and nothing after it.
+ * Decodes a SignContent or EncryptContext (RFC 9420, Sections 5.1.2 and 5.1.3): opaque label<V>, opaque content<V>, and
+ * nothing after it.
  */
 export function parseLabelled(bytes: Uint8Array): Labelled {
   const [label, afterLabel] = vector(bytes, 0);
@@ -20,7 +20,7 @@ export function parseLabelled(bytes: Uint8Array): Labelled {
   return { label: text.slice(version.length), content };
 }
 
-/** Reads a vector of variable length (RFC 9420, Section 2.1.2), whose length is in the fewest bytes. */
+/** Reads a vector of variable length (RFC 9420, Section 2.1.2), whose length must be in the fewest bytes. */
 function vector(bytes: Uint8Array, at: number): [Uint8Array, number] {
   const first = bytes[at];
   const width = first === undefined ? 0 : 1 << (first >> 6);

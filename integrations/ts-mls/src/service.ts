@@ -5,11 +5,11 @@ import { Transport, type Endpoint, type TLSFiles } from "./transport.js";
 
 export type { TLSFiles };
 
-/** Where the service is, and how long to ask it. */
+/** Where the service is, and how long to wait for it. */
 export type ServiceOptions = Endpoint & {
-  /** For an operation with its repetitions, in milliseconds; 30 s where it is not given. */
+  /** For an operation with its retries, in milliseconds; 30 s by default. */
   timeout?: number;
-  /** How often an operation that may be repeated is tried at most; 4 where it is not given. */
+  /** How many attempts an operation that may be repeated has; 4 by default. */
   attempts?: number;
 };
 
@@ -27,7 +27,7 @@ export interface KeyPackageRecord {
   mlsMessage: Uint8Array;
 }
 
-/** What Claim hands out. */
+/** A key package that Claim hands out. */
 export type Claimed = KeyPackageRecord;
 
 /** An external pre-shared key (RFC 9420, Section 8.4). Secret. */
@@ -38,7 +38,7 @@ export interface PreSharedKey {
 
 export interface DecryptRequest {
   ref: Uint8Array;
-  /** Welcome, for the init key, or UpdatePathNode, for the leaf's. */
+  /** Welcome for the init key, or UpdatePathNode for the leaf's key. */
   label: string;
   context: Uint8Array;
   kemOutput: Uint8Array;
@@ -49,14 +49,14 @@ export interface DecryptRequest {
 export interface Decrypted {
   /** GroupSecrets or a path secret. Secret. */
   plaintext: Uint8Array;
-  /** For the label Welcome: what confirm and release take, and when the reservation ends. */
+  /** For the label Welcome: the argument of confirm and release, and when the reservation ends. */
   welcomeDigest?: Uint8Array;
   reservedUntil?: Date;
 }
 
 /**
- * Calls `hsm-kp serve`. What changes nothing when it is repeated is repeated while the service is
- * unavailable; claim, confirmWelcome and releaseWelcome are asked for once. Errors are ServiceError.
+ * Calls `hsm-kp serve`. Operations that may be repeated safely are retried while the service is unavailable; claim,
+ * confirmWelcome and releaseWelcome are sent once. Errors are ServiceError.
  */
 export class Service {
   readonly #transport: Transport;
@@ -74,7 +74,7 @@ export class Service {
     this.#transport.close();
   }
 
-  /** Key packages of an identity to add its client with, which are the caller's then: count, or fewer. */
+  /** Claims up to count key packages of an identity with which to add its client. */
   async claim(identity: string, count = 1): Promise<Claimed[]> {
     const { keyPackages } = await this.#once("Claim", { identity, count });
     return (keyPackages as JSONKeyPackage[]).map(recordOf);
@@ -110,12 +110,12 @@ export class Service {
     return decrypted;
   }
 
-  /** Says that the member exists and is stored: the init key's private half is erased. */
+  /** Confirms that the member exists and is stored: the private init key is erased. */
   async confirmWelcome(ref: Uint8Array, welcomeDigest: Uint8Array): Promise<void> {
     await this.#repeated("ConfirmWelcome", { ref: base64(ref), welcomeDigest: base64(welcomeDigest) });
   }
 
-  /** Says that there is no member: the key package is what it was. */
+  /** Reports that there is no member: the key package is as it was before. */
   async releaseWelcome(ref: Uint8Array, welcomeDigest: Uint8Array): Promise<void> {
     await this.#once("ReleaseWelcome", { ref: base64(ref), welcomeDigest: base64(welcomeDigest) });
   }
@@ -130,7 +130,7 @@ export class Service {
       try {
         return await this.#transport.send(operation, message, Math.max(end - performance.now(), 1));
       } catch (err) {
-        // About 50 ms, 100 ms, and so on to 2 s, half of it by chance.
+        // About 50 ms, 100 ms, and so on up to 2 s, with a random half.
         const pause = Math.min(50 * 2 ** (attempt - 1), 2000) * (0.5 + Math.random() / 2);
         const again = err instanceof ServiceError && err.code === "unavailable" && attempt < this.#attempts;
         if (!again || performance.now() + pause >= end) throw err;

@@ -5,20 +5,20 @@ import type { Duplex } from "node:stream";
 
 import { ServiceError, errorOf } from "./errors.js";
 
-/** Files of PEM, read for each connection, so that they may be replaced. */
+/** PEM files, read for each connection, so that they may be replaced. */
 export interface TLSFiles {
   /** The caller's certificate, with its chain. */
   certificate: string;
   /** Its private key. */
   key: string;
-  /** Those that the service's certificate must lead to. */
+  /** The CAs to which the service's certificate must lead. */
   ca: string;
 }
 
 /** Where the service is: https://HOST:PORT, with the caller's certificate, or a Unix socket. */
 export type Endpoint = { url: string; tls: TLSFiles } | { socket: string };
 
-/** The longest answer that is read, in bytes. */
+/** The length of the longest answer that is read, in bytes. */
 const maxAnswer = 64 << 20;
 
 class MutualTLSAgent extends https.Agent {
@@ -39,7 +39,7 @@ class MutualTLSAgent extends https.Agent {
     try {
       return super.createConnection({ ...options, ...this.#read(), minVersion: "TLSv1.3" }, callback);
     } catch (err) {
-      // Files that cannot be used: an error of the request, and not of whoever freed a socket.
+      // Unusable files are an error of this request, not of the caller that freed a socket.
       process.nextTick(() => (callback as ((err: unknown) => void) | undefined)?.(err));
       return undefined;
     }

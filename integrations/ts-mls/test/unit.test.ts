@@ -84,7 +84,7 @@ test("the reasons are those of the API", () => {
 
 type Answer = [status: number, body: string] | "cut off" | "late";
 
-/** A service that answers each request with the next of answers, and says how many it had. */
+/** Runs a service that answers each request with the next of answers; returns how many requests it had. */
 async function answering(answers: Answer[], run: (service: Service) => Promise<unknown>): Promise<number> {
   const dir = mkdtempSync(join(tmpdir(), "hsm-kp-"));
   let asked = 0;

@@ -1,4 +1,4 @@
-// The whole way with a running service, which `make integrations` starts: ../README.md.
+// The whole way with a running service, which `make integrations` starts: see ../README.md.
 
 import assert from "node:assert/strict";
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -49,7 +49,7 @@ const tls = (caller: string) => ({
   tls: { certificate: env(`${caller}_CERTIFICATE`), key: env(`${caller}_KEY`), ca: env("CA") },
 });
 
-/** A member, whoever signs for it. */
+/** A member, no matter who signs for it. */
 class Member {
   constructor(
     public state: ClientState,
@@ -77,7 +77,7 @@ class Member {
     return message;
   }
 
-  /** What a message says, or nothing where it is a proposal or a commit. */
+  /** The text of a message; undefined if it is a proposal or a commit. */
   async receive(message: MLSMessage): Promise<string | undefined> {
     assert.ok(message.wireformat === "mls_private_message" || message.wireformat === "mls_public_message");
     const result = await processMessage(message, this.state, emptyPskIndex, () => "accept", this.cs);
@@ -116,7 +116,7 @@ async function software(name: string, cs: CiphersuiteImpl) {
   return generateKeyPackageWithKey(credential, defaultCapabilities(), defaultLifetime, [], pair, cs);
 }
 
-/** A key package from the directory that it was published to. */
+/** Fetches a key package from the directory that it was published to. */
 async function taken(identity: string): Promise<KeyPackage> {
   const id = Buffer.from(identity).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
   const response = await fetch(`${env("DIRECTORY")}/clients/key_package/${id}`);
@@ -124,7 +124,7 @@ async function taken(identity: string): Promise<KeyPackage> {
   return decodeKeyPackage(new Uint8Array(await response.arrayBuffer()), 0)![0];
 }
 
-/** A key package that the service hands out. */
+/** Claims a key package from the service. */
 async function claimed(service: Service, identity: string): Promise<KeyPackage> {
   const [claim] = await service.claim(identity);
   return decodeKeyPackage(claim!.mlsMessage.subarray(4), 0)![0];
@@ -150,7 +150,7 @@ async function wholeWay(name: CiphersuiteName, identity: string, { service, keyP
   const preSharedKeyId = { psktype: "external", pskId: psk.id, pskNonce: crypto.getRandomValues(new Uint8Array(plain.kdf.size)) } as const;
   const { welcome } = await bob.commit(add, { proposalType: "psk", psk: { preSharedKeyId } });
 
-  // A Welcome that the library refuses costs no key package.
+  // A Welcome that the library refuses does not use up the key package.
   const refuse = { ...defaultClientConfig, authService: { validateCredential: async () => false } };
   await assert.rejects(joinFromWelcome(service, welcome, { psks: [psk], clientConfig: refuse }), /credential/);
 
@@ -170,34 +170,34 @@ async function wholeWay(name: CiphersuiteName, identity: string, { service, keyP
   assert.equal(await alice.receive((await bob.commit()).commit), undefined);
   await talk(alice, bob);
 
-  // Stored and loaded, the member is the same: it was handles that were stored.
+  // The member is the same after it was stored and loaded: its handles were stored.
   const stored = encodeGroupState(alice.state);
   writeFileSync(out, stored);
   alice = new Member({ ...decodeGroupState(stored, 0)![0], clientConfig: defaultClientConfig }, await ciphersuite(service, name));
   await talk(bob, alice);
 
-  // A commit of alice's, which adds carol: a GroupInfo is signed.
+  // alice commits and adds carol: a GroupInfo is signed.
   const own = await software("carol", plain);
   const { commit, welcome: carols } = await alice.commit({ proposalType: "add", add: { keyPackage: own.publicPackage } });
   await bob.receive(commit);
   const carol = new Member(await joinGroup(carols, own.publicPackage, own.privatePackage, emptyPskIndex, plain), plain);
   await talk(alice, bob, carol);
 
-  // One with a path: a leaf is signed, whose key is the library's.
+  // alice commits with a path: a leaf with a key of the library is signed.
   const path = (await alice.commit()).commit;
   await bob.receive(path);
   await carol.receive(path);
   await talk(alice, bob, carol);
   assert.equal(parseHandle(alice.state.privatePath.privateKeys[leaf]!), undefined);
 
-  // A proposal of alice's, which bob commits.
+  // alice proposes, and bob commits the proposal.
   const proposal = await alice.propose({ proposalType: "remove", remove: { removed: carol.state.privatePath.leafIndex } });
   await bob.receive(proposal);
   await alice.receive((await bob.commit()).commit);
   await talk(alice, bob);
 }
 
-/** The suites that are tried, as the library names them. */
+/** The suites to test, by the library's names. */
 function suites(): [string, CiphersuiteName][] {
   const names = Object.fromEntries(Object.entries(ciphersuites).map(([name, id]) => [String(id), name as CiphersuiteName]));
   return env("SUITES").split(" ").map((number) => [number, names[number]!]);
@@ -222,7 +222,7 @@ test("certificates are read for each connection", { skip }, async () => {
   const files = { ...given, certificate: join(dir, "member.pem") };
   copyFileSync(given.certificate, files.certificate);
   const service = new Service({ url, tls: files, attempts: 1 });
-  // Nobody may claim a key package of nobody: the answer says whether there was one.
+  // No caller may claim for an identity that does not exist: the answer would reveal that it does not.
   const refused = (code: string) => assert.rejects(service.claim("nobody"), (err) => err instanceof ServiceError && err.code === code);
   try {
     await refused("permission_denied");

@@ -1,4 +1,4 @@
-//! Members of OpenMLS alone, with private keys in software.
+//! Members of plain OpenMLS, with private keys in software.
 
 use openmls::{
     prelude::{
@@ -11,7 +11,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::signatures::Signer;
 
-/// A client, and later a member.
+/// A client that becomes a member later.
 pub struct Other {
     pub provider: OpenMlsRustCrypto,
     pub signer: SignatureKeyPair,
@@ -45,7 +45,7 @@ impl Other {
             .into_key_package()
     }
 
-    /// Makes a group. Its GroupInfos carry the tree, or do not.
+    /// Makes a group whose GroupInfos carry the tree if `with_tree` is set.
     pub fn group(&self, with_tree: bool) -> MlsGroup {
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(self.suite)
@@ -94,7 +94,7 @@ pub fn add(
     (sent(&commit), welcome)
 }
 
-/// A message on the other side of the network.
+/// Returns a message as the receiver decodes it from the network.
 pub fn sent(message: &MlsMessageOut) -> MlsMessageIn {
     MlsMessageIn::tls_deserialize_exact(message.tls_serialize_detached().unwrap()).unwrap()
 }

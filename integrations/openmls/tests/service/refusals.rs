@@ -1,5 +1,5 @@
-//! What a member is told when something is refused, and what it can do then. All of it is with the
-//! first suite.
+//! What a member gets when a request is refused, and what it can do then. All tests use the first
+//! suite.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::{
     setting,
 };
 
-/// alice with a key package that was claimed, and bob, who is to add her.
+/// alice with a claimed key package, and bob, who adds her.
 struct Pair {
     suite: Ciphersuite,
     alice: ServiceProvider,
@@ -189,7 +189,7 @@ fn a_welcome_for_others_is_told_apart() {
         other => panic!("{other:?}"),
     }
 
-    // A key package that has private keys beside it is not the service's either.
+    // A key package with private keys of its own is not the service's either.
     let own = KeyPackage::builder()
         .build(
             pair.suite,
@@ -275,7 +275,7 @@ fn what_is_not_granted_is_said() {
     let (mut bobs, welcome) = pair.added(true);
     let mut alices = pair.join(&welcome, None, &[]).unwrap().group;
 
-    // A caller that claims, and nothing else.
+    // A caller that may only claim.
     let signer = ServiceSigner::new(
         setting::over_tls("ADDER"),
         setting::identity(pair.suite),
@@ -288,13 +288,13 @@ fn what_is_not_granted_is_said() {
     assert_eq!(error.reason(), Some(Reason::NotGranted), "{error}");
     assert!(!error.is_passing());
 
-    // And one that is not granted to claim.
+    // A caller that may not claim.
     let error = setting::over_tls("MEMBER")
         .claim(&setting::identity(pair.suite), 1)
         .unwrap_err();
     assert_eq!(error.reason(), Some(Reason::NotGranted), "{error}");
 
-    // alice signs as herself still.
+    // alice can still sign as herself.
     let signer = ServiceSigner::new(
         setting::over_tls("MEMBER"),
         setting::identity(pair.suite),
@@ -325,7 +325,7 @@ fn key_packages_that_openmls_makes_are_signed() {
         .build(pair.suite, &pair.alice, &signer, credential.clone())
         .unwrap();
 
-    // Of another credential they are not.
+    // They do not belong to another credential.
     let other = CredentialWithKey {
         credential: BasicCredential::new(b"mallory".to_vec()).into(),
         ..credential

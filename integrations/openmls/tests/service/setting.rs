@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf, sync::Arc};
 use hsm_kp_openmls::{Service, Tls};
 use openmls::prelude::Ciphersuite;
 
-/// A variable that the test is told something by.
+/// Returns a variable that configures the test.
 pub fn variable(name: &str) -> String {
     let name = format!("HSM_KP_TEST_{name}");
     env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: see integrations/README.md"))
@@ -31,7 +31,7 @@ pub fn over_socket() -> Arc<Service> {
     Arc::new(Service::unix(variable("SOCKET")))
 }
 
-/// The suites to go through.
+/// The suites to test.
 pub fn suites() -> Vec<Ciphersuite> {
     let suites: Vec<Ciphersuite> = variable("SUITES")
         .split_whitespace()
@@ -41,7 +41,7 @@ pub fn suites() -> Vec<Ciphersuite> {
     suites
 }
 
-/// The identity of a suite.
+/// The name of the identity for a suite.
 pub fn identity(suite: Ciphersuite) -> String {
     format!("alice-{}", u16::from(suite))
 }

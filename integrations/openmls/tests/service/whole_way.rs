@@ -1,4 +1,4 @@
-//! A member from its key package to the commits that it makes and follows.
+//! A member from its key package to the commits that it makes and processes.
 
 use std::{fs, sync::Arc};
 
@@ -37,7 +37,7 @@ fn over_the_socket_with_a_key_package_that_was_claimed() {
     }
 }
 
-/// Takes a key package from the directory.
+/// Fetches a key package from the directory.
 fn published(suite: Ciphersuite) -> KeyPackage {
     let url = format!(
         "{}/clients/key_package/{}",
@@ -70,7 +70,7 @@ fn whole_way(service: Arc<Service>, suite: Ciphersuite, key_package: KeyPackage,
     let mut bobs = bob.group(true);
     let welcome = bob.add(&mut bobs, key_package);
 
-    // alice joins by what the service has.
+    // alice joins with what the service has.
     let provider = ServiceProvider::new(service.clone());
     let signer = ServiceSigner::new(
         service.clone(),
@@ -106,7 +106,7 @@ fn whole_way(service: Arc<Service>, suite: Ciphersuite, key_package: KeyPackage,
     follow(&mut alices, &provider, path);
     same_epoch(&alices, &bobs);
 
-    // What alice has stored by now has handles, and no keys of the key package.
+    // By now alice has stored handles, and none of the key package's keys.
     let stored = stored(&provider);
     assert!(has_handle(
         &stored,
@@ -175,7 +175,7 @@ fn same_epoch(a: &MlsGroup, b: &MlsGroup) {
     );
 }
 
-/// All that a member has stored, keys and values as they are.
+/// Everything that a member has stored, keys and values unchanged.
 fn stored(provider: &ServiceProvider) -> Vec<u8> {
     let values = OpenMlsProvider::storage(provider).values.read().unwrap();
     assert!(!values.is_empty());
@@ -188,7 +188,7 @@ fn stored(provider: &ServiceProvider) -> Vec<u8> {
         .collect()
 }
 
-/// Looks for a handle in the form in which bytes are stored: JSON, a number a byte.
+/// Looks for a handle in the stored form of bytes: JSON, one number for each byte.
 fn has_handle(stored: &[u8], reference: &[u8], of: PrivateKeyOf) -> bool {
     let handle = Handle {
         reference: reference.to_vec(),
