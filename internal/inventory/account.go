@@ -13,7 +13,7 @@ import (
 // kindAccount is the kind of a sealed token of a directory.
 const kindAccount = "directory token"
 
-// accountRecord is what the token of an account is bound to:
+// accountRecord returns what the token of an account is bound to:
 //
 //	opaque directory<V>
 //	opaque client<V>
@@ -21,8 +21,8 @@ func accountRecord(a *store.Account) []byte {
 	return wire.AppendVector(wire.AppendVector(nil, []byte(a.Directory)), a.Client)
 }
 
-// KeepAccount seals the token of an account under the current wrapping key and stores it, in
-// the place of the one before.
+// KeepAccount seals the token of an account under the current wrapping key and stores it. It
+// replaces the previous token.
 func (inv *Inventory) KeepAccount(ctx context.Context, a store.Account, token []byte) error {
 	key, err := inv.currentKey(ctx, store.Seal)
 	if err != nil {
@@ -39,9 +39,9 @@ func (inv *Inventory) KeepAccount(ctx context.Context, a store.Account, token []
 	return inv.store.SetAccount(ctx, a)
 }
 
-// AccountToken returns the token by which a directory knows a client; the caller clears it.
-// The error is store.ErrNotFound where there is none, also where its wrapping key is
-// destroyed, or wraps vault.ErrSealed.
+// AccountToken returns the token by which a directory knows a client; the caller must clear it. The
+// error is store.ErrNotFound if there is none or its wrapping key is destroyed, or wraps
+// vault.ErrSealed.
 func (inv *Inventory) AccountToken(ctx context.Context, directory string, client []byte) ([]byte, error) {
 	a, err := inv.store.Account(ctx, directory, client)
 	if err != nil {
@@ -61,8 +61,8 @@ func (inv *Inventory) accountToken(ctx context.Context, a *store.Account) ([]byt
 	return v.OpenSecret(ctx, kindAccount, accountRecord(a), a.Sealed)
 }
 
-// resealAccounts seals the tokens that are under a wrapping key with the current one. What
-// does not open stays where it is: it is of no use under another key either.
+// resealAccounts seals the tokens that are under a wrapping key with the current one. It leaves
+// tokens that cannot be opened: under another key they would be of no use either.
 func (inv *Inventory) resealAccounts(ctx context.Context, from vault.KeyID) error {
 	accounts, err := inv.store.Accounts(ctx, from)
 	if err != nil {
@@ -78,7 +78,7 @@ func (inv *Inventory) resealAccounts(ctx context.Context, from vault.KeyID) erro
 		}
 		clear(token)
 		if err != nil {
-			return fmt.Errorf("seal the token of directory %q anew: %w", a.Directory, err)
+			return fmt.Errorf("reseal the token of directory %q: %w", a.Directory, err)
 		}
 	}
 	return nil

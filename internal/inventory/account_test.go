@@ -27,7 +27,7 @@ func TestTokensOfDirectoriesAreSealedAndMoveWithTheWrappingKey(t *testing.T) {
 	if err != nil || bytes.Contains(stored.Sealed, secret) {
 		t.Fatalf("Account() = %+v, %v, want the token sealed", stored, err)
 	}
-	// Of another client it does not open.
+	// It does not open for another client.
 	moved := stored
 	moved.Client = []byte("other")
 	if err := f.store.SetAccount(ctx, moved); err != nil {

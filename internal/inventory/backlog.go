@@ -9,19 +9,19 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// WorkOff writes a backlog down to its end, one batch a transaction, and tells progress how
-// far it is. Where ctx ends first, the error is ErrInterrupted: what was decided stays
-// decided, and whoever calls next goes on where this call was.
+// WorkOff works a backlog off to its end, one batch a transaction, and calls progress after each.
+// If ctx ends first, the error is ErrInterrupted: the decision stands, and the next call continues
+// where this one stopped.
 func (inv *Inventory) WorkOff(ctx context.Context, b store.Backlog, now time.Time, progress func(store.Backlog)) (store.Backlog, error) {
-	start := time.Now() // on this machine's clock, when it was now
+	start := time.Now() // this machine's clock at the time now
 	for !b.Finished() {
 		if ctx.Err() != nil {
 			return b, fmt.Errorf("%w: %w", ErrInterrupted, context.Cause(ctx))
 		}
-		// What is begun is ended: the count that is returned is what was done.
+		// A batch that has begun is completed: the returned count is what was done.
 		next, err := inv.store.WorkOff(context.WithoutCancel(ctx), b.ID, max(inv.batch, 1), now.Add(time.Since(start)))
 		if err != nil {
-			return b, fmt.Errorf("write down what was decided of many key packages: %w", err)
+			return b, fmt.Errorf("work off a decision about many key packages: %w", err)
 		}
 		if b = next; progress != nil {
 			progress(b)
@@ -30,7 +30,7 @@ func (inv *Inventory) WorkOff(ctx context.Context, b store.Backlog, now time.Tim
 	return b, nil
 }
 
-// shredding returns the backlog of a wrapping key, where it has one that is not finished.
+// shredding returns the unfinished backlog of a wrapping key, if it has one.
 func (inv *Inventory) shredding(ctx context.Context, id vault.KeyID) (store.Backlog, error) {
 	backlogs, err := inv.store.Backlogs(ctx)
 	for _, b := range backlogs {
@@ -41,9 +41,8 @@ func (inv *Inventory) shredding(ctx context.Context, id vault.KeyID) (store.Back
 	return store.Backlog{}, err
 }
 
-// kept reports whether the private keys are still there that were read and used: their
-// wrapping key may have been condemned while the token was at it, and what was under it is
-// shown to nobody from then on.
+// kept fails unless private keys that were read and used still exist. Their wrapping key may have
+// been condemned while the token used it, and from then on nobody may see what was under it.
 func (inv *Inventory) kept(ctx context.Context, record *store.KeyPackage) error {
 	now, err := inv.store.KeyPackage(ctx, record.Ref)
 	switch {

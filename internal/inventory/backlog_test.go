@@ -16,15 +16,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// Interrupted after its first batch, the shredding of a wrapping key has destroyed the key
-// and left nothing that opens, in this process and in one that had the key open before. The
-// next call goes on and counts all.
+// Interrupted after its first batch, the shredding of a wrapping key has destroyed the key, and
+// nothing opens any more, in this process and in one that had opened the key before. The next call
+// continues and counts everything.
 func TestAnInterruptedShreddingGoesOn(t *testing.T) {
 	inEachCustody(t, func(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 		f.config.Batch = 3
 		kps := makeMany(t, f, "alice", 8)
 		inv, other := f.inventory(), f.again(t)
-		if err := openOne(t, other, kps[0]); err != nil { // it has the key at hand from then on
+		if err := openOne(t, other, kps[0]); err != nil { // it keeps the key open from then on
 			t.Fatal(err)
 		}
 		old, err := f.store.CurrentWrappingKey(t.Context(), f.purpose())
@@ -80,14 +80,14 @@ func TestAnInterruptedRetirementGoesOn(t *testing.T) {
 			t.Errorf("OpenWelcome() within the grace err = %v, want nil", err)
 		}
 	}
-	// All of them are written down by now: what is opened is, too.
+	// The backlog includes what was opened meanwhile.
 	if b, err = f.inventory().WorkOff(t.Context(), b, now, nil); err != nil || b.Moved != 10 || !b.Finished() {
 		t.Errorf("WorkOff() again = %+v, %v, want 10 written down", b, err)
 	}
 }
 
-// slowRing is a token that takes so long for each use of private keys that somebody shreds
-// their wrapping key meanwhile.
+// slowRing is a token whose use of private keys takes so long that their wrapping key is shredded
+// meanwhile.
 type slowRing struct {
 	inventory.Ring
 	meanwhile func()
@@ -108,7 +108,7 @@ func (c slowCustodian) Keys(ctx context.Context, b vault.Binding, sealed []byte)
 	return c.Custodian.Keys(ctx, b, sealed)
 }
 
-// What was unsealed while its wrapping key was condemned is shown to nobody.
+// Nobody sees private keys whose wrapping key was condemned while they were unsealed.
 func TestNothingIsShownOfAKeyThatIsShreddedMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	kp := makeMany(t, f, "alice", 1)[0]
@@ -136,12 +136,12 @@ func TestNothingIsShownOfAKeyThatIsShreddedMeanwhile(t *testing.T) {
 	}
 }
 
-// The same with the key of a leaf, which is kept after its Welcome.
+// The same holds for the key of a leaf, which is kept after its Welcome.
 func TestNothingIsDecryptedWithALeafThatIsShreddedMeanwhile(t *testing.T) {
 	f := newFixture(t)
 	kp := makeMany(t, f, "alice", 1)[0]
 	r := ask(welcometest.NewGroup(t, suite(t, 2)).Welcome(kp))
-	opened, err := f.inventory().OpenWelcome(t.Context(), r) // reserved: both keys are there
+	opened, err := f.inventory().OpenWelcome(t.Context(), r) // reserved: both keys exist
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,13 +43,12 @@ func (s *withoutStore) Reserve(context.Context, store.Reservation) (store.KeyPac
 	return s.record, nil
 }
 
-// BenchmarkOpenWelcome holds the opening of a Welcome against what it cannot do without:
-// with sealed keys, one AES-GCM decryption in the token and one HPKE opening in software;
-// with keys in the token, one C_UnwrapKey and one C_DeriveKey. The two are timed in turn, in
-// one loop. "bare" and "open" are microseconds, "ratio" is open/bare; "signed" is an opening
-// of a Welcome with the signer's leaf, so that the GroupInfo's signature is verified too, and
-// "kept" one that seals the leaf's private key by itself, and "stored" one that is reserved in a
-// store on disk.
+// BenchmarkOpenWelcome compares opening a Welcome with the least that it needs: with sealed keys,
+// one AES-GCM decryption in the token and one HPKE opening in software; with keys in the token, one
+// C_UnwrapKey and one C_DeriveKey. Both are timed in turn, in one loop. "bare" and "open" are
+// microseconds, "ratio" is open/bare; "signed" opens a Welcome with the signer's leaf, so that the
+// GroupInfo's signature is verified too; "kept" also seals the leaf's private key on its own;
+// "stored" also reserves it in a store on disk.
 func BenchmarkOpenWelcome(b *testing.B) {
 	for _, c := range []struct {
 		custody string
@@ -87,7 +86,7 @@ func benchmarkOpen(b *testing.B, custody string, s *ciphersuite.Suite) {
 	inv, stored := inventory.New(config), f.inventory()
 	g := welcometest.NewGroup(b, s)
 	signed := inventory.WelcomeRequest{Welcome: g.Welcome(kp), Now: now, Until: now.Add(time.Hour)}
-	g.Info.Extensions = nil // the signer's leaf is not at hand
+	g.Info.Extensions = nil // the signer's leaf is not available
 	ask := signed
 	ask.Welcome = g.Welcome(kp)
 	keep := ask
@@ -125,7 +124,7 @@ func opened(o *inventory.OpenedWelcome, err error) error {
 	return err
 }
 
-// bareOf is what an opening cannot do without.
+// bareOf returns the least that an opening needs.
 func bareOf(b *testing.B, f *fixture, custody string, s *ciphersuite.Suite, record *store.KeyPackage, kp *keypackage.KeyPackage) func() error {
 	b.Helper()
 	if custody == vault.CustodyToken {
@@ -182,10 +181,10 @@ func bareInToken(b *testing.B, f *fixture, record *store.KeyPackage, kp *keypack
 	}
 }
 
-// BenchmarkLatency makes key packages on 32 sessions of a token that takes 5 ms a call. "calls"
-// is how many a key package takes, "limit" what 32 sessions can do at the six that it needs, as
-// a ratio of what was done to it, and "bare" that ratio to what as many sessions and
-// goroutines do in the same run that make the same calls and nothing else.
+// BenchmarkLatency makes key packages on 32 sessions of a token that takes 5 ms a call. "calls" is
+// how many calls a key package takes. "limit" is the ratio of the rate to what 32 sessions can do
+// at the six calls that it needs, and "bare" the ratio to what as many sessions and goroutines
+// achieve in the same run if they only make these calls.
 func BenchmarkLatency(b *testing.B) {
 	const sessions, latency, needed = 32, 5 * time.Millisecond, 6
 	cfg := softhsmtest.Config(b)
@@ -232,7 +231,7 @@ func BenchmarkLatency(b *testing.B) {
 	b.ReportMetric(bare.Seconds()/took.Seconds(), "bare")
 }
 
-// calls returns how many the module has had.
+// calls returns how many calls the module has had.
 func calls(m *tokentest.Module) (n int) {
 	for _, made := range m.AllCalls() {
 		n += made
@@ -240,7 +239,7 @@ func calls(m *tokentest.Module) (n int) {
 	return n
 }
 
-// repeat calls f b.N times in all, from so many goroutines.
+// repeat calls f b.N times in total, from several goroutines.
 func repeat(b *testing.B, goroutines int, f func() error) {
 	var begun atomic.Int64
 	var g errgroup.Group

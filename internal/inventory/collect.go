@@ -8,17 +8,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// collector takes key packages from many goroutines and gives them to one in batches. It
-// wakes that one once a batch: a channel would for each key package, which costs as much as
-// storing it. It holds a few batches while another one is stored, so that nobody waits where the
-// store folds its WAL into its file, which takes longer than a batch takes to be made; who has
-// more waits.
+// collector takes key packages from many goroutines and hands them to one in batches. It wakes that
+// goroutine once a batch; a channel would wake it for each key package, which costs as much as
+// storing it. It holds a few batches while another one is stored, so that nobody waits while the
+// store folds its WAL into its file, which takes longer than making a batch. If these are full, add
+// waits.
 type collector struct {
-	size int           // of a batch
-	wait time.Duration // for which the first of a batch waits for the batch to fill
+	size int           // the size of a batch
+	wait time.Duration // how long the first of a batch waits for the batch to fill
 
 	mu    sync.Mutex
-	ready sync.Cond // a batch is full or due, or the last one
+	ready sync.Cond // a batch is full, due or the last one
 	room  sync.Cond // a batch was taken
 	queue []store.KeyPackage
 	taken []store.KeyPackage
@@ -26,7 +26,7 @@ type collector struct {
 	ended bool
 }
 
-// collectedBatches is how many a collector holds.
+// collectedBatches is how many batches a collector holds.
 const collectedBatches = 4
 
 func newCollector(size int, wait time.Duration) *collector {
@@ -35,7 +35,7 @@ func newCollector(size int, wait time.Duration) *collector {
 	return c
 }
 
-// add waits for room. After end it drops what it is given.
+// add waits for room. After end, it drops the record.
 func (c *collector) add(record store.KeyPackage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (c *collector) add(record store.KeyPackage) {
 	}
 }
 
-// end says that nothing more will come, or that nobody wants any more.
+// end says that no more records come, or that nobody takes them any more.
 func (c *collector) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,8 +60,8 @@ func (c *collector) end() {
 	c.room.Broadcast()
 }
 
-// take returns the next batch: a full one, one that has waited for long enough, or the last,
-// and none after that. It is valid until take is called again.
+// take returns the next batch: a full one, one that has waited for long enough, or the last. After
+// the last, it returns an empty one. The batch is valid until take is called again.
 func (c *collector) take() []store.KeyPackage {
 	timer := time.AfterFunc(c.wait, func() {
 		c.mu.Lock()

@@ -12,12 +12,12 @@ import (
 // ErrAtDevice reports private keys that a device made and that were never here.
 var ErrAtDevice = errors.New("its private keys are the device's: they were never here")
 
-// SignFor makes one key package of HPKE keys that a device made, whose public keys are given
-// as RFC 9420 encodes them: custody vault.CustodyDevice, for which r.Custody and r.Count are
-// ignored. The keys must be valid for the suite, and different. The record names the current
-// sealing key, as each does; nothing is under it.
+// SignFor makes one key package of HPKE keys that a device made. Their public keys are given as RFC
+// 9420 encodes them; they must be valid for the suite, and different. The custody is
+// vault.CustodyDevice; r.Custody and r.Count are ignored. The record names the current sealing key,
+// as every record does, but nothing is under it.
 //
-// It is durable when it is returned.
+// The key package is durable when SignFor returns it.
 func (inv *Inventory) SignFor(ctx context.Context, r Request, initKey, encryptionKey []byte) (store.KeyPackage, error) {
 	r.Custody, r.Count = vault.CustodyWrapped, 1
 	line, err := inv.newLine(ctx, r)

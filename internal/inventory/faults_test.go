@@ -26,19 +26,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// every has each function fail with each code at each of three calls of a batch of 500, in
-// place of a part of them and a batch of 60.
+// every makes each function fail with each code at each of three calls of a batch of 500, instead
+// of a part of them in a batch of 60.
 var every = flag.Bool("every", false, "have every function fail with every code, in batches of 500")
 
-// goneCodes are what modules say when something of theirs is gone.
+// goneCodes are the return values of modules that have lost something.
 var goneCodes = []token.RV{
 	token.CKR_SESSION_HANDLE_INVALID, token.CKR_SESSION_CLOSED, token.CKR_OBJECT_HANDLE_INVALID, token.CKR_USER_NOT_LOGGED_IN,
 	token.CKR_DEVICE_REMOVED, token.CKR_DEVICE_ERROR, token.CKR_TOKEN_NOT_PRESENT, token.CKR_CRYPTOKI_NOT_INITIALIZED,
 	token.CKR_OPERATION_ACTIVE, token.CKR_SESSION_COUNT,
 }
 
-// faulty is a token behind a module that fails on purpose, and a store that is there anew for
-// each batch.
+// faulty is a token behind a module that fails on purpose, with a fresh store for each batch.
 type faulty struct {
 	*tokentest.Module
 	cfg      token.Config
@@ -104,8 +103,8 @@ func (f *faulty) copied(t *testing.T) string {
 	return path
 }
 
-// generate is a command from its start to its end: it opens the token and the store, makes
-// key packages, and closes both.
+// generate runs like a command: it opens the token and the store, makes key packages, and closes
+// both.
 func (f *faulty) generate(t *testing.T, path string, count uint64, seen *shown) (err error) {
 	t.Helper()
 	tok, err := token.Open(t.Context(), f.cfg)
@@ -132,8 +131,8 @@ func (f *faulty) generate(t *testing.T, path string, count uint64, seen *shown) 
 	return err
 }
 
-// check says that what was shown is what the store has, each once, that all of it opens, and
-// that nothing is left over.
+// check checks that what was shown is what the store has, each once, that all of it opens, and that
+// nothing is left over.
 func (f *faulty) check(t *testing.T, path string, seen *shown) {
 	t.Helper()
 	if n := f.Sessions(); n != 0 {
@@ -158,7 +157,7 @@ func (f *faulty) check(t *testing.T, path string, seen *shown) {
 		}
 		stored[string(record.Ref)] = true
 		if f.custody == vault.CustodyToken && len(stored)%25 != 1 {
-			continue // a part of them: it takes long
+			continue // only a part of them, as it takes long
 		}
 		v, ok := custodians[string(record.WrappingKeyID)]
 		if !ok {
@@ -185,8 +184,8 @@ func (f *faulty) check(t *testing.T, path string, seen *shown) {
 	}
 }
 
-// checkOpens encrypts something to the init key and decrypts it with the private key that was
-// kept; and verifies the key package.
+// checkOpens encrypts something to the init key, decrypts it with the stored private key, and
+// verifies the key package.
 func checkOpens(t *testing.T, v vault.Custodian, record *store.KeyPackage) {
 	t.Helper()
 	kp, err := inventory.Public(record)
@@ -214,9 +213,9 @@ func checkOpens(t *testing.T, v vault.Custodian, record *store.KeyPackage) {
 	}
 }
 
-// TestABatchSurvivesEveryFault has every function fail with every code at the first, the middle
-// and the last of its calls in a batch. All key packages come out exactly once: at the end of
-// the batch, or, where it ended with an error of the token, of a second one.
+// TestABatchSurvivesEveryFault makes every function fail with every code at the first, the middle
+// and the last of its calls in a batch. Each key package must be made exactly once: in the batch
+// or, if that fails with an error of the token, in a second one.
 func TestABatchSurvivesEveryFault(t *testing.T) {
 	for _, custody := range []string{vault.CustodyWrapped, vault.CustodyToken} {
 		t.Run(custody, func(t *testing.T) {
@@ -258,7 +257,7 @@ type fault struct {
 	code     token.RV
 }
 
-// disturbed makes a batch with a fault in it, and reports whether it came to its end.
+// disturbed makes a batch with a fault in it, and reports whether it was completed.
 func (f *faulty) disturbed(t *testing.T, at fault) (whole bool) {
 	t.Helper()
 	name := fmt.Sprintf("%v at call %d of %s", at.code.Name(), at.k, at.function)
@@ -268,7 +267,7 @@ func (f *faulty) disturbed(t *testing.T, at fault) (whole bool) {
 	err := f.generate(t, path, f.count, seen)
 	f.Reset()
 	if err != nil {
-		// A slot without its token is passed over, and then there is none.
+		// A slot without its token is skipped, and then no slot is left.
 		if !errors.Is(err, at.code) && !errors.Is(err, token.ErrNoToken) {
 			t.Errorf("%s: err = %v, want nil or the token's", name, err)
 		}
@@ -283,7 +282,7 @@ func (f *faulty) disturbed(t *testing.T, at fault) (whole bool) {
 	return err == nil
 }
 
-// TestAWrongSignatureIsNeverStored has the module return signatures with one bit changed, and
+// TestAWrongSignatureIsNeverStored lets the module return signatures with one bit changed, and
 // signatures of another key.
 func TestAWrongSignatureIsNeverStored(t *testing.T) {
 	f := newFaulty(t, vault.CustodyWrapped)
@@ -304,9 +303,9 @@ func TestAWrongSignatureIsNeverStored(t *testing.T) {
 	}
 }
 
-// TestFewestCalls holds the calls that a key package takes against the fewest that PKCS#11
-// needs: to begin and to make two signatures, to begin and to make one encryption; and with the
-// keys in the token, two key pairs, each read, wrapped and destroyed in place of the last.
+// TestFewestCalls compares the calls for a key package with the fewest that PKCS#11 needs: to
+// initialize and make two signatures, and to initialize and make one encryption; with keys in the
+// token, two key pairs, each read, wrapped and destroyed, instead of the encryption.
 func TestFewestCalls(t *testing.T) {
 	for custody, want := range map[string]map[string]int{
 		vault.CustodyWrapped: {"C_SignInit": 2, "C_Sign": 2, "C_EncryptInit": 1, "C_Encrypt": 1},
@@ -314,7 +313,7 @@ func TestFewestCalls(t *testing.T) {
 	} {
 		f := newFaulty(t, custody)
 		f.cfg.Sessions = 1
-		f.cfg.Quirks.TokenObjects = true // copies are made once a session
+		f.cfg.Quirks.TokenObjects = true // copies are made once for each session
 		made := make(map[uint64]map[string]int)
 		for _, count := range []uint64{10, 110} {
 			f.Reset()

@@ -9,9 +9,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// A process that was killed while it made the first wrapping key has left it in the token,
-// and an intent without a stamp: there was nothing to stamp it with. The next one takes the
-// key up.
+// A process that was killed while it made the first wrapping key has left it in the token, with an
+// intent without a stamp, as no key could stamp it. The next process takes the key up.
 func TestTheFirstWrappingKeyIsTakenUpAfterACrash(t *testing.T) {
 	for m, objects := range map[vault.Mechanism]int{vault.AESGCM: 1, vault.RSAOAEP: 4} {
 		t.Run(string(m), func(t *testing.T) { firstKeyIsTakenUp(t, m, objects) })
@@ -56,8 +55,8 @@ func begin(t *testing.T, f *fixture) vault.KeyID {
 	return id
 }
 
-// One that was killed before the token made anything leaves nothing in the way; nor is
-// anything destroyed that somebody plants one for.
+// If it was killed before the token made anything, nothing blocks the next process. A planted
+// intent does not destroy anything.
 func TestAnIntentToMakeTheFirstKeyIsDroppedOnceThereIsOne(t *testing.T) {
 	f := newBareFixture(t)
 	begin(t, f)

@@ -29,20 +29,20 @@ import (
 // now is the time of every request.
 var now = time.Unix(1_800_000_000, 0)
 
-// fixture is a token, a store and what an inventory needs of both. Tests change
-// config before they call inventory.
+// fixture is a token, a store and what an inventory needs of both. Tests change its config before
+// they call inventory.
 type fixture struct {
 	token  *token.Token
-	path   string // of the store
+	path   string // path of the store
 	store  *sqlite.Store
 	config inventory.Config
-	// custody is that of what makeOne makes.
+	// custody is the custody of the key packages that makeOne makes.
 	custody string
-	// seals is how wrapping keys seal; empty: by AES-GCM.
+	// seals is how wrapping keys seal; the default is AES-GCM.
 	seals vault.Mechanism
 }
 
-// sealing is how wrapping keys seal.
+// sealing returns how wrapping keys seal.
 func (f *fixture) sealing() vault.Mechanism {
 	if f.seals == "" {
 		return vault.AESGCM
@@ -50,7 +50,7 @@ func (f *fixture) sealing() vault.Mechanism {
 	return f.seals
 }
 
-// mechanism is that of the wrapping keys of the fixture's custody.
+// mechanism returns the mechanism of the wrapping keys of the fixture's custody.
 func (f *fixture) mechanism() vault.Mechanism {
 	if f.custody == vault.CustodyToken {
 		return vault.AESKeyWrap
@@ -58,13 +58,13 @@ func (f *fixture) mechanism() vault.Mechanism {
 	return f.sealing()
 }
 
-// inEachCustody runs a test with the private keys sealed by either mechanism, and with them
-// in the token. It is given the suites that the custody serves.
+// inEachCustody runs a test with the private keys sealed by either mechanism, and with them in the
+// token. The test gets the suites that the custody serves.
 func inEachCustody(t *testing.T, test func(*testing.T, *fixture, []*ciphersuite.Suite)) {
 	all := []ciphersuite.ID{1, 2, 3, 4, 5, 6, 7}
 	for _, c := range []struct {
 		name, custody string
-		open          func(testing.TB) *token.Token // nil: openToken
+		open          func(testing.TB) *token.Token // nil for openToken
 		keys          []vault.Mechanism
 		suites        []ciphersuite.ID
 	}{
@@ -98,7 +98,7 @@ func behindP11Kit(tb testing.TB) *token.Token {
 	return vendortest.OpenP11Kit(tb, softhsmtest.Config(tb))
 }
 
-// newFixture has a token and a store with a current wrapping key.
+// newFixture returns a fixture with a current wrapping key.
 func newFixture(tb testing.TB) *fixture {
 	tb.Helper()
 	f := newBareFixture(tb)
@@ -106,7 +106,7 @@ func newFixture(tb testing.TB) *fixture {
 	return f
 }
 
-// newBareFixture has a token and an empty store.
+// newBareFixture returns a fixture with an empty store.
 func newBareFixture(tb testing.TB) *fixture {
 	tb.Helper()
 	return newBareFixtureOn(tb, openToken(tb))
@@ -140,7 +140,7 @@ func openStore(tb testing.TB, path string) *sqlite.Store {
 	return s
 }
 
-// ring is a token with its wrapping keys.
+// ring implements Ring with a token.
 type ring struct{ token *token.Token }
 
 func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {
@@ -166,7 +166,7 @@ func (r ring) Discard(ctx context.Context, id vault.KeyID, label string) error {
 
 func (r ring) Serial() string { return r.token.Info().Serial }
 
-// addWrappingKey makes a wrapping key the current one to seal with.
+// addWrappingKey makes a wrapping key and makes it the current one for sealing.
 func (f *fixture) addWrappingKey(tb testing.TB) vault.KeyID {
 	tb.Helper()
 	return f.addWrappingKeyBy(tb, f.sealing())
@@ -230,7 +230,7 @@ func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
 	return s
 }
 
-// request asks for count key packages of id.
+// request returns a request for count key packages of id.
 func request(id *identity.Identity, count uint64) inventory.Request {
 	return inventory.Request{
 		Identity: id,
@@ -240,14 +240,14 @@ func request(id *identity.Identity, count uint64) inventory.Request {
 	}
 }
 
-// shown collects what a caller of Generate is shown.
+// shown collects the key packages that a caller of Generate gets.
 type shown struct {
 	refs     []keypackage.Ref
 	initKeys [][]byte
 	batches  []int
 }
 
-// take is a callback for Generate. It copies: the batch is Generate's.
+// take is a callback for Generate. It copies the batch, which Generate reuses.
 func (s *shown) take(batch []store.KeyPackage) error {
 	s.batches = append(s.batches, len(batch))
 	for i := range batch {
@@ -287,8 +287,7 @@ func (f *fixture) records(tb testing.TB) []store.KeyPackage {
 	return all
 }
 
-// checkUnsealable unseals the private keys of a record and holds them against
-// the public ones in it.
+// checkUnsealable unseals the private keys of a record and compares them with its public keys.
 func checkUnsealable(tb testing.TB, inv *inventory.Inventory, record *store.KeyPackage) {
 	tb.Helper()
 	kp, err := keypackage.Parse(record.Public)
@@ -308,8 +307,8 @@ func checkUnsealable(tb testing.TB, inv *inventory.Inventory, record *store.KeyP
 	}
 }
 
-// checkShownIsStored says that what was shown is what the store has, each
-// once and all of it of use.
+// checkShownIsStored checks that what was shown is what the store has, each once, and that all of
+// it is usable.
 func (f *fixture) checkShownIsStored(tb testing.TB, s *shown) {
 	tb.Helper()
 	inv := f.again(tb)
@@ -333,7 +332,7 @@ func (f *fixture) checkShownIsStored(tb testing.TB, s *shown) {
 	}
 }
 
-// checkNoGoroutineIsLeft waits for the number of goroutines to be base again.
+// checkNoGoroutineIsLeft waits until the number of goroutines is base again.
 func checkNoGoroutineIsLeft(tb testing.TB, base int) {
 	tb.Helper()
 	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
@@ -355,8 +354,8 @@ func (r *countingReader) Read(b []byte) (int, error) {
 	return r.Reader.Read(b)
 }
 
-// tampered is a signer whose signatures go through change, which gets the
-// number of the signature, from 1.
+// tampered is a signer that passes its signatures through change, with the number of the signature,
+// from 1.
 type tampered struct {
 	crypto.Signer
 	made   atomic.Int64

@@ -17,13 +17,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// MaxSealings is how many times one wrapping key may seal. Nonces are 96
-// random bits, for which NIST SP 800-38D, Section 8.3, allows 2^32 uses of a
-// key; half of that leaves room for batches under way in other processes.
+// MaxSealings is how many times one wrapping key may seal. Nonces are 96 random bits, for which
+// NIST SP 800-38D, Section 8.3, allows 2^32 uses of a key; half of that leaves room for batches
+// under way in other processes.
 const MaxSealings = 1 << 31
 
-// ErrWrappingKeySpent reports a wrapping key that has sealed as often as it
-// may.
+// ErrWrappingKeySpent reports a wrapping key that has sealed as often as it may.
 var ErrWrappingKeySpent = errors.New("the wrapping key has sealed as often as it may")
 
 // ErrTooMany reports a request for more key packages than one wrapping key may seal.
@@ -37,40 +36,38 @@ var ErrInterrupted = errors.New("interrupted")
 type Request struct {
 	// Identity signs them.
 	Identity *identity.Identity
-	// Policy gives lifetime and capabilities.
+	// Policy determines lifetime and capabilities.
 	Policy identity.Policy
-	// Count is how many.
+	// Count is how many key packages are made.
 	Count uint64
-	// LastResort marks them with the last_resort extension.
+	// LastResort makes them key packages of last resort.
 	LastResort bool
-	// Pending records them as pending, for a caller that writes them where others
-	// may take them, and marks them as published once that is done: a crash in
-	// between leaves key packages that are known to be in doubt and can be
-	// written again, and never one that is handed out twice.
+	// Pending stores them as pending, for a caller that first writes them where others may take
+	// them and then marks them as published. A crash in between leaves key packages that are known
+	// to be in doubt and can be written again, and never one that is handed out twice.
 	Pending bool
-	// Custody is where the private keys are kept: vault.CustodyWrapped, also where it is
-	// empty, vault.CustodyToken, or vault.CustodyRelease, until HandOver and ConfirmHandover.
+	// Custody is where the private keys are kept: vault.CustodyWrapped, which is the default,
+	// vault.CustodyToken, or vault.CustodyRelease, until HandOver and ConfirmHandover.
 	Custody string
-	// ReleaseKey is the public key of the device, of the suite's KEM, that the private keys
-	// of custody vault.CustodyRelease may be released to, and no other.
+	// ReleaseKey is the public key of the device, for the suite's KEM. Private keys of custody
+	// vault.CustodyRelease may be released to it alone.
 	ReleaseKey []byte
-	// Version is that of the identity; 0 is the first.
+	// Version is the version of the identity; 0 means the first.
 	Version uint64
-	// Now is the time that lifetimes are counted from.
+	// Now is the time from which lifetimes are counted.
 	Now time.Time
-	// Workers is how many are in the making at once, and Batch how many are stored at once; 0 is the
-	// Inventory's number.
+	// Workers is how many key packages are made at once, and Batch how many are stored at once; 0
+	// takes the Inventory's number.
 	Workers, Batch int
 }
 
-// Generate makes the key packages that r asks for and calls stored with each
-// batch once it is durable, from one goroutine, in no particular order within
-// a batch; the slice is reused after stored returns. Generate returns how many
-// key packages are durable, also when it fails.
+// Generate makes the key packages of r and calls stored with each batch when it is durable. All
+// calls come from one goroutine; the order within a batch is arbitrary, and the slice is reused
+// after stored returns. Generate returns how many key packages are durable, even if it fails.
 //
-// When ctx ends, nothing new is begun, what is under way is completed and
-// stored, and the error is ErrInterrupted. An error from stored stops the work
-// likewise. Memory is bounded by the batch, whatever the count.
+// When ctx ends, Generate begins nothing new, completes and stores what is under way, and returns
+// ErrInterrupted. An error of stored stops it in the same way. Memory is bounded by the batch,
+// whatever the count.
 func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]store.KeyPackage) error) (uint64, error) {
 	line, err := inv.newLine(ctx, r)
 	switch {
@@ -79,7 +76,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	case err != nil:
 		return 0, err
 	}
-	// The calls themselves outlive ctx: a key package that was begun is ended.
+	// The calls themselves outlive ctx: a key package that was begun is completed.
 	uncut := context.WithoutCancel(ctx)
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
@@ -108,7 +105,7 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 
 	n, err := inv.keep(uncut, made, stored)
 	stop()
-	made.end() // what is not kept, nobody has seen
+	made.end() // nobody has seen what is dropped
 	makeErr := <-ended
 	switch {
 	case err != nil:
@@ -121,8 +118,8 @@ func (inv *Inventory) Generate(ctx context.Context, r Request, stored func([]sto
 	return n, nil
 }
 
-// maxWait is how long a key package waits for its batch to fill: a token that
-// makes twenty a second still shows progress, and a crash loses a second of it.
+// maxWait is how long a key package waits for its batch to fill: even a token that makes twenty a
+// second shows progress, and a crash loses the work of one second.
 const maxWait = time.Second
 
 // keep stores what is made, batch by batch.
@@ -148,13 +145,12 @@ type line struct {
 	inv     *Inventory
 	builder *keypackage.Builder
 	vault   vault.Custodian
-	record  store.KeyPackage // what all of them have in common
+	record  store.KeyPackage // what all of them share
 	request Request
-	start   time.Time // on this machine's clock, when it was Request.Now
+	start   time.Time // this machine's clock at Request.Now
 }
 
-// newLine prepares for r: everything that can be refused is refused here,
-// before a key is made.
+// newLine prepares the line for r. It refuses whatever can be refused, before a key is made.
 func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	template, err := r.Identity.Template(r.Policy, r.Now, r.LastResort)
 	if err != nil {
@@ -184,7 +180,7 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 		Identity:      r.Identity.Name,
 		Suite:         uint16(r.Identity.Suite.ID),
 		State:         state,
-		LastResort:    template.Unsigned().LastResort(), // asked for, or by its number in the policy
+		LastResort:    template.Unsigned().LastResort(), // by request, or by its type in the policy
 		Custody:       custody,
 		ReleaseDigest: release,
 		WrappingKeyID: v.KeyID(),
@@ -195,15 +191,15 @@ func (inv *Inventory) newLine(ctx context.Context, r Request) (*line, error) {
 	return &line{inv: inv, builder: builder, vault: v, record: record, request: r, start: time.Now()}, nil
 }
 
-// Keeps reports what keeps the private keys of key packages of a suite from being kept in a custody: nil
-// where nothing does. What the token cannot keep is vault.ErrCustody, with the reason.
+// Keeps fails unless the private keys of a suite's key packages can be kept in a custody. If the
+// token cannot keep them, the error is vault.ErrCustody, with the reason.
 func (inv *Inventory) Keeps(ctx context.Context, name, custody string, suite *ciphersuite.Suite) error {
 	_, err := inv.custodianFor(ctx, Request{Identity: &identity.Identity{Name: name, Suite: suite}, Custody: custody, Count: 1})
 	return err
 }
 
-// custodianFor returns the one that keeps the private keys of what r asks for. What
-// the token cannot keep is vault.ErrCustody, with the reason.
+// custodianFor returns the custodian of the private keys of r's key packages. If the token cannot
+// keep them, the error is vault.ErrCustody, with the reason.
 func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custodian, error) {
 	purpose := store.Seal
 	if r.Custody == vault.CustodyToken {
@@ -238,8 +234,8 @@ func (inv *Inventory) custodianFor(ctx context.Context, r Request) (vault.Custod
 	return v, nil
 }
 
-// make makes one key package: two key pairs, two signatures made and
-// verified, the private keys sealed.
+// make makes one key package: it makes two key pairs, makes and verifies two signatures, and seals
+// the private keys.
 func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	suite := l.request.Identity.Suite
 	keys, err := l.vault.Generate(ctx, l.inv.rand, suite)
@@ -260,7 +256,7 @@ func (l *line) make(ctx context.Context) (store.KeyPackage, error) {
 	return record, nil
 }
 
-// of is the record of a key package, without its private keys.
+// of returns the record of a key package, without its private keys.
 func (l *line) of(kp *keypackage.Verified) store.KeyPackage {
 	record := l.record
 	record.CreatedAt = l.request.Now.Add(time.Since(l.start)).UTC().Truncate(time.Second)

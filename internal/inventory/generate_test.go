@@ -55,8 +55,7 @@ func TestEverySuiteGeneratesAndUnseals(t *testing.T) {
 	}
 }
 
-// checkRecord says that a record is of the key package in it, and of what
-// request asks for.
+// checkRecord checks that a record fits the key package in it and the values of request.
 func checkRecord(t *testing.T, record *store.KeyPackage, name string, s *ciphersuite.Suite) {
 	t.Helper()
 	kp, err := keypackage.Parse(record.Public)
@@ -86,7 +85,7 @@ func checkRecord(t *testing.T, record *store.KeyPackage, name string, s *ciphers
 	}
 }
 
-// In the callback, another process would find and unseal what is shown.
+// While the callback runs, another process could find and unseal what is shown.
 func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	f := newFixture(t)
 	id := f.identity(t, "alice", suite1)
@@ -134,7 +133,7 @@ func TestBatches(t *testing.T) {
 		{5, 5, 4, []int{5}},
 		{11, 5, 1, []int{5, 5, 1}},
 		{11, 5, 16, []int{5, 5, 1}},
-		{2, 0, 0, []int{1, 1}}, // as if one were meant
+		{2, 0, 0, []int{1, 1}}, // treated as 1
 		{0, 5, 4, nil},
 	} {
 		t.Run(fmt.Sprintf("%d by %d with %d workers", tt.count, tt.batch, tt.workers), func(t *testing.T) {
@@ -145,7 +144,7 @@ func TestBatches(t *testing.T) {
 			if n != tt.count || uint64(len(s.refs)) != n || err != nil {
 				t.Errorf("Generate() = %d, %v and showed %d, want %d", n, err, len(s.refs), tt.count)
 			}
-			// On a machine that stalls, a batch may be stored for its age.
+			// On a machine that stalls, a batch may be stored because of its age.
 			if !slices.Equal(s.batches, tt.want) && time.Since(start) < time.Second {
 				t.Errorf("batches of %v, want %v", s.batches, tt.want)
 			}
@@ -153,7 +152,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A token that is slow does not hold back what is made.
+// A slow token does not delay the storing of what is made.
 func TestABatchThatDoesNotFillIsStoredForItsAge(t *testing.T) {
 	f := newFixture(t)
 	f.config.Batch, f.config.Workers = 1000, 1
@@ -217,7 +216,7 @@ func TestAnInterruptedRunKeepsWhatItShowed(t *testing.T) {
 	f.checkShownIsStored(t, &s)
 }
 
-// The context ends wherever the workers happen to be.
+// The context ends at any point of the workers' progress.
 func TestARunInterruptedAtAnyTimeKeepsWhatItShowed(t *testing.T) {
 	f := newFixture(t)
 	id := f.identity(t, "alice", suite2)
@@ -325,7 +324,7 @@ func TestAWrongSignatureReachesNobody(t *testing.T) {
 	}
 }
 
-// A signer that goes wrong in the middle takes nothing along that was right.
+// A signer that starts to fail halfway does not affect what was made correctly.
 func TestASignerThatFailsLaterLeavesWhatWasMade(t *testing.T) {
 	broken := errors.New("the device was removed")
 	for name, change := range map[string]func([]byte) ([]byte, error){
@@ -395,7 +394,7 @@ func TestASoftwareKeySignsAsWell(t *testing.T) {
 	}
 }
 
-// setUses writes how often the wrapping key has sealed, as no caller can.
+// setUses sets how often the wrapping key has sealed, which no caller can do.
 func (f *fixture) setUses(t *testing.T, uses uint64) {
 	t.Helper()
 	f.exec(t, "UPDATE wrapping_keys SET uses = ?", uses)
@@ -428,7 +427,7 @@ func TestASpentWrappingKeySealsNothing(t *testing.T) {
 		t.Errorf("%d reads of randomness and %d signatures, want none: a key was made", random.reads.Load(), key.made.Load())
 	}
 
-	// The last uses are not lost, and a new wrapping key starts afresh.
+	// The last uses are not lost, and a new wrapping key starts from zero.
 	f.setUses(t, inventory.MaxSealings-3)
 	if n, err := f.inventory().Generate(t.Context(), request(id, 3), new(shown).take); n != 3 || err != nil {
 		t.Errorf("Generate() of the last 3 = %d, %v, want 3", n, err)
@@ -484,7 +483,7 @@ func TestEveryUseOfTheWrappingKeyIsCounted(t *testing.T) {
 	}
 }
 
-// dry is a source of randomness that ends.
+// dry is a source of randomness that runs out.
 type dry struct{ left atomic.Int64 }
 
 var errDry = errors.New("no more randomness")
@@ -496,7 +495,7 @@ func (d *dry) Read(b []byte) (int, error) {
 	return rand.Read(b)
 }
 
-// Keys and nonces come from the inventory's source and from nowhere else.
+// Keys and nonces come only from the inventory's source.
 func TestNothingIsMadeWithoutRandomness(t *testing.T) {
 	f := newFixture(t)
 	f.config.Workers = 1
@@ -573,7 +572,7 @@ func TestNoGoroutineOutlivesGenerate(t *testing.T) {
 		"the signer fails": func() error { _, err := inv.Generate(t.Context(), request(faulty, 100_000), nothing); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			// The test itself is a goroutine, which was not there for base.
+			// The test itself runs in a goroutine that base does not include.
 			if err := run(); (err == nil) != (name == "success") {
 				t.Errorf("Generate() err = %v", err)
 			}
@@ -582,8 +581,8 @@ func TestNoGoroutineOutlivesGenerate(t *testing.T) {
 	}
 }
 
-// BenchmarkGenerate makes key packages end to end: keys, two signatures and a
-// sealing in the token, the commit.
+// BenchmarkGenerate makes key packages end to end: keys, two signatures and a sealing in the token,
+// and the commit.
 func BenchmarkGenerate(b *testing.B) {
 	for _, s := range ciphersuite.All() {
 		b.Run(fmt.Sprintf("suite=%d", s.ID), func(b *testing.B) {

@@ -1,12 +1,10 @@
-// Package inventory is the life of key packages: they are generated in
-// batches, their private keys sealed and stored before anything of them is
-// shown, and taken out again.
+// Package inventory manages the life of key packages: it generates them in batches, seals and
+// stores their private keys before it shows anything of them, and takes them out again.
 //
-// The order of its steps is the promise of the whole program. Two HPKE key
-// pairs are made, both signatures are made in the token and verified in
-// software, both private keys are sealed under the wrapping key, the batch is
-// committed to the store; only then does a caller see a key package. A crash
-// between any two steps leaves at most sealed keys that nobody was told about.
+// The order of its steps is the promise of the whole program. It makes two HPKE key pairs, makes
+// both signatures in the token and verifies them in software, seals both private keys under the
+// wrapping key, and commits the batch to the store; only then does a caller see a key package. A
+// crash between any two steps leaves at most sealed keys that nobody has seen.
 package inventory
 
 import (
@@ -30,24 +28,22 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
-// ErrAmbiguousRef reports a prefix that more than one KeyPackageRef begins
-// with.
+// ErrAmbiguousRef reports a prefix of more than one KeyPackageRef.
 var ErrAmbiguousRef = errors.New("more than one key package begins so")
 
-// ErrRef reports text that is no KeyPackageRef and no prefix of one.
+// ErrRef reports text that is neither a KeyPackageRef nor a prefix of one.
 var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")
 
-// Ring is the token as the keeper of keys that others depend on.
+// Ring is the part of the token that holds wrapping keys and other keys that records depend on.
 type Ring interface {
 	// Open finds a wrapping key in the token.
 	Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error)
-	// Create makes a wrapping key in the token, tries it out and returns its stamp. A key
-	// that fails is not left behind.
+	// Create makes a wrapping key in the token, tests it and returns its stamp. It leaves no key
+	// behind that fails.
 	Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, label string) ([]byte, error)
-	// Destroy destroys a key in the token. One that is not there is destroyed.
+	// Destroy destroys a key in the token. It succeeds if there is no such key.
 	Destroy(ctx context.Context, o store.Object, id []byte) error
-	// Discard destroys a wrapping key that the token was stopped in the making of, and no
-	// other.
+	// Discard destroys a wrapping key that the token was making when it was stopped, and no other.
 	Discard(ctx context.Context, id vault.KeyID, label string) error
 	// Serial returns the serial number of the token.
 	Serial() string
@@ -66,8 +62,8 @@ type Store interface {
 	Record(ctx context.Context, entries ...audit.Entry) error
 }
 
-// Config is what an Inventory works with. All fields are required, but Ring for what
-// needs no token.
+// Config configures an Inventory. All fields are required, except Ring for work that needs no
+// token.
 type Config struct {
 	// Store keeps the records.
 	Store Store
@@ -75,11 +71,10 @@ type Config struct {
 	Ring Ring
 	// Rand is the source of private keys and nonces, read by all workers at once.
 	Rand io.Reader
-	// Workers is how many key packages are in the making at once: the number
-	// of the token's sessions, or more where processors outnumber them.
+	// Workers is how many key packages are made at once: the number of the token's sessions, or of
+	// the processors if that is larger.
 	Workers int
-	// Batch is how many key packages one transaction of the store takes, 1 or
-	// more.
+	// Batch is how many key packages go in one transaction of the store, 1 or more.
 	Batch int
 }
 
@@ -104,7 +99,8 @@ func New(c Config) *Inventory {
 // TokenSerial returns the serial number of the token.
 func (inv *Inventory) TokenSerial() string { return inv.ring.Serial() }
 
-// custodian returns that of one wrapping key, found in the token and recognized once.
+// custodian returns the custodian of a wrapping key. It finds and recognizes the key in the token
+// once.
 func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Custodian, error) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -130,9 +126,8 @@ func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Cust
 	return v, nil
 }
 
-// Resolve returns the one KeyPackageRef that begins with prefix, which is
-// hexadecimal and at least four digits long. The error is ErrRef,
-// store.ErrNotFound or ErrAmbiguousRef.
+// Resolve returns the one KeyPackageRef that begins with prefix, at least four hexadecimal digits.
+// The error is ErrRef, store.ErrNotFound or ErrAmbiguousRef.
 func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Ref, error) {
 	lo, hi, err := refRange(prefix)
 	if err != nil {
@@ -150,8 +145,8 @@ func (inv *Inventory) Resolve(ctx context.Context, prefix string) (keypackage.Re
 	return refs[0], nil
 }
 
-// Find returns the record of the one key package whose ref begins with prefix.
-// The error is Resolve's.
+// Find returns the record of the one key package whose ref begins with prefix. Its errors are those
+// of Resolve.
 func (inv *Inventory) Find(ctx context.Context, prefix string) (store.KeyPackage, error) {
 	ref, err := inv.Resolve(ctx, prefix)
 	if err != nil {
@@ -163,8 +158,8 @@ func (inv *Inventory) Find(ctx context.Context, prefix string) (store.KeyPackage
 // maxRefBytes is the length of the longest KeyPackageRef: SHA-512.
 const maxRefBytes = 64
 
-// refRange returns the least and the greatest KeyPackageRef that begin with
-// the hexadecimal digits in prefix.
+// refRange returns the lowest and the highest KeyPackageRef that begin with the hexadecimal digits
+// in prefix.
 func refRange(prefix string) (lo, hi []byte, err error) {
 	if len(prefix) < 4 || len(prefix) > 2*maxRefBytes {
 		return nil, nil, fmt.Errorf("%w: the length of %q is %d, 4 to %d digits are taken", ErrRef, prefix, len(prefix), 2*maxRefBytes)
@@ -185,13 +180,12 @@ func refRange(prefix string) (lo, hi []byte, err error) {
 // nor registered.
 var ErrSuiteUnknown = errors.New("it is not known")
 
-// ErrMixedUp reports a record whose key package is not the one that its ref, or
-// its private keys, are of.
+// ErrMixedUp reports a record whose key package does not fit its ref or its private keys.
 var ErrMixedUp = vault.ErrMixedUp
 
-// Public returns the key package of a record. Its ref is computed anew: what
-// leaves the program is what the ref names. The error wraps ErrMixedUp where it
-// is not, or ErrSuiteUnknown.
+// Public returns the key package of a record. It recomputes the ref, so that what leaves the
+// program is what the ref names. The error wraps ErrMixedUp if the ref does not fit, or
+// ErrSuiteUnknown.
 func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 	kp, err := keypackage.Parse(record.Public)
 	if err != nil {
@@ -207,14 +201,13 @@ func Public(record *store.KeyPackage) (*keypackage.KeyPackage, error) {
 	return kp, nil
 }
 
-// ErrNothingToShow reports private keys that are in the token and nowhere else.
+// ErrNothingToShow reports private keys that exist only in the token.
 var ErrNothingToShow = errors.New("its private keys never leave the token: there is nothing to show")
 
-// PrivateKeys unseals the private keys of the key package ref, which are shown to
-// somebody: that is in the trail first. The caller clears them. The error is
-// store.ErrNotFound where there is no such key package, store.ErrConsumed or
-// store.ErrErased where they are erased, ErrNothingToShow where they are in the token, and
-// wraps ErrMixedUp where the keys do not fit the public part.
+// PrivateKeys unseals the private keys of the key package ref, in order to show them; it first
+// records that in the trail. The caller must clear them. The error is store.ErrNotFound if there is
+// no such key package, store.ErrConsumed or store.ErrErased if they are erased, ErrNothingToShow if
+// they are in the token, and wraps ErrMixedUp if they do not fit the public part.
 func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now time.Time) (vault.PrivateKeys, error) {
 	record, err := inv.store.KeyPackage(ctx, ref)
 	if err != nil {
@@ -248,7 +241,7 @@ func (inv *Inventory) PrivateKeys(ctx context.Context, ref keypackage.Ref, now t
 	return secret, nil
 }
 
-// binding is what the private keys of a key package are bound to.
+// binding returns what the private keys of a key package are bound to.
 func binding(record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Binding, error) {
 	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
 	if !ok {
@@ -265,7 +258,7 @@ func (inv *Inventory) keys(ctx context.Context, record *store.KeyPackage, kp *ke
 	return inv.unseal(ctx, record, kp)
 }
 
-// unseal returns the private keys of a record, whosever they are.
+// unseal returns the private keys of a record, even those of a device.
 func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *keypackage.KeyPackage) (vault.Keys, error) {
 	b, err := binding(record, kp)
 	if err != nil {
@@ -282,7 +275,7 @@ func (inv *Inventory) unseal(ctx context.Context, record *store.KeyPackage, kp *
 	return keys, nil
 }
 
-// erased says why a record has no private keys any more, or none for use here.
+// erased returns why a record has no private keys any more, or none for use here; otherwise nil.
 func erased(record *store.KeyPackage) error {
 	switch record.State {
 	case store.Consumed:
@@ -301,21 +294,20 @@ func erased(record *store.KeyPackage) error {
 	return nil
 }
 
-// entryOf is an entry of the trail about a key package.
+// entryOf returns an entry of the trail about a key package.
 func entryOf(record *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
 	return audit.Entry{Time: at, Act: act, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID}
 }
 
-// refuse puts into the trail what was asked of a key package and not done, and returns
-// why.
+// refuse records in the trail that a request on a key package was refused, and returns why.
 func (inv *Inventory) refuse(ctx context.Context, record *store.KeyPackage, at time.Time, what string, why error) error {
 	e := entryOf(record, audit.Refused, at)
 	e.Detail = what + ": " + reason(why)
 	return errors.Join(why, inv.store.Record(ctx, e))
 }
 
-// RefuseKey puts into the trail what was asked of a key in the token and not done, and
-// returns why. A fault of the token or of the store is no refusal.
+// RefuseKey records in the trail that a request on a key in the token was refused, and returns why.
+// A fault of the token or of the store is not a refusal.
 func (inv *Inventory) RefuseKey(ctx context.Context, identity string, keyID []byte, at time.Time, what string, why error) error {
 	said := reason(why)
 	if said == failed {
@@ -324,11 +316,10 @@ func (inv *Inventory) RefuseKey(ctx context.Context, identity string, keyID []by
 	return errors.Join(why, inv.store.Record(ctx, audit.Entry{Time: at, Act: audit.Refused, Identity: identity, KeyID: keyID, Detail: what + ": " + said}))
 }
 
-// failed is the reason of what has no other.
+// failed is the reason of errors that have no other.
 const failed = "failed"
 
-// reason names an error in the trail: the kind of it, and nothing that came from
-// outside.
+// reason names the kind of an error for the trail. It contains nothing that came from outside.
 func reason(err error) string {
 	for _, r := range []struct {
 		err  error

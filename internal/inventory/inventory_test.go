@@ -17,7 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// refStore knows refs and nothing else.
+// refStore is a store that only knows refs.
 type refStore struct {
 	store.Store
 	refs [][]byte
@@ -34,7 +34,7 @@ func (s *refStore) FindRefs(_ context.Context, lo, hi []byte, limit int) ([][]by
 }
 
 func TestResolve(t *testing.T) {
-	// Of SHA-256, SHA-384 and SHA-512.
+	// Refs of SHA-256, SHA-384 and SHA-512.
 	a := "abcd" + strings.Repeat("0", 60)
 	b := "abce" + strings.Repeat("f", 92)
 	c := "abcf0" + strings.Repeat("e", 123)
@@ -149,7 +149,7 @@ func TestPrivateKeysOfAnUnknownRef(t *testing.T) {
 	}
 }
 
-// A record whose parts were changed or exchanged in the store does not open.
+// A record whose parts were changed or exchanged in the store cannot be opened.
 func TestPrivateKeysOfARecordThatWasChanged(t *testing.T) {
 	f := newFixture(t)
 	var made []store.KeyPackage
@@ -183,7 +183,7 @@ func TestPrivateKeysOfARecordThatWasChanged(t *testing.T) {
 	}
 }
 
-// oneRecord answers every question for a key package with one.
+// oneRecord returns one record for every query.
 type oneRecord struct {
 	store.Store
 	record store.KeyPackage
@@ -193,7 +193,7 @@ func (s oneRecord) KeyPackage(context.Context, []byte) (store.KeyPackage, error)
 	return s.record, nil
 }
 
-// firstFails fails to open the first time.
+// firstFails fails the first time that it opens a key.
 type firstFails struct {
 	inventory.Ring
 	err    error
@@ -207,7 +207,7 @@ func (r *firstFails) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism
 	return r.Ring.Open(ctx, id, m)
 }
 
-// The token is asked for a wrapping key once, and again where that failed.
+// A wrapping key is looked up in the token once, and again only if that failed.
 func TestAWrappingKeyIsOpenedOnce(t *testing.T) {
 	f := newFixture(t)
 	gone := errors.New("the token is away")

@@ -13,22 +13,21 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// ErrNoLeaf reports that the private key of a leaf is not kept: it was handed over, or
-// is erased.
+// ErrNoLeaf reports that the private key of a leaf is not kept: it was handed over or erased.
 var ErrNoLeaf = errors.New("the private key of its leaf is not kept")
 
-// Ciphertext is what a member encrypted to a leaf: the path secret of a commit, under
-// the label "UpdatePathNode" (RFC 9420, Section 7.6).
+// Ciphertext is what a member encrypted to a leaf: the path secret of a commit, under the label
+// "UpdatePathNode" (RFC 9420, Section 7.6).
 type Ciphertext struct {
 	Context    []byte // the encoded GroupContext
 	KEMOutput  []byte
 	Ciphertext []byte
 }
 
-// DecryptPathSecret decrypts what was encrypted to the leaf of a key package that was
-// opened with a Welcome, while its private key is kept. The caller clears the path
-// secret. The error is store.ErrNotFound, store.ErrState where no Welcome was opened with
-// it, ErrNoLeaf, or hpke.ErrOpen.
+// DecryptPathSecret decrypts what was encrypted to the leaf of a key package that has opened a
+// Welcome, as long as its private key is kept. The caller must clear the path secret. The error is
+// store.ErrNotFound, store.ErrState if the key package has opened no Welcome, ErrNoLeaf, or
+// hpke.ErrOpen.
 func (inv *Inventory) DecryptPathSecret(ctx context.Context, ref keypackage.Ref, c Ciphertext, now time.Time) ([]byte, error) {
 	record, err := inv.store.KeyPackage(ctx, ref)
 	if err != nil {
@@ -59,7 +58,7 @@ func (inv *Inventory) decryptPathSecret(ctx context.Context, record *store.KeyPa
 	return hpke.DecryptWithLabel(keys.Encryption, "UpdatePathNode", c.Context, c.KEMOutput, c.Ciphertext)
 }
 
-// leaf returns the private key of the leaf of a key package that is, or was, opened.
+// leaf returns the private key of the leaf of a key package that has opened a Welcome.
 func (inv *Inventory) leaf(ctx context.Context, record *store.KeyPackage) (vault.Keys, error) {
 	kp, err := Public(record)
 	if err != nil {
@@ -85,9 +84,9 @@ func (inv *Inventory) leaf(ctx context.Context, record *store.KeyPackage) (vault
 	return v.Leaf(ctx, b, record.Leaf)
 }
 
-// ConfirmLeaf erases the private key of the leaf of a consumed key package: its member
-// has another leaf by now, or is in the group no more. The error is store.ErrNotFound, or
-// store.ErrState where it is not consumed.
+// ConfirmLeaf erases the private key of the leaf of a consumed key package: its member has another
+// leaf by now, or has left the group. The error is store.ErrNotFound, or store.ErrState if the key
+// package is not consumed.
 func (inv *Inventory) ConfirmLeaf(ctx context.Context, ref keypackage.Ref, now time.Time) error {
 	if err := inv.store.EraseLeaf(ctx, ref, now); err != nil {
 		return fmt.Errorf("confirm leaf: %w", err)

@@ -14,7 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// pathSecret is what a committer encrypts to a leaf.
+// pathSecret returns what a committer encrypts to a leaf.
 func pathSecret(t *testing.T, s *ciphersuite.Suite, kp *keypackage.KeyPackage, label string) inventory.Ciphertext {
 	t.Helper()
 	c := inventory.Ciphertext{Context: []byte("group context")}
@@ -62,7 +62,7 @@ func leafOutlives(t *testing.T, f *fixture, suites []*ciphersuite.Suite) {
 				t.Errorf("%s: DecryptPathSecret() err = %v, want %v", what, err, hpke.ErrOpen)
 			}
 		}
-		for range 2 { // once it is erased, that is done
+		for range 2 { // erasing again is not an error
 			if err := f.inventory().ConfirmLeaf(t.Context(), ref, now); err != nil {
 				t.Errorf("ConfirmLeaf() err = %v, want nil", err)
 			}
@@ -84,7 +84,7 @@ func decrypts(t *testing.T, f *fixture, ref keypackage.Ref, c inventory.Cipherte
 	}
 }
 
-// Where the key was handed over, no copy is kept.
+// If the key was handed over, no copy is kept.
 func TestALeafsKeyIsKeptOnlyWhereItIsNotHandedOver(t *testing.T) {
 	inEachCustody(t, func(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 		kp := makeOne(t, f, 2, false)
@@ -117,7 +117,7 @@ func TestPrivateKeysInTheTokenHaveNothingToShow(t *testing.T) {
 	}
 }
 
-// Asking for what the token cannot keep fails before anything is made.
+// A request for what the token cannot keep fails before anything is made.
 func TestTokenCustodyIsRefusedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	for _, id := range []ciphersuite.ID{1, 3, 4, 6} {
@@ -130,8 +130,8 @@ func TestTokenCustodyIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// rewrapsOnce puts everything under a new wrapping key when a key package is about to be
-// reserved for the first time.
+// rewrapsOnce moves everything to a new wrapping key when a key package is about to be reserved for
+// the first time.
 type rewrapsOnce struct {
 	store.Store
 	rewrap func()
@@ -146,8 +146,8 @@ func (s *rewrapsOnce) Reserve(ctx context.Context, r store.Reservation) (store.K
 	return s.Store.Reserve(ctx, r)
 }
 
-// A leaf that was sealed under a wrapping key which its key package left meanwhile would
-// be lost.
+// A leaf would be lost if it were sealed under a wrapping key from which its key package was moved
+// meanwhile.
 func TestALeafIsKeptUnderTheKeyOfItsKeyPackage(t *testing.T) {
 	inEachCustody(t, func(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 		kp := makeOne(t, f, 2, false)

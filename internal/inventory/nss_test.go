@@ -9,12 +9,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// openToken opens the token of a test, and served leaves those of the suites that it serves:
-// SoftHSM and all, apart from what runs on another token.
+// openToken opens the token of a test, and served selects the suites that it serves: SoftHSM and
+// all suites, except in tests on another token.
 var (
 	openToken = softhsmtest.Open
 	served    = func(ids []ciphersuite.ID) []ciphersuite.ID { return ids }
-	onlyNSS   bool // tokens of other makes are left out
+	onlyNSS   bool // tokens of other makes are skipped
 )
 
 // onNSS runs tests on NSS softoken, in the suites with P-curves.

@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// The process that has the module is killed in the midst of a batch, again and again: every
-// key package of it comes out once, and opens.
+// The process that runs the module is killed during a batch, again and again: each key package is
+// made once, and opens.
 func TestABatchOutlivesTheProcessOfTheModule(t *testing.T) {
 	server := vendortest.P11Kit(t, softhsmtest.Config(t))
 	cfg := server.Config()

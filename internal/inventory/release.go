@@ -14,8 +14,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// releasing checks what custody vault.CustodyRelease needs, and returns the digest that the key
-// packages get.
+// releasing checks the parameters of custody vault.CustodyRelease, and returns the digest that the
+// key packages get.
 func (r *Request) releasing() ([]byte, error) {
 	if r.Custody != vault.CustodyRelease {
 		return nil, nil
@@ -26,8 +26,8 @@ func (r *Request) releasing() ([]byte, error) {
 	return vault.ReleaseDigest(r.ReleaseKey), nil
 }
 
-// CheckRelease refuses, with store.ErrOtherRelease and an entry in the trail, a release key that is
-// not the one that the private keys of a key package may be released to.
+// CheckRelease fails with store.ErrOtherRelease, and records that in the trail, if a release key is
+// not the one to which the private keys of a key package may be released.
 func (inv *Inventory) CheckRelease(ctx context.Context, record *store.KeyPackage, releaseKey []byte, now time.Time) error {
 	if bytes.Equal(record.ReleaseDigest, vault.ReleaseDigest(releaseKey)) {
 		return nil
@@ -37,14 +37,14 @@ func (inv *Inventory) CheckRelease(ctx context.Context, record *store.KeyPackage
 }
 
 // HandOver seals the private keys of key packages of custody vault.CustodyRelease for their device,
-// whose public key is given, and returns them in the order of the records. Each is unsealed in the
-// token, compared with its public keys, and sealed by HPKE: see vault.Released. That it is handed
-// over is recorded, with its entry in the trail, before anything is returned; it may be done again,
-// for the same device, until it is confirmed: a caller that was killed before it told anybody loses
-// nothing.
+// whose public key is given, and returns them in the order of the records. It unseals each in the
+// token, compares it with its public keys, and seals it by HPKE: see vault.Released. Before it
+// returns anything, it records the handover and its entry in the trail. It may be repeated for the
+// same device until the handover is confirmed, so a caller that was killed before it passed the
+// keys on loses nothing.
 //
-// The error is store.ErrOtherRelease for another public key than the one they were made for,
-// store.ErrErased, or store.ErrState where the device has confirmed.
+// The error is store.ErrOtherRelease for a public key other than the one they were made for,
+// store.ErrErased, or store.ErrState if the device has confirmed.
 func (inv *Inventory) HandOver(ctx context.Context, records []store.KeyPackage, releaseKey []byte, now time.Time) ([]vault.Released, error) {
 	out := make([]vault.Released, 0, len(records))
 	for len(records) > 0 {
@@ -84,8 +84,8 @@ func (inv *Inventory) handOver(ctx context.Context, batch []store.KeyPackage, re
 	return released, nil
 }
 
-// release seals the private keys of one key package for its device. What was rewrapped since it
-// was read is read again.
+// release seals the private keys of one key package for its device. If the record was rewrapped
+// meanwhile, it reads it again.
 func (inv *Inventory) release(ctx context.Context, record store.KeyPackage, releaseKey []byte, now time.Time) (vault.Released, error) {
 	for {
 		released, err := inv.seal(ctx, &record, releaseKey)
@@ -126,8 +126,8 @@ func (inv *Inventory) seal(ctx context.Context, record *store.KeyPackage, releas
 	return vault.Release(b, releaseKey, keys)
 }
 
-// ConfirmHandover erases the private keys of key packages whose devices have them, in one
-// transaction, and returns of how many: one of which they are erased already stays as it is. Its
+// ConfirmHandover erases, in one transaction, the private keys of key packages whose devices have
+// them, and returns the number of key packages. Those that are erased already stay unchanged. Its
 // errors are those of store.ConfirmHandover.
 func (inv *Inventory) ConfirmHandover(ctx context.Context, refs [][]byte, now time.Time) (uint64, error) {
 	n, err := inv.store.ConfirmHandover(ctx, refs, now)

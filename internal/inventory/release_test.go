@@ -22,7 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// enrolled is a device that has a key of Go's HPKE, and nothing of ours but the documented form.
+// enrolled is a device with a key of Go's HPKE. It knows only the documented form.
 type enrolled struct {
 	suite *ciphersuite.Suite
 	key   stdlib.PrivateKey
@@ -51,7 +51,7 @@ func enroll(t *testing.T, s *ciphersuite.Suite) enrolled {
 
 func (d enrolled) public() []byte { return d.key.PublicKey().Bytes() }
 
-// open opens what was released for a key package, whose ref the device computes by itself.
+// open opens what was released for a key package, whose ref the device computes itself.
 func (d enrolled) open(kp *keypackage.KeyPackage, r vault.Released) (initKey, encryptionKey []byte, err error) {
 	ref, err := kp.Ref()
 	if err != nil {
@@ -155,7 +155,7 @@ func releasedToADevice(t *testing.T, f *fixture, s *ciphersuite.Suite) {
 	}
 }
 
-// opensWhatItHas lets the device open a Welcome and a path secret with what was released to it.
+// opensWhatItHas lets the device open a Welcome and a path secret with the released keys.
 func opensWhatItHas(t *testing.T, f *fixture, d enrolled, kp *keypackage.KeyPackage, r vault.Released) {
 	t.Helper()
 	private, encryption, err := d.open(kp, r)
@@ -177,7 +177,7 @@ func opensWhatItHas(t *testing.T, f *fixture, d enrolled, kp *keypackage.KeyPack
 	}
 }
 
-// hereNobodyUsesThem asks for what only the device may do.
+// hereNobodyUsesThem requests what only the device may do.
 func hereNobodyUsesThem(t *testing.T, inv *inventory.Inventory, record *store.KeyPackage) {
 	t.Helper()
 	kp, err := inventory.Public(record)
@@ -198,8 +198,8 @@ func hereNobodyUsesThem(t *testing.T, inv *inventory.Inventory, record *store.Ke
 	}
 }
 
-// Whoever can write to the store, and to a manifest, and not to the token, has no private keys
-// released that were made for somebody else.
+// Someone who can write to the store and to a manifest, but cannot use the token, gets no private
+// keys released that were made for another device.
 func TestAChangedRecordIsReleasedToNobody(t *testing.T) {
 	f := newFixture(t)
 	s := suite(t, 2)
@@ -247,7 +247,7 @@ func TestWhatIsForADeviceMovesToAnotherWrappingKey(t *testing.T) {
 	if _, err := inv.DestroyWrappingKey(t.Context(), old, false, now, nil); err != nil {
 		t.Fatalf("DestroyWrappingKey() err = %v, want nil", err)
 	}
-	// The records as they were read before it: they are read again.
+	// These records were read before the rewrap, so they are read again.
 	released, err := inv.HandOver(t.Context(), []store.KeyPackage{made[0], made[2], made[3]}, device.public(), now)
 	if err != nil {
 		t.Fatalf("HandOver() of what was rewrapped since err = %v, want nil", err)
@@ -260,7 +260,7 @@ func TestWhatIsForADeviceMovesToAnotherWrappingKey(t *testing.T) {
 		opensWhatItHas(t, f, device, kp, released[i])
 	}
 
-	// What is shredded is released no more, and what the device has stays its.
+	// What is shredded can no longer be released, and the device keeps what it has.
 	current, err := f.store.CurrentWrappingKey(t.Context(), store.Seal)
 	if err != nil {
 		t.Fatal(err)
@@ -295,8 +295,8 @@ func TestAReleaseKeyIsChecked(t *testing.T) {
 	}
 }
 
-// What is handed over is recorded first: where the store says no, nobody gets anything. And the
-// trail has who it was for.
+// A handover is recorded first: if the store fails, nobody gets anything. The trail says who it was
+// for.
 func TestNothingIsHandedOverThatIsNotRecorded(t *testing.T) {
 	f := newFixture(t)
 	device := enroll(t, suite(t, 2))
@@ -324,7 +324,7 @@ func TestNothingIsHandedOverThatIsNotRecorded(t *testing.T) {
 	}
 }
 
-// refusingHandovers is a store whose caller gives up as it records a handover.
+// refusingHandovers is a store whose caller is canceled while it records a handover.
 type refusingHandovers struct {
 	store.Store
 	cancel func()

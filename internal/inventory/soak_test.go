@@ -43,20 +43,19 @@ type soaked struct {
 	made, opened, rotated, faults, refused atomic.Int64
 
 	mu   sync.Mutex
-	last map[string]int // refusals, by what they said
+	last map[string]int // refusals, by text
 }
 
-// soakRounds is in how many rounds it is done. After each the module is finalized: SoftHSM
-// keeps some 250 bytes of every session object that was destroyed until then, which are not
-// hsm-kp's to free.
+// soakRounds is the number of rounds. After each, the module is finalized: until then, SoftHSM
+// keeps some 250 bytes of every destroyed session object, which hsm-kp cannot free.
 const soakRounds = 4
 
-// TestSoak makes key packages, opens Welcomes for them, and rotates, rewraps and destroys
-// wrapping keys, in both custodies and on one Token, while random calls fail with random
-// codes and sessions are dropped. What fails in the end has to say that the token was at
-// fault. After the last round memory, files and goroutines are what they were after the one
-// before, and sessions are none. Until then memory grows by what SQLite may use for its page
-// caches, 64 MiB (see store/sqlite).
+// TestSoak makes key packages, opens Welcomes for them, and rotates, rewraps and destroys wrapping
+// keys, in both custodies and on one Token, while random calls fail with random codes and sessions
+// are dropped. Operations that fail in the end must say that the token was at fault. After the last
+// round, memory, files and goroutines are as they were after the round before, and no sessions are
+// left. Until then, memory grows by what SQLite may use for its page caches, 64 MiB (see
+// store/sqlite).
 func TestSoak(t *testing.T) {
 	f := newFaulty(t, vault.CustodyWrapped)
 	f.cfg.Sessions, f.cfg.Patience = 6, time.Minute
@@ -66,7 +65,7 @@ func TestSoak(t *testing.T) {
 	}
 	defer db.Close()
 	s := &soaked{faulty: f, store: db}
-	begun := usageOf(t, f) // with what the tests before it have left
+	begun := usageOf(t, f) // including what earlier tests have left
 	var before, after usage
 	for round := range soakRounds {
 		s.round(t, *soak/soakRounds)
@@ -91,7 +90,7 @@ func TestSoak(t *testing.T) {
 	s.checkAll(t, db)
 }
 
-// round does it all for a time, on a Token of its own.
+// round runs all loops for a time, on a Token of its own.
 func (s *soaked) round(t *testing.T, d time.Duration) {
 	t.Helper()
 	s.open(t)
@@ -104,7 +103,7 @@ func (s *soaked) round(t *testing.T, d time.Duration) {
 		}
 	}
 	wg.Go(func() {
-		s.loop(ctx, t, func() error { // in turn: Repair takes for unfinished what another one is making
+		s.loop(ctx, t, func() error { // in turn, because Repair would take for unfinished what another one is making
 			return errors.Join(s.rotate(ctx, vault.AESGCM), s.rotate(ctx, vault.AESKeyWrap))
 		})
 	})
@@ -113,8 +112,8 @@ func (s *soaked) round(t *testing.T, d time.Duration) {
 	s.Reset()
 	during := usageOf(t, s.faulty)
 	t.Logf("before the module is finalized: %v", during)
-	// A session whose C_CloseSession failed, as each does while the device is away, is open until the module is
-	// finalized, or all are dropped, which comes at random.
+	// A session whose C_CloseSession failed, as it does while the device is gone, stays open until
+	// the module is finalized or all sessions are dropped, which happens at random.
 	if most := 3 * s.tok.Sessions(); during.sessions > most {
 		t.Errorf("%d sessions are open, want no more than %d", during.sessions, most)
 	}
@@ -151,7 +150,7 @@ func (s *soaked) identity(t *testing.T) *identity.Identity {
 	return id
 }
 
-// loop does something again and again. It may be refused where the token was at fault.
+// loop repeats an operation. It may fail if the token was at fault.
 func (s *soaked) loop(ctx context.Context, t *testing.T, do func() error) {
 	for ctx.Err() == nil {
 		err := do()
@@ -167,7 +166,7 @@ func (s *soaked) loop(ctx context.Context, t *testing.T, do func() error) {
 	}
 }
 
-// note counts a refusal by its text, without the numbers in it.
+// note counts a refusal by its text without numbers.
 func (s *soaked) note(err error) {
 	text := regexp.MustCompile(`[0-9a-f]{8,}|[0-9]+`).ReplaceAllString(err.Error(), "…")
 	s.mu.Lock()
@@ -178,19 +177,19 @@ func (s *soaked) note(err error) {
 	s.last[text]++
 }
 
-// isFault reports whether err is of the token, or says that a key was not made or destroyed
-// for one, and is to be repaired.
+// isFault reports whether err comes from the token, or says that a key was not made or destroyed
+// because of one and must be repaired.
 func isFault(err error) bool {
 	for _, code := range goneCodes {
 		if errors.Is(err, code) {
 			return true
 		}
 	}
-	// SoftHSM says so of a key that it was to make as the login ended.
+	// SoftHSM returns this for a key that it was making when the login ended.
 	if call, ok := errors.AsType[*token.Error](err); ok && call.Func == "C_GenerateKey" && call.RV == token.CKR_GENERAL_ERROR {
 		return true
 	}
-	// Other operations were faster: the key was replaced meanwhile.
+	// Another operation was faster: the key was replaced meanwhile.
 	return errors.Is(err, store.ErrInUse) || errors.Is(err, store.ErrWrappingKey) || errors.Is(err, token.ErrNotFound) || errors.Is(err, store.ErrState)
 }
 
@@ -264,7 +263,7 @@ func (s *soaked) rotate(ctx context.Context, m vault.Mechanism) error {
 	return nil
 }
 
-// disturb has calls fail.
+// disturb makes calls fail.
 func (s *soaked) disturb(ctx context.Context, t *testing.T) {
 	for ctx.Err() == nil {
 		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
@@ -311,9 +310,9 @@ func (s *soaked) checkAll(t *testing.T, db *sqlite.Store) {
 	t.Logf("%d key packages are not consumed, and open", live)
 }
 
-// usage is what a process has of the machine and of the token.
+// usage is what a process uses of the machine and of the token.
 type usage struct {
-	resident, inGo              int64 // inGo: what of it is Go's
+	resident, inGo              int64 // inGo is the part that Go uses
 	sessions, files, goroutines int
 }
 

@@ -15,9 +15,9 @@ import (
 // kindIdentity is the kind of an identity's stamp.
 const kindIdentity = "identity"
 
-// StampIdentity authenticates an identity's record under the current wrapping
-// key: the stamp goes into the record. Whoever can write to the store, and not
-// to the token, can then neither make an identity nor change what one signs.
+// StampIdentity authenticates an identity's record under the current wrapping key and puts the
+// stamp into the record. Someone who can write to the store but cannot use the token can then
+// neither make an identity nor change what one signs.
 func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) error {
 	key, err := inv.currentKey(ctx, store.Seal)
 	if err != nil {
@@ -32,7 +32,7 @@ func (inv *Inventory) StampIdentity(ctx context.Context, id *store.Identity) err
 	return err
 }
 
-// vault returns the wrapping key that seals and stamps.
+// vault returns the wrapping key as a sealer, which also makes stamps.
 func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (vault.Sealer, error) {
 	c, err := inv.custodian(ctx, id)
 	if err != nil {
@@ -45,8 +45,7 @@ func (inv *Inventory) vault(ctx context.Context, id vault.KeyID) (vault.Sealer, 
 	return v, nil
 }
 
-// CheckIdentity reports whether the record is one that StampIdentity stamped.
-// The error wraps vault.ErrStamp where it is not.
+// CheckIdentity fails unless StampIdentity stamped the record. The error then wraps vault.ErrStamp.
 func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) error {
 	key, err := vault.StampKey(id.Stamp)
 	if err != nil {
@@ -62,7 +61,7 @@ func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) err
 	return nil
 }
 
-// identityRecord is what the stamp of an identity is over:
+// identityRecord returns what the stamp of an identity covers:
 //
 //	opaque name<V>
 //	uint16 cipher_suite
@@ -71,11 +70,11 @@ func (inv *Inventory) CheckIdentity(ctx context.Context, id *store.Identity) err
 //	opaque key_id<V>
 //	opaque token_serial<V>
 //	uint8  weak_key
-//	select (cipher_suite) {         // of an experimental suite, what its number meant
+//	select (cipher_suite) {         // for an experimental suite, what its number meant
 //	    case experimental:
 //	        uint16 kem; uint16 kdf; uint16 aead; uint16 signature_scheme;
 //	}
-//	select (version) {              // of all but the first
+//	select (version) {              // for all but the first
 //	    case 2 and more:
 //	        uint64 version;
 //	}
@@ -104,7 +103,7 @@ func identityRecord(id *store.Identity) []byte {
 // ErrNoWrappingKey reports a store that has no wrapping key yet.
 var ErrNoWrappingKey = errors.New("the store has no wrapping key")
 
-// currentKey returns the wrapping key of a purpose that new key packages get.
+// currentKey returns the wrapping key of a purpose that new key packages use.
 func (inv *Inventory) currentKey(ctx context.Context, p store.Purpose) (store.WrappingKey, error) {
 	key, err := inv.store.CurrentWrappingKey(ctx, p)
 	if errors.Is(err, store.ErrNotFound) {
@@ -116,7 +115,7 @@ func (inv *Inventory) currentKey(ctx context.Context, p store.Purpose) (store.Wr
 	return key, nil
 }
 
-// wrappingKey returns the record of a wrapping key. One that is destroyed is
+// wrappingKey returns the record of a wrapping key. If it is destroyed, the error is
 // store.ErrWrappingKey.
 func (inv *Inventory) wrappingKey(ctx context.Context, id vault.KeyID) (store.WrappingKey, error) {
 	keys, err := inv.store.WrappingKeys(ctx)

@@ -11,11 +11,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// ErrUnderWay reports a key that somebody else began to make, and has not made yet.
-var ErrUnderWay = errors.New("another process has begun to make the key that takes its place")
+// ErrUnderWay reports a key that another process began to make and has not completed.
+var ErrUnderWay = errors.New("another process has begun to make the key that replaces it")
 
-// How long to wait for somebody else's key, how often to look, and how old what they began
-// may be for them to be believed to be at it.
+// How long to wait for another process's key, how often to look, and how old its intent may be
+// before the process is taken for dead.
 const (
 	patience    = 10 * time.Second
 	look        = 50 * time.Millisecond
@@ -23,11 +23,11 @@ const (
 	maxAttempts = 3
 )
 
-// Succeed makes a key that is to take the place of the key i.Instead by f, as Make does. Of
-// several that do so at once, one makes a key; the others wait until it has. current returns
-// the id of the current key of that kind, or nothing. It reports whether f has made the key:
-// where it has not, and there is no error, another key is current by now. The error is
-// ErrUnderWay where somebody has begun and does not come to an end.
+// Succeed calls f, as Make does, to make a key that replaces the key i.Instead. If several
+// processes do so at once, one makes a key and the others wait until it has. current returns the id
+// of the current key of that kind, or nil. Succeed reports whether f made the key: if not, and
+// there is no error, another key is current by now. The error is ErrUnderWay if another process has
+// begun and does not finish.
 func (inv *Inventory) Succeed(ctx context.Context, i store.Intent, current func(context.Context) ([]byte, error), f func(context.Context) error) (bool, error) {
 	i.Succeeds = true
 	deadline := time.Now().Add(patience)
@@ -45,15 +45,15 @@ func (inv *Inventory) Succeed(ctx context.Context, i store.Intent, current func(
 			attempt--
 		case errors.Is(err, store.ErrExists):
 			return false, fmt.Errorf("%s %x: %w", i.Object, i.Instead, ErrUnderWay)
-		case errors.Is(err, store.ErrState) && attempt < maxAttempts: // somebody was quicker
+		case errors.Is(err, store.ErrState) && attempt < maxAttempts: // another process was faster
 		default:
 			return err == nil, err
 		}
 	}
 }
 
-// await waits a moment for the one who makes the key that is to succeed the same one. One
-// who began long ago is not waited for.
+// await waits a moment for the process that makes the successor of the same key. It does not wait
+// for one that began long ago.
 func (inv *Inventory) await(ctx context.Context, i store.Intent) error {
 	intents, err := inv.store.Intents(ctx)
 	if err != nil {
@@ -72,9 +72,9 @@ func (inv *Inventory) await(ctx context.Context, i store.Intent) error {
 	}
 }
 
-// ReplaceWrappingKey makes another key of the same mechanism current in the place of was, and returns the one that
-// is current then: of several that replace the same key, one makes another, which all of them
-// return. The error is ErrUnderWay where somebody has begun and does not come to an end.
+// ReplaceWrappingKey makes another key of the same mechanism current instead of was, and returns
+// the key that is current then. If several callers replace the same key, one makes another, and all
+// return that one. The error is ErrUnderWay if another process has begun and does not finish.
 func (inv *Inventory) ReplaceWrappingKey(ctx context.Context, was *store.WrappingKey, now time.Time) (store.WrappingKey, error) {
 	key := store.WrappingKey{
 		Purpose: was.Purpose, Label: WrappingKeyLabel, TokenSerial: inv.ring.Serial(), Current: true, CreatedAt: now.UTC().Truncate(time.Second),

@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// Of many that replace one wrapping key at once, one makes another of the same mechanism, and
-// all use that.
+// If many processes replace one wrapping key at once, one makes another of the same mechanism, and
+// all use that one.
 func TestOneOfManyReplacesAWrappingKey(t *testing.T) {
 	f := newBareFixture(t)
 	for _, m := range []vault.Mechanism{vault.AESGCM, vault.RSAOAEP, vault.AESKeyWrap} {
@@ -48,8 +48,8 @@ func TestOneOfManyReplacesAWrappingKey(t *testing.T) {
 	checkOnlyRecordedKeys(t, f, keys)
 }
 
-// checkOnlyRecordedKeys checks that the token has the wrapping keys of the store and no
-// others, and that nothing is unfinished.
+// checkOnlyRecordedKeys checks that the token has the store's wrapping keys and no others, and that
+// nothing is unfinished.
 func checkOnlyRecordedKeys(t *testing.T, f *fixture, keys []store.WrappingKey) {
 	t.Helper()
 	objects, err := f.token.Objects(t.Context())
@@ -59,7 +59,7 @@ func checkOnlyRecordedKeys(t *testing.T, f *fixture, keys []store.WrappingKey) {
 	recorded := make(map[string]bool)
 	for _, k := range keys {
 		recorded[string(k.ID)] = true
-		recorded[string(vault.StampingKeyID(k.ID))] = true // that of a pair
+		recorded[string(vault.StampingKeyID(k.ID))] = true // the one of a pair
 	}
 	for _, o := range objects {
 		if !recorded[string(o.ID)] {
@@ -71,7 +71,7 @@ func checkOnlyRecordedKeys(t *testing.T, f *fixture, keys []store.WrappingKey) {
 	}
 }
 
-// Who finds that somebody else was quicker, by whatever way, makes nothing.
+// A process that finds that another was faster, in whatever way, makes nothing.
 func TestAReplacedWrappingKeyIsNotReplacedAgain(t *testing.T) {
 	f := newFixture(t)
 	inv := f.inventory()
@@ -94,7 +94,7 @@ func TestAReplacedWrappingKeyIsNotReplacedAgain(t *testing.T) {
 	checkOnlyRecordedKeys(t, f, keys)
 }
 
-// One who began and died is not waited for, and a repair clears the way.
+// A process that began and died is not waited for, and a repair clears the way.
 func TestADeadSuccessorIsNotWaitedFor(t *testing.T) {
 	f := newFixture(t)
 	inv := f.inventory()

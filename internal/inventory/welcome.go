@@ -21,27 +21,25 @@ var ErrNotOurs = errors.New("the Welcome is for none of the key packages in the 
 // WelcomeRequest asks to open a Welcome.
 type WelcomeRequest struct {
 	Welcome *keypackage.Welcome
-	// Identity chooses among several key packages that the Welcome is for; it may be
-	// empty.
+	// Identity selects among several key packages that the Welcome is for; it may be empty.
 	Identity string
 	// PSK and RatchetTree are as in welcome.Options.
 	PSK         func(welcome.PSKID) ([]byte, bool)
 	RatchetTree []byte
-	// KeepLeaf keeps the private key of the leaf, sealed by itself, once the key package
-	// is consumed: see Decrypt. Keys in the token are kept in any case.
+	// KeepLeaf keeps the private key of the leaf, sealed on its own, after the key package is
+	// consumed: see DecryptPathSecret. Keys in the token are kept in any case.
 	KeepLeaf bool
 	// Now is the time, Until the end of the reservation.
 	Now, Until time.Time
 }
 
-// OpenedWelcome is a Welcome that was opened, with the key package that it used. Clear
-// it after use.
+// OpenedWelcome is an opened Welcome with the key package that it used. Clear it after use.
 type OpenedWelcome struct {
 	*welcome.Opened
 	// Record is the key package, reserved.
 	Record store.KeyPackage
-	// Keys are its private keys. The init key was for this Welcome and for no other;
-	// the encryption key is the new member's leaf, and outlives it.
+	// Keys are its private keys. The init key was for this Welcome alone; the encryption key is the
+	// new member's leaf, and outlives the Welcome.
 	Keys vault.Keys
 
 	binding vault.Binding
@@ -55,23 +53,22 @@ func (o *OpenedWelcome) Clear() {
 	}
 }
 
-// OpenWelcome opens a Welcome with the key package that it is for, and reserves the key
-// package for this Welcome until r.Until. Nothing is written before the Welcome has
-// opened: one that does not changes nothing, whoever sent it. Of two that open at once with
-// one key package, one is returned. What follows is Confirm, or Release.
+// OpenWelcome opens a Welcome with the key package that it is for, and reserves the key package for
+// this Welcome until r.Until. It writes nothing before the Welcome has opened: one that does not
+// open changes nothing, whoever sent it. If two are opened at once with one key package, one is
+// returned. The caller must then call Confirm or Release.
 //
-// A Welcome may be opened again while its reservation lasts, and after it: a caller
-// that was killed loses nothing. Where a Welcome is for several key packages of the
-// store, those are passed over that are consumed or reserved for another. The error is
-// ErrNotOurs, store.ErrReserved, store.ErrConsumed, store.ErrErased, or that of
-// welcome.Open.
+// A Welcome may be opened again during its reservation and after it: a caller that was killed loses
+// nothing. If a Welcome is for several key packages of the store, OpenWelcome skips those that are
+// consumed or reserved for another. The error is ErrNotOurs, store.ErrReserved, store.ErrConsumed,
+// store.ErrErased, or that of welcome.Open.
 func (inv *Inventory) OpenWelcome(ctx context.Context, r WelcomeRequest) (*OpenedWelcome, error) {
 	for {
 		opened, err := inv.openWelcome(ctx, r)
 		if !errors.Is(err, store.ErrRewrapped) {
 			return opened, err
 		}
-		// Rewrapped between reading and reserving, which happens once a rotation.
+		// It was rewrapped between reading and reserving, which happens once in a rotation.
 	}
 }
 
@@ -83,7 +80,7 @@ func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 	opened, err := inv.openWith(ctx, &record, r)
 	if err != nil {
 		if now, gone := inv.store.KeyPackage(ctx, record.Ref); gone == nil && !bytes.Equal(now.WrappingKeyID, record.WrappingKeyID) {
-			return nil, store.ErrRewrapped // what was read may be under a key that is destroyed by now
+			return nil, store.ErrRewrapped // the key over what was read may be destroyed by now
 		}
 		return nil, inv.refuse(ctx, &record, r.Now, "open a Welcome", err)
 	}
@@ -104,8 +101,8 @@ func (inv *Inventory) openWelcome(ctx context.Context, r WelcomeRequest) (*Opene
 	return opened, nil
 }
 
-// leafToKeep returns the private key of the leaf in the form in which it is kept, or
-// nothing where it is not. One of last resort keeps both its keys.
+// leafToKeep returns the private key of the leaf in its stored form, or nil if it is not kept. A
+// key package of last resort keeps both its keys.
 func (inv *Inventory) leafToKeep(ctx context.Context, o *OpenedWelcome, r WelcomeRequest) ([]byte, error) {
 	record := &o.Record
 	v, err := inv.custodian(ctx, record.WrappingKeyID)
@@ -115,8 +112,8 @@ func (inv *Inventory) leafToKeep(ctx context.Context, o *OpenedWelcome, r Welcom
 	return v.KeepLeaf(ctx, inv.rand, o.binding, record.Sealed, o.Keys)
 }
 
-// addressee returns the first key package of the store that a Welcome is for and that
-// may be opened with it; where there is none, the error says what the first is.
+// addressee returns the first key package of the store that a Welcome is for and that it may be
+// opened with. If there is none, the error is about the first that the Welcome is for.
 func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.KeyPackage, error) {
 	suite, ok := ciphersuite.Lookup(r.Welcome.CipherSuite)
 	if !ok {
@@ -128,7 +125,7 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 	var of store.KeyPackage
 	for _, s := range r.Welcome.Secrets {
 		if len(s.NewMember) != suite.Nh || seen[string(s.NewMember)] {
-			continue // no ref of the suite, or one that was looked for already
+			continue // not a ref of the suite, or looked up already
 		}
 		seen[string(s.NewMember)] = true
 		record, err := inv.store.KeyPackage(ctx, s.NewMember)
@@ -153,8 +150,8 @@ func (inv *Inventory) addressee(ctx context.Context, r WelcomeRequest) (store.Ke
 	return store.KeyPackage{}, inv.refuse(ctx, &of, r.Now, "open a Welcome", refused)
 }
 
-// openable says what keeps a key package from being opened with the Welcome that has
-// the digest. Reserve decides; this only chooses.
+// openable returns why a key package cannot be opened with the Welcome that has the digest. Reserve
+// decides; this function only chooses.
 func openable(record *store.KeyPackage, digest []byte, now time.Time) error {
 	switch {
 	case erased(record) != nil:
@@ -180,7 +177,7 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 	}
 	opened, err := welcome.Open(r.Welcome, kp, keys.Init, welcome.Options{PSK: r.PSK, RatchetTree: r.RatchetTree})
 	if err != nil {
-		if mixedUp := keys.Check(); mixedUp != nil { // it may be the key that is the wrong one
+		if mixedUp := keys.Check(); mixedUp != nil { // the fault may be the key's
 			err = mixedUp
 		}
 		keys.Clear()
@@ -189,10 +186,10 @@ func (inv *Inventory) openWith(ctx context.Context, record *store.KeyPackage, r 
 	return &OpenedWelcome{Opened: opened, Record: *record, Keys: keys, binding: b}, nil
 }
 
-// Confirm ends the life of a key package that was opened with the Welcome of this
-// digest: its private keys are erased, and no Welcome opens with it again. One of last
-// resort is only counted. The error is store.ErrNotFound, or store.ErrState where it is
-// not reserved for that Welcome.
+// Confirm ends the life of a key package that was opened with the Welcome of this digest: its
+// private keys are erased, and no other Welcome can be opened with it. One of last resort is only
+// counted. The error is store.ErrNotFound, or store.ErrState if it is not reserved for that
+// Welcome.
 func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
 	if err := inv.store.Consume(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("confirm: %w", err)
@@ -200,8 +197,8 @@ func (inv *Inventory) Confirm(ctx context.Context, ref keypackage.Ref, digest []
 	return nil
 }
 
-// Release gives a key package back that was opened with the Welcome of this digest and
-// is not used after all. Its errors are those of Confirm.
+// Release ends the reservation of a key package that was opened with the Welcome of this digest and
+// is not used. Its errors are those of Confirm.
 func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []byte, now time.Time) error {
 	if err := inv.store.Release(ctx, ref, digest, now); err != nil {
 		return fmt.Errorf("release: %w", err)
@@ -209,7 +206,7 @@ func (inv *Inventory) Release(ctx context.Context, ref keypackage.Ref, digest []
 	return nil
 }
 
-// WelcomeDigest names a Welcome: SHA-256 over the bare Welcome.
+// WelcomeDigest identifies a Welcome: SHA-256 over the bare Welcome.
 func WelcomeDigest(w *keypackage.Welcome) []byte {
 	digest := sha256.Sum256(w.Bytes())
 	return digest[:]

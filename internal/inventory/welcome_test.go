@@ -68,7 +68,7 @@ func opensOnce(t *testing.T, f *fixture, suites []*ciphersuite.Suite) {
 		opened.Clear()
 		wantState(t, f, kp, store.Reserved)
 
-		// A caller that was killed opens it again; nobody else opens another.
+		// A caller that was killed can open it again; no other Welcome can be opened with it.
 		if again, err := f.inventory().OpenWelcome(t.Context(), ask(w)); err != nil {
 			t.Errorf("OpenWelcome() again err = %v, want nil", err)
 		} else {
@@ -124,8 +124,8 @@ func costsNothing(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	if _, err := f.inventory().OpenWelcome(t.Context(), ask(good)); err != nil {
 		t.Fatalf("OpenWelcome() err = %v, want nil", err)
 	}
-	// A forged one does not end the reservation of the good one, nor take its place
-	// once its time has come.
+	// A forged Welcome does not end the reservation of the good one, and does not replace it when
+	// its time is over.
 	for _, at := range []time.Time{now, now.Add(time.Hour)} {
 		late := ask(forged)
 		late.Now, late.Until = at, at.Add(time.Minute)
@@ -166,7 +166,7 @@ func opensMoreThanOnce(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	}
 }
 
-// A Welcome may add several clients that one store looks after.
+// A Welcome may add several clients that share one store.
 func TestAWelcomeForTwoOfOurs(t *testing.T) { inEachCustody(t, forTwoOfOurs) }
 
 func forTwoOfOurs(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {

@@ -14,10 +14,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// kind is what a mechanism makes of a wrapping key.
+// kind says what wrapping keys of a mechanism are.
 type kind struct {
 	purpose store.Purpose
-	object  store.Object // that it is in the token
+	object  store.Object // its kind of object in the token
 }
 
 var kinds = map[vault.Mechanism]kind{
@@ -26,8 +26,8 @@ var kinds = map[vault.Mechanism]kind{
 	vault.AESKeyWrap: {store.Wrap, store.ObjectWrappingKey},
 }
 
-// MechanismOf returns the mechanism of a wrapping key, as its stamp has it. The error wraps
-// vault.ErrStamp where it has none, or one that is not of its purpose.
+// MechanismOf returns the mechanism of a wrapping key, which its stamp has. The error wraps
+// vault.ErrStamp if it has none, or one that does not fit its purpose.
 func MechanismOf(k *store.WrappingKey) (vault.Mechanism, error) {
 	m, err := vault.MechanismOf(k.Stamp)
 	if err == nil && kinds[m].purpose != k.Purpose {
@@ -39,11 +39,12 @@ func MechanismOf(k *store.WrappingKey) (vault.Mechanism, error) {
 	return m, nil
 }
 
-// PurposeOf returns what keys of a mechanism do, or nothing where there is no such mechanism.
+// PurposeOf returns the purpose of keys of a mechanism, or an empty one if there is no such
+// mechanism.
 func PurposeOf(m vault.Mechanism) store.Purpose { return kinds[m].purpose }
 
-// NextMechanism is that of the next wrapping key of a purpose, where nobody says otherwise:
-// it is that of the current one, and of the first one AES.
+// NextMechanism returns the default mechanism of the next wrapping key of a purpose: that of the
+// current one, or AES for the first.
 func (inv *Inventory) NextMechanism(ctx context.Context, p store.Purpose) (vault.Mechanism, error) {
 	current, err := inv.store.CurrentWrappingKey(ctx, p)
 	switch {
@@ -60,9 +61,9 @@ func (inv *Inventory) NextMechanism(ctx context.Context, p store.Purpose) (vault
 // WrappingKeyLabel is the CKA_LABEL of wrapping keys.
 const WrappingKeyLabel = "hsm-kp wrapping key"
 
-// CreateWrappingKey makes a wrapping key of a mechanism in the token. The first one of its purpose is
-// the current one, and so is any where current is set. A crash in between leaves an
-// intent, which Repair settles; that of the first one that seals, the next call takes up.
+// CreateWrappingKey makes a wrapping key of a mechanism in the token. It becomes the current one if
+// it is the first of its purpose or current is set. A crash in between leaves an intent, which
+// Repair settles; the next call takes up the intent of the first key that seals.
 func (inv *Inventory) CreateWrappingKey(ctx context.Context, m vault.Mechanism, current bool, now time.Time) (store.WrappingKey, error) {
 	p := PurposeOf(m)
 	if p == "" {
@@ -105,13 +106,12 @@ func (inv *Inventory) addWrappingKey(ctx context.Context, key store.WrappingKey)
 	return nil
 }
 
-// takeUp records the first wrapping key that seals where a crash has left it in the token
-// without a record. The intent to make it has no stamp, because there was nothing to stamp
-// it with, and so nothing is destroyed that it names: whoever can write to the store might
-// have planted it. What may be planted is a wrapping key of the token, which serves as well
-// as another.
+// takeUp records the first wrapping key that seals if a crash left it in the token without a
+// record. The intent to make it has no stamp, because no key could stamp it yet, and so nothing
+// that it names is destroyed: anyone who can write to the store might have planted it. At worst,
+// the planted key is a wrapping key of the token, which serves as well as another.
 //
-// One of another mechanism is left, and so is a key pair that was not finished.
+// A key of another mechanism is left, and so is an incomplete key pair.
 func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.WrappingKey) (bool, error) {
 	intents, err := inv.store.Intents(ctx)
 	if err != nil {
@@ -122,7 +122,7 @@ func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.
 			continue
 		}
 		c, err := inv.ring.Open(ctx, i.KeyID, m)
-		if err != nil { // it was not made, or is none that serves
+		if err != nil { // it was not made, or is not usable
 			if err := inv.ring.Discard(ctx, i.KeyID, key.Label); err != nil {
 				return false, err
 			}
@@ -141,13 +141,13 @@ func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.
 	return false, nil
 }
 
-// Make calls f, which makes an object in the token and records it in the store, between
-// an intent to do so and its settlement. What f made and did not record is destroyed. The
-// context of f does not end: the object and its record come together.
+// Make calls f, which makes an object in the token and records it in the store, between recording
+// and settling an intent. It destroys what f made but did not record. The context of f does not
+// end, so that the object and its record come together.
 func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.Context) error) error {
 	err := inv.stampIntent(ctx, &i)
 	if errors.Is(err, ErrNoWrappingKey) && seals(i.Object) {
-		err = nil // the first of all: see takeUp
+		err = nil // the first key of all: see takeUp
 	}
 	if err == nil {
 		err = inv.store.Intend(ctx, i)
@@ -162,14 +162,14 @@ func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.C
 	return nil
 }
 
-// settle destroys what an intent names, where it is there, and ends the intent.
+// settle destroys what an intent names, if it exists, and ends the intent.
 func (inv *Inventory) settle(ctx context.Context, i store.Intent, now time.Time) error {
 	if err := inv.ring.Destroy(ctx, i.Object, i.KeyID); err != nil {
 		return fmt.Errorf("destroy %s %x: %w", i.Object, i.KeyID, err)
 	}
 	err := inv.store.Settle(ctx, i.KeyID, now)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil // somebody else did
+		return nil // another process did
 	}
 	return err
 }
@@ -177,8 +177,8 @@ func (inv *Inventory) settle(ctx context.Context, i store.Intent, now time.Time)
 // kindIntent is the kind of an intent's stamp.
 const kindIntent = "intent"
 
-// stampIntent authenticates an intent: what it names is destroyed one day. The error
-// wraps ErrNoWrappingKey where there is no key to stamp with.
+// stampIntent authenticates an intent, because what it names may be destroyed. The error wraps
+// ErrNoWrappingKey if there is no key to stamp with.
 func (inv *Inventory) stampIntent(ctx context.Context, i *store.Intent) error {
 	key, err := inv.currentKey(ctx, store.Seal)
 	if err != nil {
@@ -192,8 +192,7 @@ func (inv *Inventory) stampIntent(ctx context.Context, i *store.Intent) error {
 	return err
 }
 
-// checkIntent reports whether stampIntent stamped an intent. The error wraps
-// vault.ErrStamp where it did not.
+// checkIntent fails unless stampIntent stamped an intent. The error then wraps vault.ErrStamp.
 func (inv *Inventory) checkIntent(ctx context.Context, i *store.Intent) error {
 	id, err := vault.StampKey(i.Stamp)
 	if err != nil {
@@ -206,7 +205,7 @@ func (inv *Inventory) checkIntent(ctx context.Context, i *store.Intent) error {
 	return v.CheckStamp(ctx, kindIntent, intentRecord(i), i.Stamp)
 }
 
-// intentRecord is what the stamp of an intent is over:
+// intentRecord returns what the stamp of an intent covers:
 //
 //	opaque object<V>
 //	opaque key_id<V>
@@ -230,10 +229,10 @@ func unstampedFirst(i *store.Intent, serial string) bool {
 	return len(i.Stamp) == 0 && seals(i.Object) && !i.Destroy && i.TokenSerial == serial
 }
 
-// Repair settles the intents that are older than age: what a crash left in the token is
-// destroyed, and what was to be destroyed is. It returns how many there were. Those of
-// another token are left, and so are those that hsm-kp did not record itself: the error
-// tells of these, once the others are settled.
+// Repair settles the intents that are older than age: it destroys what a crash left in the token,
+// and what was to be destroyed. It returns how many there were. It leaves those of another token,
+// and those that hsm-kp did not record itself; the error reports these after the others are
+// settled.
 func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Duration) (uint64, error) {
 	intents, err := inv.store.Intents(ctx)
 	if err != nil {
@@ -256,8 +255,8 @@ func (inv *Inventory) Repair(ctx context.Context, now time.Time, age time.Durati
 	return repaired, errors.Join(faults...)
 }
 
-// repair settles one intent, and reports whether it has. A key that was recorded after all
-// is kept: an intent to make it that is still there was brought back by somebody.
+// repair settles one intent, and reports whether it did. It keeps a key that was recorded after
+// all: an intent to make that key which still exists was restored by someone.
 func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time) (bool, error) {
 	if !i.Destroy {
 		used, err := inv.store.InUse(ctx, i.KeyID)
@@ -277,8 +276,9 @@ func (inv *Inventory) repair(ctx context.Context, i store.Intent, now time.Time)
 	return true, inv.settle(ctx, i, now)
 }
 
-// drop ends an intent to make the first wrapping key, once there is another: what it names
-// is not destroyed, because nothing says who recorded it. Before, it is left for takeUp.
+// drop ends an intent to make the first wrapping key after another one exists. It does not destroy
+// what the intent names, because nothing proves who recorded it. Before that, the intent is left
+// for takeUp.
 func (inv *Inventory) drop(ctx context.Context, i store.Intent, now time.Time) error {
 	_, err := inv.currentKey(ctx, store.Seal)
 	if errors.Is(err, ErrNoWrappingKey) {
@@ -293,8 +293,8 @@ func (inv *Inventory) drop(ctx context.Context, i store.Intent, now time.Time) e
 	return nil
 }
 
-// RotateWrappingKey makes a wrapping key the current one of its purpose: the one with
-// that id, or a new one of the mechanism where it is nil.
+// RotateWrappingKey makes a wrapping key the current one of its purpose: the one with the given id,
+// or a new one of the mechanism if id is nil.
 func (inv *Inventory) RotateWrappingKey(ctx context.Context, m vault.Mechanism, id vault.KeyID, now time.Time) (store.WrappingKey, error) {
 	if id == nil {
 		return inv.CreateWrappingKey(ctx, m, true, now)
@@ -309,18 +309,18 @@ func (inv *Inventory) RotateWrappingKey(ctx context.Context, m vault.Mechanism, 
 	return inv.wrappingKey(ctx, id)
 }
 
-// Schedule says when a wrapping key's time has come. Zero fields never are.
+// Schedule says when to replace a wrapping key. A zero field means never.
 type Schedule struct {
 	MaxAge  time.Duration
 	MaxUses uint64
 }
 
-// Due reports whether the time of a wrapping key has come.
+// Due reports whether a wrapping key must be replaced.
 func (s Schedule) Due(k *store.WrappingKey, now time.Time) bool {
 	return s.MaxAge > 0 && !now.Before(k.CreatedAt.Add(s.MaxAge)) || s.MaxUses > 0 && k.Uses >= s.MaxUses
 }
 
-// DueWrappingKeys returns the current wrapping keys whose time has come.
+// DueWrappingKeys returns the current wrapping keys that must be replaced.
 func (inv *Inventory) DueWrappingKeys(ctx context.Context, s Schedule, now time.Time) ([]store.WrappingKey, error) {
 	keys, err := inv.store.WrappingKeys(ctx)
 	var due []store.WrappingKey
@@ -332,18 +332,17 @@ func (inv *Inventory) DueWrappingKeys(ctx context.Context, s Schedule, now time.
 	return due, err
 }
 
-// Rewrapped is how far a Rewrap has come.
+// Rewrapped is the progress of a Rewrap.
 type Rewrapped struct {
-	KeyPackages uint64 // under the current wrapping key now
-	Identities  uint64 // whose stamps are made with it now
-	Left        uint64 // whose private keys do not unseal, as they are
+	KeyPackages uint64 // now under the current wrapping key
+	Identities  uint64 // now stamped with it
+	Left        uint64 // left unchanged because their private keys do not unseal
 }
 
-// Rewrap puts everything under the current wrapping key of its purpose that is under the
-// wrapping key from: private keys, and stamps of identities. It may be interrupted, and
-// run again, at any time: what was done is done. progress is told how far it is, from one
-// goroutine. Key packages whose private keys do not unseal are left as they are; the error
-// joins what they say, up to ten of them.
+// Rewrap moves everything under the wrapping key from to the current one of its purpose: private
+// keys, and stamps of identities. It may be interrupted and repeated at any time. It calls progress
+// from one goroutine. It leaves key packages whose private keys do not unseal; the error joins up
+// to ten of their errors.
 func (inv *Inventory) Rewrap(ctx context.Context, from vault.KeyID, now time.Time, progress func(Rewrapped)) (Rewrapped, error) {
 	record, err := inv.wrappingKey(ctx, from)
 	if err != nil {
@@ -368,7 +367,7 @@ func (inv *Inventory) Rewrap(ctx context.Context, from vault.KeyID, now time.Tim
 			return r.done, err
 		}
 	}
-	// What is reserved or confirmed while a pass goes by is for the next one.
+	// What is reserved or confirmed during a pass is left for the next one.
 	for moved := uint64(1); moved > 0; {
 		before := r.done.KeyPackages
 		if err := r.pass(ctx); err != nil {
@@ -380,8 +379,8 @@ func (inv *Inventory) Rewrap(ctx context.Context, from vault.KeyID, now time.Tim
 	return r.done, r.fault()
 }
 
-// restamp makes the stamps of a wrapping key anew with the current one, and seals anew the
-// accounts that are under it.
+// restamp renews the stamps of a wrapping key with the current one, and reseals the accounts under
+// it.
 func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Time) (uint64, error) {
 	if err := inv.resealAccounts(ctx, from); err != nil {
 		return 0, err
@@ -402,10 +401,10 @@ func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Ti
 			}
 			err := inv.restampOne(ctx, &v, now)
 			if errors.Is(err, store.ErrState) {
-				continue // somebody else was quicker
+				continue // another process was faster
 			}
 			if err != nil {
-				return n, fmt.Errorf("stamp identity %q anew: %w", v.Name, err)
+				return n, fmt.Errorf("restamp identity %q: %w", v.Name, err)
 			}
 			n++
 		}
@@ -413,7 +412,7 @@ func (inv *Inventory) restamp(ctx context.Context, from vault.KeyID, now time.Ti
 	return n, nil
 }
 
-// restampOne stamps a record that is genuine.
+// restampOne stamps a genuine record again.
 func (inv *Inventory) restampOne(ctx context.Context, v *store.Identity, now time.Time) error {
 	if err := inv.CheckIdentity(ctx, v); err != nil {
 		return err
@@ -425,12 +424,12 @@ func (inv *Inventory) restampOne(ctx context.Context, v *store.Identity, now tim
 	return inv.store.ChangeIdentity(ctx, *v, was, now)
 }
 
-// rewrapping is a Rewrap under way.
+// rewrapping is the state of a Rewrap.
 type rewrapping struct {
 	inv      *Inventory
 	from, to vault.Custodian
 	now      time.Time
-	start    time.Time // on this machine's clock, when it was now
+	start    time.Time // this machine's clock at the time now
 	progress func(Rewrapped)
 	done     Rewrapped
 
@@ -438,7 +437,7 @@ type rewrapping struct {
 	faults map[string]error // by KeyPackageRef
 }
 
-// pass goes once through all that is under the old key.
+// pass goes once through everything under the old key.
 func (r *rewrapping) pass(ctx context.Context) error {
 	var batch []store.KeyPackage
 	for record, err := range r.inv.store.KeyPackages(ctx, store.Filter{WrappingKeyID: r.from.KeyID()}) {
@@ -517,7 +516,7 @@ func (r *rewrapping) rewrap(ctx context.Context, record *store.KeyPackage) (*sto
 	return out, nil
 }
 
-// maxFaults is how many faults an error tells.
+// maxFaults is how many faults an error contains.
 const maxFaults = 10
 
 func (r *rewrapping) fault() error {
@@ -530,23 +529,21 @@ func (r *rewrapping) fault() error {
 	return errors.Join(faults...)
 }
 
-// DestroyWrappingKey destroys a wrapping key in the token: nothing that was under it
-// opens any more, in whatever copy of the store. Stamps are made anew first. The error
-// is store.ErrState for a current key, and store.ErrInUse where private keys are under it;
-// with shred, these are erased instead, and it returns of how many key packages, and tells
-// progress of it.
+// DestroyWrappingKey destroys a wrapping key in the token: nothing that was under it can be opened
+// any more, in any copy of the store. It first renews the stamps. The error is store.ErrState for a
+// current key, and store.ErrInUse if private keys are under it. With shred, it erases these
+// instead, returns the number of their key packages, and calls progress meanwhile.
 //
-// What is shredded is erased in this order: one small transaction condemns the key, and
-// nothing under it opens from then on; the key is destroyed in the token; then the sealed
-// private keys are erased from the store, batch by batch. So the key does not wait for the
-// rows. Until it is destroyed, what was meant to be gone is gone only as far as hsm-kp is
-// asked; after it, what is left in rows, the write-ahead log and backups is ciphertext that
-// nobody can open, and that half a million rows of it take a minute to be overwritten, or
-// are left by a crash until the next sweep, costs nothing. The other order would keep the
-// key for that long, and for as long as it takes somebody to sweep.
+// Shredding takes this order: a small transaction condemns the key, and from then on nothing under
+// it can be opened; the key is destroyed in the token; then the sealed private keys are erased from
+// the store, batch by batch. So the key does not wait for the rows. Until it is destroyed, the
+// private keys are gone only as far as hsm-kp enforces it. After that, what is left in rows, the
+// write-ahead log and backups is ciphertext that nobody can open. It costs nothing that half a
+// million rows take a minute to overwrite, or that a crash leaves them until the next sweep. The
+// other order would keep the key for that long, and until someone runs a sweep.
 //
-// Interrupted, the error is ErrInterrupted; another call goes on, and its count is that of
-// all calls.
+// If interrupted, the error is ErrInterrupted; another call continues, and its count includes all
+// calls.
 func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time, progress func(store.Backlog)) (uint64, error) {
 	erasing, err := inv.destroyWrappingKey(ctx, id, shred, now)
 	if err != nil || erasing.ID == 0 {
@@ -556,11 +553,11 @@ func (inv *Inventory) DestroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 	return erasing.Moved, err
 }
 
-// destroyWrappingKey condemns a wrapping key and destroys it in the token. It returns the
-// backlog of what was under it.
+// destroyWrappingKey condemns a wrapping key and destroys it in the token. It returns the backlog
+// of the private keys under it.
 func (inv *Inventory) destroyWrappingKey(ctx context.Context, id vault.KeyID, shred bool, now time.Time) (store.Backlog, error) {
 	record, err := inv.wrappingKey(ctx, id)
-	if errors.Is(err, store.ErrWrappingKey) { // perhaps by a call that did not come to its end
+	if errors.Is(err, store.ErrWrappingKey) { // perhaps by a call that was interrupted
 		if erasing, fault := inv.shredding(ctx, id); fault != nil || erasing.ID != 0 {
 			return erasing, fault
 		}
@@ -593,8 +590,8 @@ func (inv *Inventory) destroyWrappingKey(ctx context.Context, id vault.KeyID, sh
 	return erasing, err
 }
 
-// ErrOtherToken reports a key of another token than the one that is open: not to find it
-// here does not mean that it is destroyed.
+// ErrOtherToken reports a key of another token than the one that is open: its absence here does not
+// mean that it is destroyed.
 var ErrOtherToken = errors.New("it is in another token")
 
 func (inv *Inventory) inThisToken(serial string) error {
@@ -611,8 +608,8 @@ func (inv *Inventory) forget(id vault.KeyID) {
 	delete(inv.vaults, string(id))
 }
 
-// DestroyUnused destroys the wrapping keys that others took the place of and that
-// nothing depends on any more. It returns their ids.
+// DestroyUnused destroys the wrapping keys that were replaced and that nothing depends on any more.
+// It returns their ids.
 func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault.KeyID, error) {
 	unused, err := inv.UnusedWrappingKeys(ctx)
 	var destroyed []vault.KeyID
@@ -635,8 +632,8 @@ func (inv *Inventory) DestroyUnused(ctx context.Context, now time.Time) ([]vault
 	return destroyed, nil
 }
 
-// UnusedWrappingKeys returns the wrapping keys that others took the place of, and that
-// have no private keys under them any more.
+// UnusedWrappingKeys returns the wrapping keys that were replaced and have no private keys under
+// them any more.
 func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingKey, error) {
 	keys, err := inv.store.WrappingKeys(ctx)
 	if err != nil {
@@ -658,10 +655,10 @@ func (inv *Inventory) UnusedWrappingKeys(ctx context.Context) ([]store.WrappingK
 	return unused, nil
 }
 
-// DestroySignatureKey destroys the signature key of a version of an identity in the token,
-// and returns the version. The error is store.ErrNotFound, store.ErrState for one that
-// signs, or store.ErrInUse where another signs with it, or key packages that it signed may
-// still be used; of the latter, force takes no notice.
+// DestroySignatureKey destroys the signature key of a version of an identity in the token, and
+// returns the version. The error is store.ErrNotFound, store.ErrState for a version that signs, or
+// store.ErrInUse if another version signs with the key or key packages that it signed may still be
+// used; force ignores the latter.
 func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, number uint64, force bool, now time.Time) (store.Identity, error) {
 	v, err := inv.version(ctx, name, number)
 	if err != nil {
@@ -670,7 +667,7 @@ func (inv *Inventory) DestroySignatureKey(ctx context.Context, name string, numb
 	if err := inv.inThisToken(v.TokenSerial); err != nil {
 		return v, err
 	}
-	// The key of a record that was changed is not the identity's to destroy.
+	// The key in a changed record is not the identity's to destroy.
 	if err := inv.CheckIdentity(ctx, &v); err != nil {
 		return v, err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// purpose is that of the wrapping keys of the fixture's custody.
+// purpose returns the purpose of the wrapping keys of the fixture's custody.
 func (f *fixture) purpose() store.Purpose {
 	if f.custody == vault.CustodyToken {
 		return store.Wrap
@@ -46,7 +46,7 @@ func makeMany(t *testing.T, f *fixture, name string, n uint64) []*keypackage.Key
 	return kps
 }
 
-// openOne opens a Welcome for a key package, and gives it back.
+// openOne opens a Welcome for a key package, and releases it.
 func openOne(t *testing.T, inv *inventory.Inventory, kp *keypackage.KeyPackage) error {
 	t.Helper()
 	w := welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)
@@ -101,7 +101,7 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	}
 }
 
-// What is shredded is what is under the key, and nothing else.
+// Shredding erases what is under the key, and nothing else.
 func TestShreddingErasesWhatIsUnderTheKeyOnly(t *testing.T) { inEachCustody(t, shred) }
 
 func shred(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
@@ -131,8 +131,8 @@ func shred(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	}
 }
 
-// A batch that was begun under a key that is gone by its end is not stored: nobody is
-// shown a key package without private keys.
+// A batch that was begun under a key that is destroyed by its end is not stored: nobody gets a key
+// package without private keys.
 func TestNothingIsStoredUnderADestroyedKey(t *testing.T) {
 	inEachCustody(t, func(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 		f.config.Batch = 5
@@ -184,8 +184,7 @@ func TestNothingIsStoredUnderADestroyedKey(t *testing.T) {
 	})
 }
 
-// Stamps are renewed with the key: an identity outlives the wrapping key that it was made
-// under.
+// Stamps are renewed with the key: an identity outlives the wrapping key under which it was made.
 func TestStampsOutliveTheirWrappingKey(t *testing.T) {
 	f := newFixture(t)
 	inv := f.inventory()
@@ -222,7 +221,7 @@ func TestStampsOutliveTheirWrappingKey(t *testing.T) {
 	}
 }
 
-// A crash between the token and the store leaves an intent; what it names goes.
+// A crash between the token and the store leaves an intent; Repair destroys what it names.
 func TestRepairDestroysWhatACrashLeft(t *testing.T) {
 	f := newFixture(t)
 	f.addWrappingKeyBy(t, vault.AESKeyWrap)
@@ -289,7 +288,7 @@ func TestRepairDestroysWhatACrashLeft(t *testing.T) {
 	}
 }
 
-// Whoever writes to the store must not have keys destroyed by it.
+// Someone who can only write to the store must not be able to have keys destroyed.
 func TestRepairBelievesNoForgedIntent(t *testing.T) {
 	f := newFixture(t)
 	inv := f.inventory()
@@ -377,8 +376,8 @@ func TestUnusedWrappingKeysAreDestroyed(t *testing.T) {
 	}
 }
 
-// An operator goes from one kind of sealing key to the other, there and back: everything
-// moves, stamps too, and the old key is destroyed with all that belonged to it.
+// An operator moves from one kind of sealing key to the other and back: everything is moved, stamps
+// too, and the old key is destroyed with all that belonged to it.
 func TestSealingKeysOfBothKindsTakeEachOthersPlace(t *testing.T) {
 	f := newFixture(t)
 	kp := makeMany(t, f, "alice", 3)[0]
@@ -424,7 +423,7 @@ func TestSealingKeysOfBothKindsTakeEachOthersPlace(t *testing.T) {
 	}
 }
 
-// What says that a key is of another purpose than its stamp does is not believed.
+// A record that gives a key another purpose than its stamp does is refused.
 func TestAWrappingKeyIsOfThePurposeOfItsStamp(t *testing.T) {
 	f := newFixture(t)
 	key, err := f.store.CurrentWrappingKey(t.Context(), store.Seal)
