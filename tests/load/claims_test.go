@@ -24,14 +24,14 @@ import (
 // alice is the identity whose key packages are claimed.
 const alice = "alice"
 
-// run is the measuring of claims.
+// run measures claims.
 type run struct {
 	*testing.T
 	*fleet
 	results *table
 	store   store.Store
-	end     time.Time // zero: none
-	sampled int       // claims that a measurement of latencies takes, at most
+	end     time.Time // zero for no end
+	sampled int       // the most claims in a measurement of latencies
 }
 
 // measureClaims measures how long a claim takes through one service and through three, and then
@@ -62,7 +62,7 @@ func measureClaims(t *testing.T, bin string, results *table, end time.Time) {
 	on.Run("audit", "verify")
 }
 
-// kept is a folder that the next run finds, or empty.
+// kept returns a folder that the next run can reuse, or an empty name.
 func kept(name string) string {
 	if *dir == "" {
 		return ""
@@ -70,8 +70,8 @@ func kept(name string) string {
 	return filepath.Join(*dir, name)
 }
 
-// installed is an installation whose store is in the database, with an identity: the one that is
-// kept, or a new one.
+// installed returns an installation whose store is in the database, with an identity: the kept one
+// or a new one.
 func installed(t *testing.T, bin string, database *postgrestest.Server) *program.Installation {
 	t.Helper()
 	if *dir == "" {
@@ -88,7 +88,7 @@ func installed(t *testing.T, bin string, database *postgrestest.Server) *program
 	return on
 }
 
-// urlOf is where the store is, by the config.
+// urlOf returns where the store is, from the config.
 func urlOf(t testing.TB, on *program.Installation) string {
 	t.Helper()
 	c, err := config.Load(on.ConfigPath())
@@ -101,7 +101,7 @@ func urlOf(t testing.TB, on *program.Installation) string {
 // chunk is how many key packages one `generate` makes.
 const chunk = 50_000
 
-// stock sees to it that so many key packages are available.
+// stock makes sure that at least n key packages are available.
 func (r *run) stock(n int) {
 	r.Helper()
 	for settled := true; ; settled = false {
@@ -125,14 +125,14 @@ func (r *run) stock(n int) {
 		r.on.Run("generate", "--identity", alice, "--count", strconv.Itoa(made))
 		r.Logf("%s of %s key packages available, %.0f a second", thousands(n-missing+made), thousands(n), float64(made)/time.Since(begun).Seconds())
 	}
-	for _, settle := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // what the filling in left to do
+	for _, settle := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // pending work after the inserts
 		postgrestest.Exec(r, urlOf(r, r.on), settle)
 	}
 }
 
 func (r *run) over() bool { return !r.end.IsZero() && time.Now().After(r.end) }
 
-// claimFrom claims one key package from a service.
+// claimFrom returns an act that claims one key package from a service.
 func (r *run) claimFrom(service func(client int) int) func(*client, int) error {
 	return func(c *client, n int) error {
 		answer, err := c.apis[service(n)].Claim(context.WithoutCancel(r.Context()), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: alice}))
@@ -148,7 +148,7 @@ func (r *run) claimFrom(service func(client int) int) func(*client, int) error {
 	}
 }
 
-// latencies has all clients claim for a while through so many services.
+// latencies lets all clients claim for a while through some of the services.
 func (r *run) latencies(services int, rate float64) measured {
 	r.stock(*stored)
 	p := &pace{clients: r.clients, n: r.sampled, rate: rate, until: time.Now().Add(*period)}
@@ -164,7 +164,7 @@ func (r *run) check(m measured) {
 	}
 }
 
-// askedP99 is what 99 of 100 claims are not to take longer than.
+// askedP99 is the required 99th percentile of a claim's duration.
 const askedP99 = 10 * time.Millisecond
 
 func (r *run) report(services int, pace, how string, m measured) {
@@ -179,17 +179,17 @@ func (r *run) report(services int, pace, how string, m measured) {
 	})
 }
 
-// tenths is how many parts of the long run memory is looked at.
+// tenths is the number of parts of the long run after which memory is measured.
 const tenths = 10
 
-// million has all clients claim through three services, and looks at the memory of each.
+// million lets all clients claim through three services, and measures the memory of each.
 func (r *run) million() {
 	r.stock(*claims)
 	counts, err := r.store.Count(r.Context(), alice)
 	if err != nil {
 		r.Fatal(err)
 	}
-	n := min(*claims, int(counts[store.Available])) // fewer where time was up
+	n := min(*claims, int(counts[store.Available])) // fewer if time was up
 	p := &pace{clients: r.clients, n: n, until: r.end}
 	memory := r.watch(p)
 	m := p.drive(r.claimFrom(func(client int) int { return client % len(r.services) }))
@@ -205,7 +205,7 @@ func (r *run) million() {
 	}
 }
 
-// twice is how many key packages were handed out more than once.
+// twice returns how many key packages were handed out more than once.
 func (r *run) twice() (n int) {
 	seen := make(map[ref]bool)
 	for _, c := range r.clients {
@@ -219,8 +219,8 @@ func (r *run) twice() (n int) {
 	return n
 }
 
-// watch notes what each service has in memory after each tenth of a run. What it returns waits
-// for the end of the run.
+// watch records the memory of each service after each tenth of a run. The function that it returns
+// waits for the end of the run.
 func (r *run) watch(p *pace) func() [][]resident {
 	stop, done := make(chan struct{}), make(chan [][]resident)
 	go func() {
@@ -249,7 +249,7 @@ func (r *run) watch(p *pace) func() [][]resident {
 	return func() [][]resident { close(stop); return <-done }
 }
 
-// mibOf writes what services have in memory, and the most that they had.
+// mibOf formats the memory of services, and their peaks.
 func mibOf(row []resident) string {
 	var out []string
 	for _, m := range row {
@@ -258,15 +258,15 @@ func mibOf(row []resident) string {
 	return strings.Join(out, ", ") + " MiB (most)"
 }
 
-// warmed is how many tenths of a run are left out: connections are made, and plans and pages
-// are cached.
+// warmed is how many tenths of a run are ignored: connections are made, and plans and pages are
+// cached.
 const warmed = 3
 
-// grown is how much more a service may have in memory after the rest of a run: a tenth, and
-// what the garbage collector may have let lie.
+// grown is how much more memory a service may use after the rest of a run: a tenth, and what the
+// garbage collector may not have freed yet.
 func grown(kib int) int { return kib/10 + 12<<10 }
 
-// reportMemory looks at how memory grew after the first tenths.
+// reportMemory checks how memory grew after the first tenths.
 func (r *run) reportMemory(seen [][]resident, n int) {
 	if len(seen) <= warmed+1 {
 		r.Logf("memory: %d parts of the run were seen: too few", len(seen))

@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// pace is how clients act.
+// pace says how fast and how long clients act.
 type pace struct {
 	clients []*client
-	// n is how many acts there are, at most; until, when no more are begun.
+	// n is the most acts; none begins after until.
 	n     int
 	until time.Time
-	// rate is how many a second there are to be, by all clients together, each at its time,
-	// whether the one before it took long or not. 0: each client acts as soon as it can.
+	// rate is how many acts all clients together begin a second, each at its time, however long the
+	// previous one took. 0 means that each client acts as soon as it can.
 	rate float64
-	// begun counts; it may be watched meanwhile.
+	// begun counts the acts that have begun. It may be read meanwhile.
 	begun atomic.Int64
 }
 
-// measured is what came of it.
+// measured is the result of a drive.
 type measured struct {
-	times  []time.Duration // in order of size
+	times  []time.Duration // sorted
 	took   time.Duration
-	failed []error // the first ones
+	failed []error // the first errors
 }
 
-// drive has all clients act, and measures. With a rate, an act's time is counted from when it was
-// due: one that had to wait for the one before it was late, and is measured so.
+// drive lets all clients act, and measures. With a rate, an act's duration is counted from when it
+// was due, so that an act that had to wait for the previous one counts as late.
 func (p *pace) drive(act func(c *client, n int) error) measured {
 	times, errs := make([][]time.Duration, len(p.clients)), make([]error, len(p.clients))
 	start := time.Now()
@@ -59,7 +59,7 @@ func (p *pace) drive(act func(c *client, n int) error) measured {
 	return m
 }
 
-// due is when a client's k-th act is due; zero: there are no more.
+// due returns when a client's k-th act is due, or zero if there are no more.
 func (p *pace) due(start time.Time, i, k int) time.Time {
 	due := time.Now()
 	if p.rate > 0 {
@@ -72,10 +72,10 @@ func (p *pace) due(start time.Time, i, k int) time.Time {
 	return due
 }
 
-// perSecond is how many acts there were a second.
+// perSecond returns the number of acts a second.
 func (m *measured) perSecond() float64 { return float64(len(m.times)) / m.took.Seconds() }
 
-// quantile is what q of all acts did not take longer than.
+// quantile returns the duration that the share q of all acts did not exceed.
 func (m *measured) quantile(q float64) time.Duration {
 	if len(m.times) == 0 {
 		return 0

@@ -1,7 +1,6 @@
-// Package load holds hsm-kp under load against what is asked of it, as processes: several
-// `hsm-kp serve` over one PostgreSQL and one token, and clients over mutual TLS. It prints a
-// table of what was asked and what was measured, kills one process of three, and stops the
-// database, in the middle of everything.
+// Package load tests hsm-kp under load, as processes: several `hsm-kp serve` over one PostgreSQL
+// and one token, and clients over mutual TLS. It prints a table of requirements and measurements,
+// kills one process of three, and stops the database, in the middle of everything.
 package load
 
 import (
@@ -29,7 +28,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// fleet is several services over one installation, and clients of theirs.
+// fleet is several services over one installation, and their clients.
 type fleet struct {
 	t        testing.TB
 	on       *program.Installation
@@ -40,16 +39,16 @@ type fleet struct {
 	prober   *http.Client
 }
 
-// service is a `hsm-kp serve`, which may be killed and started again.
+// service is a `hsm-kp serve` that may be killed and restarted.
 type service struct {
 	t    testing.TB
 	on   *program.Installation
 	addr string
 	log  string
 	cmd  *exec.Cmd
-	// ended has what it ended with, once it has.
+	// ended receives the process's error when it has ended.
 	ended chan error
-	// watchdog kills it when this process ends, in whatever way.
+	// watchdog kills the service when this process ends, in whatever way.
 	watchdog *exec.Cmd
 }
 
@@ -58,8 +57,8 @@ type client struct {
 	uri  string
 	http *http.Client
 	apis []hsmkpv1connect.KeyPackageServiceClient // by service
-	refs []ref                                    // that it was told it has claimed
-	// unanswered are requests of which it does not know what became.
+	refs []ref                                    // the key packages that it claimed
+	// unanswered counts requests with an unknown outcome.
 	unanswered int
 }
 
@@ -69,8 +68,8 @@ func onPostgres(on *program.Installation, url string) {
 	on.Edit(`url: "sqlite:hsm-kp.db"`, fmt.Sprintf("url: %q", url))
 }
 
-// newFleet starts so many services over an installation, each ready and with a config of its
-// own, and makes clients that may do everything.
+// newFleet starts services over an installation, each ready and with a config of its own, and makes
+// clients that may do everything.
 func newFleet(t testing.TB, on *program.Installation, services, clients int) *fleet {
 	t.Helper()
 	f := &fleet{t: t, on: on, ca: certificatetest.NewRoot(t), dir: t.TempDir()}
@@ -99,7 +98,7 @@ func newFleet(t testing.TB, on *program.Installation, services, clients int) *fl
 	return f
 }
 
-// configure writes the config of a service: that of the installation, and who may do what.
+// configure writes the config of a service: that of the installation, and its grants.
 func (f *fleet) configure(s *service) {
 	f.t.Helper()
 	text, err := os.ReadFile(f.on.ConfigPath())
@@ -175,8 +174,8 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
-// start starts a service, and waits until it is ready. One that ends because SoftHSM was busy
-// with another login is started again, as a service manager does.
+// start starts a service and waits until it is ready. If it ends because SoftHSM was busy with
+// another login, start starts it again, as a service manager does.
 func (f *fleet) start(s *service) {
 	f.t.Helper()
 	s.start()
@@ -196,7 +195,7 @@ func (f *fleet) start(s *service) {
 	}
 }
 
-// busyToken is what SoftHSM says while another process logs in.
+// busyToken is the error of SoftHSM while another process logs in.
 const busyToken = "C_GetTokenInfo: CKR_GENERAL_ERROR"
 
 func (s *service) start() {
@@ -220,7 +219,7 @@ func (s *service) start() {
 func (s *service) watch() {
 	s.watchdog = exec.Command("/bin/sh", "-c", `cat >/dev/null; kill -KILL "$1"`, "sh", strconv.Itoa(s.cmd.Process.Pid))
 	s.watchdog.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	_, err := s.watchdog.StdinPipe() // which ends with this process
+	_, err := s.watchdog.StdinPipe() // the pipe closes when this process ends
 	if err == nil {
 		err = s.watchdog.Start()
 	}
@@ -232,14 +231,14 @@ func (s *service) watch() {
 
 func (s *service) unwatch() {
 	s.watchdog.Process.Kill()
-	s.watchdog.Wait() // its status says so
+	s.watchdog.Wait() // the status is that of the kill
 	s.watchdog = nil
 }
 
-// stop sends a service a signal, and returns how it ended.
+// stop sends a signal to a service and returns how it ended.
 func (s *service) stop(signal syscall.Signal) error {
 	if s.watchdog == nil {
-		return nil // it ended before it was ready, which was told
+		return nil // it ended before it was ready, which was reported
 	}
 	if err := s.cmd.Process.Signal(signal); err != nil {
 		s.t.Errorf("signal a service: %v", err)
@@ -262,7 +261,7 @@ func (f *fleet) end() {
 	f.services = nil
 }
 
-// warnings are the lines of a service's log above INFO.
+// warnings returns the lines of a service's log above INFO.
 func (s *service) warnings() (lines []string) {
 	text, err := os.ReadFile(s.log)
 	if err != nil {
@@ -276,13 +275,13 @@ func (s *service) warnings() (lines []string) {
 	return lines
 }
 
-// complaints are the last of them.
+// complaints returns the last of them.
 func (s *service) complaints() string {
 	lines := s.warnings()
 	return strings.Join(lines[max(0, len(lines)-5):], "")
 }
 
-// ready asks /readyz.
+// ready queries /readyz.
 func (f *fleet) ready(s *service) bool {
 	r, err := f.prober.Get("https://" + s.addr + "/readyz")
 	if err != nil {
@@ -298,18 +297,18 @@ var (
 	notServing = []byte{0x08, 2}
 )
 
-// health asks grpc.health.v1 about all of a service.
+// health queries grpc.health.v1 about the whole service.
 func (f *fleet) health(s *service) []byte {
 	r, err := f.prober.Post("https://"+s.addr+"/grpc.health.v1.Health/Check", "application/proto", http.NoBody)
 	if err != nil {
 		return nil
 	}
 	defer r.Body.Close()
-	answer, _ := io.ReadAll(r.Body) // one that is cut off is none of those
+	answer, _ := io.ReadAll(r.Body) // a truncated answer matches none of them
 	return answer
 }
 
-// connect has every client make its connections, so that they are no part of what is measured.
+// connect makes every client's connections, so that they are not part of the measurement.
 func (f *fleet) connect() {
 	f.t.Helper()
 	for _, c := range f.clients {
@@ -327,7 +326,7 @@ func (f *fleet) connect() {
 	}
 }
 
-// told returns who was told of which key package, and fails where two were of one.
+// told returns which client got which key package. It fails if two got the same.
 func (f *fleet) told() map[ref]*client {
 	f.t.Helper()
 	all := make(map[ref]*client, len(f.clients)*1000)
@@ -342,10 +341,10 @@ func (f *fleet) told() map[ref]*client {
 	return all
 }
 
-// uriOf is the actor of the trail that a client is.
+// actor returns the client's name in the trail.
 func (c *client) actor() string { return "uri:" + c.uri }
 
-// pids are the services' processes.
+// pids returns the services' process ids.
 func (f *fleet) pids() (pids []int) {
 	for _, s := range f.services {
 		pids = append(pids, s.cmd.Process.Pid)

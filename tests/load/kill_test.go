@@ -29,30 +29,30 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// killing is three processes over one PostgreSQL, one of which is killed now and then: two
-// services, and a third place where `publish` and `replenish` run one after the other.
+// killing is three processes over one PostgreSQL, one of which is killed from time to time: two
+// services, and a third place in which `publish` and `replenish` run in turn.
 type killing struct {
 	*testing.T
 	*fleet
 	plain, other *directorytest.Server // by HTTP
 	delivery     *directorytest.Server // the OpenMLS delivery service
 
-	shop    sync.Mutex // held by who takes from the delivery service
+	shop    sync.Mutex // held while taking from the delivery service
 	mu      sync.Mutex
 	odd     []error
 	running *exec.Cmd // in the third place
-	wanted  string    // there: the directory of the command that is to run
+	wanted  string    // the directory of the command that the third place must run
 	turns   int
 	killed  map[string]int
-	runs    map[string]int // commands that ended by themselves, and well
+	runs    map[string]int // commands that ended successfully
 	claimed atomic.Int64
 }
 
-// The identities, whose names sort as the commands take them. What the last one has nobody claims,
-// so that there is always something to publish.
+// The identities; the commands handle them in the order of their names. Nobody claims those of the
+// last one, so that there is always something to publish.
 var people = []string{"alice", "bob", "carol", "dave", "erin"}
 
-// anyone is an identity whose key packages are claimed.
+// anyone returns an identity whose key packages are claimed.
 func anyone() string { return people[rand.IntN(len(people)-1)] }
 
 // Marks of the delivery service.
@@ -65,14 +65,14 @@ const (
 	lease    = 2 * deadline
 )
 
-// patience is how long anything may take: machines may be busy.
+// patience is how long anything may take, as machines may be busy.
 const patience = 3 * time.Minute
 
 // replenishLease is how long a killed `replenish` holds an identity.
 const replenishLease = time.Minute
 
-// One of three processes is killed in the middle of claims, publishes and replenishes, again and
-// again. Nothing is handed out or published twice, nothing is lost, and the others go on.
+// One of three processes is killed during claims, publishes and replenishes, again and again.
+// Nothing is handed out or published twice, nothing is lost, and the others continue.
 func TestOneOfThreeIsKilled(t *testing.T) {
 	t.Parallel()
 	program.RequireSoftHSM(t)
@@ -91,7 +91,7 @@ func TestOneOfThreeIsKilled(t *testing.T) {
 		}
 		k.killAnywhere(time.Duration(rand.IntN(250)) * time.Millisecond)
 	}
-	last := time.Now() // that a replenish was killed
+	last := time.Now() // when a replenish was last killed
 	k.goOn("everybody goes on")
 	crowd.leave()
 	k.settle(last.Add(replenishLease))
@@ -120,15 +120,15 @@ func newKilling(t *testing.T) *killing {
 		on.Run("generate", "--identity", name, "--count", "40")
 	}
 	on.Run("generate", "--identity", people[len(people)-1], "--count", "300")
-	// A delivery service gives its token once: who is killed then is tests/crash's matter.
+	// A delivery service gives its token once; tests/crash covers a process that is killed then.
 	on.Run("replenish", "--directory", "delivery")
 	onPostgres(on, postgrestest.Shared(t).Database(t))
 	k.fleet = newFleet(t, on, 2, 8)
 	return k
 }
 
-// work has clients claim and generate, others take from the delivery service, and the third
-// place publish and replenish.
+// work lets clients claim and generate, others take from the delivery service, and the third place
+// publish and replenish.
 func (k *killing) work() *crowd {
 	crowd := newCrowd(k)
 	for i, c := range k.clients {
@@ -145,7 +145,7 @@ func (k *killing) work() *crowd {
 			if err == nil {
 				k.claimed.Add(1)
 			}
-			if k.note(c, err) { // nobody is there: the other one may be
+			if k.note(c, err) { // this service is down: the other may be up
 				service = 1 - service
 			}
 		})
@@ -159,7 +159,7 @@ func (k *killing) work() *crowd {
 	return crowd
 }
 
-// turn is the command whose turn it is: the one that is to be killed, where there is one.
+// turn returns the command that is next: the one that is to be killed, if there is one.
 func (k *killing) turn() []string {
 	directories := []string{"plain", "delivery", "other"}
 	k.mu.Lock()
@@ -175,21 +175,21 @@ func (k *killing) turn() []string {
 	return []string{"publish", "--directory", name, "--count", "6"}
 }
 
-// want has one command run, to a directory, or all in turn where that is empty.
+// want requests a command to a directory, or all in turn if directory is empty.
 func (k *killing) want(directory string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.wanted = directory
 }
 
-// note notes what a client was told, and reports whether it was no answer.
+// note records the outcome of a client's request, and reports whether there was no answer.
 func (k *killing) note(c *client, err error) bool {
 	reason, told := reasonOf(err)
 	switch {
 	case err == nil || told && reason == hsmkpv1.Reason_REASON_NONE_LEFT:
 		return false
 	case !told && !connect.IsWireError(err):
-		c.unanswered++ // only its own goroutine does so
+		c.unanswered++ // only the client's goroutine does so
 		return true
 	}
 	k.mu.Lock()
@@ -198,7 +198,8 @@ func (k *killing) note(c *client, err error) bool {
 	return true
 }
 
-// take takes a key package from the delivery service, as whoever adds a client to a group.
+// take takes a key package from the delivery service, as a client does that adds another to a
+// group.
 func (k *killing) take(name string) {
 	r, err := http.Get(k.delivery.URL + "/clients/key_package/" + base64.URLEncoding.EncodeToString([]byte(name)))
 	if err != nil {
@@ -209,7 +210,7 @@ func (k *killing) take(name string) {
 	r.Body.Close()
 }
 
-// thirdPlace runs a command, which may be killed. One that is not ends well.
+// thirdPlace runs a command, which may be killed. Otherwise it must succeed.
 func (k *killing) thirdPlace(args []string) {
 	cmd := k.on.Command(args...)
 	var stderr bytes.Buffer
@@ -236,11 +237,11 @@ func (k *killing) thirdPlace(args []string) {
 	}
 }
 
-// killService kills a service after a while, and starts it again; the other one goes on.
+// killService kills a service after a while and restarts it; the other one continues.
 func (k *killing) killService(i int, after time.Duration) {
 	k.Helper()
 	time.Sleep(after)
-	k.services[i].stop(syscall.SIGKILL) // its status says so
+	k.services[i].stop(syscall.SIGKILL) // the status is that of the kill
 	k.mu.Lock()
 	k.killed["serve"]++
 	k.mu.Unlock()
@@ -249,8 +250,8 @@ func (k *killing) killService(i int, after time.Duration) {
 	k.start(k.services[i])
 }
 
-// killByDirectory has a directory kill the command that sends it something, before it takes
-// that or after. The first requests may have other faults, or none.
+// killByDirectory lets a directory kill the command that sends it something, before or after
+// accepting that. The first requests may have other faults or none.
 func (k *killing) killByDirectory(name string, d *directorytest.Server, after bool, first ...directorytest.Fault) {
 	k.Helper()
 	command := "publish"
@@ -269,8 +270,8 @@ func (k *killing) killByDirectory(name string, d *directorytest.Server, after bo
 	d.Unfail()
 }
 
-// killReplenish has the delivery service kill `replenish` when it sends what is missing: its
-// second request of an identity, the first asks what there is.
+// killReplenish lets the delivery service kill `replenish` when it sends what is missing: that is
+// its second request for an identity; the first asks what is there.
 func (k *killing) killReplenish(after bool) {
 	k.Helper()
 	k.shop.Lock()
@@ -312,7 +313,7 @@ func (k *killing) eventually(what string, so func() bool) {
 	}
 }
 
-// goOn waits until both commands have ended well again.
+// goOn waits until both commands have succeeded again.
 func (k *killing) goOn(what string) {
 	k.Helper()
 	k.mu.Lock()
@@ -325,8 +326,8 @@ func (k *killing) goOn(what string) {
 	})
 }
 
-// settle does what the next runs from cron do: what was on its way is published, and each
-// identity is at its mark.
+// settle does what the next runs from cron would do: it publishes what was on its way, and fills
+// each identity to its mark.
 func (k *killing) settle(until time.Time) {
 	k.Helper()
 	for deadline := until.Add(patience); ; time.Sleep(500 * time.Millisecond) {
@@ -343,7 +344,7 @@ func (k *killing) settle(until time.Time) {
 	}
 }
 
-// check holds what clients and directories have against the store and its trail.
+// check compares what clients and directories have with the store and its trail.
 func (k *killing) check(db store.Store, since uint64) {
 	k.Helper()
 	for _, err := range k.odd {
@@ -357,7 +358,7 @@ func (k *killing) check(db store.Store, since uint64) {
 		}
 		records[hex.EncodeToString(one.Ref)] = one
 	}
-	there := make(map[string]string) // what directories have, by ref
+	there := make(map[string]string) // the directories' key packages, by ref
 	for name, d := range map[string]*directorytest.Server{"plain": k.plain, "other": k.other, "delivery": k.delivery} {
 		for ref, content := range d.Content() {
 			if before := there[ref]; before != "" {
@@ -381,8 +382,8 @@ func (k *killing) check(db store.Store, since uint64) {
 	k.Logf("killed %v; ended well %v; %d claimed, %d published of %d", k.killed, k.runs, len(k.told()), published, len(records))
 }
 
-// checkPublished: what a directory took is published there, with the same bytes, and was
-// handed out to nobody. Of last resort, the one before it may be retired.
+// checkPublished checks that what a directory accepted is published there, with the same bytes, and
+// was handed out to nobody. A previous key package of last resort may be retired.
 func (k *killing) checkPublished(ref string, content []byte, directory string, records map[string]store.KeyPackage) {
 	k.Helper()
 	one, ok := records[ref]
@@ -399,7 +400,8 @@ func (k *killing) checkPublished(ref string, content []byte, directory string, r
 	}
 }
 
-// checkUnanswered: who claimed what nobody was told of had that many requests without an answer.
+// checkUnanswered checks that each client had at least as many requests without an answer as the
+// trail has claims of it that it did not learn of.
 func (k *killing) checkUnanswered(orphans map[ref]string) {
 	k.Helper()
 	by := make(map[string]int)
@@ -423,8 +425,8 @@ func (k *killing) checkUnanswered(orphans map[ref]string) {
 	k.Logf("%d requests without an answer; %d key packages claimed by them", unanswered, len(orphans))
 }
 
-// checkLevels: what the delivery service has left of each identity is within its marks, and one
-// of last resort was published, which it hands out as the others.
+// checkLevels checks that the delivery service has each identity's key packages within its marks,
+// and that one of last resort was published, which it hands out like the others.
 func (k *killing) checkLevels(records map[string]store.KeyPackage) {
 	k.Helper()
 	lastResorts := make(map[string]int)
@@ -444,7 +446,7 @@ func (k *killing) checkLevels(records map[string]store.KeyPackage) {
 	}
 }
 
-// left are the refs that the delivery service lists of a client.
+// left returns the refs that the delivery service lists for a client.
 func (k *killing) left(name string) (refs []string) {
 	k.Helper()
 	r, err := http.Get(k.delivery.URL + "/clients/key_packages/" + base64.URLEncoding.EncodeToString([]byte(name)))

@@ -12,8 +12,8 @@ import (
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 )
 
-// reasonOf is the reason that a service gave for an error. Where it gave none, the connection
-// was lost, or the service is gone.
+// reasonOf returns a service's reason for an error. It has none if the connection was lost or the
+// service is gone.
 func reasonOf(err error) (hsmkpv1.Reason, bool) {
 	e, ok := errors.AsType[*connect.Error](err)
 	if !ok {
@@ -28,7 +28,7 @@ func reasonOf(err error) (hsmkpv1.Reason, bool) {
 	return 0, false
 }
 
-// claimOne claims a key package of an identity, and notes what it was told.
+// claimOne claims a key package of an identity, and records the answer.
 func (c *client) claimOne(service int, identity string) (*hsmkpv1.KeyPackage, error) {
 	r, err := c.apis[service].Claim(context.Background(), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: identity}))
 	if err != nil {
@@ -39,14 +39,14 @@ func (c *client) claimOne(service int, identity string) (*hsmkpv1.KeyPackage, er
 	return k, nil
 }
 
-// crowd is clients at work until it is over.
+// crowd is a group of clients at work.
 type crowd struct {
 	wg   sync.WaitGroup
 	over chan struct{}
 	end  func()
 }
 
-// newCrowd is at work until end is called, or the test ends.
+// newCrowd returns a crowd that works until leave is called or the test ends.
 func newCrowd(t testing.TB) *crowd {
 	over := make(chan struct{})
 	c := &crowd{over: over, end: sync.OnceFunc(func() { close(over) })}
@@ -54,7 +54,7 @@ func newCrowd(t testing.TB) *crowd {
 	return c
 }
 
-// do does something again and again, with a pause in between.
+// do repeats something, with a pause in between.
 func (c *crowd) do(pause time.Duration, f func()) {
 	c.wg.Go(func() {
 		for {
@@ -68,7 +68,7 @@ func (c *crowd) do(pause time.Duration, f func()) {
 	})
 }
 
-// leave ends it, and waits until everybody has ended.
+// leave stops the work and waits until all goroutines have ended.
 func (c *crowd) leave() {
 	c.end()
 	c.wg.Wait()

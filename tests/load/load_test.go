@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// Sizes of the run. Those that are set here take half a minute; `make load` has the full ones.
+// Sizes of the run. With these defaults it takes half a minute; `make load` uses the full ones.
 var (
 	stored   = flag.Int("load.stored", 3000, "key packages that are stored when claims are measured")
 	clients  = flag.Int("load.clients", 16, "clients")
@@ -28,13 +28,12 @@ var (
 	strict   = flag.Bool("load.strict", false, "fail where a figure misses what is asked for")
 )
 
-// TestLoad measures what is asked for, and prints it. What must hold at any speed, it checks in
-// any case: that nothing is handed out twice or lost, that the trail has it all, and that memory
-// does not grow with the claims.
+// TestLoad measures and prints what is required. At any speed it checks that nothing is handed out
+// twice or lost, that the trail is complete, and that memory does not grow with the claims.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	program.RequireSoftHSM(t)
-	// All clients are this one process, which has to collect the garbage of all of them.
+	// All clients run in this one process, which must collect the garbage of all of them.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	begun := time.Now()
 	bin := program.Build(t)
@@ -51,7 +50,7 @@ func TestLoad(t *testing.T) {
 	})
 }
 
-// fresh is an installation of its own.
+// fresh returns a new installation.
 func fresh(t *testing.T, bin string) *program.Installation {
 	t.Helper()
 	return program.InstallAt(t, bin, filepath.Join(t.TempDir(), "kp"))

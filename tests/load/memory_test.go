@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// resident is what a process has in memory, and the most that it had, in KiB (proc(5)).
+// resident is the memory of a process, and its peak, in KiB (proc(5)).
 type resident struct{ now, peak int }
 
 func residentOf(t testing.TB, pid int) (r resident) {
@@ -23,7 +23,7 @@ func residentOf(t testing.TB, pid int) (r resident) {
 		if len(fields) < 2 {
 			continue
 		}
-		n, _ := strconv.Atoi(fields[1]) // other fields are no numbers
+		n, _ := strconv.Atoi(fields[1]) // other fields are not numbers
 		switch fields[0] {
 		case "VmRSS:":
 			r.now = n
@@ -34,7 +34,7 @@ func residentOf(t testing.TB, pid int) (r resident) {
 	return r
 }
 
-// slope is the rise of the line that fits y at 0, 1, 2 and so on best, a step.
+// slope returns the slope of the line that fits y at 0, 1, 2 and so on best.
 func slope(y []float64) float64 {
 	n := float64(len(y))
 	var sx, sy, sxx, sxy float64

@@ -32,18 +32,18 @@ type outage struct {
 	mu         sync.Mutex
 	done       map[string]int // by operation
 	refused    map[string]int // with REASON_STORE
-	odd        []error        // what nobody should be told
+	odd        []error        // errors that no client should get
 	made       []ref          // key packages that were generated
-	consumed   []ref          // that a Welcome was opened with, and confirmed
+	consumed   []ref          // key packages whose Welcome was opened and confirmed
 	signatures int
 }
 
-// The operations that are under way.
+// The operations that run meanwhile.
 var underway = []string{"claim", "generate", "open", "confirm", "sign"}
 
-// PostgreSQL stops in the middle of everything, as a service manager stops it and cut off: the
-// services say so, to whoever asks, in their answers and in their logs. When it is back they go
-// on by themselves, and nothing is lost, or was handed out twice.
+// PostgreSQL stops in the middle of everything, as a service manager stops it and abruptly. The
+// services report it in their health, in their answers and in their logs. When it is back, they
+// continue without help, and nothing is lost or was handed out twice.
 func TestPostgreSQLStopsAndStarts(t *testing.T) {
 	t.Parallel()
 	program.RequireSoftHSM(t)
@@ -75,7 +75,7 @@ func TestPostgreSQLStopsAndStarts(t *testing.T) {
 	on.CheckRest(t)
 }
 
-// work has clients claim, generate, open Welcomes, confirm them and sign.
+// work lets clients claim, generate, open Welcomes, confirm them and sign.
 func (o *outage) work() *crowd {
 	crowd := newCrowd(o)
 	for i, c := range o.clients[:len(o.clients)-1] {
@@ -97,7 +97,7 @@ func (o *outage) work() *crowd {
 	return crowd
 }
 
-// note counts what came of an operation.
+// note counts the outcome of an operation.
 func (o *outage) note(operation string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,7 +112,7 @@ func (o *outage) note(operation string, err error) {
 	}
 }
 
-// persist does an operation until it is done, as a client does that is told UNAVAILABLE.
+// persist repeats an operation until it succeeds, as a client does after UNAVAILABLE.
 func (o *outage) persist(operation string, f func() error) bool {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		err := f()
@@ -209,7 +209,7 @@ func (o *outage) generate(c *client, service int) error {
 	return nil
 }
 
-// eventually waits until something is so.
+// eventually waits until a condition holds.
 func (o *outage) eventually(what string, patience time.Duration, so func() bool) time.Duration {
 	o.Helper()
 	begun := time.Now()
@@ -239,21 +239,21 @@ func (o *outage) snapshot(counts map[string]int) map[string]int {
 	return out
 }
 
-// goOn waits until every operation has been done some times more.
+// goOn waits until every operation has succeeded a few more times.
 func (o *outage) goOn() time.Duration {
 	o.Helper()
 	before := o.snapshot(o.done)
 	return o.eventually("all operations are done again", recovery, func() bool { return o.more(o.done, before, 3) })
 }
 
-// recovery is how long services may take to know that the database is away, or back. It is far
-// less than a second; machines may be busy.
+// recovery is how long services may take to notice that the database is gone or back. They need far
+// less than a second, but machines may be busy.
 const recovery = 30 * time.Second
 
 // stopAndStart stops the database and starts it again.
 func (o *outage) stopAndStart(how string, stop func() error) {
 	o.Helper()
-	mine := o.clients[len(o.clients)-1] // who is not at work
+	mine := o.clients[len(o.clients)-1] // a client that is not at work
 	unopened, unconfirmed := o.claimForGroup(mine, 0), o.claimForGroup(mine, 1)
 	if unopened == nil || unconfirmed == nil || !o.persist("open", unconfirmed.open) {
 		o.FailNow()
@@ -268,7 +268,7 @@ func (o *outage) stopAndStart(how string, stop func() error) {
 	known := o.eventually(how+": nobody is ready", recovery, each(func(s *service) bool { return !o.ready(s) && bytes.Equal(o.health(s), notServing) }))
 	o.note("open", unopened.open())
 	o.note("confirm", unconfirmed.confirm())
-	// Those that wait to hear what became of a transaction wait for the database.
+	// Clients that wait for the outcome of a transaction wait for the database.
 	o.eventually(how+": all are refused", recovery, func() bool { return o.more(o.refused, before, 1) })
 	time.Sleep(time.Second)
 	if err := o.server.Up(); err != nil {
@@ -281,7 +281,7 @@ func (o *outage) stopAndStart(how string, stop func() error) {
 	o.Logf("%s: not ready after %v; up again, ready after %v, everything done after %v more; refused: %v", how, known.Round(time.Millisecond), back.Round(time.Millisecond), again.Round(time.Millisecond), o.snapshot(o.refused))
 }
 
-// checkLogs: each service wrote that it was not ready, and why it refused.
+// checkLogs checks that each service logged that it was not ready, and why it refused.
 func (o *outage) checkLogs() {
 	o.Helper()
 	for _, s := range o.services {
@@ -294,7 +294,7 @@ func (o *outage) checkLogs() {
 	}
 }
 
-// check holds what callers were told against the store and its trail.
+// check compares what clients got with the store and its trail.
 func (o *outage) check(db store.Store, since uint64) {
 	o.Helper()
 	orphans := o.checkClaims(db, since)

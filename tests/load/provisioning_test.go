@@ -13,11 +13,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// askedProvisioning is how quick provisioning is to be beside `generate`.
+// askedProvisioning is the required speed of provisioning relative to `generate`.
 const askedProvisioning = 0.85
 
-// measureProvisioning has `hsm-kp provision` give new devices key packages, and `hsm-kp generate`
-// make as many, in turn, so that what one finds slower is slower for the other too.
+// measureProvisioning lets `hsm-kp provision` make key packages for new devices and `hsm-kp
+// generate` as many, in turn, so that both run under the same conditions.
 func measureProvisioning(t *testing.T, bin string, results *table) {
 	database := postgrestest.Start(t, postgrestest.Options{Durable: *durable})
 	on := fresh(t, bin)
@@ -54,7 +54,7 @@ func measureProvisioning(t *testing.T, bin string, results *table) {
 	on.Run("audit", "verify")
 }
 
-// countOf is how many key packages are in a state.
+// countOf returns how many key packages are in a state.
 func countOf(t *testing.T, on *program.Installation, state string) (n int) {
 	t.Helper()
 	var counts map[string]int
@@ -71,7 +71,7 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// manifestOf writes a manifest of devices that no round had before.
+// manifestOf writes a manifest of devices that no previous round had.
 func manifestOf(t *testing.T, round int) string {
 	t.Helper()
 	var text []byte

@@ -28,17 +28,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
-// What signatures are measured with: a token that takes so long for a call, with so many sessions.
+// The token with which signatures are measured: how long a call takes, and how many sessions it
+// has.
 const (
 	latency  = 5 * time.Millisecond
 	sessions = 32
 )
 
-// askedSignatures is how much of what the sessions can sign is to come out of the service.
+// askedSignatures is the required share of what the sessions can sign that the service delivers.
 const askedSignatures = 0.9
 
-// measureSignatures has the service sign, over each store, and a bare loop over as many sessions
-// of the same token beside it, in turn.
+// measureSignatures lets the service sign, over each store, and a bare loop over as many sessions
+// of the same token, in turn.
 func measureSignatures(t *testing.T, bin string, results *table) {
 	path, err := softhsm.FindModule()
 	if err != nil {
@@ -54,7 +55,7 @@ func measureSignatures(t *testing.T, bin string, results *table) {
 }
 
 func measureSignaturesOver(t *testing.T, results *table, on *program.Installation, m *tokentest.Module, backend string) {
-	f := newFleet(t, on, 1, max(*clients, 2*sessions)) // as many wait as are signed for
+	f := newFleet(t, on, 1, max(*clients, 2*sessions)) // as many clients wait as get signatures
 	f.connect()
 	db := f.store()
 	since := length(t, db)
@@ -77,7 +78,7 @@ func measureSignaturesOver(t *testing.T, results *table, on *program.Installatio
 		}
 		t.Logf("%s, round %d: bare loop %.0f/s, service %v, %.2f calls a signature", backend, round, loop, d.String(), float64(calls)/float64(len(d.times)))
 		if round == 0 {
-			continue // copies of keys are made, and the quicker way to use them is found
+			continue // keys are copied, and the faster way to use them is determined
 		}
 		bare, served, ratios = append(bare, loop), append(served, d.perSecond()), append(ratios, d.perSecond()/loop)
 	}
@@ -92,19 +93,19 @@ func measureSignaturesOver(t *testing.T, results *table, on *program.Installatio
 	on.Run("audit", "verify")
 }
 
-// median is the mean of the two in the middle where there are two.
+// median returns the median; for an even number, it is the mean of the two in the middle.
 func median(of []float64) float64 {
 	sorted, n := slices.Sorted(slices.Values(of)), len(of)
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// signing is the measuring of signatures over one store.
+// signing measures signatures over one store.
 type signing struct {
 	*testing.T
 	*fleet
 	record store.Identity
 	suite  *ciphersuite.Suite
-	made   atomic.Int64 // signatures that clients were given
+	made   atomic.Int64 // signatures that clients got
 }
 
 func suiteOf(t *testing.T, id uint16) *ciphersuite.Suite {
@@ -116,13 +117,13 @@ func suiteOf(t *testing.T, id uint16) *ciphersuite.Suite {
 	return suite
 }
 
-// drive has all clients sign for a while.
+// drive lets all clients sign for a while.
 func (s *signing) drive() measured {
 	p := &pace{clients: s.clients, n: 1 << 30, until: time.Now().Add(*period)}
 	return p.drive(func(c *client, n int) error {
 		content := message(s.suite.ID, fmt.Appendf(nil, "%s at %v", c.uri, time.Now()))
 		signature, err := s.sign(c, content)
-		if err == nil && s.made.Add(1)%64 == 0 { // all is verified by the service; some here
+		if err == nil && s.made.Add(1)%64 == 0 { // the service verifies all; here only some are verified
 			err = s.verify(content, signature)
 		}
 		return err
@@ -148,8 +149,8 @@ func (s *signing) verify(content, signature []byte) error {
 // labelContent is the label of messages (RFC 9420, Section 6.1).
 const labelContent = "FramedContentTBS"
 
-// message is the FramedContentTBS of an application message of the member at leaf 0 of a group,
-// in a PrivateMessage (RFC 9420, Section 6.1).
+// message returns the FramedContentTBS of an application message from the member at leaf 0 of a
+// group, in a PrivateMessage (RFC 9420, Section 6.1).
 func message(suite ciphersuite.ID, text []byte) []byte {
 	group := keypackage.GroupContext{Version: keypackage.MLS10, CipherSuite: suite, GroupID: []byte("load"), Epoch: 7}
 	out := []byte{0, 1, 0, 2} // mls10, mls_private_message
@@ -177,8 +178,8 @@ func (s *signing) bareKey(m *tokentest.Module) *token.SigningKey {
 	return key
 }
 
-// bareLoop signs for a while on as many goroutines as there are sessions, and does nothing
-// else, and returns how many signatures a second.
+// bareLoop only signs, for a while, on as many goroutines as there are sessions, and returns the
+// number of signatures a second.
 func (s *signing) bareLoop(key *token.SigningKey) float64 {
 	s.Helper()
 	digest := sha256.Sum256([]byte("the same for all"))
@@ -200,7 +201,7 @@ func (s *signing) bareLoop(key *token.SigningKey) float64 {
 	return float64(n.Load()) / time.Since(start).Seconds()
 }
 
-// checkTrail: each signature that was given out is in the trail, and none more.
+// checkTrail checks that the trail has exactly the signatures that clients got.
 func (s *signing) checkTrail(db store.Store, since uint64) {
 	s.Helper()
 	var n int64

@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 )
 
-// table is what was asked for beside what was measured.
+// table compares requirements with measurements.
 type table struct {
 	mu   sync.Mutex
 	rows []figure
@@ -20,13 +20,13 @@ type table struct {
 // figure is a line of the table.
 type figure struct {
 	what, asked, measured string
-	ratio                 string // of what is compared, or empty
+	ratio                 string // of the compared values, or empty
 	how                   string
-	missed                bool // what was asked for
-	broken                bool // so far off that no noise explains it
+	missed                bool // the requirement
+	broken                bool // so far off that noise cannot explain it
 }
 
-// add adds a line. One that misses what was asked for fails the test where it is to.
+// add adds a line. It fails the test if a requirement that must be met is missed.
 func (ta *table) add(t *testing.T, f figure) {
 	t.Helper()
 	ta.mu.Lock()
@@ -57,7 +57,7 @@ func (ta *table) print(w io.Writer) {
 	out.Flush()
 }
 
-// given are the flags that the run was given.
+// given returns the flags of the run.
 func given() (text string) {
 	flag.Visit(func(f *flag.Flag) {
 		if strings.HasPrefix(f.Name, "load.") {
@@ -67,7 +67,7 @@ func given() (text string) {
 	return text
 }
 
-// noise is how far from what is asked for a busy machine may be, and small runs.
+// noise is the factor by which a busy machine or a small run may miss a requirement.
 const noise = 50
 
 // thousands writes a number with a comma between thousands.

@@ -11,7 +11,7 @@ import (
 // ref is the KeyPackageRef of a suite with SHA-256.
 type ref [32]byte
 
-// store is the store that the fleet has, opened by the test.
+// store opens the fleet's store.
 func (f *fleet) store() store.Store {
 	f.t.Helper()
 	s, err := f.on.OpenStore(f.t.Context())
@@ -22,7 +22,7 @@ func (f *fleet) store() store.Store {
 	return s
 }
 
-// trail yields the entries of a trail from one on.
+// trail yields the entries of a trail from a sequence on.
 func trail(t testing.TB, s store.Store, from uint64) func(func(audit.Entry) bool) {
 	return func(yield func(audit.Entry) bool) {
 		t.Helper()
@@ -41,7 +41,7 @@ func trail(t testing.TB, s store.Store, from uint64) func(func(audit.Entry) bool
 	}
 }
 
-// length is how many entries a trail has.
+// length returns the number of entries of a trail.
 func length(t testing.TB, s store.Store) (n uint64) {
 	t.Helper()
 	for e := range trail(t, s, 0) {
@@ -50,9 +50,9 @@ func length(t testing.TB, s store.Store) (n uint64) {
 	return n
 }
 
-// checkClaims holds what clients were told against store and trail: each key package is
-// claimed, once, by the client that was told, in both. It returns those that were claimed
-// since and nobody was told of, with who claimed them by the trail.
+// checkClaims compares what clients got with the store and the trail: both must have each key
+// package claimed, once, by the client that got it. It returns the key packages that were claimed
+// since then and that no client got, with the claimer by the trail.
 func (f *fleet) checkClaims(s store.Store, since uint64) map[ref]string {
 	f.t.Helper()
 	told, claimed := f.told(), make(map[ref]string)
