@@ -13,7 +13,7 @@ import (
 	stdlib "crypto/hpke"
 )
 
-// Device is one that has private keys released to it. It has Go's HPKE and what docs/FORMATS.md
+// Device is a device to which private keys are released. It uses Go's HPKE and what docs/FORMATS.md
 // says, and nothing of the product.
 type Device struct{ key stdlib.PrivateKey }
 
@@ -37,7 +37,7 @@ func (d *Device) PublicKey() []byte { return d.key.PublicKey().Bytes() }
 func (d *Device) PrivateKey() []byte {
 	private, err := d.key.Bytes()
 	if err != nil {
-		panic(err) // it was made from bytes
+		panic(err) // the key was made from bytes
 	}
 	return private
 }
@@ -54,10 +54,10 @@ type ReleasedKeyPackage struct {
 	Ref       string    `json:"key_package_ref"`
 	Confirmed *bool     `json:"confirmed"`
 	Message   []byte    `json:"mls_message"`
-	Released  *Released `json:"released"` // nil where nothing was handed over
+	Released  *Released `json:"released"` // nil if nothing was handed over
 }
 
-// Released are private keys, sealed for a device.
+// Released holds private keys that are sealed for a device.
 type Released struct {
 	KEM        uint16 `json:"kem_id"`
 	KDF        uint16 `json:"kdf_id"`
@@ -67,7 +67,7 @@ type Released struct {
 	Ciphertext []byte `json:"ciphertext"`
 }
 
-// ParseProvisioned reads results.
+// ParseProvisioned parses the results.
 func ParseProvisioned(in io.Reader) (all []Provisioned, err error) {
 	d := json.NewDecoder(in)
 	for {
@@ -81,8 +81,8 @@ func ParseProvisioned(in io.Reader) (all []Provisioned, err error) {
 	}
 }
 
-// Open opens what was released of a key package with the private key of a device, and finds it to be
-// the private keys of that key package.
+// Open opens the released keys of a key package with the private key of a device, and checks that
+// they are the private keys of that key package.
 func Open(devicePrivateKey []byte, k *ReleasedKeyPackage) (initKey, encryptionKey []byte, err error) {
 	r := k.Released
 	kem, err := stdlib.NewKEM(r.KEM)
@@ -133,8 +133,8 @@ func (r *Released) open(key stdlib.PrivateKey) ([]byte, error) {
 	return recipient.Open(nil, r.Ciphertext)
 }
 
-// vector reads opaque<V>, whose length is in one byte, or in two that begin with the bits 01
-// (RFC 9420, Section 2.1.2).
+// vector reads opaque<V> with a length of one byte, or of two that begin with the bits 01 (RFC
+// 9420, Section 2.1.2).
 func vector(b []byte) (v, rest []byte) {
 	n := int(b[0])
 	b = b[1:]

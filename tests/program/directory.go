@@ -10,10 +10,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 )
 
-// Theirs decodes key packages for a directory of tests with mls-go, so that what the product
-// sends is read by another library than the one that wrote it.
+// Theirs decodes key packages for a test directory with mls-go, so that another library than the
+// one that wrote them reads what the product sends.
 func Theirs(b []byte) (directorytest.Decoded, error) {
-	kp, err := keypackages.UnmarshalKeyPackage(b) // takes what follows for none of its business
+	kp, err := keypackages.UnmarshalKeyPackage(b) // ignores what follows
 	if err != nil {
 		return directorytest.Decoded{}, err
 	}

@@ -23,8 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// Copy copies the installation as it is. SoftHSM and the config know absolute paths,
-// which are changed.
+// Copy copies the installation. It changes the absolute paths in the configs of SoftHSM and hsm-kp.
 func (i *Installation) Copy(t testing.TB) *Installation {
 	t.Helper()
 	c := &Installation{t: t, bin: i.bin, config: i.config, Dir: filepath.Join(t.TempDir(), "kp")}
@@ -32,7 +31,7 @@ func (i *Installation) Copy(t testing.TB) *Installation {
 	return c
 }
 
-// CopyTo copies what the installation keeps to a folder that is not there yet.
+// CopyTo copies the installation to a folder that does not exist yet.
 func (i *Installation) CopyTo(t testing.TB, dir string) {
 	t.Helper()
 	if out, err := exec.Command("cp", "-a", i.Dir, dir).CombinedOutput(); err != nil {
@@ -74,12 +73,11 @@ type Opened struct {
 	Inventory *inventory.Inventory
 }
 
-// oneSoftHSM is held while this process has a SoftHSM open: SoftHSM knows one
-// configuration at a time.
+// oneSoftHSM is held while this process has a SoftHSM open: SoftHSM knows one configuration at a
+// time.
 var oneSoftHSM sync.Mutex
 
-// Open opens store and token in this process and calls f. Only one installation is open
-// at a time.
+// Open opens store and token in this process and calls f. Only one installation is open at a time.
 func (i *Installation) Open(f func(*Opened)) error {
 	ctx := context.Background()
 	t, done, err := i.OpenToken(ctx, nil)
@@ -96,8 +94,8 @@ func (i *Installation) Open(f func(*Opened)) error {
 	return db.Close()
 }
 
-// OpenToken opens the token in this process, as it is told to, until done is called. Only one
-// is open at a time.
+// OpenToken opens the token in this process, with the given changes of its config, until done is
+// called. Only one is open at a time.
 func (i *Installation) OpenToken(ctx context.Context, change func(*token.Config)) (t *token.Token, done func(), err error) {
 	oneSoftHSM.Lock()
 	defer func() {
@@ -139,7 +137,7 @@ func (i *Installation) OpenStore(ctx context.Context) (s store.Store, err error)
 	return s, nil
 }
 
-// ring is a token as the inventory knows it.
+// ring implements the inventory's Ring with a token.
 type ring struct{ token *token.Token }
 
 func (r ring) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism) (vault.Custodian, error) {

@@ -1,5 +1,4 @@
-// Package program builds hsm-kp and runs it as a process, for tests that look
-// at it from outside.
+// Package program builds hsm-kp and runs it as a process, for tests of its outside.
 package program
 
 import (
@@ -22,8 +21,7 @@ func Root() string {
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-// RequireSoftHSM skips the test where SoftHSM is not installed, and fails it
-// under CI=true.
+// RequireSoftHSM skips the test if SoftHSM is not installed, and fails it under CI=true.
 func RequireSoftHSM(t testing.TB) {
 	t.Helper()
 	_, err := softhsm.FindModule()
@@ -36,7 +34,7 @@ func RequireSoftHSM(t testing.TB) {
 	}
 }
 
-// Build compiles hsm-kp into a folder of its own and returns the folder.
+// Build compiles hsm-kp into a new folder and returns the folder.
 func Build(t testing.TB) string {
 	t.Helper()
 	bin := t.TempDir()
@@ -56,7 +54,7 @@ type Installation struct {
 	config string // the config's name in Dir
 	// Dir holds everything that the installation keeps.
 	Dir string
-	// Log is all that the program wrote to standard error so far.
+	// Log holds everything that the program has written to standard error so far.
 	Log bytes.Buffer
 }
 
@@ -70,8 +68,8 @@ func Install(t testing.TB) *Installation {
 	return InstallAt(t, Build(t), filepath.Join(t.TempDir(), "kp"))
 }
 
-// InstallAt makes the installation in a folder, which stays, with what Build returned. One that
-// is there already is taken up as it is.
+// InstallAt makes the installation in a folder that is kept, with what Build returned. It reuses an
+// installation that is there already.
 func InstallAt(t testing.TB, bin, dir string) *Installation {
 	t.Helper()
 	RequireSoftHSM(t)
@@ -84,28 +82,29 @@ func InstallAt(t testing.TB, bin, dir string) *Installation {
 	return i
 }
 
-// By is the installation by another of the configs in its folder.
+// By returns the installation with another of the configs in its folder.
 func (i *Installation) By(config string) *Installation {
 	return &Installation{t: i.t, bin: i.bin, config: config, Dir: i.Dir}
 }
 
-// ConfigPath is where the config is.
+// ConfigPath returns the path of the config.
 func (i *Installation) ConfigPath() string { return filepath.Join(i.Dir, i.config) }
 
-// Run runs a command on the installation and returns its standard output. A
-// command that fails fails the test.
+// Run runs a command on the installation and returns its standard output. It fails the test if the
+// command fails.
 func (i *Installation) Run(args ...string) []byte {
 	i.t.Helper()
 	return i.run(append([]string{"--config", i.ConfigPath()}, args...)...)
 }
 
-// Command returns a command on the installation, not started, for a test that
-// has a hand in how it ends.
+// Command returns a command on the installation that is not started, for tests that influence how
+// it ends.
 func (i *Installation) Command(args ...string) *exec.Cmd {
 	return i.command(append([]string{"--config", i.ConfigPath()}, args...)...)
 }
 
-// command is one of the program. What Open set for a token in this process is not for it.
+// command returns a command of the program. It does not inherit what Open set for a token in this
+// process.
 func (i *Installation) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(i.bin, args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SOFTHSM2_CONF=") })
@@ -125,8 +124,8 @@ func (i *Installation) run(args ...string) []byte {
 	return out
 }
 
-// Unwrapped are the private keys of a key package, as `hsm-kp unwrap --json`
-// prints them, in hexadecimal.
+// Unwrapped has the private keys of a key package in hexadecimal, as `hsm-kp unwrap --json` prints
+// them.
 type Unwrapped struct {
 	Ref               string `json:"key_package_ref"`
 	InitKey           string `json:"init_private_key"`
@@ -159,7 +158,7 @@ func (i *Installation) Unwrap(ref string) Unwrapped {
 	return u
 }
 
-// Public returns a key package, bare.
+// Public returns a bare key package.
 func (i *Installation) Public(ref string) []byte {
 	i.t.Helper()
 	dir := i.t.TempDir()

@@ -20,14 +20,13 @@ import (
 
 // Rest is an installation at rest: nothing runs, and nothing is left to repair.
 type Rest struct {
-	// Faults are what is wrong with the objects in the token, with private keys and
-	// with the trail.
+	// Faults are the faults of the objects in the token, of private keys and of the trail.
 	Faults []error
-	// Halves is how many objects SoftHSM was killed in the making of: see half.
+	// Halves is how many objects SoftHSM was making when it was killed: see half.
 	Halves int
 }
 
-// Rest looks at the installation, and calls more while it is open.
+// Rest examines the installation, and calls more while it is open.
 func (i *Installation) Rest(more ...func(*Opened) []error) (r Rest) {
 	err := i.Open(func(o *Opened) {
 		r.Faults, r.Halves = o.ObjectFaults()
@@ -43,8 +42,7 @@ func (i *Installation) Rest(more ...func(*Opened) []error) (r Rest) {
 	return r
 }
 
-// CheckRest fails the test where the installation has faults, or an object that is half
-// made.
+// CheckRest fails the test if the installation has faults or a half-made object.
 func (i *Installation) CheckRest(t testing.TB) {
 	t.Helper()
 	r := i.Rest()
@@ -62,10 +60,11 @@ type object struct {
 	id    string
 }
 
-// uses are what a secret key may be for, by its purpose.
+// uses is what a secret key may be used for, by its purpose.
 var uses = map[store.Purpose]string{store.Seal: "encrypt decrypt", store.Wrap: "wrap unwrap"}
 
-// expected is what the store says that the token has: for each object, what it is for.
+// expected returns the objects that the token has according to the store, and what each is used
+// for.
 func (o *Opened) expected() (map[object]string, error) {
 	ctx := context.Background()
 	all := make(map[object]string)
@@ -113,9 +112,8 @@ func (o *Opened) expected() (map[object]string, error) {
 	return all, err
 }
 
-// ObjectFaults compares the token's own list of objects with what the store expects, and
-// returns how many are half made. Session objects of this process are among those, but for
-// copies of keys.
+// ObjectFaults compares the token's own list of objects with what the store expects, and returns
+// how many are half made. These include session objects of this process, except copies of keys.
 func (o *Opened) ObjectFaults() (faults []error, halves int) {
 	want, err := o.expected()
 	if err != nil {
@@ -152,8 +150,7 @@ func (o *Opened) ObjectFaults() (faults []error, halves int) {
 	return faults, halves
 }
 
-// isCopy reports a copy of a key that goes with a session of this process (C_CopyObject), and is
-// kept as its key is.
+// isCopy reports whether an object is a session copy of a key (C_CopyObject), kept like its key.
 func isCopy(info *token.ObjectInfo) bool {
 	a := info.Attributes
 	return len(token.Broken(
@@ -163,18 +160,18 @@ func isCopy(info *token.ObjectInfo) bool {
 	)) == 0
 }
 
-// half reports an object that SoftHSM 2.6.1 was killed in the making of. It writes the
-// file of a new object once for each attribute, with the defaults first: CKA_TOKEN is
-// false, and there is no CKA_ID. Then it writes what it was asked for at once, CKA_ID
-// with it, and then the key at once, CKA_LOCAL with it. So such an object has no key yet,
-// and what is no session object of this process is nobody's. It cannot be told from one
-// that another process is in the making of: hsm-kp leaves it alone.
+// half reports whether SoftHSM 2.6.1 was killed while it made an object. It writes the file of a
+// new object once for each attribute, with the defaults first: CKA_TOKEN is false, and there is no
+// CKA_ID. Then it writes all requested attributes at once, including CKA_ID, and then the key at
+// once, with CKA_LOCAL. So such an object has no key yet, and if it is not a session object of this
+// process, it belongs to nobody. It looks like an object that another process is making, so hsm-kp
+// leaves it alone.
 func half(info *token.ObjectInfo) bool {
 	is := func(b *bool) bool { return b != nil && *b }
 	return len(info.ID) == 0 && info.Label == "" && !is(info.Attributes.Token) && !is(info.Attributes.Local)
 }
 
-// keptBadly says what of an object's attributes is not as it should be.
+// keptBadly returns the attributes of an object that are not as they should be.
 func keptBadly(info *token.ObjectInfo, use string) []string {
 	a := info.Attributes
 	if info.Class == token.ClassPublicKey {
@@ -194,8 +191,8 @@ func keptBadly(info *token.ObjectInfo, use string) []string {
 	return token.Broken(rules...)
 }
 
-// keyFaults uses the private keys of every key package that is to have some, and looks
-// for some where none are to be.
+// keyFaults uses the private keys of every key package that should have them, and looks for keys
+// where there should be none.
 func (o *Opened) keyFaults() (faults []error) {
 	ctx := context.Background()
 	records := make(map[string]store.WrappingKey)
@@ -237,7 +234,7 @@ func (o *Opened) custodian(ctx context.Context, k store.WrappingKey) (vault.Cust
 	return c, c.Recognize(ctx, k.Stamp)
 }
 
-// useKeys encrypts to both public keys of a key package and decrypts it again.
+// useKeys encrypts to both public keys of a key package and decrypts the result.
 func useKeys(ctx context.Context, v vault.Custodian, record *store.KeyPackage) error {
 	if open := record.State.Open() && record.ConfirmedAt.IsZero(); open != (len(record.Sealed) > 0) {
 		return fmt.Errorf("it has %d bytes of private keys", len(record.Sealed))

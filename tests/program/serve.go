@@ -20,14 +20,14 @@ import (
 
 // Service is a running `hsm-kp serve`.
 type Service struct {
-	// Log is what the process wrote to standard error.
+	// Log holds what the process wrote to standard error.
 	Log     Log
 	Process *os.Process
-	// Ended returns what the process ended with, once it has. Stop sends SIGTERM before.
+	// Ended waits for the process to end and returns its error. Stop sends SIGTERM first.
 	Ended, Stop func() error
 }
 
-// Log is written by the output of a process and read by the test.
+// Log is a log that a process writes and the test reads.
 type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -45,8 +45,8 @@ func (l *Log) String() string {
 	return l.b.String()
 }
 
-// Serve starts `hsm-kp serve` as the config says, and waits until it is ready at a Unix
-// socket, which the config must name.
+// Serve starts `hsm-kp serve` with the config, and waits until it is ready at a Unix socket that
+// the config names.
 func (i *Installation) Serve(socket string) *Service {
 	i.t.Helper()
 	return Serve(i.t, i.Command("serve"), socket)
@@ -96,7 +96,7 @@ func Serve(t testing.TB, cmd *exec.Cmd, socket string) *Service {
 	}
 }
 
-// Local is a client over a Unix socket.
+// Local returns a client over a Unix socket.
 func Local(socket string) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -114,7 +114,7 @@ func FreeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// IssueTLS has a CA certify a new key for TLS, at either end.
+// IssueTLS lets a CA certify a new key for TLS, as a client or a server.
 func IssueTLS(t testing.TB, ca *certificatetest.CA, changes ...certificatetest.Change) tls.Certificate {
 	t.Helper()
 	key := certificatetest.NewKey(t)
@@ -125,7 +125,7 @@ func IssueTLS(t testing.TB, ca *certificatetest.CA, changes ...certificatetest.C
 	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key}
 }
 
-// WriteTLS writes a certificate and its key in PEM, as base.pem and base.key, and returns these
+// WriteTLS writes a certificate and its key in PEM to base.pem and base.key, and returns these
 // paths.
 func WriteTLS(t testing.TB, base string, c tls.Certificate) (certificate, key string) {
 	t.Helper()

@@ -10,13 +10,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// life is what the trail tells of a key package.
+// life is the life of a key package according to the trail.
 type life struct {
-	state, before store.State // before: it was reserved
+	state, before store.State // before is the state before a reservation
 	under         []byte      // its wrapping key
 }
 
-// led is the state that an act leads to.
+// led maps acts to the states that they lead to.
 var led = map[audit.Act]store.State{
 	audit.Exported: store.Published, audit.Claimed: store.Claimed, audit.Consumed: store.Consumed,
 	audit.Retired: store.Retired, audit.Expired: store.Expired, audit.Erased: store.Erased,
@@ -34,7 +34,7 @@ func (l *life) follow(e audit.Entry) {
 		l.state = l.before
 	case !ok:
 	case l.state == store.Reserved && (next == store.Published || next == store.Retired):
-		l.before = next // what it was reserved from
+		l.before = next // the state before the reservation
 	case next == store.Published && (l.state == store.Retired || !l.state.Open()):
 		// It was published, and fast: see store.Move.
 	default:
@@ -42,8 +42,8 @@ func (l *life) follow(e audit.Entry) {
 	}
 }
 
-// trailFaults verifies the trail, follows each key package through it, and compares what it
-// comes to with the record.
+// trailFaults verifies the trail, follows each key package through it, and compares the result with
+// the record.
 func (o *Opened) trailFaults() []error {
 	ctx := context.Background()
 	if _, err := audit.Verify(o.Store.Entries(ctx, 0), nil); err != nil {
@@ -75,7 +75,7 @@ func (o *Opened) trailFaults() []error {
 	return faults
 }
 
-// fits: that a key package became pending is no act.
+// fits reports whether a state fits the life: becoming pending is not an act.
 func (l *life) fits(state store.State) bool {
 	return l.state == state || state == store.Pending && (l.state == store.Available || l.state == store.Published)
 }

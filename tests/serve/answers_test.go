@@ -30,7 +30,7 @@ import (
 // recorder keeps every byte of the answers: headers, bodies and trailers.
 type recorder struct {
 	http.RoundTripper
-	major int // version of HTTP that the answers must have
+	major int // the required HTTP version of the answers
 
 	t    *testing.T
 	mu   sync.Mutex
@@ -78,7 +78,7 @@ var protocols = []protocol{
 	{"Connect in binary over a Unix socket", 1, true, nil},
 }
 
-// by returns the API by a protocol, for a caller that is granted alice.
+// by returns the API through a protocol, for a caller that is granted alice.
 func (s *service) by(p protocol) (hsmkpv1connect.KeyPackageServiceClient, *recorder) {
 	client, base := s.remote(s.issue(s.ca, withURI(app))), "https://"+s.addr
 	if p.local {
@@ -95,10 +95,10 @@ func (s *service) by(p protocol) (hsmkpv1connect.KeyPackageServiceClient, *recor
 	return hsmkpv1connect.NewKeyPackageServiceClient(client, base, p.options...), r
 }
 
-// secrets are what no answer may have, and what no log may.
+// secrets holds what must not be in any answer, and what must not be in any log.
 type secrets struct{ never, logged []needle.Needle }
 
-// learn remembers the private keys of key packages, and how they are sealed.
+// learn remembers the private keys of key packages, and their sealed forms.
 func (s *service) learn(of *secrets, made []*hsmkpv1.KeyPackage) {
 	s.t.Helper()
 	for _, k := range made {
@@ -109,7 +109,7 @@ func (s *service) learn(of *secrets, made []*hsmkpv1.KeyPackage) {
 	s.learnSealed(of)
 }
 
-// learnSealed remembers what the store has sealed, and the CKA_IDs of the keys in the token.
+// learnSealed remembers the sealed keys in the store, and the CKA_IDs of the keys in the token.
 func (s *service) learnSealed(of *secrets) {
 	s.t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+filepath.Join(s.on.Dir, "hsm-kp.db")+"?mode=ro")
@@ -149,8 +149,8 @@ func errorsOf(rows *sql.Rows) error {
 	return rows.Close()
 }
 
-// Every operation is called by every protocol, also wrongly: each does its work, and nothing
-// of a key is in any byte of the answers, nor in the log.
+// Every operation is called through every protocol, correctly and wrongly: each does its work, and
+// no byte of the answers or of the log contains anything of a key.
 func TestNothingOfAKeyIsInAnyAnswer(t *testing.T) {
 	d := newDirectory(t)
 	s := start(t, withDirectory(d, ""))
@@ -185,7 +185,7 @@ func TestNothingOfAKeyIsInAnyAnswer(t *testing.T) {
 	t.Logf("searched %d bytes of answers for %d forms of secrets", total, len(all.never))
 }
 
-// life is a key package's whole life, by one protocol.
+// life takes a key package through its whole life over one protocol.
 func life(t *testing.T, s *service, d *directorytest.Server, api hsmkpv1connect.KeyPackageServiceClient, all *secrets) {
 	t.Helper()
 	ctx := t.Context()
@@ -224,7 +224,7 @@ func life(t *testing.T, s *service, d *directorytest.Server, api hsmkpv1connect.
 	if r, err := api.ConfirmWelcome(ctx, connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: settled.GetRef(), WelcomeDigest: settled.GetWelcomeDigest()})); err != nil || r.Msg.GetState() != hsmkpv1.State_STATE_CONSUMED {
 		t.Errorf("ConfirmWelcome() = %v, %v, want consumed", r, err)
 	}
-	s.learnSealed(all) // the leaf's key by itself
+	s.learnSealed(all) // the leaf's key on its own
 	if r, err := api.Get(ctx, connect.NewRequest(&hsmkpv1.GetRequest{Ref: settled.GetRef()})); err != nil || r.Msg.GetKeyPackage().GetState() != hsmkpv1.State_STATE_CONSUMED {
 		t.Errorf("Get() = %v, %v, want consumed", r, err)
 	}
@@ -235,7 +235,7 @@ func life(t *testing.T, s *service, d *directorytest.Server, api hsmkpv1connect.
 	}
 }
 
-// decryptPath has a path secret decrypted with the key of a leaf.
+// decryptPath lets the service decrypt a path secret with the key of a leaf.
 func decryptPath(t *testing.T, api hsmkpv1connect.KeyPackageServiceClient, suite *ciphersuite.Suite, kp *keypackage.KeyPackage, ref []byte) {
 	t.Helper()
 	secret := randomBytes(t, suite.Nh)
@@ -252,7 +252,7 @@ func decryptPath(t *testing.T, api hsmkpv1connect.KeyPackageServiceClient, suite
 	}
 }
 
-// decryptSecrets has the GroupSecrets of a Welcome decrypted with an init key.
+// decryptSecrets lets the service decrypt the GroupSecrets of a Welcome with an init key.
 func decryptSecrets(t *testing.T, api hsmkpv1connect.KeyPackageServiceClient, w *keypackage.Welcome) {
 	t.Helper()
 	r, err := api.DecryptWithLabel(t.Context(), connect.NewRequest(&hsmkpv1.DecryptWithLabelRequest{
@@ -285,7 +285,7 @@ func misuse(t *testing.T, api hsmkpv1connect.KeyPackageServiceClient) {
 	}
 }
 
-// JSON is what a person reads with curl.
+// People read JSON with curl.
 func TestAnErrorInJSONHasItsReason(t *testing.T) {
 	s := start(t)
 	_, answer := s.post(s.local(), "http://local", "SignWithLabel", `{"identity":"alice","label":"MyProtocol"}`)

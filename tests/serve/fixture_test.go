@@ -1,5 +1,5 @@
-// Package serve holds `hsm-kp serve` against callers: a real process with a real token,
-// over mutual TLS and a Unix socket, by gRPC and by JSON over HTTP.
+// Package serve tests `hsm-kp serve` with callers: a real process with a real token, over mutual
+// TLS and a Unix socket, through gRPC and JSON over HTTP.
 package serve
 
 import (
@@ -35,17 +35,17 @@ type service struct {
 	dir  string
 	addr string
 	log  *program.Log
-	stop func() error // SIGTERM, and what the process ended with
+	stop func() error // sends SIGTERM and returns the process's error
 
-	ended func() error // what the process ended with, once it has
+	ended func() error // waits for the process and returns its error
 
 	process *os.Process
 }
 
-// app is the caller that is granted most.
+// app is the caller with the most grants.
 const app = "spiffe://example.com/app"
 
-// settings are what a test has other than the rest.
+// settings are what a test changes in the config.
 type settings struct {
 	limits  string // of server.limits, in YAML
 	callers string // more of server.callers, a line each
@@ -83,7 +83,7 @@ func prepare(t *testing.T, changes ...func(*service, *settings)) *service {
 // allOperations is a list of all operations, in YAML.
 const allOperations = "[generate, list, get, claim, publish, open_welcome, confirm_welcome, release_welcome, sign_with_label, decrypt_with_label]"
 
-// configure writes what the service is to be into the config.
+// configure writes the service's config.
 func (s *service) configure(with settings) {
 	s.t.Helper()
 	path := filepath.Join(s.on.Dir, "hsm-kp.yaml")
@@ -118,7 +118,7 @@ func (s *service) run() {
 	s.runAs(s.on.Command("serve"))
 }
 
-// runAs starts the process by a command, and waits until it is ready.
+// runAs starts the process with a command, and waits until it is ready.
 func (s *service) runAs(cmd *exec.Cmd) {
 	s.t.Helper()
 	r := program.Serve(s.t, cmd, s.socket())
@@ -139,10 +139,10 @@ func withURI(uri string) certificatetest.Change {
 	}
 }
 
-// local is a client over the Unix socket.
+// local returns a client over the Unix socket.
 func (s *service) local() *http.Client { return program.Local(s.socket()) }
 
-// remote is a client over TLS with a certificate, or without.
+// remote returns a client over TLS, with or without a certificate.
 func (s *service) remote(certificates ...tls.Certificate) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.ca.Certificate)
@@ -151,17 +151,17 @@ func (s *service) remote(certificates ...tls.Certificate) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: t}
 }
 
-// api is the API for a client, by gRPC.
+// api returns the API for a client, through gRPC.
 func (s *service) api(c *http.Client) hsmkpv1connect.KeyPackageServiceClient {
 	return hsmkpv1connect.NewKeyPackageServiceClient(c, "https://"+s.addr, connect.WithGRPC())
 }
 
-// asApp is the API for the caller that is granted most.
+// asApp returns the API for the caller with the most grants.
 func (s *service) asApp() hsmkpv1connect.KeyPackageServiceClient {
 	return s.api(s.remote(s.issue(s.ca, withURI(app))))
 }
 
-// post sends a request in JSON, and returns status and answer.
+// post sends a request in JSON, and returns the status and the answer.
 func (s *service) post(c *http.Client, base, method, body string) (int, map[string]any) {
 	s.t.Helper()
 	r, err := c.Post(base+"/hsmkp.v1.KeyPackageService/"+method, "application/json", strings.NewReader(body))

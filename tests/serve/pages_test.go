@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The pages are served beside the API, over mutual TLS, to those that a rule grants them.
+// The pages are served beside the API, over mutual TLS, to callers to whom a rule grants them.
 func TestPagesAreForThoseWhoAreGrantedThem(t *testing.T) {
 	s := start(t)
 	generate(t, s.asApp(), 3)

@@ -16,7 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/directory/directorytest"
 )
 
-// withDirectory names a directory in the config.
+// withDirectory adds a directory to the config.
 func withDirectory(d *directorytest.Server, more string) func(*service, *settings) {
 	return func(s *service, _ *settings) {
 		s.on.Edit("directories: []", fmt.Sprintf("directories: [{name: main, type: http, url: %q, rate: 0%s}]", d.URL+"/key-packages", more))
@@ -106,8 +106,8 @@ func TestPublishingCountsItsQuota(t *testing.T) {
 	wantReason(t, "one more", err, connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_QUOTA_SPENT)
 }
 
-// A directory that does not answer costs the request its time, and no key package: what is
-// not acknowledged stays pending, and is sent again, the same bytes, to the same directory.
+// A directory that does not answer costs the request its time, but no key package: what is not
+// acknowledged stays pending, and the same bytes are sent to the same directory again.
 func TestWhatIsNotAcknowledgedInTimeStaysPending(t *testing.T) {
 	d := newDirectory(t)
 	s := start(t, withDirectory(d, ", timeout: 20s, deadline: 20s, lease: 40s, concurrency: 1"), func(_ *service, with *settings) { with.limits += ", request: 3s" })

@@ -54,7 +54,7 @@ func list(t *testing.T, s *service, c ...tls.Certificate) error {
 	return err
 }
 
-// unconnected reports a request that did not get as far as an answer.
+// unconnected reports whether a request failed before it got an answer.
 func unconnected(err error) bool { return err != nil && !connect.IsWireError(err) }
 
 func TestWhoHasNoGoodCertificateIsRefused(t *testing.T) {
@@ -75,7 +75,7 @@ func TestWhoHasNoGoodCertificateIsRefused(t *testing.T) {
 	}
 }
 
-// A revocation list counts from the next connection after SIGHUP.
+// A new revocation list applies from the next connection after SIGHUP.
 func TestARevokedCertificateIsRefused(t *testing.T) {
 	s := start(t, withCRL)
 	good, bad := s.issue(s.ca, withURI(app)), s.issue(s.ca, withURI(app))
@@ -101,7 +101,7 @@ func TestARevokedCertificateIsRefused(t *testing.T) {
 	s.checkTrail("nobody", "refused", "connect: the revocation list is out of date")
 }
 
-// until waits for something to become true.
+// until waits until a condition is true.
 func (s *service) until(what string, f func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(50 * time.Millisecond) {
@@ -184,7 +184,7 @@ func TestTooManyRequestsASecondAreRefused(t *testing.T) {
 		t.Errorf("another caller meanwhile: %v", err)
 	}
 	stranger := s.issue(s.ca, withURI("spiffe://example.com/other"))
-	for range 60 { // which takes nothing from those who are granted
+	for range 60 { // which uses up nothing of granted callers
 		_ = list(t, s, stranger)
 	}
 	if err := list(t, s, s.issue(s.ca, withURI(app))); err != nil {
@@ -194,7 +194,7 @@ func TestTooManyRequestsASecondAreRefused(t *testing.T) {
 	s.checkTrail("uid:"+strconv.Itoa(os.Getuid()), "refused", "list: too many requests a second")
 }
 
-// Who says nothing, or says it slowly, is cut off, and others are served.
+// A client that sends nothing, or sends slowly, is cut off, and others are served.
 func TestASlowClientIsCutOff(t *testing.T) {
 	s := start(t, func(_ *service, with *settings) { with.limits += ", read: 2s" })
 	certificate := s.issue(s.ca, withURI(app))
@@ -258,7 +258,7 @@ func TestASlowClientIsCutOff(t *testing.T) {
 	s.checkTrail("uri:"+app, "refused", "claim: the request did not arrive in time")
 }
 
-// Connections beyond the limit wait until others end, and cost no file meanwhile.
+// Connections beyond the limit wait until others end, and use no file descriptor meanwhile.
 func TestConnectionsAreLimited(t *testing.T) {
 	s := start(t, func(_ *service, with *settings) { with.limits += ", connections: 8" })
 	files := func() int {

@@ -87,8 +87,8 @@ func TestAKeyPackagesWholeLife(t *testing.T) {
 	s.checkTrail("uri:"+app, "consumed")
 }
 
-// A client that keeps its own MLS library opens a Welcome by its parts: the init key's
-// ciphertext here, the rest itself.
+// A client with its own MLS library opens a Welcome in parts: the service decrypts with the init
+// key, the client does the rest.
 func TestAWelcomesSecretsAreDecryptedWithTheInitKey(t *testing.T) {
 	s := start(t)
 	api := s.asApp()
@@ -140,8 +140,8 @@ func TestAWelcomesSecretsAreDecryptedWithTheInitKey(t *testing.T) {
 	}
 }
 
-// checkTrail looks for an act of an actor in the audit trail, whose detail has a text. It may
-// be written a moment after the caller was told.
+// checkTrail looks in the audit trail for an act of an actor whose detail contains the given texts.
+// The entry may be written a moment after the caller got its answer.
 func (s *service) checkTrail(actor, act string, detail ...string) {
 	s.t.Helper()
 	want := append([]string{`"` + actor + `"`, `"` + act + `"`}, detail...)
@@ -205,13 +205,13 @@ func TestOnlyWhatTheIdentityWouldSendIsSigned(t *testing.T) {
 	}
 }
 
-// tbsOf is the KeyPackageTBS of a key package.
+// tbsOf returns the KeyPackageTBS of a key package.
 func tbsOf(kp *keypackage.KeyPackage) []byte {
 	whole := kp.Bytes()
 	return whole[:len(whole)-wire.VectorLen(len(kp.Signature))-len(kp.Signature)]
 }
 
-// bobs is a key package of bob's, who is granted to nobody but local callers.
+// bobs returns a key package of bob's, which is granted only to local callers.
 func (s *service) bobs() []byte {
 	s.t.Helper()
 	api := hsmkpv1connect.NewKeyPackageServiceClient(s.local(), "http://local")

@@ -21,8 +21,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// manager stands for systemd: it has the socket, hears what the service says of itself, and
-// gives it the PIN.
+// manager acts as systemd: it owns the socket, receives the service's notifications, and passes the
+// PIN.
 type manager struct {
 	env    []string
 	socket *os.File
@@ -31,8 +31,8 @@ type manager struct {
 	said []string
 }
 
-// manage has the service started as systemd does, by sd_listen_fds(3), sd_notify(3) and
-// systemd.exec(5) of LoadCredential.
+// manage lets the service be started as systemd does: sd_listen_fds(3), sd_notify(3) and
+// LoadCredential of systemd.exec(5).
 func manage(s *service) *manager {
 	s.t.Helper()
 	l, err := net.Listen("unix", s.socket())
@@ -44,7 +44,7 @@ func manage(s *service) *manager {
 		s.t.Fatal(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close() // the file is left
+	l.Close() // the file stays
 	s.t.Cleanup(func() { m.socket.Close() })
 
 	notify := filepath.Join(s.dir, "notify")
@@ -81,14 +81,14 @@ func manage(s *service) *manager {
 	return m
 }
 
-// heard reports whether the service said something.
+// heard reports whether the service sent a notification.
 func (m *manager) heard(what string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Contains(m.said, what)
 }
 
-// by has systemd's variables in the command, with the process's own number in them.
+// by adds systemd's variables to the command, with the process's own id.
 func (m *manager) by(cmd *exec.Cmd) *exec.Cmd {
 	args := append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, cmd.Args...)
 	shell := exec.Command("/bin/sh", args...)
@@ -104,7 +104,7 @@ func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
 	})
 	s.on.Edit(fmt.Sprintf("%q", "unix:"+s.socket()), `"systemd:local"`)
 	m := manage(s)
-	early := make(chan error, 1) // a caller that comes before the service does
+	early := make(chan error, 1) // a caller that connects before the service starts
 	go func() {
 		r, err := s.local().Get("http://local/healthz")
 		if err == nil {
@@ -171,8 +171,8 @@ func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
 	}
 }
 
-// What does not end in time is cut off, and the exit status says so. Nothing that was told of
-// is lost by that.
+// What does not end in time is cut off, and the exit status says so. Nothing that was answered is
+// lost.
 func TestItDoesNotWaitForEver(t *testing.T) {
 	s := start(t, func(_ *service, with *settings) {
 		with.limits, with.more = "batch: 100000", "  grace: 1s"

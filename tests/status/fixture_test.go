@@ -1,5 +1,5 @@
-// Package status sees `hsm-kp serve` as its operators do: by its metrics, as Prometheus
-// scrapes them, and by its page, in a browser.
+// Package status examines `hsm-kp serve` as operators do: its metrics, as Prometheus scrapes them,
+// and its page, in a browser.
 package status
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// service is a running `hsm-kp serve`, which is watched.
+// service is a running `hsm-kp serve` that is observed.
 type service struct {
 	*program.Installation
 	t    *testing.T
@@ -30,8 +30,8 @@ type service struct {
 	dir  string
 }
 
-// fleet are identities, by suite, with how many key packages end after how many days. Those
-// with a star are in a directory.
+// fleet lists identities by suite, with the number of key packages and the days after which they
+// end. Those with a star are in a directory.
 var fleet = []struct{ name, suite, packages string }{
 	{"alice@example.com", "2", "24:60 18:40*"},
 	{"bob@example.com", "2", "2:84 4:35 4:41 4:47 4:53 4:59 4:66 4:72"},
@@ -70,7 +70,7 @@ func settle(t *testing.T) *service {
 	return s
 }
 
-// certify makes an identity with a certificate that ends after so many days.
+// certify makes an identity with a certificate that ends after the given number of days.
 func (s *service) certify(name string, days int) {
 	s.t.Helper()
 	ca := certificatetest.NewRoot(s.t)
@@ -96,7 +96,7 @@ func (s *service) write(name string, der []byte) {
 	}
 }
 
-// serve serves it until the test ends.
+// serve runs the service until the test ends.
 func (s *service) serve() {
 	s.t.Helper()
 	path := filepath.Join(s.Dir, "hsm-kp.yaml")
@@ -141,10 +141,10 @@ server:
 
 func (s *service) socket(name string) string { return filepath.Join(s.dir, name+".sock") }
 
-// over is a client over one of the Unix sockets.
+// over returns a client over one of the Unix sockets.
 func (s *service) over(socket string) *http.Client { return program.Local(s.socket(socket)) }
 
-// call calls the API, and returns the status.
+// call calls the API and returns the status.
 func (s *service) call(method, body string) int {
 	s.t.Helper()
 	r, err := s.over("api").Post("http://local/hsmkp.v1.KeyPackageService/"+method, "application/json", strings.NewReader(body))
@@ -156,7 +156,7 @@ func (s *service) call(method, body string) int {
 	return r.StatusCode
 }
 
-// get returns a page of the listener that is for this machine.
+// get returns a page of the local listener.
 func (s *service) get(path string) (status int, text string) {
 	s.t.Helper()
 	r, err := http.Get("http://" + s.addr + path)
@@ -171,7 +171,7 @@ func (s *service) get(path string) (status int, text string) {
 	return r.StatusCode, string(data)
 }
 
-// scrape returns all metrics, by name and labels as they are written.
+// scrape returns all metrics, keyed by name and labels as written.
 func (s *service) scrape() map[string]float64 {
 	s.t.Helper()
 	_, text := s.get("/metrics")
@@ -190,7 +190,7 @@ func (s *service) scrape() map[string]float64 {
 	return out
 }
 
-// tool finds a program that CI must have, and a laptop may lack.
+// tool finds a program that CI must have, but a laptop may lack.
 func tool(t *testing.T, names ...string) string {
 	t.Helper()
 	for _, name := range names {

@@ -21,7 +21,7 @@ import (
 
 const p256 = `cipher_suite="MLS_128_DHKEMP256_AES128GCM_SHA256_P256"`
 
-// count asks the store, as an operator would.
+// count asks the store as an operator would.
 func (s *service) count(identity string) map[string]float64 {
 	s.t.Helper()
 	var counts map[string]float64
@@ -82,7 +82,7 @@ func TestAScrapeSaysWhatWasDone(t *testing.T) {
 			t.Errorf("%s is %v, and `list --count` says %v", line, v, want)
 		}
 	}
-	// Two signatures a key package, and what was sealed.
+	// Two signatures for each key package, and one sealing.
 	for function, want := range map[string]float64{"C_Sign": 10, "C_Encrypt": 5} {
 		line := fmt.Sprintf(`hsm_kp_token_call_duration_seconds_count{function=%q}`, function)
 		if n := got[line] - before[line]; n < want || n > want+3 {
@@ -162,7 +162,7 @@ func TestATokenThatFailsIsSeen(t *testing.T) {
 	}
 }
 
-// promtool runs Prometheus' own tool, with text on its standard input.
+// promtool runs Prometheus' own tool with text on its standard input.
 func promtool(t *testing.T, text string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(tool(t, "promtool"), args...)
@@ -178,7 +178,7 @@ func TestAlertsAlertOfWhatTheyAreFor(t *testing.T) {
 	promtool(t, "", "test", "rules", filepath.Join(rules, "hsm-kp.rules.test.yml"))
 }
 
-// The queries of the dashboard are PromQL: as rules, Prometheus takes them.
+// The dashboard's queries are valid PromQL: Prometheus accepts them as rules.
 func TestTheDashboardAsksWhatPrometheusUnderstands(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(program.Root(), "deploy", "grafana", "hsm-kp.json"))
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write the screenshot to docs/status.png")
 
-// browser is Chromium without a window, and with a proxy that sees whatever it asks for.
+// browser is a headless Chromium with a proxy that sees all its requests.
 type browser struct {
 	t     *testing.T
 	path  string
@@ -38,7 +38,7 @@ type browser struct {
 	seen []string
 }
 
-// own are hosts that Chromium asks by itself, whatever the page.
+// own matches hosts that Chromium contacts on its own, whatever the page.
 var own = regexp.MustCompile(`(^|\.)(google|googleapis|gvt1|gstatic)\.com(:\d+)?$`)
 
 func openBrowser(t *testing.T) *browser {
@@ -49,7 +49,7 @@ func openBrowser(t *testing.T) *browser {
 	return b
 }
 
-// pass notes a request, and passes on what is for this machine.
+// pass records a request, and forwards requests to this machine.
 func (b *browser) pass(w http.ResponseWriter, r *http.Request) {
 	if own.MatchString(r.Host) {
 		w.WriteHeader(http.StatusBadGateway)
@@ -76,7 +76,7 @@ func (b *browser) pass(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, answer.Body)
 }
 
-// run opens a page, and returns what Chromium prints.
+// run opens a page and returns what Chromium prints.
 func (b *browser) run(page string, args ...string) []byte {
 	b.t.Helper()
 	args = append([]string{
@@ -99,7 +99,7 @@ func (b *browser) run(page string, args ...string) []byte {
 	return out
 }
 
-// asked returns what was asked for since it was asked last.
+// asked returns the requests since its last call.
 func (b *browser) asked() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -108,7 +108,7 @@ func (b *browser) asked() []string {
 	return seen
 }
 
-// shot takes a picture of a page, in one of the colour schemes.
+// shot takes a picture of a page in one of the color schemes.
 func (b *browser) shot(page, path string, dark bool) image.Image {
 	b.t.Helper()
 	args := []string{"--screenshot=" + path, fmt.Sprintf("--window-size=1240,%d", high)}
@@ -134,7 +134,7 @@ var (
 	tags  = regexp.MustCompile(`(?s)<title>.*?</title>|<[^>]*>`)
 )
 
-// table returns the rows of a table as a person reads them, by their first cell.
+// table returns the rows of a table as people see them, by their first cell.
 func table(t *testing.T, dom, id string) (order []string, by map[string][]string) {
 	t.Helper()
 	found := regexp.MustCompile(`(?s)<table id="` + id + `">(.*?)</table>`).FindStringSubmatch(dom)
@@ -149,7 +149,7 @@ func table(t *testing.T, dom, id string) (order []string, by map[string][]string
 		}
 		order, by[texts[0]] = append(order, texts[0]), texts
 	}
-	return order[1:], by // without the heads
+	return order[1:], by // without the header
 }
 
 func TestThePageInABrowser(t *testing.T) {
@@ -172,7 +172,7 @@ func (s *service) readIn(t *testing.T, b *browser) {
 	if seen := b.asked(); !slices.Equal(seen, []string{"GET " + page}) {
 		t.Errorf("the browser asked for %q, want the page alone", seen)
 	}
-	// Levels are those of the store, the lowest first.
+	// Levels are those of the store, lowest first.
 	order, pools := table(t, dom, "pools")
 	if len(order) != len(fleet)+1 || order[0] != "kiosk-0042" {
 		t.Errorf("the rows are %q, want all identities, and the empty one first", order)
@@ -180,7 +180,7 @@ func (s *service) readIn(t *testing.T, b *browser) {
 	for _, f := range fleet {
 		counts := s.count(f.name)
 		want := counts["available"] + counts["published"] + counts["pending"]
-		for _, part := range strings.Fields(f.packages) { // what ends within 14 days does not count
+		for _, part := range strings.Fields(f.packages) { // key packages that end within 14 days do not count
 			if n, days, _ := strings.Cut(part, ":"); days == "6" || days == "10" {
 				var ending float64
 				fmt.Sscan(n, &ending)
@@ -199,7 +199,7 @@ func (s *service) readIn(t *testing.T, b *browser) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	// The ends of lifetimes are there as a picture and as a table, which have the same.
+	// The ends of lifetimes are shown as a chart and as a table with the same numbers.
 	if !strings.Contains(dom, ": 12 available</title>") || !strings.Contains(dom, "<strong>12</strong> within 7 days") {
 		t.Error("the twelve that end in six days are not in the picture")
 	}
@@ -230,9 +230,9 @@ func (s *service) readIn(t *testing.T, b *browser) {
 	}
 }
 
-const high = 1890 // of the picture, in which all of the page has room
+const high = 1890 // of the picture, which is high enough for the whole page
 
-// lookIn looks at the page: its style is taken, by its hash, in both colour schemes.
+// lookIn examines the rendered page: its style is accepted, by its hash, in both color schemes.
 func (s *service) lookIn(t *testing.T, b *browser) {
 	for range 19 {
 		s.call("Claim", `{"identity":"bob@example.com"}`)
@@ -248,7 +248,7 @@ func (s *service) lookIn(t *testing.T, b *browser) {
 	for _, look := range []struct {
 		dark   bool
 		ground color.RGBA
-		ink    []color.RGBA // of which there is something
+		ink    []color.RGBA // colors that must occur
 	}{
 		{true, color.RGBA{0x0e, 0x13, 0x18, 255}, []color.RGBA{{0x4c, 0x93, 0xff, 255}, {0x34, 0x67, 0xae, 255}}},
 		{false, color.RGBA{0xf4, 0xf6, 0xf8, 255}, []color.RGBA{{0x1f, 0x6f, 0xeb, 255}, {0x8d, 0xb8, 0xf5, 255}, {0xe8, 0xa3, 0x3d, 255}, {0xfd, 0xe6, 0xe6, 255}}},
@@ -284,8 +284,8 @@ func (s *service) lookIn(t *testing.T, b *browser) {
 	}
 }
 
-// ofFewColors is a picture with the colours of the style and, to 256, those that are most of
-// it: it takes half the room.
+// ofFewColors converts a picture to the colors of the style and the most frequent others, up to
+// 256, which halves its size.
 func ofFewColors(picture image.Image) image.Image {
 	pixels := make(map[color.Color]int)
 	size := picture.Bounds()
@@ -310,7 +310,7 @@ func ofFewColors(picture image.Image) image.Image {
 	return small
 }
 
-// stylePalette has the colours that the style names.
+// stylePalette returns the colors that the style names.
 func stylePalette() (of color.Palette) {
 	style, _ := os.ReadFile(filepath.Join(program.Root(), "internal", "observe", "status.css"))
 	for _, hex := range regexp.MustCompile(`#[0-9a-f]{6}\b`).FindAllString(string(style), -1) {
@@ -321,8 +321,7 @@ func stylePalette() (of color.Palette) {
 	return of
 }
 
-// What the proxy sees is what a page asks for: one that loads something from elsewhere is
-// found out.
+// The proxy sees what a page requests: a page that loads something from elsewhere is detected.
 func TestTheProxySeesWhatAPageLoads(t *testing.T) {
 	b := openBrowser(t)
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
