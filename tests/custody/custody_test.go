@@ -1,5 +1,5 @@
-// Package custody looks for private keys where none may be: in the store's
-// files, the token's folder, the output and the logs.
+// Package custody looks for private keys in places where none may be: the store's files, the
+// token's folder, the output and the logs.
 package custody
 
 import (
@@ -49,7 +49,7 @@ func TestNoPrivateByteIsOnDiskOrInLogs(t *testing.T) {
 	i.CheckRest(t)
 }
 
-// searchFolders searches all files in folders, and returns how many there are.
+// searchFolders searches all files in folders and returns their number.
 func searchFolders(t *testing.T, needles []needle.Needle, pin []byte, folders ...string) (files int) {
 	t.Helper()
 	for _, dir := range folders {
@@ -75,8 +75,8 @@ func searchFolders(t *testing.T, needles []needle.Needle, pin []byte, folders ..
 	return files
 }
 
-// The search finds what it looks for: without this, the test above could pass
-// by looking wrongly.
+// The search finds what it looks for: otherwise, the test above could pass because of a faulty
+// search.
 func TestTheSearchFindsAKey(t *testing.T) {
 	i := program.Install(t)
 	i.Run("identity", "create", "alice")

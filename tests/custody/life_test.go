@@ -31,12 +31,12 @@ type witness struct {
 	t       *testing.T
 	custody string
 	suite   *ciphersuite.Suite
-	out     string // where key packages are written to
-	safe    string // where the test keeps what has secrets in it
+	out     string // the folder for key packages
+	safe    string // the folder for the test's own files with secrets
 	pin     []byte
-	printed bytes.Buffer // by all commands that are not to print a secret
+	printed bytes.Buffer // output of all commands that must not print a secret
 	needles []needle.Needle
-	made    map[string]*keypackage.KeyPackage // those that a Welcome was made for
+	made    map[string]*keypackage.KeyPackage // the key packages for which a Welcome was made
 }
 
 // byRSA is custody `wrapped`, sealed to an RSA key of the token.
@@ -65,8 +65,8 @@ func newWitness(t *testing.T, custody string) *witness {
 	return w
 }
 
-// holdWAL keeps the store open, so that no process folds the write-ahead log into the
-// file and removes it.
+// holdWAL keeps the store open, so that no process folds the write-ahead log into the file and
+// removes it.
 func (w *witness) holdWAL() {
 	w.t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+filepath.Join(w.Dir, "hsm-kp.db")+"?mode=rw")
@@ -83,7 +83,7 @@ func (w *witness) holdWAL() {
 	}
 }
 
-// do runs a command that is not to print a secret, and returns what it printed.
+// do runs a command that must not print a secret, and returns what it printed.
 func (w *witness) do(args ...string) []byte {
 	w.t.Helper()
 	out := w.Run(args...)
@@ -114,8 +114,7 @@ func (w *witness) learnHex(what, secret string) {
 	w.needles = append(w.needles, needle.OfHex(w.t, what, secret)...)
 }
 
-// learnKeys remembers the private keys of a key package, or sees that there is nothing
-// to see.
+// learnKeys remembers the private keys of a key package, or checks that none are shown.
 func (w *witness) learnKeys(refs ...string) {
 	w.t.Helper()
 	for _, ref := range refs {
@@ -129,7 +128,7 @@ func (w *witness) learnKeys(refs ...string) {
 	}
 }
 
-// look searches everything, and looks at the objects in the token.
+// look searches everything, and examines the objects in the token.
 func (w *witness) look(after string) {
 	w.t.Helper()
 	for _, name := range []string{"hsm-kp.db-wal", "hsm-kp.db-shm"} {
@@ -139,8 +138,8 @@ func (w *witness) look(after string) {
 	}
 	needle.Search(w.t, "the log", w.Log.Bytes(), w.needles)
 	needle.Search(w.t, "what was printed", w.printed.Bytes(), w.needles)
-	// A copy, made by another process: one that closes a file loses its locks on it, and
-	// this one has the store open.
+	// Another process makes the copy: closing a file drops the process's locks on it, and this
+	// process has the store open.
 	copied := filepath.Join(w.t.TempDir(), "copy")
 	if out, err := exec.Command("cp", "-a", w.Dir, copied).CombinedOutput(); err != nil {
 		w.t.Fatalf("copy: %v: %s", err, out)
@@ -226,7 +225,7 @@ func (w *witness) openWelcome(args ...string) {
 	}
 }
 
-// decrypt has a path secret decrypted with the key of a leaf.
+// decrypt lets hsm-kp decrypt a path secret with the key of a leaf.
 func (w *witness) decrypt(ref string) {
 	w.t.Helper()
 	secret, groupContext := random(w.t, w.suite.Nh), random(w.t, 100)
@@ -246,9 +245,9 @@ func (w *witness) decrypt(ref string) {
 	}
 }
 
-// A key package lives its whole life, with its wrapping key and its identity, and after
-// each part of it no secret is anywhere: not in the store, its write-ahead log, the token's
-// folder, the files of key packages, what was printed, and the log.
+// A key package lives its whole life, with its wrapping key and its identity. After each part, no
+// secret is anywhere: not in the store, its write-ahead log, the token's folder, the files of key
+// packages, the output, and the log.
 func TestNoSecretIsAnywhereAllLifeLong(t *testing.T) {
 	for _, custody := range []string{"wrapped", byRSA, "token"} {
 		t.Run(custody, func(t *testing.T) {
@@ -306,7 +305,7 @@ func TestNoSecretIsAnywhereAllLifeLong(t *testing.T) {
 	}
 }
 
-// rotateAndDestroy puts everything under a new wrapping key and destroys the one before.
+// rotateAndDestroy moves everything to a new wrapping key and destroys the previous one.
 func (w *witness) rotateAndDestroy() {
 	w.t.Helper()
 	purpose := map[string]string{"wrapped": "seal", byRSA: "seal", "token": "wrap"}[w.custody]
@@ -329,8 +328,8 @@ func (w *witness) rotateAndDestroy() {
 	w.do("wrap-key", "destroy", old)
 }
 
-// After the wrapping key is destroyed, a copy of the store from before opens nothing,
-// with the same token; and the store of now opens all.
+// After the wrapping key is destroyed, an earlier copy of the store opens nothing with the same
+// token, and the current store opens everything.
 func TestAnOldCopyOpensNothingOnceItsKeyIsDestroyed(t *testing.T) {
 	for _, custody := range []string{"wrapped", byRSA, "token"} {
 		t.Run(custody, func(t *testing.T) {
@@ -343,7 +342,7 @@ func TestAnOldCopyOpensNothingOnceItsKeyIsDestroyed(t *testing.T) {
 			for _, ref := range refs {
 				welcomes[ref] = w.welcome(ref)
 			}
-			// A reserved one too, and one whose leaf key is kept.
+			// This includes a reserved one, and one whose leaf key is kept.
 			w.openWelcome(welcomes[refs[0]]...)
 			w.Edit("allow: true", "allow: false")
 			w.openWelcome(append(welcomes[refs[1]], "--consume")...)
@@ -355,7 +354,7 @@ func TestAnOldCopyOpensNothingOnceItsKeyIsDestroyed(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(copied, "hsm-kp.db-wal")); err != nil || info.Size() == 0 {
 				t.Fatalf("the copy has no write-ahead log (%v)", err)
 			}
-			if custody == "wrapped" { // the copy is good, as long as the key is there
+			if custody == "wrapped" { // the copy is good as long as the key exists
 				w.Run("--store", old, "unwrap", refs[2])
 			}
 			w.rotateAndDestroy()

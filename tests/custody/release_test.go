@@ -14,8 +14,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// A device's private keys are made here, released and confirmed: they are nowhere in the clear at any
-// time, neither here nor in what is printed, and once they are confirmed the sealed ones are gone from
+// A device's private keys are made here, released and confirmed. They are never in the clear
+// anywhere, neither here nor in the output, and after confirmation the sealed ones are gone from
 // the store too.
 func TestWhatIsReleasedIsNowhereInTheClear(t *testing.T) {
 	for _, custody := range []string{"wrapped", byRSA} {
@@ -89,7 +89,7 @@ func (w *witness) learnReleased(device *program.Device, results []byte, n int) (
 	return refs
 }
 
-// sealedOf returns the sealed private keys of a key package as they are in the store.
+// sealedOf returns the sealed private keys of a key package from the store.
 func (w *witness) sealedOf(ref string) []byte {
 	w.t.Helper()
 	raw, err := hex.DecodeString(ref)

@@ -9,10 +9,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// directories are where key packages go.
+// directories are the directories that key packages are sent to.
 var directories = []string{"main", "other"}
 
-// dispatch sends key packages: those that were on their way before, then available ones.
+// dispatch sends key packages: first those that were already on their way, then available ones.
 func (w *walk) dispatch(t *rapid.T) {
 	d := store.Dispatch{
 		Identity: "alice", Directory: rapid.SampledFrom(directories).Draw(t, "directory"), LastResort: rapid.Bool().Draw(t, "last resort"),
@@ -48,8 +48,8 @@ func (w *walk) dispatch(t *rapid.T) {
 	}
 }
 
-// acknowledge publishes what is on its way to a directory, and nothing else. What was
-// overtaken is published all the same, and stays what it is.
+// acknowledge publishes what is on its way to a directory, and nothing else. A key package that was
+// overtaken is published too, and keeps its state.
 func (w *walk) acknowledge(t *rapid.T) {
 	ref, k := w.pick(t)
 	directory := rapid.SampledFrom(directories).Draw(t, "directory")

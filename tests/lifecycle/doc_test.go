@@ -11,8 +11,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// table returns the rows of the table in docs/ARCHITECTURE.md that begins with a header,
-// each cell without its backquotes.
+// table returns the rows of the table in docs/ARCHITECTURE.md that begins with a header, each cell
+// without its backquotes.
 func table(t *testing.T, header string) (rows [][]string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(program.Root(), "docs", "ARCHITECTURE.md"))

@@ -6,7 +6,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// handOver gives private keys to a device, which may be another one than theirs.
+// handOver gives private keys to a device, which may not be the one they are for.
 func (w *walk) handOver(t *rapid.T) {
 	ref, k := w.pick(t)
 	device := rapid.SampledFrom([]string{"d1", "d2"}).Draw(t, "device")
@@ -28,7 +28,7 @@ func (w *walk) handOver(t *rapid.T) {
 	}
 }
 
-// confirm erases what a device has. Once it is erased, that is done.
+// confirm erases what a device has. Confirming again is not an error.
 func (w *walk) confirm(t *rapid.T) {
 	ref, k := w.pick(t)
 	n, err := w.store.ConfirmHandover(t.Context(), [][]byte{[]byte(ref)}, w.now)

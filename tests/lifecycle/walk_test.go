@@ -1,5 +1,5 @@
-// Package lifecycle walks key packages through their states at random, on a real store,
-// and holds what happens against the table of transitions.
+// Package lifecycle moves key packages through their states at random, on a real store, and
+// compares what happens with the table of transitions.
 package lifecycle
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 )
 
-// begin is when a walk begins.
+// begin is the time at which a walk begins.
 var begin = time.Unix(1_800_000_000, 0).UTC()
 
 // Times of a walk.
@@ -34,27 +34,27 @@ const (
 
 // known is what the walk knows of a key package.
 type known struct {
-	state, from  store.State // from: what it was reserved from
+	state, from  store.State // from is the state before a reservation
 	lastResort   bool
 	sealed, leaf bool
 	digest       string
 	until        time.Time // of the reservation
 	retired      time.Time // end of its grace
 	notAfter     time.Time
-	key          int // number of its wrapping key
+	key          int // the number of its wrapping key
 	opened       uint64
 	version      uint64 // of the identity
-	directory    string // that it is on its way to, or was published in
+	directory    string // the directory that it is on its way to or was published in
 	leased       time.Time
-	device       string // that its private keys are for; empty: they are for nobody else
+	device       string // the device that its private keys are for; empty if there is none
 	handedOver   bool
 	confirmed    bool
-	// ahead are the entries that its trail still lacks, because what was decided of it with
-	// many others is not written down.
+	// ahead has the entries that its trail still lacks, because a decision about it and many others
+	// is not worked off yet.
 	ahead []audit.Act
 }
 
-// settled reports whether no device still has to say that it has the private keys.
+// settled reports whether no device still has to confirm that it has the private keys.
 func (k *known) settled() bool { return k.device == "" || k.confirmed }
 
 // walk is one random walk.
@@ -67,15 +67,15 @@ type walk struct {
 	keys    int // wrapping keys made so far; the last one is current
 	gone    map[int]bool
 	version uint64 // of the identity
-	retired bool   // the identity is
+	retired bool   // whether the identity is retired
 	covered *coverage
 }
 
-// coverage is what all walks have seen together.
+// coverage is what all walks together have seen.
 type coverage struct {
 	states map[store.State]bool
 	steps  map[store.Step]bool
-	ahead  map[store.Step]int // taken with key packages of which a backlog was not written down
+	ahead  map[store.Step]int // steps with key packages whose backlog was not worked off
 }
 
 func TestWalkThroughTheStates(t *testing.T) {
@@ -103,11 +103,11 @@ func TestWalkThroughTheStatesOnPostgreSQL(t *testing.T) {
 	})
 }
 
-// opener opens one store, as often as it is called.
+// opener opens one store; it may be called repeatedly.
 type opener func(context.Context) (store.Store, error)
 
-// rounds are how many hundreds of walks there are at most until each step was taken. One of a
-// hundred leaves out the rarest now and then.
+// rounds is the most hundreds of walks until each step was taken. Now and then a hundred walks miss
+// the rarest step.
 const rounds = 5
 
 // walkThroughTheStates takes random walks, each in a store of its own.
@@ -122,7 +122,7 @@ func walkThroughTheStates(t *testing.T, empty func() opener) {
 	}
 }
 
-// missing says what no walk has come to or done.
+// missing returns what no walk has reached or done.
 func (c *coverage) missing() (out []string) {
 	for _, s := range store.States {
 		if !c.states[s] {
@@ -213,7 +213,7 @@ func (w *walk) pick(t *rapid.T) (ref string, k *known) {
 	return ref, w.known[ref]
 }
 
-// step notes that a step was taken, which the table must have.
+// step records that a step was taken, which the table must have.
 func (w *walk) step(t *rapid.T, k *known, s store.Step, to store.State) {
 	t.Helper()
 	if !store.Allowed(k.state, s, to) {
@@ -223,8 +223,7 @@ func (w *walk) step(t *rapid.T, k *known, s store.Step, to store.State) {
 	k.state = to
 }
 
-// written notes that a key package was written to, and all that was decided of it before
-// with it.
+// written records that a key package was written to, together with all earlier decisions about it.
 func (w *walk) written(k *known, s store.Step) {
 	if len(k.ahead) > 0 {
 		w.covered.ahead[s]++
@@ -263,8 +262,8 @@ func (w *walk) add(t *rapid.T) {
 	w.known[string(ref)] = k
 }
 
-// move writes or publishes. What was overtaken while its file was written is published
-// all the same, and stays what it is.
+// move writes or publishes. A key package that was overtaken while its file was written is
+// published too, and keeps its state.
 func (w *walk) move(t *rapid.T, s store.Step, to store.State) {
 	ref, k := w.pick(t)
 	from := []store.State{store.Pending, store.Available, store.Published}
@@ -400,7 +399,7 @@ func (w *walk) retire(t *rapid.T) {
 	}
 }
 
-// retireIfCan retires one of many, and reports whether it could be.
+// retireIfCan retires one of many, if it can be retired, and reports whether it did.
 func (w *walk) retireIfCan(t *rapid.T, k *known, until time.Time) {
 	switch {
 	case k.state == store.Reserved && store.Allowed(k.from, store.Retire, store.Retired):
@@ -415,8 +414,7 @@ func (w *walk) retireIfCan(t *rapid.T, k *known, until time.Time) {
 	k.ahead = append(k.ahead, audit.Retired)
 }
 
-// switchIdentity makes another version current, and leaves the key packages before it to be
-// written down.
+// switchIdentity makes another version current, and leaves a backlog with the earlier key packages.
 func (w *walk) switchIdentity(t *rapid.T) {
 	if w.version >= 4 {
 		t.Skip("enough")
@@ -432,7 +430,7 @@ func (w *walk) switchIdentity(t *rapid.T) {
 	}
 }
 
-// retireIdentity retires all, and leaves the key packages to be written down.
+// retireIdentity retires everything, and leaves a backlog with the key packages.
 func (w *walk) retireIdentity(t *rapid.T) {
 	b, err := w.store.RetireIdentity(t.Context(), "alice", w.now.Add(grace), w.now)
 	must(t, err)
@@ -442,8 +440,8 @@ func (w *walk) retireIdentity(t *rapid.T) {
 	}
 }
 
-// endMany rotates or retires the identity. Then it releases or consumes some of those that
-// were reserved, before that is written down: chance alone seldom comes to it.
+// endMany rotates or retires the identity. Then it releases or consumes some of the reserved key
+// packages before that is worked off, as chance alone seldom does.
 func (w *walk) endMany(t *rapid.T) {
 	var reserved []string
 	for _, ref := range w.refs {
@@ -463,7 +461,7 @@ func (w *walk) endMany(t *rapid.T) {
 	}
 }
 
-// workOff writes a part of what is left down, or all of it.
+// workOff works off a part of the backlogs, or all of them.
 func (w *walk) workOff(t *rapid.T) {
 	backlogs, err := w.store.Backlogs(t.Context())
 	must(t, err)
@@ -484,7 +482,7 @@ func (w *walk) workOff(t *rapid.T) {
 	w.readTrail(t)
 }
 
-// readTrail notes what was written down.
+// readTrail reads what was recorded.
 func (w *walk) readTrail(t *rapid.T) {
 	for _, ref := range w.refs {
 		if k := w.known[ref]; len(k.ahead) > 0 {
@@ -496,7 +494,7 @@ func (w *walk) readTrail(t *rapid.T) {
 	}
 }
 
-// sweep does what the time has come for, step by step.
+// sweep does what is due, step by step.
 func (w *walk) sweep(t *rapid.T) {
 	got, err := w.store.Sweep(t.Context(), w.now, grace)
 	must(t, err)
@@ -539,8 +537,7 @@ func (w *walk) rotate(t *rapid.T) {
 	must(t, w.store.AddWrappingKey(t.Context(), store.WrappingKey{ID: keyID(w.keys), Purpose: store.Seal, Current: true, CreatedAt: w.now}))
 }
 
-// rewrap puts one key package under the current wrapping key. One without private keys has
-// nothing to put.
+// rewrap moves one key package to the current wrapping key. One without private keys is skipped.
 func (w *walk) rewrap(t *rapid.T) {
 	ref, k := w.pick(t)
 	record, err := w.store.KeyPackage(t.Context(), []byte(ref))
@@ -560,7 +557,7 @@ func (w *walk) rewrap(t *rapid.T) {
 	k.key = w.keys
 }
 
-// destroy ends a wrapping key, with or without what is under it.
+// destroy destroys a wrapping key, with or without what is under it.
 func (w *walk) destroy(t *rapid.T) {
 	n := rapid.IntRange(1, w.keys).Draw(t, "key")
 	shred := rapid.Bool().Draw(t, "shred")
@@ -572,7 +569,7 @@ func (w *walk) destroy(t *rapid.T) {
 	}
 	got, err := w.store.CondemnWrappingKey(t.Context(), store.Intent{KeyID: keyID(n), Object: store.ObjectSealingKey, Destroy: true, CreatedAt: w.now}, shred)
 	switch {
-	case w.gone[n]: // what is left of it goes on
+	case w.gone[n]: // its backlog continues
 		if got.ID == 0 {
 			want(t, err, store.ErrWrappingKey)
 		}
@@ -605,7 +602,7 @@ func (w *walk) clock(t *rapid.T) {
 	w.now = w.now.Add(time.Duration(rapid.IntRange(1, 12).Draw(t, "hours")) * time.Hour)
 }
 
-// compare holds the store against what the walk knows.
+// compare compares the store with what the walk knows.
 func (w *walk) compare(t *rapid.T) {
 	counts := make(map[store.State]uint64)
 	for _, ref := range w.refs {
@@ -630,7 +627,7 @@ func (w *walk) compare(t *rapid.T) {
 	}
 }
 
-// lastActs are the acts that a key package in a state was the subject of.
+// lastActs maps each state to the last act on its key packages.
 var lastActs = map[store.State]audit.Act{
 	store.Claimed: audit.Claimed, store.Consumed: audit.Consumed, store.Erased: audit.Erased,
 	store.Expired: audit.Expired, store.Retired: audit.Retired, store.Reserved: audit.Reserved, store.Published: audit.Exported,
@@ -648,8 +645,8 @@ func (w *walk) acts(t *rapid.T, ref string) map[audit.Act]int {
 	return acts
 }
 
-// verifyTrail checks that the trail is whole, and has what led to each state, unless it is
-// still to be written down.
+// verifyTrail checks that the trail is complete, and has what led to each state, unless it is still
+// in a backlog.
 func (w *walk) verifyTrail(t *rapid.T) {
 	if _, err := audit.Verify(w.store.Entries(t.Context(), 0), nil); err != nil {
 		t.Fatalf("Verify() err = %v, want nil", err)

@@ -15,8 +15,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// bare is the token of an installation by the calls of PKCS#11 and nothing else: what is the
-// token's own share.
+// bare uses the token of an installation through plain PKCS#11 calls: it measures the token's own
+// share.
 type bare struct {
 	t       *testing.T
 	ctx     *pkcs11.Ctx
@@ -67,7 +67,7 @@ func (b *bare) open() pkcs11.SessionHandle {
 	return s
 }
 
-// close says how long C_Finalize took.
+// close returns how long C_Finalize took.
 func (b *bare) close() time.Duration {
 	start := time.Now()
 	b.must(b.ctx.Finalize())
@@ -76,7 +76,7 @@ func (b *bare) close() time.Duration {
 	return took
 }
 
-// find finds the objects that have a CKA_ID, and says how long that took.
+// find finds the objects that have a CKA_ID, and returns how long that took.
 func (b *bare) find(id []byte) ([]pkcs11.ObjectHandle, time.Duration) {
 	start := time.Now()
 	b.must(b.ctx.FindObjectsInit(b.session, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_ID, id)}))
@@ -93,7 +93,7 @@ func (b *bare) find(id []byte) ([]pkcs11.ObjectHandle, time.Duration) {
 	return all, time.Since(start)
 }
 
-// sign signs with the private key among objects, so often, and says how long one took.
+// sign signs n times with the private key among objects, and returns how long one signature took.
 func (b *bare) sign(objects []pkcs11.ObjectHandle, n int) time.Duration {
 	var key pkcs11.ObjectHandle
 	for _, o := range objects {
@@ -112,8 +112,8 @@ func (b *bare) sign(objects []pkcs11.ObjectHandle, n int) time.Duration {
 	return time.Since(start) / time.Duration(n)
 }
 
-// generate makes so many key pairs on P-256 that stay in the token, with as many sessions as
-// hsm-kp has, and says how long that took.
+// generate makes n P-256 key pairs that stay in the token, with as many sessions as hsm-kp has, and
+// returns how long that took.
 func (b *bare) generate(n, sessions int) time.Duration {
 	var all sync.WaitGroup
 	work := make(chan int)

@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
-// few and many are numbers of identities in one token. What does not grow between them does not
-// grow.
+// few and many are numbers of identities in one token. What does not grow from one to the other
+// does not grow.
 const few, many = 10, 100
 
 // counted is an installation whose token counts calls.
@@ -21,11 +21,11 @@ type counted struct {
 	*program.Installation
 	*tokentest.Module
 	socket string
-	next   int // number of a device that is not there yet
+	next   int // the number of the next device
 }
 
-// installCounted makes an installation with one session: how many there are is a matter of chance
-// else.
+// installCounted makes an installation with one session: otherwise, chance would decide how many
+// there are.
 func installCounted(t *testing.T) *counted {
 	t.Helper()
 	i := program.Install(t)
@@ -72,8 +72,8 @@ func (c *counted) calls(t *testing.T) map[string]map[string]int {
 	return all
 }
 
-// TestCallsDoNotGrowWithIdentities has commands make the same calls of the token whether ten
-// identities share it or a hundred: no key is looked for that is not used, and none twice.
+// TestCallsDoNotGrowWithIdentities checks that commands make the same calls of the token whether
+// ten identities share it or a hundred: they look up no key that they do not use, and none twice.
 func TestCallsDoNotGrowWithIdentities(t *testing.T) {
 	c := installCounted(t)
 	c.Run("provision", "--manifest", manifest(t, 1, few, 1))

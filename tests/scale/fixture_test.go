@@ -1,6 +1,5 @@
-// Package scale holds hsm-kp against the number of identities that share one token: which calls
-// of the token a command makes, and, with -identities and -shapes, how long things take beside
-// what the token takes by itself.
+// Package scale tests hsm-kp with many identities in one token: which calls of the token a command
+// makes, and, with -identities and -shapes, how long things take compared with the token itself.
 package scale
 
 import (
@@ -17,8 +16,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// manifest writes a manifest of the devices with numbers first to last, each with so many key
-// packages, and returns its name.
+// manifest writes a manifest of the devices numbered first to last, with keyPackages each, and
+// returns its name.
 func manifest(t *testing.T, first, last, keyPackages int) string {
 	t.Helper()
 	var lines bytes.Buffer
@@ -34,7 +33,7 @@ func manifest(t *testing.T, first, last, keyPackages int) string {
 
 func device(n int) string { return fmt.Sprintf("device-%d", n) }
 
-// timed runs a command, and says how long its process took.
+// timed runs a command and returns how long its process took.
 func timed(i *program.Installation, args ...string) time.Duration {
 	start := time.Now()
 	i.Run(args...)
@@ -70,7 +69,7 @@ func serveOnce(t *testing.T, i *program.Installation, socket string) {
 	}
 }
 
-// appendConfig adds to the config.
+// appendConfig appends to the config.
 func appendConfig(t *testing.T, i *program.Installation, text string) {
 	t.Helper()
 	path := filepath.Join(i.Dir, "hsm-kp.yaml")

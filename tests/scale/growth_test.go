@@ -23,13 +23,13 @@ import (
 var identities = flag.String("identities", "", "measure with so many identities in one token, such as 10,100,1000,10000, instead of holding calls alone")
 
 // TestGrowth prints how start-up, finding a key and generating for one identity grow with the
-// identities in one token, and what the token takes of it by itself.
+// identities in one token, and the token's own share.
 func TestGrowth(t *testing.T) {
 	if *identities == "" {
 		t.Skip("a measurement: see -identities")
 	}
 	i := program.Install(t)
-	i.Edit("timeout: 30s", "timeout: 10m") // C_Initialize alone may take longer where the machine has other work
+	i.Edit("timeout: 30s", "timeout: 10m") // C_Initialize alone may take longer if the machine is busy
 	rows := [][]string{{"identities"}, {"filled in"}}
 	add := func(name, value string) {
 		at := slices.IndexFunc(rows, func(row []string) bool { return row[0] == name })
@@ -54,7 +54,7 @@ func TestGrowth(t *testing.T) {
 	table(t, "all", rows)
 }
 
-// repeat is how often each thing is measured: the median counts.
+// repeat is how often each thing is measured; the median counts.
 const repeat = 3
 
 func measureGrowth(t *testing.T, i *program.Installation, n int, add func(name, value string)) {
@@ -65,7 +65,7 @@ func measureGrowth(t *testing.T, i *program.Installation, n int, add func(name, 
 		b := openBare(t, i)
 		open = append(open, b.opened)
 		objects, took := b.find(id)
-		_, again := b.find(id) // the first one may be dearer
+		_, again := b.find(id) // the first may cost more
 		find = append(find, took, again)
 		sign = append(sign, b.sign(objects, 200))
 		end = append(end, b.close())
@@ -94,7 +94,7 @@ func measureGrowth(t *testing.T, i *program.Installation, n int, add func(name, 
 	add("library: one signature of many", ms(median(signed)))
 }
 
-// measureFleet measures what is about all identities.
+// measureFleet measures what concerns all identities.
 func measureFleet(t *testing.T, i *program.Installation, n int, add func(name, value string)) {
 	add("provision, all done", ms(timed(i, "provision", "--manifest", manifest(t, 1, n, 1))))
 	took := timed(i, "provision", "--manifest", manifest(t, 1, n, 2))
@@ -118,7 +118,7 @@ func keyID(t *testing.T, i *program.Installation, name string) []byte {
 	return id
 }
 
-// library is what package token takes in one process.
+// library is how long package token takes in one process.
 type library struct{ opened, found, again, signed time.Duration }
 
 func openLibrary(t *testing.T, i *program.Installation, id []byte) (l library) {

@@ -19,8 +19,9 @@ var (
 	stores = flag.String("stores", "sqlite,postgres", "the stores to measure it with")
 )
 
-// TestProvisioningAgainstGenerate prints how quickly devices are provisioned beside what generate
-// makes for one identity and the token takes for the devices' key pairs, in one token and one run.
+// TestProvisioningAgainstGenerate prints how fast devices are provisioned, compared with generating
+// for one identity and with the time that the token needs for the devices' key pairs, in one token
+// and one run.
 func TestProvisioningAgainstGenerate(t *testing.T) {
 	if *shapes == "" {
 		t.Skip("a measurement: see -shapes")
@@ -38,7 +39,7 @@ func TestProvisioningAgainstGenerate(t *testing.T) {
 	}
 }
 
-// sessions are those of the config that init writes.
+// sessions is the number in the config that init writes.
 const sessions = 8
 
 func measureProvisioning(t *testing.T, kind string, devices, each int) []string {
@@ -57,7 +58,7 @@ func measureProvisioning(t *testing.T, kind string, devices, each int) []string 
 		i.Run("init")
 	}
 	i.Run("identity", "create", "alice")
-	// Half of what is compared before, half after: the machine has other work too.
+	// One half of the other measurements comes before, one after: the machine has other work too.
 	half := func(first, last int) (generate, keys time.Duration) {
 		generate = timed(i, "generate", "--identity", "alice", "--count", strconv.Itoa((last-first+1)*each))
 		b := openBare(t, i)
@@ -69,7 +70,7 @@ func measureProvisioning(t *testing.T, kind string, devices, each int) []string 
 	provision := timed(i, "provision", "--manifest", manifest(t, 1, devices, each), "--json")
 	g2, k2 := half(devices/2+1, devices)
 	start := timed(i, "generate", "--identity", "alice", "--count", "1")
-	generate, keys := g1+g2-start, k1+k2 // as if it had been one process
+	generate, keys := g1+g2-start, k1+k2 // as if both had been one process
 	if n := strings.Count(string(i.Run("list", "--refs")), "\n"); n != 2*devices*each+1 {
 		t.Errorf("%d key packages, want %d of alice and of the devices each", n, devices*each)
 	}

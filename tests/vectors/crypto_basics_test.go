@@ -132,7 +132,7 @@ type deserialization struct {
 	Length int
 }
 
-// The official vectors hold headers alone; the content is ours.
+// The official vectors have only headers; the content is ours.
 func TestDeserialization(t *testing.T) {
 	for _, v := range load[deserialization](t, "deserialization") {
 		t.Run(fmt.Sprintf("%x", []byte(v.Header)), func(t *testing.T) {
@@ -141,8 +141,8 @@ func TestDeserialization(t *testing.T) {
 				t.Errorf("VectorLen(%d) = %d, want %d", v.Length, got, len(v.Header))
 			}
 			if v.Length > 1<<20 {
-				// Too long to hold here: the header must be read and the
-				// missing content noticed.
+				// The content is too long to hold here: the header must be read and the missing
+				// content noticed.
 				r := wire.NewReader(v.Header)
 				if r.Vector(); r.Err() == nil {
 					t.Error("Vector() of a header without content err = nil, want one")

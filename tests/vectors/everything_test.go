@@ -8,19 +8,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// walker goes through MLS objects in search of key packages, leaf nodes and
-// Welcomes, and holds each that it finds against decoder and validator. It reads what
-// it passes on the way by the structures of RFC 9420, Sections 6, 7.6, 7.8 and 12,
-// as far as that needs.
+// walker searches MLS objects for key packages, leaf nodes and Welcomes, and passes each to decoder
+// and validator. It parses what is around them by the structures of RFC 9420, Sections 6, 7.6, 7.8
+// and 12, as far as that needs.
 type walker struct {
 	t                             *testing.T
 	suite                         *ciphersuite.Suite
 	keyPackages, leaves, welcomes int
-	// verified are the leaf nodes whose signature could be checked.
+	// verified counts the leaf nodes whose signature could be checked.
 	verified int
 }
 
-// message walks an MLSMessage. Encrypted ones are passed over.
+// message walks an MLSMessage. It skips encrypted ones.
 func (w *walker) message(b []byte) {
 	w.t.Helper()
 	m, err := keypackage.ParseMessage(b)
@@ -70,8 +69,7 @@ func (w *walker) keyPackage(kp *keypackage.KeyPackage) {
 	w.leaf(&kp.LeafNode, nil, 0)
 }
 
-// leaf checks a leaf node, and its signature where the source is key_package or the
-// group is known.
+// leaf checks a leaf node, and its signature if the source is key_package or the group is known.
 func (w *walker) leaf(l *keypackage.LeafNode, groupID []byte, index uint32) {
 	w.t.Helper()
 	again, err := keypackage.ParseLeafNode(l.Bytes())
@@ -106,8 +104,8 @@ func (w *walker) tree(b, groupID []byte) {
 	w.finished("ratchet tree", outer)
 }
 
-// framedContent walks FramedContent as far as its body, in which it finds what
-// a proposal or a commit carries.
+// framedContent walks a FramedContent up to its body, and what a proposal or a commit carries
+// there.
 func (w *walker) framedContent(r *wire.Reader) {
 	w.t.Helper()
 	groupID := r.Vector()
@@ -259,16 +257,16 @@ type transcriptHashes struct {
 	AuthenticatedContent octets `json:"authenticated_content"`
 }
 
-// Every key package, leaf node and Welcome in the vectors, wherever it is: decoded,
-// encoded again byte for byte, and valid. The numbers are of this edition of the
-// vectors: fewer would mean that the walk went past some.
+// Every key package, leaf node and Welcome in the vectors, wherever it is, is decoded, encodes to
+// the same bytes, and is valid. The numbers are those of this edition of the vectors: smaller ones
+// would mean that the walk missed some.
 func TestEverything(t *testing.T) {
 	w := &walker{t: t}
 	for _, file := range []string{"welcome", "passive-client-welcome", "passive-client-handling-commit"} {
 		walk(t, w, file, func(v *passiveClient) uint16 { return v.CipherSuite }, func(v *passiveClient) {
 			w.message(v.KeyPackage)
 			w.message(v.Welcome)
-			if len(v.RatchetTree) > 0 { // null where the Welcome carries it
+			if len(v.RatchetTree) > 0 { // null if the Welcome carries it
 				w.tree(v.RatchetTree, nil)
 			}
 			for _, e := range v.Epochs {

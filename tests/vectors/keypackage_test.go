@@ -18,8 +18,8 @@ type welcomeVector struct {
 	EncryptionPriv octets `json:"encryption_priv"` // passive-client-welcome only
 }
 
-// Key packages of the vectors are named by their Welcomes, and fit their private
-// keys. What else there is to see in them, TestEverything sees.
+// Key packages of the vectors are named by their Welcomes and fit their private keys.
+// TestEverything checks the rest.
 func TestKeyPackages(t *testing.T) {
 	for name, want := range map[string]int{"welcome": 7, "passive-client-welcome": 56} {
 		t.Run(name, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package vectors holds the code against the official MLS test vectors. They
-// come from the module cache, with the module of mls-go, which carries them.
+// Package vectors tests the code with the official MLS test vectors. They come from the module
+// cache, in the module of mls-go.
 package vectors
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
 
-// vectorModule is the module that carries the official vectors. This package
-// depends on it for that alone; see peers for its code.
+// vectorModule is the module that carries the official vectors. This package needs it for nothing
+// else; see peers for its code.
 const vectorModule = "github.com/thomas-vilte/mls-go"
 
-// vectorDir brings the module into the module cache where it is not: no code of it is imported
+// vectorDir downloads the module into the module cache if it is missing: no code of it is imported
 // here.
 var vectorDir = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "mod", "download", "-json", vectorModule).Output()
@@ -65,14 +65,14 @@ func (o *octets) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// served returns the suite of a vector, or false for one that is unknown.
+// served returns the suite of a vector, or false if it is unknown.
 func served(id uint16) (*ciphersuite.Suite, bool) {
 	s, ok := ciphersuite.Lookup(ciphersuite.ID(id))
 	return s, ok
 }
 
-// tally counts the vectors that a test really looked at and holds the number
-// against the least that there must be: a test of nothing is no test.
+// tally counts the vectors that a test really examined and compares the number with the required
+// minimum: a test of nothing is not a test.
 type tally struct{ looked, passedOver int }
 
 func (c *tally) want(t *testing.T, looked int) {

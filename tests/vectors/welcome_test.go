@@ -34,8 +34,8 @@ func (v *openable) psk(id welcome.PSKID) ([]byte, bool) {
 	return nil, false
 }
 
-// Every Welcome of the vectors opens, with the epoch authenticator and the signer
-// that the vectors give; without its PSKs it names those that it needs.
+// Every Welcome of the vectors opens, with the epoch authenticator and the signer that the vectors
+// give. Without its PSKs, the error names those that it needs.
 func TestWelcomesOpen(t *testing.T) {
 	for file, want := range map[string]struct{ opened, withPSK, signatures int }{
 		"welcome":                        {7, 0, 0},
