@@ -1,5 +1,5 @@
-# hsm-kp: what a person or CI types. Each target installs what it needs and is
-# missing; see scripts/install-deps.
+# hsm-kp: targets for people and CI. Each installs what it needs and is missing; see
+# scripts/install-deps.
 
 GO ?= go
 BIN := bin/hsm-kp
@@ -11,10 +11,10 @@ all: build
 build: ## build bin/hsm-kp
 	$(GO) build -trimpath -o $(BIN) ./cmd/hsm-kp
 
-deps: ## install SoftHSM from the system's packages where it is missing
+deps: ## install SoftHSM from the system's packages if it is missing
 	@scripts/install-deps
 
-demo: deps build ## the main job in a temporary folder, narrated
+demo: deps build ## a narrated demo in a temporary folder
 	$(BIN) demo
 
 test: lint ## all tests, with the race detector, against a real SoftHSM and other tokens
@@ -23,11 +23,11 @@ test: lint ## all tests, with the race detector, against a real SoftHSM and othe
 	$(GO) test -short -run '^$$' -bench . -benchtime 1x ./... # that they run
 	cd tests && $(GO) test -race -count=1 -timeout 30m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # never cached: these run a program that the cache does not see change
 
-interop: ## the MLS libraries of other people as judges; needs Node.js, Rust and Java beside Go
+interop: ## tests with other MLS libraries; needs Node.js, Rust and Java beside Go
 	@scripts/install-deps interop
 	cd tests && $(GO) test -count=1 -timeout 60m ./interop
 
-integrations: ## the adapters for MLS libraries, each the whole way; needs Node.js and Rust beside Go
+integrations: ## whole tests of the adapters for MLS libraries; needs Node.js and Rust beside Go
 	@scripts/install-deps
 	cd tests && $(GO) test -count=1 -timeout 30m ./integrations
 
@@ -43,22 +43,22 @@ lint: buf ## formatting, vet, staticcheck, tidy modules, generated files up to d
 	bin/buf breaking --against api/released.binpb
 	@new=$$(mktemp -d) && bin/buf generate -o $$new && diff -r -x '*.proto' -x released.binpb api $$new/api; same=$$?; rm -rf $$new; exit $$same
 
-vuln: ## known vulnerabilities; needs the Go vulnerability database
+vuln: ## look for known vulnerabilities; needs the Go vulnerability database
 	cd tests && $(GO) build -o ../bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
 buf:
 	cd tools && $(GO) build -o ../bin/ github.com/bufbuild/buf/cmd/buf connectrpc.com/connect/cmd/protoc-gen-connect-go google.golang.org/protobuf/cmd/protoc-gen-go
 
-generate: buf ## files that are made from others: the manual page, the code of the API
+generate: buf ## generated files: the manual page, the code of the API
 	$(GO) generate ./...
 	bin/buf generate
 
 FUZZTIME ?= 30s
-fuzz: ## every fuzz target for FUZZTIME
+fuzz: ## run every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
-bench: deps build ## what the token can do, and what hsm-kp makes of it
+bench: deps build ## benchmarks of the token and of hsm-kp
 	scripts/bench
 
 load: ## a million key packages and claims, three services over one PostgreSQL; LOAD has more flags

@@ -12,7 +12,7 @@ import (
 // kit says how a peer is built and run. Commands run in the peer's folder.
 type kit struct {
 	folder string
-	tool   string // what builds it
+	tool   string // the tool that builds it
 	build  []string
 	run    []string
 }
@@ -29,8 +29,8 @@ var kits = []kit{
 
 var npmCI = []string{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"}
 
-// command builds the peer and returns the command that runs it. Where the tool
-// is missing, the test is skipped, and fails under CI=true.
+// command builds the peer and returns the command that runs it. If the tool is missing, it skips the test,
+// or fails it under CI=true.
 func (k kit) command(t *testing.T) *exec.Cmd {
 	t.Helper()
 	if _, err := exec.LookPath(k.tool); err != nil {

@@ -17,15 +17,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 )
 
-// variant is a key package that differs from a plain one in one thing, properly
-// signed where the difference is not a signature. Each is put to every peer.
+// variant is a key package that differs from a plain one in one thing. It is properly signed unless the
+// difference is a signature. Every peer gets each variant.
 type variant struct {
 	name string
-	// change makes the difference before the key package is signed.
+	// change changes the key package before it is signed.
 	change func(*keypackage.KeyPackage)
-	// damage makes it afterwards, in the encoded key package.
+	// damage changes it afterwards, in the decoded form.
 	damage func(*keypackage.KeyPackage)
-	// raw makes it in the bytes.
+	// raw changes the encoded bytes.
 	raw func([]byte) []byte
 }
 
@@ -51,8 +51,7 @@ func variants(t *testing.T, signer crypto.Signer) []variant {
 	lifetime := func(from, to uint64) func(*keypackage.KeyPackage) {
 		return leaf(func(l *keypackage.LeafNode) { l.Lifetime = keypackage.Lifetime{NotBefore: from, NotAfter: to} })
 	}
-	// listed sets the extensions of leaf node and key package, and the types that
-	// capabilities list.
+	// listed sets the extensions of leaf node and key package, and the types that capabilities list.
 	listed := func(inLeaf, outer extensions, types capability) func(*keypackage.KeyPackage) {
 		return func(kp *keypackage.KeyPackage) {
 			kp.LeafNode.Extensions, kp.Extensions, kp.LeafNode.Capabilities.Extensions = inLeaf, outer, types
@@ -151,20 +150,20 @@ func (v variant) make(t *testing.T, signer crypto.Signer) []byte {
 	if v.damage != nil {
 		v.damage(kp)
 	}
-	message := append([]byte{0, 1, 0, 5}, kp.Bytes()...) // an MLSMessage of mls10, whatever the version within
+	message := append([]byte{0, 1, 0, 5}, kp.Bytes()...) // an MLSMessage of mls10, whatever the version inside
 	if v.raw != nil {
 		message = v.raw(message)
 	}
 	return message
 }
 
-// resign signs the outer structure anew.
+// resign signs the outer structure again.
 func resign(t *testing.T, kp *keypackage.KeyPackage, signer crypto.Signer) {
 	t.Helper()
 	kp.Signature = signed(t, signer, "KeyPackageTBS", kp.Bytes(), kp.Signature)
 }
 
-// signed signs what an encoding has before its signature, which is its last field.
+// signed signs the part of an encoding before its signature, which is the last field.
 func signed(t *testing.T, signer crypto.Signer, label string, encoded, signature []byte) []byte {
 	t.Helper()
 	content := bytes.TrimSuffix(encoded, signature)
@@ -176,8 +175,7 @@ func signed(t *testing.T, signer crypto.Signer, label string, encoded, signature
 	return made
 }
 
-// lengthOf is how many bytes the length of a vector takes (RFC 9420, Section
-// 2.1.2).
+// lengthOf returns the number of bytes of a vector's length (RFC 9420, Section 2.1.2).
 func lengthOf(n int) int {
 	if n < 64 {
 		return 1

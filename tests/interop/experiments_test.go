@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// experiment is a post-quantum suite as the peers that it names understand its
-// number: others have given the same number to another suite.
+// experiment is a post-quantum suite whose number the named peers understand in the same way: others use
+// that number for another suite.
 type experiment struct {
 	ciphersuite.Experiment
 	peers []string
@@ -34,7 +34,7 @@ var experiments = []experiment{
 		KEM: "X-Wing", AEAD: "CHACHA20POLY1305", Hash: "SHA512", Signature: "Ed25519"}, []string{"ts-mls"}},
 }
 
-// understands reports whether a peer means the same by a suite's number as we do.
+// understands reports whether a peer assigns the same suite to a number as we do.
 func understands(p *peer, suite uint16) bool {
 	if !slices.Contains(p.hello.Suites, suite) {
 		return false
@@ -43,7 +43,7 @@ func understands(p *peer, suite uint16) bool {
 	return i < 0 || slices.Contains(experiments[i].peers, p.hello.Name)
 }
 
-// enableExperiments makes the suites known here and to an installation.
+// enableExperiments registers the suites here and in an installation.
 func enableExperiments(t *testing.T, i *program.Installation) {
 	t.Helper()
 	var list bytes.Buffer

@@ -1,6 +1,6 @@
-// Package interop hands the key packages of hsm-kp to the MLS libraries that can
-// be installed here, and judges by what they do: each validates them, adds them to
-// a group, and joins with private keys that came back from the token.
+// Package interop passes the key packages of hsm-kp to the MLS libraries that can be installed here, and
+// judges by what they do: each validates them, adds them to a group, and joins with private keys that came
+// back from the token.
 package interop
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// TestInterop runs everything, and writes docs/INTEROP.md where every peer ran.
+// TestInterop runs everything, and writes docs/INTEROP.md if every peer ran.
 func TestInterop(t *testing.T) {
 	ours := newMembers(t)
 	r := newResults()
@@ -52,11 +52,10 @@ func (r *results) serving(suite uint16) []*peer {
 	return slices.DeleteFunc(slices.Clone(r.peers), func(p *peer) bool { return !understands(p, suite) })
 }
 
-// ourselves is hsm-kp, in the column of those who open a Welcome.
+// ourselves is the name of hsm-kp in the column of those who open a Welcome.
 const ourselves = "hsm-kp"
 
-// groups has every peer add our key packages, and every peer join with them; and
-// hsm-kp open the Welcome by itself.
+// groups lets every peer add our key packages and join with them, and lets hsm-kp open the Welcome itself.
 func (r *results) groups(t *testing.T, ours *members, suite uint16) {
 	for _, founder := range r.serving(suite) {
 		t.Run(founder.hello.Name+" adds, hsm-kp opens", func(t *testing.T) {
@@ -71,9 +70,8 @@ func (r *results) groups(t *testing.T, ours *members, suite uint16) {
 	}
 }
 
-// exchange has the founder add our key package to a new group, the joiner join
-// with its private keys and follow the founder to the next epoch, and each send the
-// other a message.
+// exchange lets the founder add our key package to a new group, lets the joiner join with its private keys
+// and follow the founder to the next epoch, and lets each send the other a message.
 func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	if _, err := founder.call(request{Op: "validate", Suite: suite, KeyPackage: kp.message}); err != nil && !errors.Is(err, errUnsupported) {
 		return fmt.Errorf("validate: %w", err)
@@ -93,8 +91,8 @@ func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	if err := sameEpoch(joined, added); err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
-	// The commit that adds encrypts nothing to the key of the joiner's leaf, and this
-	// one does: see peers/README.md.
+	// The commit that adds encrypts nothing to the key of the joiner's leaf, but this one does: see
+	// peers/README.md.
 	public := joiner.hello.Commits == "public"
 	committed, err := founder.call(request{Op: "commit", Suite: suite, Group: added.Group, Public: public})
 	if err != nil {
@@ -113,8 +111,8 @@ func exchange(founder, joiner *peer, suite uint16, kp keyPackage) error {
 	)
 }
 
-// wrongEncryptionKey has every peer join with the private encryption key of another
-// key package. All else is right, so that only the commit after the join can tell.
+// wrongEncryptionKey lets every peer join with the private encryption key of another key package.
+// Everything else is right, so that only the commit after the join can reveal it.
 func (r *results) wrongEncryptionKey(t *testing.T, ours *members) {
 	const suite = uint16(ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
 	i := slices.IndexFunc(r.peers, func(p *peer) bool { return p.hello.Name == "mls-rs" })
@@ -137,8 +135,8 @@ func (r *results) wrongEncryptionKey(t *testing.T, ours *members) {
 	}
 }
 
-// sameEpoch compares what the members of a group show of their epoch. A library that
-// does not show its epoch authenticator agrees by the messages that follow.
+// sameEpoch compares what the members of a group report about their epoch. For a library that does not
+// report its epoch authenticator, the following messages show that they agree.
 func sameEpoch(member, founder reply) error {
 	shown := len(member.EpochAuthenticator) > 0 && len(founder.EpochAuthenticator) > 0
 	if shown && !bytes.Equal(member.EpochAuthenticator, founder.EpochAuthenticator) {
@@ -163,8 +161,7 @@ func send(from *peer, fromGroup string, to *peer, toGroup string, suite uint16) 
 	return nil
 }
 
-// ownKeyPackages holds the key packages that the peers make against our validator,
-// and against our encoder.
+// ownKeyPackages checks the key packages that the peers make with our validator and our encoder.
 func (r *results) ownKeyPackages(t *testing.T, suite uint16) {
 	for _, p := range r.serving(suite) {
 		t.Run(p.hello.Name+" makes", func(t *testing.T) {
@@ -190,8 +187,8 @@ func (r *results) ownKeyPackages(t *testing.T, suite uint16) {
 	}
 }
 
-// variants puts key packages with one thing changed to every peer, and holds the
-// profiles to what the peers do.
+// variants presents key packages with one thing changed to every peer, and compares the profiles with what
+// the peers do.
 func (r *results) variants(t *testing.T) {
 	signer := certificatetest.NewKey(t)
 	for _, v := range variants(t, signer) {
@@ -208,7 +205,7 @@ func (r *results) variants(t *testing.T) {
 				_, err := p.call(request{Op: "add", Suite: uint16(variantSuite), KeyPackage: message})
 				r.refused[[2]string{v.name, p.hello.Name}] = err
 				if parseErr != nil {
-					return // our decoder refuses it: there is nothing to hold the profile against
+					return // our decoder refuses it, so there is nothing to compare the profile with
 				}
 				known, ok := profile.Lookup(p.hello.Name)
 				if !ok {

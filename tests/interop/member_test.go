@@ -31,13 +31,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// members are identities of one installation of hsm-kp, two a suite: one whose
-// key was generated in the token and never left it, and one whose key was made
-// outside and imported, for peers that cannot ask somebody else for a signature.
+// members are identities of one installation of hsm-kp, two for each suite: one whose key was generated in
+// the token and never left it, and one whose key was made outside and imported, for peers that cannot
+// request a signature from outside.
 type members struct {
 	t       *testing.T
 	program *program.Installation
-	// imported are the signature private keys of the second kind.
+	// imported has the signature private keys of the second kind.
 	imported map[uint16][]byte
 	token    *token.Token
 	keys     map[uint16]*signer.Key
@@ -59,8 +59,7 @@ func newMembers(t *testing.T) *members {
 	return m
 }
 
-// inToken and imported are names of identities, in a form that core-crypto
-// takes for a client's.
+// inToken and imported return names of identities in a form that core-crypto accepts for a client.
 func inToken(suite uint16) string {
 	return fmt.Sprintf("00000000-0000-4000-8000-%012d:1@hsm.example", suite)
 }
@@ -112,8 +111,8 @@ func (m *members) sign(suite uint16, content []byte) ([]byte, error) {
 	return key.Scheme().SignWithLabel(rand.Reader, key, bare, body)
 }
 
-// open has a peer add a key package in each custody that the suite has, and opens its
-// Welcome with hsm-kp, which must see the same epoch. The key package is consumed.
+// open lets a peer add a key package in each custody that the suite has, and opens its Welcome with hsm-kp,
+// which must see the same epoch. The key package is consumed.
 func (m *members) open(founder *peer, suite uint16) error {
 	custodies := []string{vault.CustodyWrapped}
 	if s, ok := ciphersuite.Lookup(ciphersuite.ID(suite)); ok && vault.Keepable(s) == nil {
@@ -161,10 +160,10 @@ func (m *members) openIn(custody string, founder *peer, suite uint16) error {
 	return sameEpoch(reply{EpochAuthenticator: opened.EpochAuthenticator}, added)
 }
 
-// keyPackage is one of ours with the private keys that come out of unwrap.
+// keyPackage is a key package of ours with the private keys that unwrap returns.
 type keyPackage struct {
 	message, init, encryption octets
-	signature                 octets // of an imported key only
+	signature                 octets // only of an imported key
 }
 
 // generate makes a key package for a joiner.
@@ -195,8 +194,8 @@ func (m *members) bytes(text string) []byte {
 	return b
 }
 
-// importKey makes a signature key and puts it into the token. It returns the
-// private key in the form that peers take.
+// importKey makes a signature key and imports it into the token. It returns the private key in the form
+// that peers accept.
 func (m *members) importKey(s *ciphersuite.Suite) []byte {
 	m.t.Helper()
 	private, pkcs8 := newKey(m.t, s.Signature)
@@ -221,7 +220,7 @@ func (m *members) importKey(s *ciphersuite.Suite) []byte {
 	return private
 }
 
-// newKey makes a key of the scheme, as peers take it and in PKCS #8.
+// newKey makes a key of the scheme, and returns it in the form for peers and in PKCS #8.
 func newKey(t *testing.T, scheme ciphersuite.SignatureScheme) (private, pkcs8 []byte) {
 	t.Helper()
 	var key crypto.PrivateKey

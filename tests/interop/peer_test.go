@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// octets are bytes that travel in hexadecimal.
+// octets are bytes in hexadecimal on the wire.
 type octets []byte
 
 func (o octets) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(o)), nil }
@@ -21,7 +21,7 @@ func (o *octets) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// request is a line to a peer; peers/README.md says what each field means.
+// request is a line to a peer; peers/README.md describes each field.
 type request struct {
 	Op                   string `json:"op"`
 	Suite                uint16 `json:"suite,omitempty"`
@@ -40,7 +40,7 @@ type request struct {
 	Ciphertext           octets `json:"ciphertext,omitempty"`
 }
 
-// reply is a line from a peer, or what it wants signed.
+// reply is a line from a peer: an answer, or what it needs signed.
 type reply struct {
 	OK          bool   `json:"ok"`
 	Error       string `json:"error"`
@@ -67,7 +67,7 @@ type reply struct {
 	EncryptionPrivateKey octets `json:"encryptionPrivateKey"`
 }
 
-// errUnsupported reports what a peer's library has no means for.
+// errUnsupported reports what a peer's library cannot do.
 var errUnsupported = errors.New("not possible")
 
 // peer is a running peer.
@@ -111,8 +111,8 @@ func start(t *testing.T, command *exec.Cmd) *peer {
 // external reports whether members of the peer sign outside.
 func (p *peer) external() bool { return p.hello.Signer == "external" }
 
-// call sends a request and waits for the reply, signing in between. A refusal is
-// an error with the library's words.
+// call sends a request and waits for the reply, and signs on request meanwhile. A refusal is an error with
+// the library's words.
 func (p *peer) call(r request) (reply, error) {
 	if err := p.write(r); err != nil {
 		return reply{}, err
@@ -157,7 +157,7 @@ func (p *peer) write(v any) error {
 	return err
 }
 
-// prefixed shows what a peer writes to standard error in the test's log.
+// prefixed writes a peer's standard error to the test's log.
 type prefixed struct{ t *testing.T }
 
 func (p *prefixed) Write(b []byte) (int, error) {

@@ -13,7 +13,7 @@ import (
 )
 
 // TestADeviceIsGivenItsPrivateKeys provisions devices of another MLS library with custody release: the
-// library makes the release key, opens what was released by its own HPKE (@hpke/core), and the device
+// library makes the release key and opens what was released with its own HPKE (@hpke/core), and the device
 // joins a group with it. Its signature key stays in the token.
 func TestADeviceIsGivenItsPrivateKeys(t *testing.T) {
 	ours := newMembers(t)

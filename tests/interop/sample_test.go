@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestLibrariesJoinBySamples has every peer join the group of `hsm-kp welcome sample`: what is
-// for trying out is taken by MLS libraries too, which check the tree and its hash.
+// TestLibrariesJoinBySamples lets every peer join the group of `hsm-kp welcome sample`: MLS libraries,
+// which check the tree and its hash, accept the sample too.
 func TestLibrariesJoinBySamples(t *testing.T) {
 	ours := newMembers(t)
 	for _, k := range kits {
@@ -29,7 +29,7 @@ func TestLibrariesJoinBySamples(t *testing.T) {
 	}
 }
 
-// joinSample has a peer join by a sample, and compares its epoch with that of hsm-kp.
+// joinSample lets a peer join by a sample, and compares its epoch with that of hsm-kp.
 func (m *members) joinSample(t *testing.T, p *peer, suite uint16) error {
 	kp := m.generate(suite, p.external())
 	dir := t.TempDir()

@@ -1,7 +1,6 @@
-// Key packages with private keys, in the form that core-crypto keeps them in within
-// the data of a HistorySecret: MessagePack, structs as arrays, byte strings as arrays
-// of numbers. The form is not documented; it was read off a secret that the library
-// made.
+// Key packages with private keys, in the form that core-crypto uses in the data of a HistorySecret:
+// MessagePack, structs as arrays, byte strings as arrays of numbers. The form is not documented; it was
+// derived from a secret that the library made.
 
 import { Unsupported } from "../node/protocol.js";
 
@@ -105,7 +104,7 @@ function extension(reader) {
   if (type === 1) {
     return { ApplicationId: [[new Reader(data).vector()]] };
   }
-  // The library has forms of its own for some others; it writes this one back the same.
+  // The library has its own forms for some others; it writes this one back unchanged.
   return { Unknown: [type, data] };
 }
 

@@ -1,6 +1,5 @@
-// Replacing the key pair of a credential that core-crypto made. The library has no
-// means to import one, so its WebAssembly memory is written to. Nothing is written
-// before the place has proved to hold the key pair.
+// Replaces the key pair of a credential that core-crypto made. The library cannot import one, so this code
+// writes to its WebAssembly memory, but only after it has verified that the place holds the key pair.
 
 import { createECDH, createPrivateKey, createPublicKey } from "node:crypto";
 
@@ -52,8 +51,8 @@ export function replaceKeyPair(memory, suite, oldPublicKey, newPrivateKey, newPu
   const bytes = Buffer.from(memory.buffer);
   const address = Buffer.alloc(4);
   for (const publicAt of find(bytes, oldPublicKey)) {
-    // What owns the public key's bytes points to them, and beside it is a pointer to
-    // the private key's.
+    // The owner of the public key's bytes points to them, and beside that is a pointer to the private
+    // key's.
     address.writeUInt32LE(publicAt);
     for (const pointerAt of find(bytes, address)) {
       const from = Math.max(0, pointerAt - 32);

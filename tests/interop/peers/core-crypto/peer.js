@@ -1,4 +1,4 @@
-// The peer core-crypto. What it speaks is described in ../README.md.
+// The peer core-crypto. ../README.md describes its protocol.
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -7,7 +7,7 @@ import { Groups, Unsupported, fromHex, installedVersion, serve, toHex } from "..
 import { historySecretData, readKeyPackage } from "./keypackage.js";
 import { replaceKeyPair } from "./memory.js";
 
-// The library's build for browsers starts where there is a window only.
+// The library's build for browsers starts only if there is a window.
 globalThis.window = globalThis;
 
 const {
@@ -64,7 +64,7 @@ function bareKeyPackage(request) {
   return message.subarray(keyPackageHeader.length);
 }
 
-/** Where commits go: nowhere, and the last one is kept. */
+/** Sends commits nowhere and keeps the last one. */
 class Transport {
   bundle;
 
@@ -131,7 +131,7 @@ async function importedClient(suite, request) {
   const transport = new Transport();
   const credential = importedCredential(suite, id, request, keyPackage);
   await client.transaction(async (context) => {
-    // A history client has no transport and no credential: it becomes a client that has.
+    // A history client has no transport and no credential; this makes it a client that has both.
     await context.mlsInit(id, transport);
     await context.addCredential(credential);
   });
@@ -154,7 +154,7 @@ function decrypt(request) {
   return client.transaction((context) => context.decryptMessage(id, message));
 }
 
-/** The text of an error of the library's, which is in what the error wraps. */
+/** The text of an error of the library, which is in the wrapped error. */
 function libraryErrorText(error) {
   const inner = error?.inner;
   if (typeof inner !== "object") {

@@ -1,5 +1,4 @@
-// Mls-go is the peer around github.com/thomas-vilte/mls-go; ../README.md has the
-// protocol it speaks.
+// Mls-go is the peer for github.com/thomas-vilte/mls-go; ../README.md describes its protocol.
 package main
 
 import (
@@ -78,7 +77,7 @@ func (o *octets) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// unsupported is an error about a means that the library does not have.
+// unsupported reports what the library cannot do.
 type unsupported string
 
 func (u unsupported) Error() string { return string(u) }
@@ -381,8 +380,8 @@ func privateKeys(suite ciphersuite.CipherSuite, r *request) (*keypackages.KeyPac
 	return &keys, nil
 }
 
-// newClient returns a client that is a member of nothing yet. Its identity has the
-// form without which core-crypto cannot read its messages.
+// newClient returns a client that is not a member of a group yet. Its identity has the form that
+// core-crypto needs to read its messages.
 func newClient(suite uint16) (*mlsgo.Client, error) {
 	silent := mlsgo.WithLogger(slog.New(slog.DiscardHandler))
 	identity := []byte("00000000-0000-4000-8000-000000000000:1@mls-go.example")
@@ -425,7 +424,7 @@ func (f founder) receive(message []byte) ([]byte, error) {
 // joiner is a member that joined with private keys from elsewhere.
 type joiner struct {
 	group *group.Group
-	key   *ciphersuite.SignaturePrivateKey // nil where none was handed over
+	key   *ciphersuite.SignaturePrivateKey // nil if none was given
 }
 
 func (j joiner) commit() ([]byte, error) {

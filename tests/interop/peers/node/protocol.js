@@ -4,7 +4,7 @@
 import { createInterface } from "node:readline";
 import { readFile } from "node:fs/promises";
 
-/** What the library has no means for, as opposed to what it refuses. */
+/** Reports what the library cannot do, as opposed to what it refuses. */
 export class Unsupported extends Error {}
 
 /** Bytes in the form of the protocol. */
@@ -12,7 +12,7 @@ export function toHex(bytes) {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
 }
 
-/** Bytes from the form of the protocol; name is the field that they came in. */
+/** Bytes from the form of the protocol; name is the field that has them. */
 export function fromHex(text, name) {
   if (typeof text !== "string") {
     throw new Error(`the request has no ${name}`);
@@ -29,7 +29,7 @@ export async function installedVersion(peerURL, packageName) {
   return JSON.parse(await readFile(file, "utf8")).version;
 }
 
-/** The text of whatever a library threw. */
+/** The text of anything that a library threw. */
 function errorText(error) {
   if (!(error instanceof Error)) {
     return String(error);
@@ -68,7 +68,7 @@ export class Groups {
  */
 export async function serve(operations, libraryErrorText = () => undefined) {
   const text = (error) => libraryErrorText(error) ?? errorText(error);
-  // Standard output is the protocol's alone, whatever a library prints.
+  // Standard output is reserved for the protocol, whatever a library prints.
   console.log = console.info = console.debug = console.error;
   // A promise that a library forgot must not end the program.
   process.on("unhandledRejection", (error) => console.error(text(error)));

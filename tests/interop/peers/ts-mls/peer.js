@@ -1,4 +1,4 @@
-// The peer ts-mls. What it speaks is described in ../README.md.
+// The peer ts-mls. ../README.md describes its protocol.
 
 import { randomBytes, randomUUID } from "node:crypto";
 
@@ -18,8 +18,7 @@ import {
   joinGroup,
   processMessage,
 } from "ts-mls";
-// These modules can be imported by the package's "exports", but what is taken from
-// them here is not marked as public.
+// The package's "exports" allow these imports, but what is used of them is not marked as public.
 import { makeKeyPackageRef, verifyKeyPackage } from "ts-mls/keyPackage.js";
 import { verifyLeafNodeSignatureKeyPackage } from "ts-mls/leafNode.js";
 import { decodeRatchetTree } from "ts-mls/ratchetTree.js";
@@ -66,8 +65,7 @@ function decodeKeyPackage(request) {
 
 /** A fresh client's key package. */
 function ownKeyPackage(cs) {
-  // Of the form that core-crypto wants client identifiers in, so that it can be a
-  // member of the same groups.
+  // In the form of core-crypto's client identifiers, so that it can be a member of the same groups.
   const device = randomBytes(8).toString("hex");
   const identity = new TextEncoder().encode(`${randomUUID()}:${device}@ts-mls.example`);
   const credential = { credentialType: "basic", identity };
@@ -77,7 +75,7 @@ function ownKeyPackage(cs) {
 /** The private HPKE keys of devices, by the names given to the driver. */
 const devices = new Groups();
 
-/** The info of what is released of a key package: docs/FORMATS.md, "Released private keys". */
+/** The info of what is released for a key package: docs/FORMATS.md, "Released private keys". */
 function releaseInfo(number, ref) {
   const label = new TextEncoder().encode("hsm-kp released private keys");
   const length = ref.length < 0x40 ? [ref.length] : [0x40 | (ref.length >> 8), ref.length & 0xff];

@@ -1,5 +1,5 @@
-//! The library's OpenSSL provider, except that a signature by [`external_signer`]
-//! is asked for on standard output.
+//! The library's OpenSSL provider, except that signatures by [`external_signer`] are requested on standard
+//! output.
 
 use std::{error, fmt};
 
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use crate::protocol;
 
-/// What stands for a signature key that is elsewhere. It is no key of any suite:
-/// each of those has a fixed length, and this is none of them.
+/// Stands for a signature key that is outside. It cannot be a key of a suite: each of those has a fixed
+/// length, and this has another.
 const EXTERNAL: &[u8] = b"signs elsewhere";
 
 pub fn external_signer() -> SignatureSecretKey {
@@ -88,7 +88,7 @@ impl CipherSuiteProvider for Suite {
         Ok(self.0.sign(key, data)?)
     }
 
-    // All else is the library's.
+    // Everything else is the library's.
 
     fn cipher_suite(&self) -> CipherSuite {
         self.0.cipher_suite()

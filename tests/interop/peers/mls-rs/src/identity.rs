@@ -1,6 +1,6 @@
-//! Basic credentials by the library's basic provider, X.509 ones by its X.509
-//! provider. The library leaves both to the application: whether to have more than
-//! one kind, and which certificates to trust.
+//! Basic credentials with the library's basic provider, X.509 ones with its X.509 provider. The library
+//! leaves two decisions to the application: whether to accept more than one kind, and which certificates to
+//! trust.
 
 use std::{error, fmt};
 
@@ -31,9 +31,8 @@ use mls_rs_crypto_openssl::{
     x509::{X509Error, X509Reader},
 };
 
-/// Accepts a chain of which each certificate is signed by the next and valid now.
-/// The last one is trusted, whatever it is: a test has no trust anchors of its own.
-/// (The provider's own X509Validator takes self-signed anchors only.)
+/// Accepts a chain if each certificate is signed by the next and valid now. It trusts any last one: a test
+/// has no trust anchors of its own. (The provider's own X509Validator accepts only self-signed anchors.)
 #[derive(Clone, Debug)]
 pub struct LastIsTrusted;
 

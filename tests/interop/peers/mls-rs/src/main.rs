@@ -1,5 +1,4 @@
-//! A peer of the interoperability test around mls-rs. ../README.md says how it is
-//! spoken to.
+//! A peer of the interoperability test for mls-rs. ../README.md describes its protocol.
 
 mod crypto;
 mod identity;
@@ -30,8 +29,7 @@ fn answer(peer: &mut Peer, line: &[u8]) -> Value {
         Err(e) => return json!({ "ok": false, "error": format!("not JSON: {e}") }),
     };
 
-    // A group is left as it is after a panic. What follows from that is the
-    // library's to say in later replies.
+    // A group stays as it is after a panic. Later replies show what the library makes of that.
     let result = panic::catch_unwind(AssertUnwindSafe(|| peer.handle(&request)));
     match result {
         Ok(Ok(mut reply)) => {

@@ -1,4 +1,4 @@
-//! What the peer does, by the library's public means.
+//! What the peer does, through the library's public API.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ use serde_json::{json, Value};
 
 use crate::{crypto, identity};
 
-/// Why a request was not done.
+/// Why a request failed.
 pub enum Failure {
-    /// The library has no means for it.
+    /// The library cannot do it.
     Unsupported(String),
-    /// The library refused it, or the request is not one.
+    /// The library refused it, or the request is malformed.
     Refused(String),
 }
 
@@ -33,7 +33,7 @@ impl From<MlsError> for Failure {
     }
 }
 
-/// The library's text, and what it leaves out: which type it is about.
+/// The library's text, and what it leaves out: the type that it is about.
 fn text(e: &MlsError) -> String {
     let number = match e {
         MlsError::RequiredExtensionNotFound(t) | MlsError::ExtensionNotInCapabilities(t) => **t,
@@ -46,8 +46,8 @@ fn text(e: &MlsError) -> String {
 
 type Reply = Result<Value, Failure>;
 
-/// A group that the peer is a member of. The type of the library's depends on
-/// the client's configuration; this does not.
+/// A group of which the peer is a member. The library's type depends on the client's configuration; this
+/// one does not.
 trait Member {
     fn epoch_authenticator(&self) -> Result<String, MlsError>;
     fn commit(&mut self) -> Result<Vec<u8>, MlsError>;
@@ -267,8 +267,8 @@ impl Peer {
     ) -> Result<(SigningIdentity, SignatureSecretKey), Failure> {
         let provider = |e: crypto::Error| Failure::Refused(e.to_string());
         let (secret, public) = suite.signature_key_generate().map_err(provider)?;
-        // The library refuses a second member of the same identity, and core-crypto
-        // cannot read messages of a member whose identity has another form.
+        // The library refuses a second member with the same identity, and core-crypto cannot read messages
+        // of a member whose identity has another form.
         let r = suite.random_bytes_vec(16).map_err(provider)?;
         let (a, b, c) = (hex::encode(&r[..4]), hex::encode(&r[4..10]), hex::encode(&r[10..]));
         let name = format!("{a}-0000-4000-8000-{b}:{c}@mls-rs.example");

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 
 use serde_json::{json, Value};
 
-/// The next line, or none where standard input has ended.
+/// Reads the next line. Returns `None` if standard input has ended.
 pub fn read_line() -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     // Locked for this line only: a request may read another one while it runs.
@@ -18,7 +18,7 @@ pub fn write_line(value: &Value) -> io::Result<()> {
     out.flush()
 }
 
-/// Asks whoever sends the requests for a signature over `data`.
+/// Asks the sender of the requests for a signature over `data`.
 pub fn ask_for_signature(data: &[u8]) -> Result<Vec<u8>, String> {
     write_line(&json!({ "sign": hex::encode(data) })).map_err(|e| e.to_string())?;
     let line = read_line()

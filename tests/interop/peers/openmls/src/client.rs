@@ -1,5 +1,4 @@
-//! What the peer does with openmls. Each client is fresh: it has a provider, and so
-//! a storage, of its own.
+//! What the peer does with openmls. Each client has a new provider, and so its own storage.
 
 use std::{fmt, rc::Rc};
 
@@ -23,8 +22,7 @@ use crate::{
     Fault,
 };
 
-/// The identity of the peer's own clients, in the form without which core-crypto
-/// cannot read their messages.
+/// The identity of the peer's own clients, in the form that core-crypto needs to read their messages.
 const IDENTITY: &[u8] = b"00000000-0000-4000-8000-000000000000:1@openmls.example";
 
 /// The keys of a client that was made elsewhere.
@@ -38,8 +36,8 @@ pub struct JoinKeys {
 /// A client in a group.
 pub trait Member {
     fn epoch_authenticator(&self) -> Vec<u8>;
-    /// Commits with a path and without proposals, and merges the commit. It goes out
-    /// encrypted, as openmls does by default, or as a public message.
+    /// Commits with a path and without proposals, and merges the commit. The commit is encrypted, as is
+    /// openmls's default, or a public message.
     fn commit(&mut self, public: bool) -> Result<Vec<u8>, Fault>;
     /// Processes another member's commit, and merges it.
     fn process(&mut self, message: &[u8]) -> Result<(), Fault>;
@@ -47,7 +45,7 @@ pub trait Member {
     fn receive(&mut self, message: &[u8]) -> Result<Vec<u8>, Fault>;
 }
 
-/// Calls a function for the provider that serves a suite.
+/// Calls a function with the provider that serves a suite.
 macro_rules! by_provider {
     ($suite:expr, $function:ident($($argument:expr),*)) => {{
         let number = $suite;
@@ -125,7 +123,7 @@ fn known(suite: u16) -> Result<Ciphersuite, Fault> {
     Ciphersuite::try_from(suite).map_err(|e| library(&e))
 }
 
-/// A provider that can be made anew.
+/// A provider that can be created.
 pub trait Fresh: OpenMlsProvider + Sized + 'static {
     fn fresh() -> Result<Self, Fault>;
 }
@@ -259,15 +257,15 @@ fn join_with<P: Fresh>(
     }))
 }
 
-/// What the library configures a joined group with by default, but for the policy.
+/// The library's default config of a joined group, except the policy.
 fn join_config(policy: WireFormatPolicy) -> MlsGroupJoinConfig {
     MlsGroupJoinConfig::builder()
         .wire_format_policy(policy)
         .build()
 }
 
-/// Puts a key package and its private keys together. KeyPackageBundle::new is for
-/// tests of the library only; the form in which bundles are stored is this.
+/// Combines a key package with its private keys. KeyPackageBundle::new is for tests of the library only, so
+/// this uses the form in which bundles are stored.
 fn bundle(
     key_package: &KeyPackage,
     init: Vec<u8>,

@@ -1,5 +1,5 @@
-//! A peer over openmls. It reads requests from standard input and replies on
-//! standard output; README.md in the folder above says how.
+//! A peer for openmls. It reads requests from standard input and writes replies to standard output; see
+//! ../README.md.
 
 mod client;
 mod signer;
@@ -21,9 +21,9 @@ use client::{JoinKeys, Member};
 /// Why a request has no result.
 #[derive(Debug)]
 pub enum Fault {
-    /// The library, or the form of the request, said no.
+    /// The library refused it, or the request is malformed.
     Refused(String),
-    /// The library has no means for it.
+    /// The library cannot do it.
     Unsupported(String),
 }
 
@@ -192,7 +192,7 @@ fn hello() -> Value {
     })
 }
 
-/// Has the driver sign, in the middle of a request.
+/// Asks the driver for a signature during a request.
 fn ask_for_signature(content: &[u8]) -> Result<Vec<u8>, String> {
     write_line(&json!({"sign": hex::encode(content)})).map_err(|e| e.to_string())?;
     let line = read_line()
@@ -234,7 +234,7 @@ fn suite(request: &Map<String, Value>) -> Result<u16, Fault> {
         .ok_or_else(|| Fault::refused("the request has no suite, a number of 16 bits"))
 }
 
-/// The next line without its end, or nothing where the input has ended.
+/// Reads the next line without its end. Returns `None` if the input has ended.
 fn read_line() -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {

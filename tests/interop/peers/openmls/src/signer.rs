@@ -1,4 +1,4 @@
-//! Who signs for a member: a key of the peer's own, or whoever started the peer.
+//! The signer of a member: a key of the peer's own, or the program that started the peer.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -8,7 +8,7 @@ use openmls_traits::{
     types::SignatureScheme,
 };
 
-/// Signs an encoded SignContent, which openmls has put the label into already.
+/// Signs an encoded SignContent; openmls has already put the label into it.
 pub type Ask = dyn Fn(&[u8]) -> Result<Vec<u8>, String>;
 
 pub enum MemberSigner {
@@ -16,7 +16,7 @@ pub enum MemberSigner {
     Asked {
         scheme: SignatureScheme,
         ask: Rc<Ask>,
-        /// Why the last signature failed: a SignerError has no room for it.
+        /// Why the last signature failed, which a SignerError cannot carry.
         why: RefCell<Option<String>>,
     },
 }
@@ -30,7 +30,7 @@ impl MemberSigner {
         }
     }
 
-    /// Takes what the last failed signature failed of.
+    /// Takes the reason of the last failed signature.
     pub fn why(&self) -> Option<String> {
         match self {
             MemberSigner::Own(_) => None,

@@ -1,5 +1,4 @@
-//! Every suite of hello goes all the way here, from a key package to commits and
-//! messages in both directions.
+//! Every suite of hello is tested here, from a key package to commits and messages in both directions.
 
 use std::rc::Rc;
 

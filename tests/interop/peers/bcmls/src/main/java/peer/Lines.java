@@ -30,7 +30,7 @@ final class Lines {
         out.flush();
     }
 
-    /** Has the reader of this peer's replies sign an encoded SignContent. */
+    /** Lets the reader of this peer's replies sign an encoded SignContent. */
     byte[] sign(byte[] content) throws IOException {
         JsonObject wanted = new JsonObject();
         wanted.addProperty("sign", HexFormat.of().formatHex(content));

@@ -5,7 +5,7 @@ import java.io.FileInputStream;
 import java.io.FileOutputStream;
 import java.io.IOException;
 
-/** The peer around BouncyCastle's bcmls. ../README.md has the protocol it speaks. */
+/** The peer for BouncyCastle's bcmls. ../README.md describes its protocol. */
 public final class Main {
     private Main() {
     }

@@ -31,7 +31,7 @@ import org.bouncycastle.mls.crypto.MlsCipherSuite;
 import org.bouncycastle.mls.crypto.Secret;
 import org.bouncycastle.mls.protocol.Group;
 
-/** Answers requests by the library's means. */
+/** Answers requests with the library. */
 final class Peer {
     private static final List<String> NOTES = List.of(
             "A key package is validated by KeyPackage.verify and LeafNode.verifyLifetime, which say no more than false.",
@@ -41,7 +41,7 @@ final class Peer {
             "The library has no method that commits an added member in one step: the peer sends an Add proposal to its own"
                     + " group and commits that, with a path.");
 
-    /** The identity of own clients, in the form without which core-crypto cannot read their messages. */
+    /** The identity of own clients, in the form that core-crypto needs to read their messages. */
     private static final String IDENTITY = "00000000-0000-4000-8000-000000000000:1@bcmls.example";
 
     private static final HexFormat HEX = HexFormat.of();
@@ -78,7 +78,7 @@ final class Peer {
         return reply;
     }
 
-    /** The library's own errors are of the class Exception; of others the class says more than the message. */
+    /** The library's own errors have the class Exception; of others, the class says more than the message. */
     private static String text(Throwable e) {
         boolean own = e.getClass() == Exception.class && e.getMessage() != null;
         return own ? e.getMessage() : e.toString();
@@ -207,7 +207,7 @@ final class Peer {
                 octets(request, "initPrivateKey"),
                 suite.getHPKE().deserializePrivateKey(octets(request, "encryptionPrivateKey"),
                         keyPackage.getLeafNode().getEncryptionKey()),
-                new byte[0], // the signature key is elsewhere
+                new byte[0], // the signature key is outside
                 keyPackage,
                 new SuitedWelcome(suite, message.welcome),
                 tree,
@@ -264,7 +264,7 @@ final class Peer {
         return reply;
     }
 
-    /** Puts the group's next epoch in the place of the one that the request was about, and begins the reply. */
+    /** Replaces the request's group with its next epoch, and begins the reply. */
     private JsonObject next(JsonObject request, Group group) {
         groups.put(string(request, "group"), group);
         return epoch(group);

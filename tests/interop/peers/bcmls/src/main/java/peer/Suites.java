@@ -9,9 +9,9 @@ import org.bouncycastle.mls.crypto.MlsCipherSuite;
 import org.bouncycastle.mls.crypto.MlsSigner;
 import org.bouncycastle.mls.crypto.bc.BcMlsSigner;
 
-/** The library's cipher suites, as they are and with a signer outside. */
+/** The library's cipher suites, unchanged and with a signer outside. */
 final class Suites {
-    /** The signature scheme of each suite, which MlsCipherSuite does not tell. */
+    /** The signature scheme of each suite, which MlsCipherSuite does not report. */
     private static final Map<Short, Integer> SCHEMES = Map.of(
             MlsCipherSuite.MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519, MlsSigner.ed25519,
             MlsCipherSuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256, MlsSigner.ecdsa_secp256r1_sha256,
@@ -24,7 +24,7 @@ final class Suites {
     private Suites() {
     }
 
-    /** Returns the suite as the library has it: a member signs with its private key. */
+    /** Returns the suite of the library: a member signs with its private key. */
     static MlsCipherSuite own(int number) throws Exception {
         if (number < 0 || number > 0xFFFF) {
             throw new IllegalArgumentException("no cipher suite " + number);
@@ -32,7 +32,7 @@ final class Suites {
         return MlsCipherSuite.getSuite((short) number);
     }
 
-    /** Returns the suite with a signer that asks for each signature of the member with a public key. */
+    /** Returns the suite with a signer that requests each signature of the member with a public key. */
     static MlsCipherSuite outside(MlsCipherSuite suite, byte[] publicKey, Lines lines) {
         BcMlsSigner signer = new BcMlsSigner(SCHEMES.get(suite.getSuiteID())) {
             @Override
@@ -40,9 +40,9 @@ final class Suites {
                 return lines.sign(MLSOutputStream.encode(new MlsCipherSuite.GenericContent(label, content)));
             }
 
-            // To sign a GroupInfo, as each commit does, the library makes a key pair of the
-            // member's private key and holds the public key against the leaf's. Any key pair
-            // does, with the right public key: nothing is signed with it.
+            // To sign a GroupInfo, as each commit does, the library makes a key pair of the member's
+            // private key and compares its public key with the leaf's. Any key pair with the right public
+            // key will do: nothing is signed with it.
 
             @Override
             public AsymmetricCipherKeyPair deserializePrivateKey(byte[] priv) {

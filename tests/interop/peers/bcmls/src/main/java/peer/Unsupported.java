@@ -1,6 +1,6 @@
 package peer;
 
-/** What the library has no means for. */
+/** Reports what the library cannot do. */
 final class Unsupported extends Exception {
     private static final long serialVersionUID = 1;
 
