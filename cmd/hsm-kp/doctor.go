@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
-	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
-	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 func doctorCommand(u *ui) *cli.Command {
@@ -47,45 +44,64 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			named, _ := configPath(c)
-			cfg, err := loadConfig(named)
+			path, _ := configPath(c)
+			e, err := openDoctor(c.Context, u, path, c.String("store"), c.Bool(forceLogin))
 			if err != nil {
 				return err
 			}
-			at, err := placeOf(cfg, c.String("store"))
+			defer e.close()
+			found, err := e.Diagnose(c.Context)
 			if err != nil {
 				return err
 			}
-			d, err := diagnose(c.Context, u, cfg, at, named, c.Bool(forceLogin))
-			if err != nil {
-				return err
-			}
+			d := diagnosisOf(found, e.place, e.store != nil)
 			if c.Bool("json") {
 				err = u.json(d)
 			} else {
-				d.print(u)
+				u.printDiagnosis(&d)
 			}
-			return errors.Join(err, d.verdict())
+			return errors.Join(err, found.Fault())
 		},
 	}
 }
 
-// diagnosis is what doctor found; it is also its JSON form.
-type diagnosis struct {
+// openDoctor opens the token, and the store if there is one.
+func openDoctor(ctx context.Context, u *ui, path, url string, force bool) (e *env, err error) {
+	e = &env{ui: u, configPath: path, forceLogin: force}
+	if e.config, err = loadConfig(path); err != nil {
+		return nil, err
+	}
+	if e.place, err = placeOf(e.config, url); err != nil {
+		return nil, err
+	}
+	if _, err := e.openToken(ctx); err != nil {
+		return nil, err
+	}
+	e.store, err = e.place.open(ctx, false)
+	if err != nil && !errors.Is(err, errNoStore) {
+		e.close()
+		return nil, err
+	}
+	e.operate()
+	return e, nil
+}
+
+// diagnosisJSON is what `doctor --json` prints.
+type diagnosisJSON struct {
 	Token       token.Info          `json:"token"`
 	Sessions    int                 `json:"sessions"`
 	Probes      []token.ProbeResult `json:"probes"`
-	Suites      []suiteDiagnosis    `json:"suites"`
+	Suites      []suiteJSON         `json:"suites"`
 	Store       string              `json:"store"`
 	StoreExists bool                `json:"store_exists"`
-	Keys        []keyDiagnosis      `json:"keys,omitempty"`    // that the store depends on
-	Unknown     []token.ObjectInfo  `json:"unknown,omitempty"` // labelled as of hsm-kp, and not in the store
+	Keys        []keyJSON           `json:"keys,omitempty"`    // that the store depends on
+	Unknown     []token.ObjectInfo  `json:"unknown,omitempty"` // labeled as of hsm-kp, and not in the store
 	// Unconfirmed is how many key packages have private keys here that are for a device, up to
-	// manyUnconfirmed.
+	// operator.MaxUnconfirmed.
 	Unconfirmed int `json:"unconfirmed,omitempty"`
 }
 
-type suiteDiagnosis struct {
+type suiteJSON struct {
 	Suite  string `json:"cipher_suite"`
 	Number uint16 `json:"number"`
 	Served bool   `json:"served"`
@@ -95,100 +111,38 @@ type suiteDiagnosis struct {
 	InTokenReason string `json:"custody_token_reason,omitempty"` // why not
 }
 
-func diagnose(ctx context.Context, u *ui, cfg *config.Config, at place, configPath string, force bool) (*diagnosis, error) {
-	t, err := openToken(ctx, u, cfg, at.beside(configPath), force, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	report, err := t.Probe(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("probe token: %w", err)
-	}
-	d := &diagnosis{Token: t.Info(), Sessions: t.Sessions(), Probes: report.Results, Store: at.String()}
-	for _, s := range ciphersuite.All() {
-		d.Suites = append(d.Suites, diagnoseSuite(s, report))
-	}
-	s, err := at.open(ctx, false)
-	if errors.Is(err, errNoStore) {
-		return d, nil
-	}
-	if err != nil {
-		return d, err
-	}
-	defer s.Close()
-	d.StoreExists = true
-	for _, err := range s.KeyPackages(ctx, store.Filter{Unconfirmed: true}) {
-		if err != nil {
-			return d, err
-		}
-		if d.Unconfirmed++; d.Unconfirmed == manyUnconfirmed {
-			break
-		}
-	}
-	return d, d.diagnoseKeys(ctx, s, t)
+type keyJSON struct {
+	Object     string               `json:"object"` // such as "signature key"
+	Name       string               `json:"name,omitempty"`
+	KeyID      string               `json:"key_id"`
+	OK         bool                 `json:"ok"`
+	Reason     string               `json:"reason,omitempty"` // why not
+	Attributes *token.KeyAttributes `json:"attributes,omitempty"`
 }
 
-// manyUnconfirmed is how far what devices have not confirmed is counted.
-const manyUnconfirmed = 1000
-
-// diagnoseSuite says whether a token with this report can serve a suite.
-func diagnoseSuite(s *ciphersuite.Suite, report token.Report) suiteDiagnosis {
-	d := suiteDiagnosis{Suite: s.ID.String(), Number: uint16(s.ID)}
-	curve, known := signer.Curve(s.Signature)
-	switch {
-	case !known:
-		d.Reason = "hsm-kp has no such keys"
-	case report.SignFault(curve) != "":
-		d.Reason = fmt.Sprintf("the token does not sign with %v: %s", s.Signature, report.SignFault(curve))
-	case report.SealFault() != "" && report.DecryptFault() != "":
-		d.Reason = "the token cannot seal private keys: " + report.SealFault() + "; " + report.DecryptFault()
-	case report.SealFault() != "" && report.SignFault(token.P256) != "":
-		d.Reason = "the token cannot stamp records: it does not sign with P-256, and " + report.SealFault()
-	default:
-		d.Served = true
-	}
-	err := vault.Keepable(s)
-	switch {
-	case err != nil:
-		d.InTokenReason = err.Error()
-	case report.CustodyFault(curve) != "":
-		d.InTokenReason = report.CustodyFault(curve)
-	default:
-		d.InToken = true
-	}
-	return d
-}
-
-// errNoSuite reports a token that can serve nothing.
-var errNoSuite = errors.New("the token can serve no cipher suite")
-
-// errKeyFault reports keys that are not as they should be.
-var errKeyFault = errors.New("keys in the token are at fault")
-
-func (d *diagnosis) verdict() error {
-	for _, k := range d.Keys {
-		if !k.OK {
-			return errKeyFault
-		}
+func diagnosisOf(d *operator.Diagnosis, at place, exists bool) diagnosisJSON {
+	out := diagnosisJSON{
+		Token: d.Token, Sessions: d.Sessions, Probes: d.Probes, Store: at.String(), StoreExists: exists,
+		Unknown: d.Unknown, Unconfirmed: d.Unconfirmed,
 	}
 	for _, s := range d.Suites {
-		if s.Served {
-			return nil
-		}
+		out.Suites = append(out.Suites, suiteJSON{s.Suite.String(), uint16(s.Suite), s.Served, s.Reason, s.InToken, s.InTokenReason})
 	}
-	return errNoSuite
+	for _, k := range d.Keys {
+		out.Keys = append(out.Keys, keyJSON{k.Object, k.Name, hex.EncodeToString(k.ID), k.OK, k.Reason, k.Attributes})
+	}
+	return out
 }
 
 // waiting says how many key packages wait for a device.
-func (d *diagnosis) waiting() string {
-	if d.Unconfirmed == manyUnconfirmed {
+func (d *diagnosisJSON) waiting() string {
+	if d.Unconfirmed == operator.MaxUnconfirmed {
 		return fmt.Sprintf("have not confirmed %d key packages or more", d.Unconfirmed)
 	}
 	return "have not confirmed " + operator.Plural(d.Unconfirmed, "key package")
 }
 
-func (d *diagnosis) print(u *ui) {
+func (u *ui) printDiagnosis(d *diagnosisJSON) {
 	i := d.Token
 	u.printf("module    %s\n", i.Module)
 	u.printf("library   %s, %s, version %s, Cryptoki %s\n", i.LibraryManufacturer, i.LibraryDescription, i.LibraryVersion, i.CryptokiVersion)
@@ -225,5 +179,22 @@ func (d *diagnosis) print(u *ui) {
 		}
 		u.printf("  %d  %-51s  %s\n", s.Number, s.Suite, result)
 	}
-	d.printKeys(u)
+	u.printKeys(d)
+}
+
+func (u *ui) printKeys(d *diagnosisJSON) {
+	if len(d.Keys) == 0 {
+		return
+	}
+	u.printf("\nkeys that the store depends on\n")
+	for _, k := range d.Keys {
+		result := "ok"
+		if !k.OK {
+			result = "no: " + printable(k.Reason)
+		}
+		u.printf("%s\n", strings.TrimRight(fmt.Sprintf("  %-14s %s  %s  %s", k.Object, k.KeyID, result, printable(k.Name)), " "))
+	}
+	for _, o := range d.Unknown {
+		u.printf("  not in the store: %v %x %s\n", o.Class, o.ID, printable(o.Label))
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"runtime"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -77,6 +78,9 @@ func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url
 	e.operate()
 	return e, nil
 }
+
+// processors is how many of them Go uses.
+func processors() int { return runtime.GOMAXPROCS(0) }
 
 // operate makes the operator over what was opened.
 func (e *env) operate() {

@@ -58,6 +58,9 @@ func hint(err error) string {
 	if due := (*operator.DueKeyError)(nil); errors.As(err, &due) {
 		return fmt.Sprintf("`hsm-kp wrap-key rotate --purpose %s` makes another", due.Key.Purpose)
 	}
+	if other := (*operator.MechanismError)(nil); errors.As(err, &other) {
+		return fmt.Sprintf("`hsm-kp wrap-key rotate --mechanism %s` makes another", other.Want)
+	}
 	if unused := (*operator.UnusedKeyError)(nil); errors.As(err, &unused) {
 		return fmt.Sprintf("`hsm-kp wrap-key destroy %.16x` destroys it", unused.Key.ID)
 	}

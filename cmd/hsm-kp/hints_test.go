@@ -40,7 +40,7 @@ func TestExitStatuses(t *testing.T) {
 		exitDone: {nil},
 		exitFailed: {
 			errors.New("anything"), errSilent, operator.ErrPartial, errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
-			errNotKeyPackage, inventory.ErrSuiteUnknown, errNoSuite,
+			errNotKeyPackage, inventory.ErrSuiteUnknown, operator.ErrNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, store.ErrDamaged,
 			&store.SchemaError{Have: 2, Known: 1},
 			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, operator.ErrNoAuditKey, operator.ErrAuditKeyLost, operator.ErrOtherAuditKey,
@@ -52,16 +52,16 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, operator.ErrForeignCheckpoint, &operator.UnvouchedKeyError{},
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, errKeyFault,
+			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, operator.ErrKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
-			errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
-			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, errNoCopy,
+			errDevices, errOther, errEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
+			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
 			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, operator.ErrHeldBack, operator.ErrLeftPending,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
-		exitUsage: {usagef("what?"), &operator.RequestError{}, operator.ErrSeveral, &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
+		exitUsage: {usagef("what?"), &operator.RequestError{}, &operator.MechanismError{}, operator.ErrSeveral, &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
@@ -163,7 +163,7 @@ func exportedErrors(t *testing.T) []string {
 // Where a person can do something, they are told what.
 func TestHints(t *testing.T) {
 	for _, err := range []error{
-		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &operator.RequestError{},
+		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &operator.RequestError{}, &operator.MechanismError{},
 		errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
 		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,

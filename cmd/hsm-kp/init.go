@@ -2,21 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/softhsm"
-	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -142,8 +138,8 @@ func (i *initializer) softHSM(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// complete makes the store and the wrapping key that the config at path asks
-// for, where they are missing.
+// complete makes the store and the wrapping keys that the config at path asks
+// for, if they are missing.
 func (i *initializer) complete(ctx context.Context, path, url string) error {
 	cfg, err := loadConfig(path)
 	if err != nil {
@@ -168,95 +164,9 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	}
 	i.env.operate()
 	i.did(missing, "store %s", i.env.place)
-	return i.wrappingKeys(ctx)
-}
-
-// wrappingKeys makes the wrapping keys that the config's custody asks for, where the
-// store knows none; one that it knows must be in the token, and be the same.
-func (i *initializer) wrappingKeys(ctx context.Context) error {
-	purposes := []store.Purpose{store.Seal}
-	if i.env.config.InToken() {
-		purposes = append(purposes, store.Wrap)
-	}
-	for _, p := range purposes {
-		if err := i.wrappingKey(ctx, p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (i *initializer) wrappingKey(ctx context.Context, p store.Purpose) error {
-	label := i.env.token.Info().Label
-	current, err := i.env.store.CurrentWrappingKey(ctx, p)
-	switch {
-	case err == nil:
-		if err := recognize(ctx, i.env.token, &current); err != nil {
-			return err
-		}
-		if i.mechanism != "" && p == store.Seal && mechanismName(&current) != string(i.mechanism) {
-			return usagef("init: --mechanism %s, and the current wrapping key %x is of %s: `hsm-kp wrap-key rotate --mechanism %s` makes another one",
-				i.mechanism, current.ID, mechanismName(&current), i.mechanism)
-		}
-		i.did(false, "wrapping key %x, %s, in token %q", current.ID, whatFor(&current), label)
+	err = i.env.SetUp(ctx, operator.SetUpRequest{Sealing: i.mechanism, Each: func(key store.WrappingKey, made bool) error {
+		i.did(made, "wrapping key %x, %s, in token %q", key.ID, whatFor(&key), i.env.token.Info().Label)
 		return nil
-	case !errors.Is(err, store.ErrNotFound):
-		return err
-	}
-	inv, err := i.env.Inventory(ctx)
-	if err != nil {
-		return err
-	}
-	m, err := i.mechanismFor(ctx, p)
-	if err != nil {
-		return err
-	}
-	key, err := inv.CreateWrappingKey(ctx, m, true, time.Now())
-	if err != nil {
-		return adviseMechanism(err)
-	}
-	i.did(true, "wrapping key %x, %s, in token %q", key.ID, whatFor(&key), label)
-	return nil
-}
-
-// mechanismFor is how the first wrapping key of a purpose is to do what it is for.
-func (i *initializer) mechanismFor(ctx context.Context, p store.Purpose) (vault.Mechanism, error) {
-	switch {
-	case p == store.Wrap:
-		return vault.AESKeyWrap, nil
-	case i.mechanism != "":
-		return i.mechanism, nil
-	}
-	return sealingOf(ctx, i.env.token)
-}
-
-// sealingOf is how the token seals: what it has of the mechanisms for that.
-func sealingOf(ctx context.Context, t *token.Token) (vault.Mechanism, error) {
-	can, err := t.CanSeal(ctx)
-	if err != nil || can {
-		return vault.AESGCM, err
-	}
-	return vault.RSAOAEP, nil
-}
-
-// recognize checks that a wrapping key of the store is in the token.
-func recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) error {
-	_, err := recognized(ctx, t, key)
-	if err != nil {
-		return fmt.Errorf("recognize wrapping key %x: %w", key.ID, err)
-	}
-	return nil
-}
-
-// recognized opens a wrapping key of the store, and sees that it is the one.
-func recognized(ctx context.Context, t *token.Token, key *store.WrappingKey) (vault.Custodian, error) {
-	m, err := inventory.MechanismOf(key)
-	if err != nil {
-		return nil, err
-	}
-	v, err := operator.NewRing(t, rand.Reader).Open(ctx, key.ID, m)
-	if err != nil {
-		return nil, err
-	}
-	return v, v.Recognize(ctx, key.Stamp)
+	}})
+	return adviseMechanism(err)
 }

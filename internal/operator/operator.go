@@ -33,7 +33,7 @@ import (
 type Config struct {
 	// Settings is the config file: policies, custody, schedules, directories.
 	Settings *config.Config
-	// Store keeps the records. The caller closes it.
+	// Store keeps the records. The caller closes it. It may be nil for Diagnose alone.
 	Store store.Store
 	// OpenToken logs in to the token. It is called once, by the first act that needs the
 	// token: acts that only read the store never touch it. The caller closes the token.
@@ -119,15 +119,15 @@ func (c *Config) inventoryOver(t *token.Token) *inventory.Inventory {
 		Store:   c.Store,
 		Ring:    ring{t, c.Rand},
 		Rand:    c.Rand,
-		Workers: c.workers(t),
+		Workers: c.Workers(t),
 		Batch:   c.Settings.Store.Batch,
 	})
 }
 
-// workers is how many key packages are in the making at once: one a session, so that the token
+// Workers is how many key packages are in the making at once: one a session, so that the token
 // never waits, and eight a processor, so that software never waits for a session. With one a
 // processor, processors were idle for a tenth of the time (docs/BENCHMARKS.md).
-func (c *Config) workers(t *token.Token) int { return t.Sessions() + 8*c.Processors }
+func (c *Config) Workers(t *token.Token) int { return t.Sessions() + 8*c.Processors }
 
 // ErrNoIdentity reports a name that no identity has.
 var ErrNoIdentity = errors.New("there is no such identity")

@@ -11,11 +11,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
-	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
-	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
@@ -34,42 +32,15 @@ func (f *fixture) inSmallBatches(n int) *fixture {
 }
 
 // stock makes an identity with n key packages, and returns their references.
-func (f *fixture) stock(t *testing.T, name, custody string, n uint64) []keypackage.Ref {
+func (f *fixture) stock(t *testing.T, name, custody string, n uint64) (refs []keypackage.Ref) {
 	t.Helper()
-	inv, err := f.Inventory(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	suite, _ := ciphersuite.Lookup(ciphersuite.MLS_128_DHKEMP256_AES128GCM_SHA256_P256)
-	key, err := signer.Generate(t.Context(), f.token, suite.Signature, nil, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	credential := keypackage.BasicCredential([]byte(name))
-	record := store.Identity{
-		Name: name, Suite: uint16(suite.ID), Credential: credential.Bytes(), SignatureKey: key.PublicKey(),
-		KeyID: key.ID(), KeyLabel: key.Label(), TokenSerial: f.token.Info().Serial, CreatedAt: f.Now(),
-	}
-	if err := inv.StampIdentity(t.Context(), &record); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Store.AddIdentity(t.Context(), record); err != nil {
-		t.Fatal(err)
-	}
-	id, err := identity.New(name, suite, credential, key.PublicKey(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var refs []keypackage.Ref
-	_, err = inv.Generate(t.Context(), inventory.Request{
-		Identity: id, Custody: custody, Count: n, Now: f.Now(),
-		Policy: identity.Policy{Lifetime: 84 * 24 * time.Hour, Backdate: time.Hour},
-	}, func(batch []store.KeyPackage) error {
+	f.identity(t, name)
+	_, err := f.Generate(t.Context(), GenerateRequest{Identity: name, Custody: custody, Count: n, Each: func(batch []Written) error {
 		for i := range batch {
 			refs = append(refs, keypackage.Ref(string(batch[i].Ref)))
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

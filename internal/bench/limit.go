@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -21,11 +20,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// processors is how many of them Go uses.
-func processors() int { return runtime.GOMAXPROCS(0) }
-
 // bareLoop is the work that no key package can do without, and nothing else: the limit
-// that generate is held against.
+// that generating is held against.
 type bareLoop struct {
 	suite   *ciphersuite.Suite
 	signing *token.SigningKey
@@ -35,16 +31,16 @@ type bareLoop struct {
 }
 
 // bareLoop finds the keys through t.
-func (b *bench) bareLoop(ctx context.Context, t *token.Token, keyID []byte, s *ciphersuite.Suite) (l *bareLoop, err error) {
+func (b *run) bareLoop(ctx context.Context, t *token.Token, keyID []byte, s *ciphersuite.Suite) (l *bareLoop, err error) {
 	l = &bareLoop{suite: s}
-	l.message, l.opts = benchMessage(s)
+	l.message, l.opts = messageOf(s)
 	if l.signing, err = t.FindKeyPair(ctx, token.KeyQuery{ID: keyID}); err != nil {
 		return nil, err
 	}
-	if b.sealing == vault.RSAOAEP {
+	if b.mechanism == vault.RSAOAEP {
 		l.seal, err = b.sealByOAEP(ctx)
 	} else {
-		l.seal, err = sealByGCM(ctx, t, b.vaultID)
+		l.seal, err = sealByGCM(ctx, t, b.wrapping)
 	}
 	return l, err
 }
@@ -62,8 +58,8 @@ func sealByGCM(ctx context.Context, t *token.Token, id vault.KeyID) (func(contex
 
 // sealByOAEP returns an RSA-OAEP encryption. It is made in software, by the calls of no library
 // of PKCS#11.
-func (b *bench) sealByOAEP(ctx context.Context) (func(context.Context, []byte) error, error) {
-	key, err := b.token.FindDecryptionKey(ctx, b.vaultID)
+func (b *run) sealByOAEP(ctx context.Context) (func(context.Context, []byte) error, error) {
+	key, err := b.Token.FindDecryptionKey(ctx, b.wrapping)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +94,9 @@ func (l *bareLoop) signature(context.Context) error {
 	return err
 }
 
-// benchMessage is what the token signs: a digest for ECDSA, and for EdDSA a
+// messageOf returns what the token signs: a digest for ECDSA, and for EdDSA a
 // message as long as a KeyPackageTBS.
-func benchMessage(s *ciphersuite.Suite) ([]byte, crypto.SignerOpts) {
+func messageOf(s *ciphersuite.Suite) ([]byte, crypto.SignerOpts) {
 	switch s.Signature {
 	case ciphersuite.ECDSA_SECP256R1_SHA256, ciphersuite.ECDSA_SECP384R1_SHA384, ciphersuite.ECDSA_SECP521R1_SHA512:
 		return make([]byte, s.Hash.Size()), s.Hash
@@ -121,14 +117,14 @@ func verifies(public crypto.PublicKey, message, signature []byte) bool {
 	return false
 }
 
-// perSecond repeats work on as many goroutines as generate has, until the time
+// perSecond repeats work on as many goroutines as generating has, until the time
 // is up, and returns how many a second were done.
-func (b *bench) perSecond(ctx context.Context, work func(context.Context) error) (float64, error) {
+func (b *run) perSecond(ctx context.Context, work func(context.Context) error) (float64, error) {
 	var done atomic.Uint64
 	start := time.Now()
-	end := start.Add(b.duration)
+	end := start.Add(b.Duration)
 	g, ctx := errgroup.WithContext(ctx)
-	for range b.Workers(b.token) {
+	for range b.operator.Workers(b.Token) {
 		g.Go(func() error {
 			for time.Now().Before(end) && ctx.Err() == nil {
 				if err := work(ctx); err != nil {

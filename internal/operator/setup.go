@@ -1,0 +1,123 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/store"
+	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/vault"
+)
+
+// SetUpRequest says how the first wrapping keys are to be made.
+type SetUpRequest struct {
+	// Sealing is the mechanism of the key that seals: vault.AESGCM or vault.RSAOAEP. Empty: what
+	// the token has, AES-GCM first.
+	Sealing vault.Mechanism
+	// Each receives each wrapping key that the config's custody asks for, and whether it was made
+	// or found. Its error ends the act.
+	Each func(key store.WrappingKey, made bool) error
+}
+
+// MechanismError reports a wrapping key of another mechanism than was asked for. Nothing was
+// changed. It wraps a RequestError.
+type MechanismError struct {
+	Key  store.WrappingKey
+	Have vault.Mechanism
+	Want vault.Mechanism
+}
+
+// Error implements error.
+func (e *MechanismError) Error() string {
+	return fmt.Sprintf("the current wrapping key %x is of mechanism %s, not %s", e.Key.ID, e.Have, e.Want)
+}
+
+// Unwrap returns a RequestError.
+func (e *MechanismError) Unwrap() error { return &RequestError{e.Error()} }
+
+// SetUp makes the wrapping keys that the config's custody asks for, if the store knows none. One
+// that it knows must be in the token and be the same. It may be called again at any time.
+func (o *Operator) SetUp(ctx context.Context, r SetUpRequest) error {
+	purposes := []store.Purpose{store.Seal}
+	if o.Settings.InToken() {
+		purposes = append(purposes, store.Wrap)
+	}
+	for _, p := range purposes {
+		key, made, err := o.setUpWrappingKey(ctx, p, r.Sealing)
+		if err == nil {
+			err = r.Each(key, made)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setUpWrappingKey finds the current wrapping key of a purpose, or makes the first one.
+func (o *Operator) setUpWrappingKey(ctx context.Context, p store.Purpose, sealing vault.Mechanism) (key store.WrappingKey, made bool, err error) {
+	t, err := o.Token(ctx)
+	if err != nil {
+		return key, false, err
+	}
+	key, err = o.Store.CurrentWrappingKey(ctx, p)
+	if err == nil {
+		return key, false, o.checkSetUp(ctx, t, &key, sealing)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return key, false, err
+	}
+	inv, err := o.Inventory(ctx)
+	if err != nil {
+		return key, false, err
+	}
+	m, err := firstMechanism(ctx, t, p, sealing)
+	if err != nil {
+		return key, false, err
+	}
+	key, err = inv.CreateWrappingKey(ctx, m, true, o.Now())
+	return key, true, err
+}
+
+// checkSetUp checks that a wrapping key of the store is in the token, and of the mechanism that
+// is asked for.
+func (o *Operator) checkSetUp(ctx context.Context, t *token.Token, key *store.WrappingKey, sealing vault.Mechanism) error {
+	if _, err := o.recognize(ctx, t, key); err != nil {
+		return fmt.Errorf("recognize wrapping key %x: %w", key.ID, err)
+	}
+	m, err := inventory.MechanismOf(key)
+	if err == nil && key.Purpose == store.Seal && sealing != "" && m != sealing {
+		err = &MechanismError{*key, m, sealing}
+	}
+	return err
+}
+
+// firstMechanism returns the mechanism of the first wrapping key of a purpose.
+func firstMechanism(ctx context.Context, t *token.Token, p store.Purpose, sealing vault.Mechanism) (vault.Mechanism, error) {
+	switch {
+	case p == store.Wrap:
+		return vault.AESKeyWrap, nil
+	case sealing != "":
+		return sealing, nil
+	}
+	can, err := t.CanSeal(ctx)
+	if err != nil || can {
+		return vault.AESGCM, err
+	}
+	return vault.RSAOAEP, nil
+}
+
+// recognize opens a wrapping key of the store in the token, and checks that it is the one.
+func (o *Operator) recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) (vault.Custodian, error) {
+	m, err := inventory.MechanismOf(key)
+	if err != nil {
+		return nil, err
+	}
+	c, err := vault.OpenBy(ctx, t, m, key.ID)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Recognize(ctx, key.Stamp)
+}
