@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -12,21 +12,19 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/ciphersuite"
-	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
-	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
 func demoCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "demo",
 		Category: categoryStart,
-		Usage:    "the main job in a temporary folder, narrated",
+		Usage:    "the life of key packages in a temporary folder, narrated",
 		Description: `Makes a private SoftHSM token, an identity and a thousand key packages in a
-temporary folder with the commands that it shows, checks them, and removes the
-folder. Needs SoftHSM, and nothing else.
+temporary folder with the commands that it shows, publishes them in a folder, opens
+a Welcome for one, rotates the signature key, verifies the audit trail, and removes
+the folder. Needs SoftHSM, and nothing else.
 
 Examples:
    hsm-kp demo
@@ -77,41 +75,72 @@ func (d *demo) inFolder(keep string) (err error) {
 	return d.narrate()
 }
 
+// narrate shows the life of key packages, from the token to a member of a group.
 func (d *demo) narrate() error {
-	configPath := filepath.Join(d.dir, "hsm-kp.yaml")
-	out := filepath.Join(d.dir, "out")
-	count := fmt.Sprint(d.count)
-	steps := []struct {
-		say  string
-		args []string
-	}{
-		{"A private SoftHSM token, a wrapping key in it, a store and a config. With a real\nHSM the config names its module, and \"hsm-kp init\" does the rest.",
-			[]string{"init", "--softhsm", d.dir}},
-		{"What the token can do, found out by doing it.",
-			[]string{"--config", configPath, "doctor"}},
-		{"An identity. Its signature key is made in the token and can never leave it.",
-			[]string{"--config", configPath, "identity", "create", "alice"}},
-		{fmt.Sprintf("%s: two signatures each, made in the token and verified\nbefore anything is kept; two private keys each, sealed under the wrapping key\nbefore they reach the disk.", operator.Plural(d.count, "key package")),
-			[]string{"--config", configPath, "generate", "--identity", "alice", "--count", count, "--out", out}},
-		{"The store knows them by their KeyPackageRef.",
-			[]string{"--config", configPath, "list", "--limit", "3"}},
+	configPath, spool := filepath.Join(d.dir, configName), filepath.Join(d.dir, "spool")
+	run := func(say string, args ...string) func() error {
+		return func() error { return d.step(say, append([]string{"--config", configPath}, args...)...) }
 	}
-	for _, s := range steps {
-		if err := d.step(s.say, s.args...); err != nil {
+	for _, step := range []func() error{
+		func() error {
+			return d.step("A private SoftHSM token, a wrapping key in it, a store and a config. With a real\nHSM the config names its module, and \"hsm-kp init\" does the rest.",
+				"init", "--softhsm", d.dir)
+		},
+		run("What the token can do, found out by doing it.", "doctor"),
+		run("An identity. Its signature key is made in the token and can never leave it.", "identity", "create", "alice"),
+		run(fmt.Sprintf("%s: two signatures each, made in the token and verified\nbefore anything is kept; two private keys each, sealed under the wrapping key\nbefore they reach the disk.", operator.Plural(d.count, "key package")),
+			"generate", "--identity", "alice", "--count", fmt.Sprint(d.count)),
+		run("The store knows them by their KeyPackageRef.", "list", "--limit", "3"),
+		func() error { return d.addDirectory(configPath) },
+		run("They are published where others find them.", "publish"),
+	} {
+		if err := step(); err != nil {
 			return err
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(out, "*.mls"))
+	return d.join(run, spool)
+}
+
+// addDirectory adds a folder to publish to, beside the config, to the config that init made.
+func (d *demo) addDirectory(configPath string) error {
+	text, err := os.ReadFile(configPath)
+	if err != nil {
+		return err
+	}
+	const none, some = "directories: []", "directories: [{name: spool, type: spool, path: spool}]"
+	d.ui.printf("\n# The config says where key packages are published: with a delivery service or, here, in\n# a folder beside it.\n%s\n", some)
+	if !bytes.Contains(text, []byte(none)) {
+		return fmt.Errorf("config %s: it has no line %q", configPath, none)
+	}
+	return directory.ReplaceFile(configPath, bytes.Replace(text, []byte(none), []byte(some), 1), 0o600)
+}
+
+// join shows what becomes of what was published: somebody adds the client of one to a group.
+func (d *demo) join(run func(string, ...string) func() error, spool string) error {
+	files, err := filepath.Glob(filepath.Join(spool, "*.mls"))
 	if err != nil || uint64(len(files)) != d.count {
-		return fmt.Errorf("%d files in %s, %d were expected (%v)", len(files), out, d.count, err)
+		return fmt.Errorf("%d files in %s, %d were expected (%v)", len(files), spool, d.count, err)
 	}
-	if err := d.step("One of them, in the field names of RFC 9420.", "inspect", files[0]); err != nil {
-		return err
+	welcome := filepath.Join(d.dir, "welcome.mls")
+	ref := strings.TrimSuffix(filepath.Base(files[0]), ".mls")
+	for _, step := range []func() error{
+		func() error { return d.step("One of them, in the field names of RFC 9420.", "inspect", files[0]) },
+		func() error { return d.verifyAll(files) },
+		func() error {
+			return d.step("Somebody takes it from there, adds the client to a group and sends a Welcome: here a\nsample.", "welcome", "sample", files[0], "--out", welcome)
+		},
+		run("The Welcome opens with the private key that the token unseals, and gives what a member\nis made of.", "welcome", "open", welcome),
+		run("The member exists. The private key is erased: no other Welcome opens with it.", "welcome", "confirm", ref[:16]),
+		run("Another signature key takes the place of the first, with key packages of its own. Those\nof the first are retired.", "identity", "rotate", "alice", "--count", "3"),
+		run("All of that is in the audit trail, an entry for each act on a key. A checkpoint signs it\nwith a key of the token.", "audit", "checkpoint"),
+		run("Whoever keeps the checkpoint elsewhere sees whether an entry was changed since.", "audit", "verify"),
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
-	if err := d.verifyAll(files); err != nil {
-		return err
-	}
-	return d.custody(configPath)
+	d.ui.printf("\nAll of it in %v.\n", time.Since(d.start).Round(10*time.Millisecond))
+	return nil
 }
 
 // step says what comes, shows the command and runs it.
@@ -132,71 +161,4 @@ func (d *demo) verifyAll(files []string) error {
 	return d.stepShown("Each file checked as a member of a group would check it.",
 		"verify --quiet "+filepath.Join(filepath.Dir(files[0]), "*.mls"),
 		append([]string{"verify", "--quiet"}, files...)...)
-}
-
-// custody proves with one key package that what is sealed is what was
-// published: a message encrypted to the public init_key opens with the private
-// half that comes back from the token.
-func (d *demo) custody(configPath string) error {
-	d.ui.printf("\n# The private half of one, unsealed by the token: it opens what was encrypted to\n# the public init_key.\n")
-	cfg, err := loadConfig(configPath)
-	if err != nil {
-		return err
-	}
-	e, err := openEnvWith(d.ctx, d.ui, cfg, configPath, "")
-	if err != nil {
-		return err
-	}
-	defer e.close()
-	ref, opened, err := e.roundTrip(d.ctx)
-	if err != nil {
-		return err
-	}
-	d.ui.printf("%v: %q\n", ref, opened)
-	d.ui.printf("\nAll of it in %v.\n", time.Since(d.start).Round(10*time.Millisecond))
-	return nil
-}
-
-// roundTrip encrypts to the init_key of the first stored key package and opens
-// the result with its unsealed private key.
-func (e *env) roundTrip(ctx context.Context) (keypackage.Ref, []byte, error) {
-	record, err := e.firstRecord(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	kp, err := keypackage.Parse(record.Public)
-	if err != nil {
-		return nil, nil, err
-	}
-	inv, err := e.Inventory(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	keys, err := inv.PrivateKeys(ctx, record.Ref, time.Now())
-	if err != nil {
-		return nil, nil, err
-	}
-	defer keys.Clear()
-	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
-	if !ok {
-		return nil, nil, fmt.Errorf("unknown cipher suite %v", kp.CipherSuite)
-	}
-	secret := []byte(rand.Text())
-	kemOutput, ciphertext, err := hpke.EncryptWithLabel(suite, kp.InitKey, "demo", nil, secret)
-	if err != nil {
-		return nil, nil, err
-	}
-	opened, err := hpke.DecryptWithLabel(keys.Init, "demo", nil, kemOutput, ciphertext)
-	if err == nil && string(opened) != string(secret) {
-		err = errors.New("the unsealed private key opened to something else")
-	}
-	return record.Ref, opened, err
-}
-
-// firstRecord returns the oldest stored key package.
-func (e *env) firstRecord(ctx context.Context) (store.KeyPackage, error) {
-	for record, err := range e.store.KeyPackages(ctx, store.Filter{}) {
-		return record, err
-	}
-	return store.KeyPackage{}, store.ErrNotFound
 }
