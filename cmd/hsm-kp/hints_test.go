@@ -55,8 +55,7 @@ func TestExitStatuses(t *testing.T) {
 			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, operator.ErrKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
-			errDevices, errOther, errEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
-			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver, errDevices, errOther, errEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
+			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, operator.ErrNotHandedOver, operator.ErrDevices, operator.ErrOtherDevice, operator.ErrEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
 			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, operator.ErrHeldBack, operator.ErrLeftPending,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
@@ -171,7 +170,7 @@ func TestHints(t *testing.T) {
 		errURLPassword, usagef("what?"), &config.Error{}, &config.Error{Cause: &fs.PathError{Op: "open", Err: fs.ErrNotExist}},
 		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
 		directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrAnswer, directory.ErrUnreachable, operator.ErrUnpublished, operator.ErrNoDirectory,
-		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{}, store.ErrForDevice, store.ErrOtherRelease, errNotHandedOver,
+		token.ErrNotFound, token.ErrAmbiguousKey, &signer.WeakKeyError{}, store.ErrForDevice, store.ErrOtherRelease, operator.ErrNotHandedOver,
 		&token.Error{Func: "C_Login", RV: token.CKR_PIN_LOCKED},
 	} {
 		if hint(fmt.Errorf("do a thing: %w", err)) == "" {

@@ -47,18 +47,22 @@ func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
 	return kp, nil
 }
 
+// openInput opens a file, or standard input if its name is "-".
+func openInput(u *ui, name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(u.in), nil
+	}
+	return os.Open(name)
+}
+
 // readInput reads at most limit bytes from the file called name, or from standard
 // input where that is "-".
 func readInput(u *ui, name string, limit int64) ([]byte, error) {
-	in := u.in
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
+	in, err := openInput(u, name)
+	if err != nil {
+		return nil, err
 	}
+	defer in.Close()
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
 		return nil, err // it names the file

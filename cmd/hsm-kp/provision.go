@@ -1,25 +1,20 @@
 package main
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
-	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
@@ -28,8 +23,8 @@ func provisionCommand(u *ui) *cli.Command {
 		Name:     "provision",
 		Category: categoryMake,
 		Usage:    "give the devices of a manifest their identities and key packages",
-		Description: `The manifest has a JSON object a line, or is CSV with a line of column names where
-its name ends in .csv or --csv is given; - is standard input. Of a device it says
+		Description: `The manifest has a JSON object a line, or is CSV with a line of column names if its name
+ends in .csv or --csv is given; - is standard input. Of a device it says
 
    name            of the device, and of its identity here
    identity        what the basic credential holds (default: the name)
@@ -46,22 +41,21 @@ its name ends in .csv or --csv is given; - is standard input. Of a device it say
    release_key     custody release: a public key of the device, in base64
    labels          anything, which comes back with the result (CSV: columns label.X)
 
-All of it is checked before anything is made. There is a line of result for each
-device, in the same order; --json gives refs, expiries and errors. What fails for one
-device stops no other.
+All of it is checked before anything is made. The command prints a line for each device, in
+the same order; --json gives refs, expiries and errors. An error of one device stops no other.
 
-A device that has its identity and its key packages already is given the same again, so
-that the command may be run again after it was interrupted, or after devices were added to
-the manifest. Key packages count until they expire or are retired, also once they were used.
+A device that has its identity and its key packages already keeps them: run the command again
+after it was interrupted, or after devices were added to the manifest. Key packages count until
+they expire or are retired, also after they were used.
 
-With custody release the private keys are made here, and are the device's: --json has them, sealed by
+With custody release the private keys are made here, for the device: --json has them, sealed by
 HPKE (RFC 9180) to release_key with the algorithms of the device's cipher suite, which any HPKE library
-opens. They stay here, for nobody else, and are handed over by each run, until "hsm-kp handover confirm"
-erases them. Another release_key for a device that is there is refused.
+opens. They stay here, for nobody else, and each run hands them over, until "hsm-kp handover confirm"
+erases them. Another release_key for a device that exists is refused.
 
-With credential x509 and no certificate, the enrolment command of the config
+With credential x509 and no certificate, the enrollment command of the config
 (x509.enroll) gets a certification request, signed in the token, and answers with the
-chain; without one, the result is "awaiting certificate" and has the request.
+chain; without such a command, the result is "awaiting certificate" and has the request.
 
 Examples:
    hsm-kp provision --manifest devices.jsonl --check
@@ -80,7 +74,10 @@ Examples:
 			if err := wantArgs(c); err != nil {
 				return err
 			}
-			lines, err := readManifest(c, u)
+			if c.String("manifest") == "" {
+				return usagef("provision: --manifest FILE is missing")
+			}
+			lines, err := readManifest(u, c.String("manifest"), c.Bool("csv"))
 			if err != nil {
 				return err
 			}
@@ -95,15 +92,23 @@ Examples:
 				return err
 			}
 			defer e.close()
-			p := &provisioner{env: e, json: c.Bool("json"), lines: lines, folder: filepath.Dir(c.String("manifest"))}
-			if err := p.check(); err != nil {
-				return err
-			}
 			if c.Bool("check") {
+				if err := e.CheckManifest(lines); err != nil {
+					return err
+				}
 				u.notef("%s: ok", operator.Plural(len(lines), "device"))
 				return nil
 			}
-			return p.run(c)
+			start := time.Now()
+			result, err := e.Provision(c.Context, operator.ProvisionRequest{
+				Lines: lines, Chain: chainsBeside(u, c.String("manifest")), Folder: c.String("out"),
+				HandOver: c.Bool("json"), // otherwise nothing of them is printed
+				Parallel: c.Int("parallel"), Each: u.eachDevice(c.Bool("json")),
+			})
+			if err == nil || result.Done() > 0 || errors.Is(err, operator.ErrPartial) {
+				u.summarize(&result, time.Since(start))
+			}
+			return err
 		},
 	}
 }
@@ -111,22 +116,15 @@ Examples:
 // maxManifest bounds a manifest, in bytes.
 const maxManifest = 1 << 30
 
-func readManifest(c *cli.Context, u *ui) ([]manifest.Line, error) {
-	name := c.String("manifest")
-	if name == "" {
-		return nil, usagef("provision: --manifest FILE is missing")
+// readManifest reads a manifest from a file, or from standard input for "-".
+func readManifest(u *ui, name string, asCSV bool) ([]manifest.Line, error) {
+	in, err := openInput(u, name)
+	if err != nil {
+		return nil, err
 	}
-	in := u.in
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
+	defer in.Close()
 	parse := manifest.ParseJSONLines
-	if c.Bool("csv") || strings.EqualFold(filepath.Ext(name), ".csv") {
+	if asCSV || strings.EqualFold(filepath.Ext(name), ".csv") {
 		parse = manifest.ParseCSV
 	}
 	lines, err := parse(io.LimitReader(in, maxManifest))
@@ -136,11 +134,21 @@ func readManifest(c *cli.Context, u *ui) ([]manifest.Line, error) {
 	return lines, nil
 }
 
-// provisioned is what became of a device.
-type provisioned struct {
+// chainsBeside reads chains from files that are named from the manifest's folder.
+func chainsBeside(u *ui, manifest string) func(string) (certificate.Chain, error) {
+	return func(name string) (certificate.Chain, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(manifest), name)
+		}
+		return readChain(u, name)
+	}
+}
+
+// provisionedJSON is a line of `provision --json`.
+type provisionedJSON struct {
 	Line         int                     `json:"line"`
 	Name         string                  `json:"name"`
-	Status       string                  `json:"status"`
+	Status       operator.DeviceStatus   `json:"status"`
 	CipherSuite  string                  `json:"cipher_suite,omitempty"`
 	KeyID        string                  `json:"key_id,omitempty"`
 	SignatureKey string                  `json:"signature_key,omitempty"`
@@ -150,16 +158,7 @@ type provisioned struct {
 	KeyPackages  []provisionedKeyPackage `json:"key_packages,omitempty"`
 	Labels       map[string]string       `json:"labels,omitempty"`
 	Error        string                  `json:"error,omitempty"`
-
-	waiting int // key packages whose private keys wait to be handed over
 }
-
-// The statuses of a device.
-const (
-	statusReady    = "ready"
-	statusAwaiting = "awaiting certificate"
-	statusFailed   = "failed"
-)
 
 // provisionedKeyPackage is one of a device's key packages.
 type provisionedKeyPackage struct {
@@ -175,199 +174,85 @@ type provisionedKeyPackage struct {
 	Released  *releasedJSON `json:"released,omitempty"`
 }
 
-func provisionedOf(r *store.KeyPackage, file string) provisionedKeyPackage {
-	p := provisionedKeyPackage{
-		Ref: hex.EncodeToString(r.Ref), State: string(r.State), NotAfter: r.NotAfter, LastResort: r.LastResort, Custody: r.Custody, File: file,
+func provisionedOf(d *operator.Provisioned) *provisionedJSON {
+	out := &provisionedJSON{
+		Line: d.Line, Name: d.Name, Status: d.Status, KeyID: hex.EncodeToString(d.KeyID), SignatureKey: hex.EncodeToString(d.SignatureKey),
+		ValidUntil: optionalTime(d.ValidUntil), CSR: string(d.Request), Made: d.Made, Labels: d.Labels,
 	}
-	if r.Custody == vault.CustodyRelease {
-		confirmed := !r.Unconfirmed()
-		p.Confirmed = &confirmed
+	if d.Suite != 0 {
+		out.CipherSuite = d.Suite.String()
 	}
-	return p
+	if d.Err != nil {
+		out.Error = d.Err.Error()
+	}
+	for i := range d.KeyPackages {
+		out.KeyPackages = append(out.KeyPackages, provisionedKeyPackageOf(d.Suite, &d.KeyPackages[i]))
+	}
+	return out
 }
 
-// provisioner gives devices what their lines say.
-type provisioner struct {
-	*env
-	lines  []manifest.Line
-	folder string // from which certificates are named
-	out    *directory.Spool
-	json   bool
-
-	mu      sync.Mutex
-	results []*provisioned // by line; those before next are printed
-	waiting int            // key packages that are to be handed over, and were not without --json
-	next    int
-	tally   map[string]int
-	made    int
-	start   time.Time
+func provisionedKeyPackageOf(suite ciphersuite.ID, k *operator.ProvisionedKeyPackage) provisionedKeyPackage {
+	out := provisionedKeyPackage{
+		Ref: hex.EncodeToString(k.Ref), State: string(k.State), NotAfter: k.NotAfter, LastResort: k.LastResort, Custody: k.Custody, File: k.File,
+	}
+	if k.Custody == vault.CustodyRelease {
+		out.Confirmed = &k.Confirmed
+	}
+	if k.Released != nil {
+		out.Message, out.Released = k.Message, releasedOf(suite, k.Released)
+	}
+	return out
 }
 
-// errDevices reports a run in which devices failed.
-var errDevices = errors.New("devices failed")
-
-// waiting is how many devices are worked on at once for each session of the token: each waits for
-// the store, for other sessions or for its certificate while others have the token, and those that
-// wait for the store share its transactions.
-const waiting = 4
-
-func (p *provisioner) run(c *cli.Context) error {
-	if dir := c.String("out"); dir != "" {
-		var err error
-		if p.out, err = directory.OpenSpool(dir); err != nil {
-			return err
-		}
-	}
-	if err := p.prepare(c.Context); err != nil {
-		return err
-	}
-	parallel := c.Int("parallel")
-	if parallel == 0 {
-		parallel = waiting * p.token.Sessions()
-	}
-	err := p.devices(c.Context, parallel)
-	p.summarize()
-	switch {
-	case err != nil:
-		return err
-	case c.Context.Err() != nil:
-		return fmt.Errorf("%w: %d of %s are done: %w", operator.ErrPartial, p.next, operator.Plural(len(p.lines), "device"), context.Cause(c.Context))
-	case p.tally[statusFailed] > 0:
-		return fmt.Errorf("%d of %d %w", p.tally[statusFailed], len(p.lines), errDevices)
-	}
-	return nil
+// releasedJSON is what a device gets of one key package: docs/FORMATS.md has it byte by byte.
+// Bytes are in base64.
+type releasedJSON struct {
+	KEM        uint16 `json:"kem_id"` // these three as in RFC 9180, Section 7
+	KDF        uint16 `json:"kdf_id"`
+	AEAD       uint16 `json:"aead_id"`
+	Info       []byte `json:"info"`
+	Enc        []byte `json:"enc"`
+	Ciphertext []byte `json:"ciphertext"`
 }
 
-// prepare does what each verb that makes key packages does first, once for all devices.
-func (p *provisioner) prepare(ctx context.Context) error {
-	if _, err := p.openToken(ctx); err != nil { // once: devices share it
-		return err
+func releasedOf(id ciphersuite.ID, r *vault.Released) *releasedJSON {
+	out := &releasedJSON{Info: r.Info, Enc: r.Enc, Ciphertext: r.Ciphertext}
+	if s, ok := ciphersuite.Lookup(id); ok {
+		out.KEM, out.KDF, out.AEAD = s.KEM, s.KDF, s.AEAD
 	}
-	if err := p.Tidy(ctx); err != nil {
-		return err
-	}
-	if err := p.RotateWhenDue(ctx); err != nil {
-		return err
-	}
-	for i := range p.lines {
-		if p.lines[i].Credential == manifest.X509 && p.config.X509.Roots == "" {
-			p.ui.warnf("the config names no x509.roots: nobody vouches for the ends of the chains")
-			break
-		}
-	}
-	return nil
+	return out
 }
 
-// devices works on all lines, so many at once, until one fails for a reason that the others
-// would fail for too.
-func (p *provisioner) devices(ctx context.Context, parallel int) error {
-	p.results, p.tally, p.start = make([]*provisioned, len(p.lines)), make(map[string]int), time.Now()
-	single, err := p.forOne(ctx, parallel)
-	if err != nil {
-		return err
-	}
-	g, running := errgroup.WithContext(ctx)
-	next := make(chan int)
-	g.Go(func() error {
-		defer close(next)
-		for i := range p.lines {
-			select {
-			case next <- i:
-			case <-running.Done():
-				return nil
+// eachDevice returns what prints the result of a device. It is flushed at once: what a result says
+// is durable, and somebody may wait for it.
+func (u *ui) eachDevice(asJSON bool) func(*operator.Provisioned) error {
+	return func(d *operator.Provisioned) error {
+		if asJSON {
+			if err := u.jsonLine(provisionedOf(d)); err != nil {
+				return err
 			}
+			return u.flush()
 		}
-		return nil
-	})
-	for range min(parallel, len(p.lines)) {
-		g.Go(func() error {
-			for i := range next {
-				result, err := single.provision(running, &p.lines[i])
-				if err != nil && (running.Err() != nil || isCommon(err)) {
-					return err
-				}
-				if err := p.show(i, result); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		u.printf("%-20s  %-20s  %s\n", d.Status, summaryOf(d), d.Name)
+		return u.flush()
 	}
-	err = g.Wait()
-	if ctx.Err() != nil { // what was interrupted is told in one sentence
-		return nil
-	}
-	return err
 }
 
-// isCommon reports whether an error of one device is one that others would meet too: of the
-// token as such, of the store or of the folder.
-func isCommon(err error) bool {
-	var call *token.Error
-	return isAny(err, token.ErrModule, token.ErrNoToken, token.ErrPIN, token.ErrPINAtRisk, token.ErrClosed, token.ErrStuck, token.ErrKeyChanged,
-		store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged, errFolder) ||
-		errors.As(err, &call) && !isAny(err, token.CKR_MECHANISM_INVALID, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp)
-}
-
-// errFolder reports an output folder that takes nothing any more.
-var errFolder = errors.New("write to output folder")
-
-// show prints results in the order of the manifest, as far as they are there.
-func (p *provisioner) show(i int, r *provisioned) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.results[i] = r
-	for p.next < len(p.results) && p.results[p.next] != nil {
-		ready := p.results[p.next]
-		p.results[p.next] = nil
-		p.next++
-		p.tally[ready.Status]++
-		p.made += ready.Made
-		p.waiting += ready.waiting
-		if err := p.print(ready); err != nil {
-			return err
-		}
+// summaryOf says how many key packages a device has, or what is wrong.
+func summaryOf(d *operator.Provisioned) string {
+	if d.Err != nil {
+		return d.Err.Error()
 	}
-	rate := float64(p.next) / time.Since(p.start).Seconds()
-	p.ui.progressf("%s %d of %s, %.0f a second", bar(p.next, len(p.lines)), p.next, operator.Plural(len(p.lines), "device"), rate)
-	return nil
-}
-
-// bar draws how far a work is.
-func bar(done, all int) string {
-	const width = 20
-	full := done * width / max(all, 1)
-	return "[" + strings.Repeat("#", full) + strings.Repeat(".", width-full) + "]"
-}
-
-func (p *provisioner) print(r *provisioned) error {
-	if p.json {
-		if err := p.ui.jsonLine(r); err != nil {
-			return err
-		}
-		return p.ui.flush() // what is told is durable, and somebody may wait for it
-	}
-	p.ui.printf("%-20s  %-20s  %s\n", r.Status, r.summary(), r.Name)
-	return p.ui.flush()
-}
-
-// summary says of a device how many key packages it has, or what is wrong.
-func (r *provisioned) summary() string {
-	if r.Error != "" {
-		return r.Error
-	}
-	text := operator.Plural(len(r.KeyPackages), "key package")
-	if r.Made < len(r.KeyPackages) {
-		text += fmt.Sprintf(", %d new", r.Made)
+	text := operator.Plural(len(d.KeyPackages), "key package")
+	if d.Made < len(d.KeyPackages) {
+		text += fmt.Sprintf(", %d new", d.Made)
 	}
 	return text
 }
 
-func (p *provisioner) summarize() {
-	took := time.Since(p.start)
-	p.ui.notef("%d ready, %d awaiting a certificate, %d failed; %s made in %v", p.tally[statusReady], p.tally[statusAwaiting],
-		p.tally[statusFailed], operator.Plural(p.made, "key package"), took.Round(time.Millisecond))
-	if p.waiting > 0 {
-		p.ui.notef("the private keys of %s wait for their devices: --json hands them over", operator.Plural(p.waiting, "key package"))
+func (u *ui) summarize(r *operator.ProvisionResult, took time.Duration) {
+	u.notef("%d ready, %d awaiting a certificate, %d failed; %s made in %v", r.Ready, r.Awaiting, r.Failed, operator.Plural(r.Made, "key package"), took.Round(time.Millisecond))
+	if r.Waiting > 0 {
+		u.notef("the private keys of %s wait for their devices: --json hands them over", operator.Plural(r.Waiting, "key package"))
 	}
 }

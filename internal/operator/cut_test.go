@@ -14,7 +14,7 @@ import (
 )
 
 // errCut is the error of a store that is cut off.
-var errCut = errors.New("the store is cut off")
+var errCut = fmt.Errorf("the store is cut off: %w", store.ErrAway)
 
 // cut is a store that is cut off at one of its calls: that one and all later ones fail. With
 // cancel it works on, and whoever waits gives up when that call has been answered, as Ctrl-C does.

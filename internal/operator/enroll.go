@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"bytes"
@@ -7,26 +7,30 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 )
 
-// errEnroll reports an enrolment command that did not answer with a chain.
-var errEnroll = errors.New("the enrolment command failed")
+// ErrEnroll reports an enrollment command that did not answer with a chain.
+var ErrEnroll = errors.New("the enrollment command failed")
 
-// What an enrolment command may say, in bytes: a chain, and why there is none.
+// What is read of an enrollment command's output, in bytes: the chain, and the reason if there is
+// none.
 const (
 	maxChain     = 1 << 20
 	maxComplaint = 2 << 10
 )
 
-// enrollVariable has the name of the device for the enrolment command.
+// enrollVariable has the name of the device for the enrollment command.
 const enrollVariable = "HSM_KP_DEVICE"
 
-// enroll has the config's enrolment command turn a certification request (PEM) into a chain.
+// enroll has the enrollment command of the config turn a certification request, in PEM, into a
+// chain. The command gets the environment of this process, without the PIN.
 func enroll(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
 	how := cfg.X509.Enroll
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(how.Timeout))
@@ -36,25 +40,24 @@ func enroll(ctx context.Context, cfg *config.Config, device string, request []by
 	cmd.Stdin = bytes.NewReader(request)
 	cmd.Stdout, cmd.Stderr = out, complaint
 	cmd.Env = append(withoutPIN(os.Environ(), cfg.Token.PIN), enrollVariable+"="+device)
-	cmd.WaitDelay = time.Second // for what it started and left
+	cmd.WaitDelay = time.Second // for processes that it started and left behind
 	err := cmd.Run()
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: it did not answer in %v", errEnroll, time.Duration(how.Timeout))
+		return nil, fmt.Errorf("%w: it did not answer in %v", ErrEnroll, time.Duration(how.Timeout))
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w%s", errEnroll, err, complaint.after(": "))
+		return nil, fmt.Errorf("%w: %w%s", ErrEnroll, err, complaint.after(": "))
 	case out.cut:
-		return nil, fmt.Errorf("%w: it answered with more than %d bytes", errEnroll, maxChain)
+		return nil, fmt.Errorf("%w: it answered with more than %d bytes", ErrEnroll, maxChain)
 	}
 	chain, err := certificate.ParsePEM(out.Bytes())
 	if err != nil {
-		return nil, fmt.Errorf("%w: its answer: %w", errEnroll, err)
+		return nil, fmt.Errorf("%w: its answer: %w", ErrEnroll, err)
 	}
 	return chain, nil
 }
 
-// withoutPIN leaves out of an environment what the PIN comes from: other programs have no
-// use for it.
+// withoutPIN removes from an environment what the PIN comes from.
 func withoutPIN(environment []string, pin config.PIN) []string {
 	var out []string
 	for _, variable := range environment {
@@ -67,8 +70,8 @@ func withoutPIN(environment []string, pin config.PIN) []string {
 	return out
 }
 
-// limited keeps the first bytes that are written to it, and takes the rest too, so that the
-// writer does not stop.
+// limited keeps the first bytes that are written to it. It discards the rest, so that the writer
+// does not block.
 type limited struct {
 	bytes.Buffer
 	limit int
@@ -91,5 +94,8 @@ func (l *limited) after(separator string) string {
 	if text == "" {
 		return ""
 	}
-	return separator + printable(text)
+	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
+		text = strings.Trim(strconv.Quote(text), `"`)
+	}
+	return separator + text
 }

@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"slices"
@@ -7,7 +7,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 )
 
-func TestThePINIsNoBusinessOfTheEnrolmentCommand(t *testing.T) {
+func TestTheEnrollmentCommandGetsNoPIN(t *testing.T) {
 	environment := []string{"PATH=/bin", "HSM_PIN=1234", "HSM_PIN_TOO=x", "CREDENTIALS_DIRECTORY=/run/credentials", "EMPTY="}
 	for _, c := range []struct {
 		pin  config.PIN
@@ -30,7 +30,7 @@ func TestWhatACommandSaysIsCutShort(t *testing.T) {
 			t.Errorf("Write(%q) = %d, %v", text, n, err)
 		}
 	}
-	if got := l.after(": "); !l.cut || l.Len() != 10 || got != ": "+printable("one two\x1b[2") {
+	if got := l.after(": "); !l.cut || l.Len() != 10 || got != `: one two\x1b[2` {
 		t.Errorf("after() = %q with %d bytes, cut %v", got, l.Len(), l.cut)
 	}
 	if got := (&limited{limit: 1}).after(": "); got != "" {
