@@ -1,10 +1,10 @@
 // Package directory has clients that publish key packages: to an OpenMLS delivery service, to any
 // service that accepts one in a POST, and to a folder.
 //
-// A client reports the outcome of each key package. If there is no error, the key package is in the
-// directory. If there is one, it may be there or not, unless the error says that it was refused.
+// A client reports the outcome of each key package. Without an error, the key package is in the
+// directory. After an error, it may be there or not, unless the error says that it was refused.
 // Publishing the same key package again is always safe: the client sends the same bytes, and a
-// directory that has them says so or replaces them by themselves.
+// directory that has them says so or stores them again.
 package directory
 
 import (

@@ -210,7 +210,7 @@ func (r *firstFails) Open(ctx context.Context, id vault.KeyID, m vault.Mechanism
 // A wrapping key is looked up in the token once, and again only if that failed.
 func TestAWrappingKeyIsOpenedOnce(t *testing.T) {
 	f := newFixture(t)
-	gone := errors.New("the token is away")
+	gone := errors.New("the token cannot be reached")
 	opening := &firstFails{Ring: f.config.Ring, err: gone}
 	f.config.Ring = opening
 	inv, id := f.inventory(), f.identity(t, "alice", suite1)

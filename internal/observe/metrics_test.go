@@ -223,7 +223,7 @@ func TestReturnValuesAreBounded(t *testing.T) {
 	w.Events.Call(token.Call{Func: "C_GetAttributeValue", RV: token.CKR_ATTRIBUTE_TYPE_INVALID})
 	by, got := w.gather(t)
 	if n := len(by["hsm_kp_token_call_failures_total"].GetMetric()); n != maxCodes+1 {
-		t.Errorf("%d return values are told apart, want %d and the rest", n, maxCodes)
+		t.Errorf("%d return values have a label, want %d and the rest", n, maxCodes)
 	}
 	if other := got["hsm_kp_token_call_failures_total function=C_Sign rv=other"]; other != 1000-maxCodes {
 		t.Errorf("other: %v, want %d", other, 1000-maxCodes)

@@ -97,10 +97,10 @@ func TestEachErrorFromBelowIsTold(t *testing.T) {
 	for name, tt := range told {
 		f := s.faultOf(fmt.Errorf("do it: %w", tt.err))
 		if f.reason != tt.want {
-			t.Errorf("%s is told as %v, want %v", name, f.reason, tt.want)
+			t.Errorf("%s is reported as %v, want %v", name, f.reason, tt.want)
 		}
 		if f == errInternal && tt.want != hsmkpv1.Reason_REASON_UNSPECIFIED {
-			t.Errorf("%s is told as an internal error", name)
+			t.Errorf("%s is reported as an internal error", name)
 		}
 	}
 }

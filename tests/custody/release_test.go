@@ -63,7 +63,7 @@ func TestWhatIsReleasedIsNowhereInTheClear(t *testing.T) {
 				w.do("show", refs[0])
 				w.look("handover confirm")
 				if bytes.Contains(w.printed.Bytes(), device.PrivateKey()) {
-					t.Error("the device's key was printed, which nobody here has")
+					t.Error("the device's key, which hsm-kp cannot have, was printed")
 				}
 			})
 		}

@@ -217,7 +217,7 @@ func (w *walk) pick(t *rapid.T) (ref string, k *known) {
 func (w *walk) step(t *rapid.T, k *known, s store.Step, to store.State) {
 	t.Helper()
 	if !store.Allowed(k.state, s, to) {
-		t.Fatalf("%s leads from %s to %s, which is no transition", s, k.state, to)
+		t.Fatalf("%s leads from %s to %s, which is not a transition", s, k.state, to)
 	}
 	w.covered.steps[s] = true
 	k.state = to

@@ -56,7 +56,7 @@ func measureClaims(t *testing.T, bin string, results *table, end time.Time) {
 	}
 	r.million()
 	if orphans := r.checkClaims(r.store, since); len(orphans) > 0 {
-		t.Errorf("%d key packages were claimed by the trail, and nobody was told", len(orphans))
+		t.Errorf("the trail has %d claims that no client learned of", len(orphans))
 	}
 	r.Logf("verify the audit trail")
 	on.Run("audit", "verify")

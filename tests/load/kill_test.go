@@ -308,7 +308,7 @@ func (k *killing) eventually(what string, so func() bool) {
 	k.Helper()
 	for deadline := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			k.Fatalf("%s: not so after %v", what, patience)
+			k.Fatalf("%s: not true after %v", what, patience)
 		}
 	}
 }
@@ -348,7 +348,7 @@ func (k *killing) settle(until time.Time) {
 func (k *killing) check(db store.Store, since uint64) {
 	k.Helper()
 	for _, err := range k.odd {
-		k.Errorf("somebody was told %v", err)
+		k.Errorf("a client got %v", err)
 	}
 	k.checkUnanswered(k.checkClaims(db, since))
 	records := make(map[string]store.KeyPackage)
@@ -394,7 +394,7 @@ func (k *killing) checkPublished(ref string, content []byte, directory string, r
 	case !bytes.Equal(kp.Bytes(), content):
 		k.Errorf("%s has other bytes of %s than the store", directory, ref)
 	case one.Directory != directory:
-		k.Errorf("%s has %s, which by the store goes to %q", directory, ref, one.Directory)
+		k.Errorf("%s has %s, which the store assigns to %q", directory, ref, one.Directory)
 	case one.State != store.Published && !(one.LastResort && one.State == store.Retired):
 		k.Errorf("%s has %s, which is %s", directory, ref, one.State)
 	}
@@ -412,7 +412,7 @@ func (k *killing) checkUnanswered(orphans map[ref]string) {
 	for _, c := range k.clients {
 		unanswered += c.unanswered
 		if by[c.actor()] > c.unanswered {
-			k.Errorf("%s claimed %d key packages by the trail that it was not told of, and had %d requests without an answer", c.uri, by[c.actor()], c.unanswered)
+			k.Errorf("%s has %d claims in the trail that it did not learn of, but only %d requests without an answer", c.uri, by[c.actor()], c.unanswered)
 		}
 		delete(by, c.actor())
 	}

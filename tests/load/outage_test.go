@@ -66,7 +66,7 @@ func TestPostgreSQLStopsAndStarts(t *testing.T) {
 	o.stopAndStart("cut off", server.Stop)
 	crowd.leave()
 	for _, err := range o.odd {
-		t.Errorf("a caller was told %v, want %v", err, hsmkpv1.Reason_REASON_STORE)
+		t.Errorf("a caller got %v, want %v", err, hsmkpv1.Reason_REASON_STORE)
 	}
 	o.checkLogs()
 	o.check(db, since)
@@ -215,7 +215,7 @@ func (o *outage) eventually(what string, patience time.Duration, so func() bool)
 	begun := time.Now()
 	for !so() {
 		if time.Since(begun) > patience {
-			o.Fatalf("%s: not so after %v", what, patience)
+			o.Fatalf("%s: not true after %v", what, patience)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -314,7 +314,7 @@ func (o *outage) check(db store.Store, since uint64) {
 	}
 	o.Logf("%d generated, %d claimed, %d consumed, %d signatures; done %v, refused %v", len(o.made), len(o.told()), len(o.consumed), o.signatures, o.done, o.refused)
 	if len(orphans) > 0 {
-		o.Errorf("%d key packages were claimed by those that were told that it failed", len(orphans))
+		o.Errorf("the trail has %d claims that failed according to the answers", len(orphans))
 	}
 	if signed != o.signatures {
 		o.Errorf("the trail has %d signatures, and %d were given out", signed, o.signatures)

@@ -83,7 +83,7 @@ func (f *fleet) checkClaims(s store.Store, since uint64) map[ref]string {
 		}
 	}
 	for r, c := range told {
-		f.t.Errorf("key package %x, which %s was told of, is not in the store", r, c.uri)
+		f.t.Errorf("key package %x, which %s got, is not in the store", r, c.uri)
 	}
 	return claimed
 }

@@ -127,7 +127,7 @@ func TestWhoIsNotGrantedIsRefused(t *testing.T) {
 	_, err = api.Get(t.Context(), connect.NewRequest(&hsmkpv1.GetRequest{Ref: make([]byte, 32)}))
 	wantReason(t, "a ref that is not there", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
 	if log := s.log.String(); strings.Contains(log, "xxxxxxxx") {
-		t.Error("the log has what a caller gave as a name")
+		t.Error("the log has the name that a caller gave")
 	}
 }
 

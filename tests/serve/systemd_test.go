@@ -125,7 +125,7 @@ func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
 	}
 	s.until("a sign of life", func() bool { return m.heard("WATCHDOG=1") })
 	if m.heard("STOPPING=1") {
-		t.Error("it says that it stops, and it was not told to")
+		t.Error("it says that it stops, but nobody stopped it")
 	}
 	if err := s.stop(); err != nil {
 		t.Errorf("after SIGTERM: %v, want exit status 0", err)

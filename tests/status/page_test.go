@@ -205,7 +205,7 @@ func (s *service) readIn(t *testing.T, b *browser) {
 	}
 	weeks, _ := table(t, dom, "weeks")
 	if len(weeks) != 13 {
-		t.Errorf("%d weeks, want 12 and what is later", len(weeks))
+		t.Errorf("%d weeks, want 12 and later", len(weeks))
 	}
 	// The token, the requests, the wrapping key.
 	if _, calls := table(t, dom, "calls"); calls["C_Login"] == nil || calls["C_Login"][1] != "1" || calls["C_Login"][2] != "0" {

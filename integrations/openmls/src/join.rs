@@ -18,7 +18,7 @@ use crate::{
 
 /// An opened Welcome. It shows who is in the group before the group is joined.
 #[derive(Debug)]
-#[must_use = "it is to be joined, or its reservation released"]
+#[must_use = "join the group, or release the reservation"]
 pub struct Staged {
     /// The group as it would be joined.
     pub welcome: StagedWelcome,
@@ -48,7 +48,7 @@ impl Staged {
 
 /// A member that has joined, with the reservation that must be confirmed.
 #[derive(Debug)]
-#[must_use = "the reservation is to be confirmed"]
+#[must_use = "confirm the reservation"]
 pub struct Joined {
     /// The group, which the provider's storage already has.
     pub group: MlsGroup,
@@ -58,7 +58,7 @@ pub struct Joined {
 
 /// A key package that opened a Welcome and is reserved until the outcome is confirmed or released.
 #[derive(Debug)]
-#[must_use = "it is to be confirmed or released"]
+#[must_use = "confirm or release it"]
 pub struct Reservation {
     service: Arc<Service>,
     opened: Opened,

@@ -72,7 +72,7 @@ impl Service {
         let client = ClientCert::new_with_certs(
             &certificates(tls.certificate, "certificate")?,
             PrivateKey::from_pem(tls.key)
-                .map_err(|_| Error::Config("the key is no private key in PEM".into()))?,
+                .map_err(|_| Error::Config("the key is not a private key in PEM".into()))?,
         );
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&certificates(tls.ca, "CA")?))
@@ -220,7 +220,7 @@ impl Service {
         if answer.status().is_success() {
             // The error of serde_json may contain a part of the answer.
             return serde_json::from_slice(&body)
-                .map_err(|_| Error::Answer(format!("JSON that is no {method}Response")));
+                .map_err(|_| Error::Answer(format!("JSON that is not a {method}Response")));
         }
         Err(Refusal::parse(&body).map_or_else(
             || Error::Answer(format!("HTTP status {}", answer.status().as_u16())),
@@ -258,7 +258,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate<'static>>, Err
     match certificates {
         Ok(list) if !list.is_empty() => Ok(list),
         _ => Err(Error::Config(format!(
-            "the {what} is no certificate in PEM"
+            "the {what} is not a certificate in PEM"
         ))),
     }
 }

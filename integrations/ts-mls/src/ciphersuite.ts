@@ -44,7 +44,7 @@ function signatureOf(base: Signature, service: Service): Signature {
     ...base,
     async sign(signKey, message) {
       const handle = parseHandle(signKey);
-      if (handle?.purpose !== "sign") throw new TypeError("the signature key is no handle of hsm-kp");
+      if (handle?.purpose !== "sign") throw new TypeError("the signature key is not a handle of hsm-kp");
       const { label, content } = parseLabelled(message);
       return service.signWithLabel(handle.identity, label, content);
     },
@@ -60,7 +60,7 @@ function hpkeOf(base: Hpke, service: Service, opening?: Opening): Hpke {
     async importPrivateKey(bytes) {
       const handle = parseHandle(bytes);
       if (handle === undefined) return base.importPrivateKey(bytes);
-      if (handle.purpose === "sign") throw new TypeError("a signature key is no HPKE key");
+      if (handle.purpose === "sign") throw new TypeError("a signature key is not an HPKE key");
       const key = Object.freeze({ type: "private", algorithm: { name: "hsm-kp" }, extractable: false, usages: [] }) as unknown as PrivateKey;
       handles.set(key, handle);
       exported.set(key, bytes.slice());

@@ -114,7 +114,7 @@ async function find(service: Service, w: Welcome): Promise<ServiceKeyPackage> {
       if (!foreign) throw err;
     }
   }
-  throw new TypeError("the Welcome is for no key package of this caller");
+  throw new TypeError("the Welcome is not for a key package of this caller");
 }
 
 function decodeMessage(bytes: Uint8Array) {

@@ -77,7 +77,7 @@ export class Transport {
     try {
       return JSON.parse(body) as Record<string, unknown>;
     } catch {
-      throw new ServiceError(operation, "unknown", "UNSPECIFIED", "the answer is no JSON");
+      throw new ServiceError(operation, "unknown", "UNSPECIFIED", "the answer is not JSON");
     }
   }
 

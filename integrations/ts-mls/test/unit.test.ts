@@ -39,7 +39,7 @@ test("what is cut off, too long, or of another protocol is refused", () => {
   }
 });
 
-test("a handle is told from a key", () => {
+test("a handle is distinguished from a key", () => {
   const ref = new Uint8Array(32).fill(0xab);
   assert.deepEqual(parseHandle(signHandle("a:b\nc")), { purpose: "sign", identity: "a:b\nc" });
   assert.deepEqual(parseHandle(hpkeHandle("init", ref)), { purpose: "init", ref });

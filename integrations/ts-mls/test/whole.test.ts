@@ -238,7 +238,7 @@ test("certificates are read for each connection", { skip }, async () => {
   }
 });
 
-test("the service's reasons are told", { skip }, async () => {
+test("the service's reasons are reported", { skip }, async () => {
   const service = new Service(tls("MEMBER"));
   try {
     await assert.rejects(service.claim("nobody"), (err) => {
