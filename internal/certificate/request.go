@@ -20,7 +20,7 @@ import (
 )
 
 // ErrKey reports a key for which this package cannot request a certificate.
-var ErrKey = errors.New("certificates are asked for P-256, P-384, P-521 and Ed25519 keys")
+var ErrKey = errors.New("certificates can be requested for P-256, P-384, P-521 and Ed25519 keys")
 
 // Request is the content of a certification request.
 type Request struct {
@@ -231,7 +231,7 @@ func parseOID(text string) (asn1.ObjectIdentifier, bool) {
 func unescape(text string) (string, error) {
 	text = strings.TrimLeft(text, " ")
 	if strings.HasPrefix(text, "#") {
-		return "", errors.New("is in hexadecimal after #, which is not taken")
+		return "", errors.New("is hexadecimal after #, which is not supported")
 	}
 	var b []byte
 	kept := 0 // the length of b without trailing spaces
@@ -247,7 +247,7 @@ func unescape(text string) (string, error) {
 		case c == '\\':
 			octet, err := hex.DecodeString(text[i+1 : min(i+3, len(text))])
 			if err != nil {
-				return "", errors.New("has a backslash before what needs none")
+				return "", errors.New("has a backslash before a character that needs none")
 			}
 			i += 2
 			b = append(b, octet...)

@@ -53,7 +53,7 @@ func TestAnInterruptedShreddingGoesOn(t *testing.T) {
 		last := uint64(0)
 		n, err = f.again(t).DestroyWrappingKey(t.Context(), old.ID, true, now, func(b store.Backlog) { last = b.Moved })
 		if err != nil || n != 8 || last != 8 {
-			t.Errorf("DestroyWrappingKey() again = %d, %v (%d told), want 8 of both calls", n, err, last)
+			t.Errorf("DestroyWrappingKey() again = %d, %v (%d reported), want 8 of both calls", n, err, last)
 		}
 		if _, err := inv.DestroyWrappingKey(t.Context(), old.ID, true, now, nil); !errors.Is(err, store.ErrWrappingKey) {
 			t.Errorf("DestroyWrappingKey() once more err = %v, want %v", err, store.ErrWrappingKey)

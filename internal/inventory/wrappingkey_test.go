@@ -80,7 +80,7 @@ func rewrapAndDestroy(t *testing.T, f *fixture, _ []*ciphersuite.Suite) {
 	progress := uint64(0)
 	done, err := inv.Rewrap(t.Context(), old.ID, now, func(r inventory.Rewrapped) { progress = r.KeyPackages })
 	if err != nil || done.KeyPackages != 23 || progress != 23 || done.Left != 0 {
-		t.Fatalf("Rewrap() = %+v (%d told), %v, want 23", done, progress, err)
+		t.Fatalf("Rewrap() = %+v (%d reported), %v, want 23", done, progress, err)
 	}
 	if again, err := inv.Rewrap(t.Context(), old.ID, now, nil); err != nil || again.KeyPackages != 0 {
 		t.Errorf("Rewrap() again = %+v, %v, want nothing", again, err)

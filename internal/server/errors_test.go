@@ -24,9 +24,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
-// told maps the errors of the packages below to the reason that callers get. The token's errors are
+// mapped maps the errors of the packages below to the reason that callers get. The token's errors are
 // operator.TokenFault's.
-var told = map[string]struct {
+var mapped = map[string]struct {
 	err  error
 	want hsmkpv1.Reason
 }{
@@ -94,7 +94,7 @@ var told = map[string]struct {
 
 func TestEachErrorFromBelowIsTold(t *testing.T) {
 	s := new(Server)
-	for name, tt := range told {
+	for name, tt := range mapped {
 		f := s.faultOf(fmt.Errorf("do it: %w", tt.err))
 		if f.reason != tt.want {
 			t.Errorf("%s is reported as %v, want %v", name, f.reason, tt.want)
@@ -115,8 +115,8 @@ func TestNoErrorFromBelowIsForgotten(t *testing.T) {
 			t.Errorf("%s has no errors: does the test look in the right place?", room)
 		}
 		for _, name := range names {
-			if _, ok := told[room+"."+name]; !ok {
-				t.Errorf("%s.%s has no line in told", room, name)
+			if _, ok := mapped[room+"."+name]; !ok {
+				t.Errorf("%s.%s has no line in mapped", room, name)
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-// params are what every script has, with the program in the folder bin.
+// params returns the parameters of every script, with the program in the folder bin.
 func params(t *testing.T, bin string) testscript.Params {
 	t.Helper()
 	tinyFSWorks := canMount(t)
@@ -57,7 +57,7 @@ func params(t *testing.T, bin string) testscript.Params {
 	}
 }
 
-// commands are those that scripts have beside testscript's own.
+// commands returns the commands that scripts have in addition to testscript's own.
 func commands(t *testing.T) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"exits":      exits,
@@ -113,7 +113,7 @@ func postgresDatabase(t *testing.T) func(*testscript.TestScript, bool, []string)
 func holdDB(ts *testscript.TestScript, neg bool, args []string) {
 	db := open(ts, args[0])
 	ts.Defer(func() { db.Close() })
-	db.SetMaxOpenConns(1) // the transaction lives in one connection
+	db.SetMaxOpenConns(1) // the transaction needs one connection
 	_, err := db.Exec("BEGIN EXCLUSIVE")
 	ts.Check(err)
 }
@@ -171,8 +171,8 @@ func lines(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// glob N PATTERN [NAME] asserts how many files fit a pattern, and puts the
-// first one's name into the variable NAME.
+// glob N PATTERN [NAME] asserts how many files match a pattern, and puts the first one's name into
+// the variable NAME.
 func glob(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -186,9 +186,9 @@ func glob(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// welcomeFor returns the command welcome OUT KEYPACKAGE..., which writes the Welcome
-// of a new group that adds the clients of some key packages. With psk as the first
-// argument the group wants a pre-shared key whose id is "token".
+// welcomeFor returns the command welcome OUT KEYPACKAGE..., which writes the Welcome of a new group
+// that adds the clients of the key packages. With psk as the first argument, the group needs a
+// pre-shared key with the id "token".
 func welcomeFor(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		psk := args[0] == "psk"
@@ -213,9 +213,9 @@ func welcomeFor(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// pathSecret OUT CONTEXT KEYPACKAGE TEXT writes TEXT as a path secret that a member of
-// a group sealed to the leaf of a key package: an HPKECiphertext (RFC 9420, Section 7.6)
-// under the GroupContext that the file CONTEXT has.
+// pathSecret OUT CONTEXT KEYPACKAGE TEXT writes TEXT as a path secret that a member of a group
+// encrypted to the leaf of a key package: an HPKECiphertext (RFC 9420, Section 7.6) under the
+// GroupContext in the file CONTEXT.
 func pathSecret(ts *testscript.TestScript, neg bool, args []string) {
 	m, err := keypackage.ParseMessage([]byte(ts.ReadFile(args[2])))
 	ts.Check(err)
@@ -258,8 +258,8 @@ func unmount(dir string) error {
 	return fmt.Errorf("umount %s: %w", dir, err)
 }
 
-// canMount reports whether this process may mount a small file system, which
-// takes root. CI must be able to.
+// canMount reports whether this process may mount a small file system, which needs root. CI must be
+// able to.
 func canMount(t *testing.T) bool {
 	t.Helper()
 	dir := t.TempDir()

@@ -11,7 +11,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// deviceKey SUITE NAME makes the key pair of a device by Go's HPKE: NAME.key, and NAME.pub in base64.
+// deviceKey SUITE NAME makes the key pair of a device with Go's HPKE: NAME.key, and NAME.pub in
+// base64.
 func deviceKey(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: devicekey SUITE NAME")
@@ -24,8 +25,9 @@ func deviceKey(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]+".pub"), []byte(base64.StdEncoding.EncodeToString(d.PublicKey())), 0o600))
 }
 
-// deviceOpens N KEY RESULTS opens what was released to the device with the key, finds the private keys
-// to be those of the key packages, and asserts how many there are. Negated, none of them opens.
+// deviceOpens N KEY RESULTS opens what was released to the device with the key, checks that the
+// private keys are those of the key packages, and asserts how many there are. Negated, it asserts
+// that none of them opens.
 func deviceOpens(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: deviceopens N KEY RESULTS")

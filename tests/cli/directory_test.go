@@ -14,21 +14,21 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// directoryKey is where a script has its directory.
+// directoryKey is the key under which a script stores its directory.
 type directoryKey struct{}
 
-// directory runs a directory on this machine that reads key packages with mls-go:
+// directory runs a directory on this machine that decodes key packages with mls-go:
 //
 //	directory start               its address is in DIRECTORY_URL
 //	directory stop
-//	directory fail STATUS [N]     the next N requests, 1 where it is not given
+//	directory fail STATUS [N]     the next N requests, 1 by default
 //	directory reset               after the work of the next request is done
 //	directory slow SECONDS        the next request
-//	directory take CLIENT N       as one who adds the client does
+//	directory take CLIENT N       as a client does that adds CLIENT
 //	directory text TEXT           answers the next request with it
 //	directory forget              all clients
-//	directory save DIR            each key package that it was sent, in DIR/REF.mls
-//	directory has N               asserts how many key packages it was sent, each once
+//	directory save DIR            each key package that it received, in DIR/REF.mls
+//	directory has N               asserts how many key packages it received, each once
 func directory(ts *testscript.TestScript, neg bool, args []string) {
 	s := ts.Value(directoryKey{}).(**directorytest.Server)
 	number := func(i, otherwise int) int {

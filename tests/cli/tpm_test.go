@@ -13,8 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// TestScriptsOnATPM runs sessions of a device that has a TPM and no other token. The config
-// of each is tpm.yaml.
+// TestScriptsOnATPM runs sessions of a device with a TPM and no other token. The config of each is
+// tpm.yaml.
 func TestScriptsOnATPM(t *testing.T) {
 	device, bin := vendortest.NewDevice(t), program.Build(t)
 	var environment strings.Builder

@@ -16,14 +16,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// onAnyToken are the scripts of SoftHSM that ask no more of a token than suite 2.
+// onAnyToken are the scripts of SoftHSM that need nothing of a token but suite 2.
 var onAnyToken = []string{
 	"audit", "claim", "decrypt", "identity_existing_key", "identity_rotate", "identity_rotate_x509", "interrupt", "last_resort",
 	"lifetime", "records", "sweep", "sweep_repairs", "tampered", "unwrap", "welcome_states",
 	"wrap_key", "wrap_key_damaged", "wrap_key_schedule", "wrap_key_wrap",
 }
 
-// The scripts of SoftHSM on NSS: what `init --softhsm kp` makes there is made by the test.
+// The scripts of SoftHSM on NSS: the test makes what `init --softhsm kp` makes there.
 func TestScriptsOnNSS(t *testing.T) {
 	files := []string{filepath.Join("testdata", "vendors", "nss.txtar")}
 	for _, name := range onAnyToken {
@@ -72,8 +72,8 @@ func TestScriptsBehindP11Kit(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-// besides puts a program before hsm-kp that takes `init --softhsm DIR` for the completion of
-// what is in DIR, where there is something.
+// besides puts a program in front of hsm-kp that, for `init --softhsm DIR`, runs `init` with the
+// config in DIR if there is one.
 func besides(t *testing.T, bin string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func writeNSS(e *testscript.Env, d *vendortest.Database) error {
 	})
 }
 
-// writeConfig writes a config to kp: the sample, with other lines in place of some.
+// writeConfig writes the sample config to kp, with some lines replaced.
 func writeConfig(e *testscript.Env, lines map[string]string) error {
 	dir := filepath.Join(e.WorkDir, "kp")
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -1,5 +1,5 @@
-// Package enroll provisions devices whose certificates a real certification authority issues:
-// smallstep's step-ca, asked by smallstep's step as the enrolment command of the config.
+// Package enroll provisions devices with certificates of a real certification authority:
+// smallstep's step-ca, with smallstep's step as the enrollment command of the config.
 package enroll
 
 import (
@@ -28,11 +28,11 @@ type ca struct {
 	stop    func()
 }
 
-// provisioner is the name of the one that issues to devices.
+// provisioner is the name of the provisioner that issues to devices.
 const provisioner = "fleet"
 
-// build compiles step-ca and step from the module beside this file, which is apart because of
-// what it depends on. They are the same without cgo, but for YubiKeys.
+// build compiles step-ca and step from the module beside this file, which is separate because of
+// its dependencies. Without cgo they lack only the support of YubiKeys.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := t.TempDir()
@@ -59,8 +59,8 @@ func newCA(t *testing.T) *ca {
 	return c
 }
 
-// deny has the CA issue for no such DNS name. Without its admin API, which wants a terminal, its
-// policy is a part of its config.
+// deny forbids the CA to issue for a DNS name. Its admin API needs a terminal, so the policy is
+// written to its config.
 func (c *ca) deny(name string) {
 	c.t.Helper()
 	text, err := os.ReadFile(c.config())
@@ -84,7 +84,7 @@ func (c *ca) config() string { return filepath.Join(c.path, "config", "ca.json")
 
 func (c *ca) root() string { return filepath.Join(c.path, "certs", "root_ca.crt") }
 
-// enrolCommand is what the config says for it.
+// enrolCommand returns the enrollment command for the config.
 func (c *ca) enrolCommand() []string {
 	return []string{
 		filepath.Join(c.bin, "step"), "ca", "sign", "--ca-url", "https://" + c.address, "--root", c.root(),
@@ -104,7 +104,7 @@ func (c *ca) step(args ...string) {
 	}
 }
 
-// serve starts the CA, and waits until it answers.
+// serve starts the CA and waits until it answers.
 func (c *ca) serve() {
 	c.t.Helper()
 	var log bytes.Buffer

@@ -19,7 +19,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// result is what a test reads of a line that `hsm-kp provision --json` prints.
+// result is the part of a line of `hsm-kp provision --json` that a test reads.
 type result struct {
 	Name        string
 	Status      string
@@ -51,7 +51,7 @@ func TestABatchIsCertifiedByStepCA(t *testing.T) {
 		lines = append(lines, device(i))
 	}
 
-	// The CA's policy does not let a name of somebody else's pass; the others do not mind.
+	// The CA's policy refuses a foreign name; the other devices are not affected.
 	foreign := `{"name":"stray","credential":"x509","dns_names":["www.example.org"]}`
 	results, status := provision(t, on, slices.Insert(slices.Clone(lines), 3, foreign))
 	if status != 1 || results["stray"].Status != "failed" || !strings.Contains(results["stray"].Error, "authority") {
@@ -72,7 +72,7 @@ func TestABatchIsCertifiedByStepCA(t *testing.T) {
 	}
 	on.Run(append([]string{"verify", "--policy", "strict", "--roots", authority.root()}, files(t, on)...)...)
 
-	// Who is certified needs the CA no more; who is not waits for it.
+	// Certified devices no longer need the CA; the others wait for it.
 	authority.stop()
 	lines = append(lines, device(12))
 	results, status = provision(t, on, lines)
@@ -86,7 +86,7 @@ func TestABatchIsCertifiedByStepCA(t *testing.T) {
 	}
 }
 
-// configure has the installation ask the CA.
+// configure sets the CA as the installation's enrollment command.
 func configure(t *testing.T, on *program.Installation, authority *ca) {
 	t.Helper()
 	path := filepath.Join(on.Dir, "hsm-kp.yaml")
@@ -133,7 +133,7 @@ func provision(t *testing.T, on *program.Installation, lines []string) (map[stri
 	return results, cmd.ProcessState.ExitCode()
 }
 
-// checkKeyPackage holds the credential of a key package against what was asked for.
+// checkKeyPackage compares the credential of a key package with the request.
 func checkKeyPackage(t *testing.T, authority *ca, r result, i int, file string) {
 	t.Helper()
 	data, err := os.ReadFile(file)

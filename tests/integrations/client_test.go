@@ -20,7 +20,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// way is how the two members reach the service, and where the other one has key packages from.
+// way is how the two members reach the service, and where the other one gets key packages.
 type way struct {
 	name  string
 	own   client.Options
@@ -54,7 +54,7 @@ func openClient(t *testing.T, o client.Options) *client.Client {
 	return c
 }
 
-// take takes a key package from the directory that it was published to.
+// take fetches a key package from the directory that it was published to.
 func (s *service) take(t *testing.T, identity string) *hsmkpv1.KeyPackage {
 	t.Helper()
 	r, err := http.Get(s.directory.URL + "/clients/key_package/" + base64.URLEncoding.EncodeToString([]byte(identity)))
@@ -77,7 +77,7 @@ func (s *service) take(t *testing.T, identity string) *hsmkpv1.KeyPackage {
 	return &hsmkpv1.KeyPackage{Ref: ref, MlsMessage: kp.Message()}
 }
 
-// mls-go, whose groups of suite 5 nobody can read, makes the groups.
+// mls-go makes the groups. Nobody can read its groups of suite 5.
 func TestGoClient(t *testing.T) {
 	s := start(t, "1", "2", "3")
 	for _, w := range s.ways() {
@@ -92,7 +92,7 @@ func TestGoClient(t *testing.T) {
 	s.checkTrail(t, "FramedContentTBS", "LeafNodeTBS")
 }
 
-// wholeWay has bob, of mls-go, make a group and add alice, who is a member.
+// wholeWay lets bob, of mls-go, make a group and add alice, who is a member.
 func (s *service) wholeWay(t *testing.T, w way, suite string) {
 	ctx := t.Context()
 	number, err := strconv.Atoi(suite)
@@ -132,7 +132,7 @@ func (s *service) wholeWay(t *testing.T, w way, suite string) {
 	p := &pair{alice, bob, group}
 	p.talk(t)
 
-	// A commit of bob's: its path secret is encrypted to alice's leaf, whose key the service has.
+	// A commit of bob: its path secret is encrypted to alice's leaf, whose key the service has.
 	if _, ours := alice.leaf.(*client.PrivateKey); !ours {
 		t.Fatalf("the leaf's key is a %T, want the service's", alice.leaf)
 	}
@@ -146,7 +146,7 @@ func (s *service) wholeWay(t *testing.T, w way, suite string) {
 	p.talk(t)
 	s.leave(t, fmt.Sprintf("%s %s", suite, w.name), alice)
 
-	// A commit of alice's: a leaf node and the commit are signed.
+	// A commit of alice: a leaf node and the commit are signed.
 	if message, err = alice.commit(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +156,8 @@ func (s *service) wholeWay(t *testing.T, w way, suite string) {
 	p.talk(t)
 }
 
-// openAndRelease opens a Welcome whole, as programs do that make the member themselves, and gives
-// the key package back.
+// openAndRelease opens a whole Welcome, as programs do that make the member themselves, and
+// releases the key package.
 func (s *service) openAndRelease(t *testing.T, c *client.Client, identity string, welcome []byte, authenticator func() ([]byte, error)) {
 	t.Helper()
 	opened, reservation, err := c.OpenWelcome(t.Context(), &hsmkpv1.OpenWelcomeRequest{Identity: identity, Welcome: welcome})
@@ -172,7 +172,7 @@ func (s *service) openAndRelease(t *testing.T, c *client.Client, identity string
 	}
 }
 
-// leave writes what a member would store, to be looked at.
+// leave writes what a member would store, for later inspection.
 func (s *service) leave(t *testing.T, name string, m *member) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(s.out, name), m.stored(), 0o600); err != nil {
@@ -187,7 +187,7 @@ type pair struct {
 	group []byte
 }
 
-// talk has both in the same epoch, and two messages read in each direction.
+// talk checks that both are in the same epoch, and exchanges two messages in each direction.
 func (p *pair) talk(t *testing.T) {
 	t.Helper()
 	ctx := t.Context()

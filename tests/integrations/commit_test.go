@@ -16,8 +16,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// process takes a commit of the other member with a path and no proposals, in a
-// PublicMessage. Its path secret is encrypted to the member's leaf.
+// process processes a commit of the other member with a path and no proposals, in a PublicMessage.
+// Its path secret is encrypted to the member's leaf.
 func (m *member) process(message []byte) error {
 	r := wire.NewReader(message)
 	version, format := r.Uint16(), r.Uint16()
@@ -62,8 +62,8 @@ func (m *member) process(message []byte) error {
 	return nil
 }
 
-// commit commits with a path and no proposals, in a PublicMessage. From then on the leaf's
-// private key is the member's own.
+// commit commits with a path and no proposals, in a PublicMessage. After that, the member has the
+// leaf's private key itself.
 func (m *member) commit(ctx context.Context) ([]byte, error) {
 	own := make([]byte, m.suite.Nh)
 	rand.Read(own)
@@ -118,13 +118,13 @@ func (m *member) commit(ctx context.Context) ([]byte, error) {
 // signLeaf signs a LeafNodeTBS of source commit (Section 7.2).
 func (m *member) signLeaf(ctx context.Context, leaf *keypackage.LeafNode) (err error) {
 	leaf.Signature = nil
-	whole := leaf.Bytes() // ends with the empty signature
+	whole := leaf.Bytes() // it ends with the empty signature
 	tbs := slices.Concat(whole[:len(whole)-1], vector(m.context.GroupID), uint32s(1))
 	leaf.Signature, err = m.signer.SignContent(ctx, slices.Concat(vector([]byte("MLS 1.0 LeafNodeTBS")), vector(tbs)))
 	return err
 }
 
-// derive makes a node's key pair of its path secret (Section 7.4).
+// derive derives a node's key pair from its path secret (Section 7.4).
 func (m *member) derive(pathSecret []byte) (stdhpke.PrivateKey, error) {
 	secret, err := m.suite.DeriveSecret(pathSecret, "node")
 	if err != nil {
@@ -137,8 +137,8 @@ func (m *member) derive(pathSecret []byte) (stdhpke.PrivateKey, error) {
 	return kem.DeriveKeyPair(secret)
 }
 
-// provisional is the GroupContext that path secrets are encrypted under (Section 7.6): of the
-// next epoch, with its tree and the transcript of this one.
+// provisional returns the GroupContext under which path secrets are encrypted (Section 7.6): that
+// of the next epoch, with its tree and the transcript of this one.
 func (m *member) provisional(leaves [2]*keypackage.LeafNode, root []byte) keypackage.GroupContext {
 	c := m.context
 	c.Epoch++
@@ -147,12 +147,12 @@ func (m *member) provisional(leaves [2]*keypackage.LeafNode, root []byte) keypac
 	return c
 }
 
-// leafHash is the tree hash of a leaf (Section 7.8).
+// leafHash returns the tree hash of a leaf (Section 7.8).
 func (m *member) leafHash(index uint32, leaf *keypackage.LeafNode) []byte {
 	return m.hash([]byte{1}, uint32s(index), []byte{1}, leaf.Bytes())
 }
 
-// after is the epoch that a commit begins. rootSecret is the path secret of the root.
+// after returns the epoch that a commit begins. rootSecret is the path secret of the root.
 func (m *member) after(c keypackage.GroupContext, framed, signature, rootSecret, tag []byte) (*epoch, error) {
 	commitSecret, err := m.suite.DeriveSecret(rootSecret, "path")
 	if err != nil {

@@ -17,8 +17,8 @@ type epoch struct {
 	ratchets                                                         map[uint32]*ratchet // of application messages, by leaf
 }
 
-// newEpoch derives an epoch of the intermediate secret, Extract(joiner_secret, psk_secret),
-// and checks its confirmation tag.
+// newEpoch derives an epoch from the intermediate secret, Extract(joiner_secret, psk_secret), and
+// checks its confirmation tag.
 func newEpoch(suite *ciphersuite.Suite, joiner []byte, context keypackage.GroupContext, tag []byte) (*epoch, error) {
 	intermediate, err := suite.Extract(joiner, make([]byte, suite.Nh)) // no pre-shared keys
 	if err != nil {
@@ -37,7 +37,7 @@ func newEpoch(suite *ciphersuite.Suite, joiner []byte, context keypackage.GroupC
 			return nil, err
 		}
 	}
-	if tag == nil { // of a commit that is being made
+	if tag == nil { // the commit is being made
 		tag = e.tag()
 	}
 	if !hmac.Equal(tag, e.tag()) {
@@ -83,7 +83,7 @@ type ratchet struct {
 	generation uint32
 }
 
-// ratchet returns that of a leaf in a tree of two: a root with the encryption secret, and
+// ratchet returns the ratchet of a leaf in a tree of two: a root with the encryption secret, and
 // two leaves.
 func (e *epoch) ratchet(leaf uint32) (*ratchet, error) {
 	if r := e.ratchets[leaf]; r != nil {
@@ -104,7 +104,7 @@ func (e *epoch) ratchet(leaf uint32) (*ratchet, error) {
 	return e.ratchets[leaf], nil
 }
 
-// step returns key and nonce of the current generation, and goes on.
+// step returns the key and the nonce of the current generation, and advances.
 func (r *ratchet) step() (key, nonce []byte, err error) {
 	derive := func(label string, length int) (b []byte) {
 		if err == nil {

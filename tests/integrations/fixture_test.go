@@ -1,7 +1,7 @@
-// Package integrations runs the adapters of integrations/ the whole way, each with a real
-// `hsm-kp serve` and a real token: key packages are published, another member takes them,
-// the member that the adapter makes opens the Welcome, and both talk. It asserts that
-// no private key of a key package comes out of the service on the way.
+// Package integrations tests the adapters of integrations/ as a whole, each with a real `hsm-kp
+// serve` and a real token: key packages are published, another member takes them, the member that
+// the adapter makes opens the Welcome, and both talk. It asserts that no private key of a key
+// package leaves the service.
 package integrations
 
 import (
@@ -26,31 +26,31 @@ import (
 
 // Callers of the service.
 const (
-	memberURI = "spiffe://example.com/member" // signs and opens, and is handed no key package
+	memberURI = "spiffe://example.com/member" // signs and opens, gets no key packages
 	adderURI  = "spiffe://example.com/adder"  // claims, and can do nothing else
 )
 
-// service is a running service with an identity a suite, whose key packages are published.
+// service is a running service with an identity for each suite, whose key packages are published.
 type service struct {
 	on        *program.Installation
 	url       string // over mutual TLS
 	socket    string // of the service
-	recorded  string // a Unix socket that leads there, by way of record
+	recorded  string // a Unix socket that leads to socket through record
 	record    *recorder
 	dir       string // certificates
-	out       string // what adapters leave to be looked at
+	out       string // the files of adapters, for inspection
 	directory *directorytest.Server
 	suites    []string
 	needles   []needle // the private keys of all key packages
 	public    [][]byte // the key packages, bare
 }
 
-// nameOf is the identity of a suite.
+// nameOf returns the name of the identity for a suite.
 func nameOf(suite string) string { return "alice-" + suite }
 
-// start makes an installation, publishes key packages of each suite, and serves it. Of each
-// there are three in the directory, the last of which it does not hand out, and two that
-// the service hands out.
+// start makes an installation, publishes key packages of each suite, and serves it. For each suite,
+// the directory has three, the last of which it does not hand out, and the service can hand out
+// two.
 func start(t *testing.T, suites ...string) *service {
 	t.Helper()
 	s := &service{on: program.Install(t), dir: t.TempDir(), out: t.TempDir(), suites: suites, directory: directorytest.New(directorytest.Ours)}
@@ -110,13 +110,13 @@ func withURI(t *testing.T, uri string) certificatetest.Change {
 	return func(c *x509.Certificate) { c.URIs = []*url.URL{u} }
 }
 
-// needle is a private key that is nowhere to be found.
+// needle is a private key that must not be found anywhere.
 type needle struct {
 	what  string
 	bytes []byte
 }
 
-// makeKnown has the private keys of key packages shown, so that they can be looked for.
+// makeKnown unwraps the private keys of key packages, so that they can be searched for.
 func (s *service) makeKnown(t *testing.T, refs []string) {
 	t.Helper()
 	for _, ref := range refs {
@@ -136,8 +136,8 @@ func (s *service) makeKnown(t *testing.T, refs []string) {
 	}
 }
 
-// checkNoKeys looks for private keys in what the service answered at the recorded socket and
-// in the files that an adapter left: at least one a suite.
+// checkNoKeys looks for private keys in the service's answers at the recorded socket and in the
+// adapter's files, of which there must be at least one for each suite.
 func (s *service) checkNoKeys(t *testing.T) {
 	t.Helper()
 	answers := s.record.answers()
@@ -158,7 +158,7 @@ func (s *service) checkNoKeys(t *testing.T) {
 	}
 }
 
-// found is how many key packages are in what was recorded.
+// found returns how many key packages are in what was recorded.
 func (s *service) found(hay []byte) (n int) {
 	all := forms(hay)
 	for _, public := range s.public {
@@ -180,7 +180,7 @@ func (s *service) search(t *testing.T, where string, hay []byte) {
 	}
 }
 
-// entry is one of `hsm-kp audit show --json`.
+// entry is an entry of `hsm-kp audit show --json`.
 type entry struct {
 	Actor, Act, Identity, Detail string
 	Ref                          string `json:"key_package_ref"`
@@ -199,9 +199,9 @@ func (s *service) trail(t *testing.T) []entry {
 	return all
 }
 
-// checkTrail checks that the service did for the member of each suite what a member needs: it
-// opened two Welcomes and consumed their key packages, over TLS and over the socket, decrypted
-// with the leaf's key and signed under each of labels.
+// checkTrail checks that the service did what the member of each suite needs: it opened two
+// Welcomes and consumed their key packages, over TLS and over the socket, decrypted with the leaf's
+// key, and signed under each of labels.
 func (s *service) checkTrail(t *testing.T, labels ...string) {
 	t.Helper()
 	trail := s.trail(t)
@@ -233,7 +233,7 @@ func (s *service) checkTrail(t *testing.T, labels ...string) {
 	}
 }
 
-// environment is what an adapter's own test is told: see integrations/README.md.
+// environment returns the variables for an adapter's own test: see integrations/README.md.
 func (s *service) environment() []string {
 	return append(os.Environ(),
 		"HSM_KP_TEST_URL="+s.url, "HSM_KP_TEST_SOCKET="+s.recorded, "HSM_KP_TEST_CA="+s.path("ca.pem"),
@@ -243,8 +243,8 @@ func (s *service) environment() []string {
 	)
 }
 
-// runIn runs commands in the folder of an adapter. Where the tool is missing the test is
-// skipped, and fails under CI=true.
+// runIn runs commands in the folder of an adapter. If the tool is missing, it skips the test, or
+// fails it under CI=true.
 func runIn(t *testing.T, adapter string, environment []string, commands ...[]string) {
 	t.Helper()
 	if _, err := exec.LookPath(commands[0][0]); err != nil {

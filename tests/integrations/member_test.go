@@ -18,18 +18,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome"
 )
 
-// member is the second member of a group of two, whose private keys are the service's. No MLS
-// library in Go that can be had lets others sign and decrypt, so that it is written here: as
-// much of RFC 9420 as the life of such a group needs.
+// member is the second member of a group of two, whose private keys the service has. No available
+// MLS library in Go lets others sign and decrypt, so this implements as much of RFC 9420 as the
+// life of such a group needs.
 type member struct {
 	*epoch
 	index  uint32
 	leaves [2]*keypackage.LeafNode
 	signer *client.Signer
-	leaf   hpke.PrivateKey // the service's until the member has committed with a path
+	leaf   hpke.PrivateKey // in the service until the member has committed with a path
 }
 
-// join opens a Welcome by the init key of the service.
+// join opens a Welcome with the init key in the service.
 func join(ctx context.Context, c *client.Client, kp *hsmkpv1.KeyPackage, message []byte) (*member, client.Reservation, error) {
 	fail := func(err error) (*member, client.Reservation, error) {
 		return nil, client.Reservation{}, fmt.Errorf("join: %w", err)
@@ -73,7 +73,7 @@ func join(ctx context.Context, c *client.Client, kp *hsmkpv1.KeyPackage, message
 	return joined, reservation, nil
 }
 
-// stored is all that the member has.
+// stored returns everything that the member has.
 func (m *member) stored() []byte {
 	b := slices.Concat(m.context.Bytes(), m.interim, m.senderData, m.encryption, m.init, m.confirm, m.membership, m.authenticator)
 	for _, r := range m.ratchets {
@@ -182,12 +182,12 @@ func (m *member) verify(from uint32, tbs, signature []byte) error {
 	return key.VerifyWithLabel("FramedContentTBS", tbs, signature)
 }
 
-// aad is SenderDataAAD, or PrivateContentAAD with what follows in it (Section 6.3).
+// aad returns SenderDataAAD, or PrivateContentAAD with what follows in it (Section 6.3).
 func (m *member) aad(kind byte, rest []byte) []byte {
 	return slices.Concat(vector(m.context.GroupID), uint64s(m.context.Epoch), []byte{kind}, rest)
 }
 
-// senderDataKey is the key of the sender data of a message (Section 6.3.2).
+// senderDataKey returns the key and the nonce of a message's sender data (Section 6.3.2).
 func (m *member) senderDataKey(ciphertext []byte) (key, nonce []byte, err error) {
 	sample := ciphertext[:min(m.suite.Nh, len(ciphertext))]
 	if key, err = m.suite.ExpandWithLabel(m.senderData, "key", sample, m.suite.Nk); err != nil {
@@ -197,7 +197,7 @@ func (m *member) senderDataKey(ciphertext []byte) (key, nonce []byte, err error)
 	return key, nonce, err
 }
 
-// guarded is a nonce with a reuse_guard (Section 6.3.1).
+// guarded returns a nonce with a reuse_guard (Section 6.3.1).
 func guarded(nonce, guard []byte) []byte {
 	for i := range guard {
 		nonce[i] ^= guard[i]

@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// cargoTest runs tests of the adapter for OpenMLS. What is built is beside the OpenMLS of
-// tests/interop, which is of the same crates.
+// cargoTest runs tests of the adapter for OpenMLS. Its build folder is beside that of the OpenMLS
+// peer of tests/interop, which uses the same crates.
 func cargoTest(t *testing.T, s *service, args ...string) {
 	t.Helper()
 	built := filepath.Join(program.Root(), "tests", "interop", "peers", "openmls", "target")
@@ -23,14 +23,14 @@ func cargoTest(t *testing.T, s *service, args ...string) {
 func TestOpenMLS(t *testing.T) {
 	t.Parallel()
 	s := start(t, "1", "2", "3")
-	cargoTest(t, s) // what needs no service
+	cargoTest(t, s) // the tests that need no service
 	cargoTest(t, s, "--test", "service", "whole_way", "--", "--ignored", "--nocapture")
 	s.checkNoKeys(t)
 	s.checkStoredNumbers(t)
 	s.checkTrail(t, "FramedContentTBS", "LeafNodeTBS", "GroupInfoTBS")
 }
 
-// What is refused is said, and costs no key package.
+// A refusal is reported and uses up no key package.
 func TestOpenMLSRefusals(t *testing.T) {
 	s := start(t, "2")
 	s.makeKnown(t, s.on.Generate(nameOf("2"), "8"))
@@ -57,8 +57,8 @@ func (s *service) did(t *testing.T, act string) bool {
 	return false
 }
 
-// checkStoredNumbers looks for private keys in the bytes of the files that the adapter left,
-// each of which must have the leaf's handle in a private key's place.
+// checkStoredNumbers looks for private keys in the bytes of the adapter's files, each of which must
+// have the leaf's handle instead of a private key.
 func (s *service) checkStoredNumbers(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.out, "*"))
@@ -83,10 +83,10 @@ func (s *service) checkStoredNumbers(t *testing.T) {
 	}
 }
 
-// numbers are bytes as OpenMLS stores them: a list of numbers in JSON.
+// numbers matches bytes as OpenMLS stores them: a list of numbers in JSON.
 var numbers = regexp.MustCompile(`\[[0-9]{1,3}(,[0-9]{1,3})+\]`)
 
-// lists are the bytes that lists of numbers in a text stand for.
+// lists returns the bytes of the lists of numbers in a text.
 func lists(text []byte) (all [][]byte) {
 	for _, list := range numbers.FindAll(text, -1) {
 		var b []byte
@@ -102,7 +102,7 @@ func lists(text []byte) (all [][]byte) {
 	return all
 }
 
-// Without this the search could pass by looking wrongly.
+// Without this test, the search could pass because it is faulty.
 func TestNumbersAreRead(t *testing.T) {
 	got := lists([]byte(`{"a":[1,2],"private_key":{"key":[251,0,17]},"b":[1,300,2],"c":[]}`))
 	want := [][]byte{{1, 2}, {251, 0, 17}, {1}}

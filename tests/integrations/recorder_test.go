@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// recorder passes connections of a Unix socket on to another one, and keeps what comes back.
+// recorder forwards connections of a Unix socket to another one, and records the answers.
 type recorder struct {
 	mu   sync.Mutex
 	back bytes.Buffer
@@ -67,7 +67,7 @@ var (
 	hexText    = regexp.MustCompile(`[0-9A-Fa-f]{32,}`)
 )
 
-// forms are data as it is, and what each text in base64 or hexadecimal in it stands for.
+// forms returns data itself, and the decoded form of each text in base64 or hexadecimal in it.
 func forms(data []byte) [][]byte {
 	all := [][]byte{data}
 	for _, text := range base64Text.FindAll(data, -1) {
@@ -85,7 +85,7 @@ func forms(data []byte) [][]byte {
 	return all
 }
 
-// Without this the search could pass by looking wrongly.
+// Without this test, the search could pass because it is faulty.
 func TestTheSearchFindsAKey(t *testing.T) {
 	key := bytes.Repeat([]byte{0xFB, 1, 2}, 11)
 	for name, hay := range map[string]string{

@@ -326,8 +326,8 @@ func (f *fleet) connect() {
 	}
 }
 
-// told returns which client got which key package. It fails if two got the same.
-func (f *fleet) told() map[ref]*client {
+// answered returns which client got which key package. It fails if two got the same.
+func (f *fleet) answered() map[ref]*client {
 	f.t.Helper()
 	all := make(map[ref]*client, len(f.clients)*1000)
 	for _, c := range f.clients {

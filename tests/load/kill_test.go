@@ -184,11 +184,11 @@ func (k *killing) want(directory string) {
 
 // note records the outcome of a client's request, and reports whether there was no answer.
 func (k *killing) note(c *client, err error) bool {
-	reason, told := reasonOf(err)
+	reason, ok := reasonOf(err)
 	switch {
-	case err == nil || told && reason == hsmkpv1.Reason_REASON_NONE_LEFT:
+	case err == nil || ok && reason == hsmkpv1.Reason_REASON_NONE_LEFT:
 		return false
-	case !told && !connect.IsWireError(err):
+	case !ok && !connect.IsWireError(err):
 		c.unanswered++ // only the client's goroutine does so
 		return true
 	}
@@ -379,7 +379,7 @@ func (k *killing) check(db store.Store, since uint64) {
 		}
 	}
 	k.checkLevels(records)
-	k.Logf("killed %v; ended well %v; %d claimed, %d published of %d", k.killed, k.runs, len(k.told()), published, len(records))
+	k.Logf("killed %v; ended well %v; %d claimed, %d published of %d", k.killed, k.runs, len(k.answered()), published, len(records))
 }
 
 // checkPublished checks that what a directory accepted is published there, with the same bytes, and

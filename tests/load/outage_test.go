@@ -101,11 +101,11 @@ func (o *outage) work() *crowd {
 func (o *outage) note(operation string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	reason, told := reasonOf(err)
+	reason, ok := reasonOf(err)
 	switch {
 	case err == nil:
 		o.done[operation]++
-	case told && reason == hsmkpv1.Reason_REASON_STORE && connect.CodeOf(err) == connect.CodeUnavailable:
+	case ok && reason == hsmkpv1.Reason_REASON_STORE && connect.CodeOf(err) == connect.CodeUnavailable:
 		o.refused[operation]++
 	default:
 		o.odd = append(o.odd, fmt.Errorf("%s: %w (%v)", operation, err, reason))
@@ -312,7 +312,7 @@ func (o *outage) check(db store.Store, since uint64) {
 			}
 		}
 	}
-	o.Logf("%d generated, %d claimed, %d consumed, %d signatures; done %v, refused %v", len(o.made), len(o.told()), len(o.consumed), o.signatures, o.done, o.refused)
+	o.Logf("%d generated, %d claimed, %d consumed, %d signatures; done %v, refused %v", len(o.made), len(o.answered()), len(o.consumed), o.signatures, o.done, o.refused)
 	if len(orphans) > 0 {
 		o.Errorf("the trail has %d claims that failed according to the answers", len(orphans))
 	}

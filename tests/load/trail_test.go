@@ -55,7 +55,7 @@ func length(t testing.TB, s store.Store) (n uint64) {
 // since then and that no client got, with the claimer by the trail.
 func (f *fleet) checkClaims(s store.Store, since uint64) map[ref]string {
 	f.t.Helper()
-	told, claimed := f.told(), make(map[ref]string)
+	answered, claimed := f.answered(), make(map[ref]string)
 	for e := range trail(f.t, s, since) {
 		if e.Act != audit.Claimed {
 			continue
@@ -74,15 +74,15 @@ func (f *fleet) checkClaims(s store.Store, since uint64) map[ref]string {
 		if _, was := claimed[r]; was && slices.Contains(free, k.State) {
 			f.t.Errorf("key package %x was claimed, and is %s", r, k.State)
 		}
-		if c := told[r]; c != nil && claimed[r] != c.actor() {
+		if c := answered[r]; c != nil && claimed[r] != c.actor() {
 			f.t.Errorf("key package %x was handed out to %s, and by the trail to %q", r, c.uri, claimed[r])
 		}
-		if told[r] != nil {
-			delete(told, r)
+		if answered[r] != nil {
+			delete(answered, r)
 			delete(claimed, r)
 		}
 	}
-	for r, c := range told {
+	for r, c := range answered {
 		f.t.Errorf("key package %x, which %s got, is not in the store", r, c.uri)
 	}
 	return claimed

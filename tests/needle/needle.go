@@ -1,5 +1,5 @@
-// Package needle looks for secrets in what was written, printed or sent, in the forms in which
-// they might have got out.
+// Package needle searches for secrets in what was written, printed or sent, in the forms in which
+// they might leak.
 package needle
 
 import (
@@ -16,8 +16,8 @@ type Needle struct {
 	bytes []byte
 }
 
-// Of returns the forms of a secret of 32 bytes or more: as it is, in hexadecimal and in
-// base64. Parts of it are enough.
+// Of returns the forms of a secret of 32 bytes or more: raw, hexadecimal and base64. Parts of it
+// suffice.
 func Of(t *testing.T, what string, raw []byte) []Needle {
 	t.Helper()
 	if len(raw) < 32 {
@@ -28,8 +28,8 @@ func Of(t *testing.T, what string, raw []byte) []Needle {
 		{what + " raw", raw[:16]}, {what + " raw, second half", raw[16:32]},
 		{what + " in hexadecimal", []byte(text)}, {what + " in capital hexadecimal", []byte(strings.ToUpper(text))},
 	}
-	// A key in the middle of something is cut into groups of three bytes in one of
-	// three ways.
+	// In base64, a key in the middle of other data can be split into groups of three bytes in three
+	// ways.
 	for shift := range 3 {
 		part := raw[shift : shift+15]
 		all = append(all, Needle{what + " in base64", []byte(base64.StdEncoding.EncodeToString(part))},
@@ -38,7 +38,7 @@ func Of(t *testing.T, what string, raw []byte) []Needle {
 	return all
 }
 
-// OfHex is Of for a secret in hexadecimal.
+// OfHex is like Of for a secret in hexadecimal.
 func OfHex(t *testing.T, what, text string) []Needle {
 	t.Helper()
 	raw, err := hex.DecodeString(text)
@@ -48,10 +48,10 @@ func OfHex(t *testing.T, what, text string) []Needle {
 	return Of(t, what, raw)
 }
 
-// Text returns a secret that is a text, as a PIN.
+// Text returns a needle for a secret that is a text, such as a PIN.
 func Text(what, text string) Needle { return Needle{what, []byte(text)} }
 
-// Search reports the needles that data has.
+// Search fails the test for each needle that data contains.
 func Search(t *testing.T, where string, data []byte, needles []Needle) {
 	t.Helper()
 	for _, n := range needles {
@@ -61,7 +61,7 @@ func Search(t *testing.T, where string, data []byte, needles []Needle) {
 	}
 }
 
-// Found reports whether data has one of the needles.
+// Found reports whether data contains one of the needles.
 func Found(data []byte, needles []Needle) bool {
 	for _, n := range needles {
 		if bytes.Contains(data, n.bytes) {
