@@ -46,7 +46,7 @@ func makeMany(t *testing.T, f *fixture, name string, n uint64) []*keypackage.Key
 	return kps
 }
 
-// openOne opens a Welcome for a key package, and releases it.
+// openOne opens a Welcome for a key package, and ends the reservation.
 func openOne(t *testing.T, inv *inventory.Inventory, kp *keypackage.KeyPackage) error {
 	t.Helper()
 	w := welcometest.NewGroup(t, suite(t, 2)).Welcome(kp)

@@ -32,7 +32,7 @@ func (s *Server) watched(next http.Handler) http.Handler {
 		f := body.fault()
 		s.log(r.Context(), c, r.URL.Path, time.Since(begun), f)
 		s.ended(c, c.op, time.Since(begun), f)
-		s.settle(r.Context(), c, f)
+		s.conclude(r.Context(), c, f)
 	})
 }
 

@@ -30,7 +30,7 @@ func (s *Server) guard(p Page) http.Handler {
 		s.log(r.Context(), c, p.Path, time.Since(begun), err)
 		s.ended(c, p.Operation, time.Since(begun), err)
 		if err != nil {
-			f := s.settle(r.Context(), c, err)
+			f := s.conclude(r.Context(), c, err)
 			say(w, statusOf(f.code), f.message+"\n")
 		}
 	})

@@ -188,7 +188,7 @@ func (s *Server) interceptor() connect.UnaryInterceptorFunc {
 			if err == nil {
 				return answer, nil
 			}
-			return nil, connectError(s.settle(ctx, c, err))
+			return nil, connectError(s.conclude(ctx, c, err))
 		}
 	}
 }
@@ -203,8 +203,8 @@ func (s *Server) limited(ctx context.Context, r connect.AnyRequest, next connect
 	}
 }
 
-// settle records a refusal, and returns the fault that the caller gets.
-func (s *Server) settle(ctx context.Context, c *call, err error) *fault {
+// conclude records a refusal, and returns the fault that the caller gets.
+func (s *Server) conclude(ctx context.Context, c *call, err error) *fault {
 	f := s.faultOf(err)
 	if !f.refused {
 		return f

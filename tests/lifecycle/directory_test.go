@@ -25,7 +25,7 @@ func (w *walk) dispatch(t *rapid.T) {
 		case k.lastResort != d.LastResort || !k.notAfter.After(w.now):
 		case k.state == store.Pending && k.directory == d.Directory && !k.leased.After(w.now):
 			again = append(again, ref)
-		case k.state == store.Available && k.settled() && !d.Resume && !w.retired && k.version == w.version:
+		case k.state == store.Available && k.free() && !d.Resume && !w.retired && k.version == w.version:
 			first = append(first, ref)
 		}
 	}

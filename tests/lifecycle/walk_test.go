@@ -54,8 +54,8 @@ type known struct {
 	ahead []audit.Act
 }
 
-// settled reports whether no device still has to confirm that it has the private keys.
-func (k *known) settled() bool { return k.device == "" || k.confirmed }
+// free reports whether no device still has to confirm that it has the private keys.
+func (k *known) free() bool { return k.device == "" || k.confirmed }
 
 // walk is one random walk.
 type walk struct {
@@ -291,7 +291,7 @@ func (w *walk) claim(t *rapid.T) {
 	n := rapid.IntRange(1, 3).Draw(t, "n")
 	var wanted []string
 	for _, ref := range w.refs {
-		if k := w.known[ref]; k.state == store.Available && k.settled() && !w.retired && k.version == w.version && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
+		if k := w.known[ref]; k.state == store.Available && k.free() && !w.retired && k.version == w.version && !k.lastResort && k.notAfter.After(w.now) && len(wanted) < n {
 			wanted = append(wanted, ref)
 		}
 	}

@@ -125,8 +125,8 @@ func (r *run) stock(n int) {
 		r.on.Run("generate", "--identity", alice, "--count", strconv.Itoa(made))
 		r.Logf("%s of %s key packages available, %.0f a second", thousands(n-missing+made), thousands(n), float64(made)/time.Since(begun).Seconds())
 	}
-	for _, settle := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // pending work after the inserts
-		postgrestest.Exec(r, urlOf(r, r.on), settle)
+	for _, statement := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // pending work after the inserts
+		postgrestest.Exec(r, urlOf(r, r.on), statement)
 	}
 }
 

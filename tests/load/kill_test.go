@@ -94,7 +94,7 @@ func TestOneOfThreeIsKilled(t *testing.T) {
 	last := time.Now() // when a replenish was last killed
 	k.goOn("everybody goes on")
 	crowd.leave()
-	k.settle(last.Add(replenishLease))
+	k.catchUp(last.Add(replenishLease))
 	k.check(db, since)
 	k.fleet.end()
 	k.on.Run("audit", "verify")
@@ -326,9 +326,9 @@ func (k *killing) goOn(what string) {
 	})
 }
 
-// settle does what the next runs from cron would do: it publishes what was on its way, and fills
+// catchUp does what the next runs from cron would do: it publishes what was on its way, and fills
 // each identity to its mark.
-func (k *killing) settle(until time.Time) {
+func (k *killing) catchUp(until time.Time) {
 	k.Helper()
 	for deadline := until.Add(patience); ; time.Sleep(500 * time.Millisecond) {
 		for _, directory := range []string{"plain", "other"} {

@@ -214,21 +214,21 @@ func life(t *testing.T, s *service, d *directorytest.Server, api hsmkpv1connect.
 	if err != nil || !bytes.Equal(opened.Msg.GetJoinerSecret(), group.Joiner) {
 		t.Fatalf("OpenWelcome() = %v, %v, want the joiner secret", opened, err)
 	}
-	settled := &hsmkpv1.ReleaseWelcomeRequest{Ref: opened.Msg.GetRef(), WelcomeDigest: opened.Msg.GetWelcomeDigest()}
-	if r, err := api.ReleaseWelcome(ctx, connect.NewRequest(settled)); err != nil || r.Msg.GetState() != hsmkpv1.State_STATE_CLAIMED {
+	ending := &hsmkpv1.ReleaseWelcomeRequest{Ref: opened.Msg.GetRef(), WelcomeDigest: opened.Msg.GetWelcomeDigest()}
+	if r, err := api.ReleaseWelcome(ctx, connect.NewRequest(ending)); err != nil || r.Msg.GetState() != hsmkpv1.State_STATE_CLAIMED {
 		t.Errorf("ReleaseWelcome() = %v, %v, want claimed", r, err)
 	}
 	if _, err := api.OpenWelcome(ctx, connect.NewRequest(&hsmkpv1.OpenWelcomeRequest{Identity: "alice", Welcome: w})); err != nil {
 		t.Errorf("OpenWelcome() again err = %v, want nil", err)
 	}
-	if r, err := api.ConfirmWelcome(ctx, connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: settled.GetRef(), WelcomeDigest: settled.GetWelcomeDigest()})); err != nil || r.Msg.GetState() != hsmkpv1.State_STATE_CONSUMED {
+	if r, err := api.ConfirmWelcome(ctx, connect.NewRequest(&hsmkpv1.ConfirmWelcomeRequest{Ref: ending.GetRef(), WelcomeDigest: ending.GetWelcomeDigest()})); err != nil || r.Msg.GetState() != hsmkpv1.State_STATE_CONSUMED {
 		t.Errorf("ConfirmWelcome() = %v, %v, want consumed", r, err)
 	}
 	s.learnSealed(all) // the leaf's key on its own
-	if r, err := api.Get(ctx, connect.NewRequest(&hsmkpv1.GetRequest{Ref: settled.GetRef()})); err != nil || r.Msg.GetKeyPackage().GetState() != hsmkpv1.State_STATE_CONSUMED {
+	if r, err := api.Get(ctx, connect.NewRequest(&hsmkpv1.GetRequest{Ref: ending.GetRef()})); err != nil || r.Msg.GetKeyPackage().GetState() != hsmkpv1.State_STATE_CONSUMED {
 		t.Errorf("Get() = %v, %v, want consumed", r, err)
 	}
-	decryptPath(t, api, suite, first, settled.GetRef())
+	decryptPath(t, api, suite, first, ending.GetRef())
 	decryptSecrets(t, api, group.Welcome(second))
 	if _, err := api.SignWithLabel(ctx, connect.NewRequest(&hsmkpv1.SignWithLabelRequest{Identity: "alice", Label: "KeyPackageTBS", Content: tbsOf(first)})); err != nil {
 		t.Errorf("SignWithLabel() err = %v, want nil", err)

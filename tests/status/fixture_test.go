@@ -49,8 +49,8 @@ func install(t *testing.T) *service {
 	return &service{Installation: program.Install(t), t: t, addr: program.FreeAddress(t), dir: t.TempDir()}
 }
 
-// settle makes an installation with the fleet, and a gateway with a certificate.
-func settle(t *testing.T) *service {
+// populate makes an installation with the fleet, and a gateway with a certificate.
+func populate(t *testing.T) *service {
 	t.Helper()
 	s := install(t)
 	for _, f := range fleet {

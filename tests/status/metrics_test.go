@@ -32,7 +32,7 @@ func (s *service) count(identity string) map[string]float64 {
 }
 
 func TestAScrapeSaysWhatWasDone(t *testing.T) {
-	s := settle(t)
+	s := populate(t)
 	s.serve()
 	before := s.scrape()
 	for range 7 {

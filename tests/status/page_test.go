@@ -154,7 +154,7 @@ func table(t *testing.T, dom, id string) (order []string, by map[string][]string
 
 func TestThePageInABrowser(t *testing.T) {
 	b := openBrowser(t)
-	s := settle(t)
+	s := populate(t)
 	s.serve()
 	t.Run("what it says", func(t *testing.T) { s.readIn(t, b) })
 	t.Run("how it looks", func(t *testing.T) { s.lookIn(t, b) })
