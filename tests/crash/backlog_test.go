@@ -13,11 +13,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// manyAtOnce is a verb that decides something of many key packages at once and writes it
-// down in batches.
+// manyAtOnce is a verb that decides something about many key packages at once and works that off in
+// batches.
 type manyAtOnce struct {
 	verb
-	count string // of key packages, in what it prints
+	count string // the number of key packages in its output
 }
 
 func (p *prepared) manyAtOnce() []manyAtOnce {
@@ -30,8 +30,8 @@ func (p *prepared) manyAtOnce() []manyAtOnce {
 	}
 }
 
-// Killed between two batches, nothing is in a state that it may not be in; the same command
-// goes on, and the count that it tells is of both runs.
+// After a kill between two batches, nothing is in a forbidden state; the same command continues,
+// and the count that it prints covers both runs.
 func TestKilledBetweenBatches(t *testing.T) {
 	p := prepare(t)
 	k := buildKiller(t)
@@ -82,7 +82,7 @@ func killBetween(t *testing.T, k killer, p *prepared, v manyAtOnce) {
 	}
 }
 
-// countOf is how many key packages a command says that there were.
+// countOf returns the number of key packages that a command prints.
 func (v manyAtOnce) countOf(t *testing.T, out []byte) string {
 	t.Helper()
 	found := regexp.MustCompile(v.count).FindSubmatch(out)
@@ -93,8 +93,8 @@ func (v manyAtOnce) countOf(t *testing.T, out []byte) string {
 	return string(found[1])
 }
 
-// storeCalls chooses of the calls about the store those at which a command has begun to end
-// key packages: the last of them.
+// storeCalls selects, of the calls about the store, those at which a command has begun to end key
+// packages: the last of them.
 func storeCalls(calls []string) []int {
 	var points []int
 	for n, call := range calls {
@@ -108,10 +108,9 @@ func storeCalls(calls []string) []int {
 	return slices.Compact(points)
 }
 
-// interrupted looks at what a kill has left, before anybody repairs it: whatever the rows
-// say, to whoever asks the store no key package is handed out that a version has signed
-// which signs no more, and none has private keys under a condemned key. It returns what is
-// still to be written down.
+// interrupted checks what a kill has left, before any repair. Whatever the rows say, the store
+// hands out no key package of a version that no longer signs, and shows no private keys under a
+// condemned key. It returns the backlogs that are left.
 func (p *prepared) interrupted(t *testing.T) (left []store.Backlog) {
 	t.Helper()
 	err := p.Open(func(o *program.Opened) {

@@ -11,25 +11,24 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// every has each verb killed at every call, but in the middle of the writing of a new
-// object: see spread.
+// every kills each verb at every call, except in the middle of writing a new object: see spread.
 var every = flag.Bool("every", false, "kill at every call instead of at some of them")
 
-// most is how many calls of a verb it is killed at, without -every.
+// most is at how many of its calls a verb is killed without -every.
 const most = 20
 
-// verb is a command that is killed. An argument OUT is the folder of key packages.
+// verb is a command that is killed. The argument OUT stands for the folder of key packages.
 type verb struct {
 	name string
 	args []string
-	// over is what the command may say when it is run once more, because it had done its
-	// work before it was killed; empty: it succeeds.
+	// over is what the command may say when it is run again, because it had done its work before it
+	// was killed. If empty, it must succeed.
 	over string
-	// before is a command that comes first, and is not killed.
+	// before is a command that runs first and is not killed.
 	before []string
 }
 
-// verbs are those that change keys or key packages.
+// verbs returns the verbs that change keys or key packages.
 func (p *prepared) verbs() []verb {
 	open := func(name string, more ...string) []string {
 		return append(append([]string{"welcome", "open"}, more...), "WELCOME/"+p.open[name])
@@ -61,7 +60,7 @@ func (p *prepared) verbs() []verb {
 	}
 }
 
-// in puts the folders of an installation into the arguments.
+// in inserts the folders of an installation into the arguments.
 func (v verb) in(i *program.Installation) []string {
 	var args []string
 	for _, a := range v.args {
@@ -75,9 +74,9 @@ func (v verb) in(i *program.Installation) []string {
 	return args
 }
 
-// Each verb is killed before each of the calls by which it would change a file, or
-// before a spread of them, each time in a fresh copy of the same installation. Then
-// somebody sweeps, and runs the verb once more.
+// Each verb is killed before each of the calls by which it would change a file, or before a
+// selection of them, each time in a fresh copy of the same installation. Then a sweep runs, and the
+// verb again.
 func TestKilledAtEachStep(t *testing.T) {
 	p := prepare(t)
 	k := buildKiller(t)
@@ -126,8 +125,8 @@ func (p *prepared) copy(t *testing.T) *prepared {
 	return &c
 }
 
-// recover does what an operator does after a crash: sweeps, runs the command again, and
-// writes what is pending. After the sweep and at the end it looks at what there is.
+// recover does what an operator does after a crash: it sweeps, runs the command again, and writes
+// what is pending. After the sweep and at the end it examines the installation.
 func (p *prepared) recover(t *testing.T, v verb) program.Rest {
 	t.Helper()
 	p.Run("sweep", "--unfinished", "0s")
@@ -142,10 +141,9 @@ func (p *prepared) recover(t *testing.T, v verb) program.Rest {
 	return rest(p.Installation)
 }
 
-// spread chooses the calls to kill at, numbered from 1: some of those about the store and
-// some of those about objects in the token, or with -every all. SoftHSM writes a new
-// object again and again, once for each of its attributes, some thirty times: of these
-// calls the middle is left out.
+// spread selects the calls to kill at, numbered from 1: some of those about the store and some of
+// those about objects in the token, or with -every all. SoftHSM writes a new object some thirty
+// times, once for each of its attributes: the middle of these calls is left out.
 func spread(calls []string) []int {
 	object := func(n int) string {
 		if n < 0 || n >= len(calls) || !strings.Contains(calls[n], "/tokens/") {
@@ -171,7 +169,7 @@ func spread(calls []string) []int {
 	return points
 }
 
-// some returns n of a list, evenly spread, its first and last among them.
+// some returns n elements of a list, evenly spread, including its first and last.
 func some(list []int, n int) []int {
 	if len(list) <= n {
 		return list
@@ -183,8 +181,8 @@ func some(list []int, n int) []int {
 	return out
 }
 
-// Before there is a wrapping key, nothing can be stamped, and what init leaves must be
-// found all the same.
+// Before there is a wrapping key, nothing can be stamped, but what init leaves must be found all
+// the same.
 func TestKilledWhileMakingTheFirstKey(t *testing.T) {
 	k := buildKiller(t)
 	p := &prepared{Installation: program.Install(t)}

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// killer is testdata/killer.c, compiled.
+// killer is the compiled testdata/killer.c.
 type killer struct{ library string }
 
 func buildKiller(t *testing.T) killer {
@@ -35,8 +35,8 @@ func buildKiller(t *testing.T) killer {
 	return k
 }
 
-// run runs a command and kills it before its call number at; 0 is none. It returns the
-// calls that it came to, the one before which it was killed too, and whether it was.
+// run runs a command and kills it before its call number at, or not at all if that is 0. It returns
+// the calls up to and including that one, and whether the command was killed.
 func (k killer) run(t *testing.T, cmd *exec.Cmd, at int) (calls []string, killed bool) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "calls")

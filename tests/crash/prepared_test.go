@@ -21,23 +21,23 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// prepared is an installation with something of every kind in it. The private keys of
-// alice's key packages are in custody wrapped, those of bob's in custody token.
+// prepared is an installation with something of every kind. The private keys of alice's key
+// packages are in custody wrapped, those of bob's in custody token.
 type prepared struct {
 	*program.Installation
 	group *welcometest.Group
 
 	open, reserved map[string]string // a ref of alice, of bob
-	old            map[string]string // ids of wrapping keys that others took the place of, by purpose
+	old            map[string]string // ids of replaced wrapping keys, by purpose
 	spare          string            // id of a wrapping key that was never used
-	tokenObject    []byte            // SoftHSM's token.object, whole
+	tokenObject    []byte            // SoftHSM's complete token.object
 }
 
 // identities are the identities that make key packages, with their custody.
 var identities = map[string]string{"alice": "wrapped", "bob": "token"}
 
-// outFolder is where key packages are written to, within the installation, and
-// welcomeFolder has a Welcome for each KeyPackageRef that it has one for.
+// outFolder returns the folder for key packages within the installation; welcomeFolder returns the
+// folder with the Welcomes, named by KeyPackageRef.
 func outFolder(i *program.Installation) string { return filepath.Join(i.Dir, "out") }
 func welcomeFile(i *program.Installation, r string) string {
 	return filepath.Join(i.Dir, "welcomes", r)
@@ -54,7 +54,7 @@ func prepare(t *testing.T) *prepared {
 		open: make(map[string]string), reserved: make(map[string]string), old: make(map[string]string),
 	}
 	p.Edit("batch: 500", "batch: 3")
-	p.Edit("automatic: true", "automatic: false") // sweep would destroy what the verbs are to destroy
+	p.Edit("automatic: true", "automatic: false") // otherwise, sweep would destroy what the verbs destroy
 	p.Edit("\nx509:", "\nidentities:\n  bob:\n    custody: token\nx509:")
 	p.Run("init") // the wrapping key for custody token
 	if err := os.Mkdir(filepath.Join(p.Dir, "welcomes"), 0o700); err != nil {
@@ -142,11 +142,10 @@ func (p *prepared) keepTokenObject(t *testing.T) {
 	}
 }
 
-// mendToken puts the token's own object back where a kill has emptied it, and reports
-// whether it had. SoftHSM 2.6.1 rewrites token.object in place when somebody logs in:
-// cuts it to nothing, and writes it when the stream is closed. Killed between the two,
-// it has lost the token. That is SoftHSM's (docs/THREAT-MODEL.md), and not what is
-// tested here.
+// mendToken restores the token's own object if a kill has emptied it, and reports whether it had.
+// SoftHSM 2.6.1 rewrites token.object in place at a login: it truncates the file, and writes it
+// when the stream is closed. If it is killed in between, the token is lost. That is a fault of
+// SoftHSM (docs/THREAT-MODEL.md), which this test does not cover.
 func (p *prepared) mendToken(t *testing.T) bool {
 	t.Helper()
 	return mendToken(t, p.Installation, p.tokenObject)
@@ -168,14 +167,13 @@ func mendToken(t *testing.T, i *program.Installation, whole []byte) bool {
 	return true
 }
 
-// rest looks at an installation at rest: at what program.Rest looks at, and at the files
-// that key packages were written to.
+// rest examines an installation at rest: what program.Rest examines, and the files of key packages.
 func rest(i *program.Installation, more ...func(*program.Opened) []error) program.Rest {
 	return i.Rest(append(more, func(o *program.Opened) []error { return fileFaults(o, outFolder(i)) }, intentFaults)...)
 }
 
-// fileFaults looks for files of key packages that were not handed out, and for key
-// packages that were published and have no file.
+// fileFaults looks for files of key packages that were not handed out, and for published key
+// packages without a file.
 func fileFaults(o *program.Opened, folder string) (faults []error) {
 	ctx := context.Background()
 	entries, err := os.ReadDir(folder)
@@ -186,7 +184,7 @@ func fileFaults(o *program.Opened, folder string) (faults []error) {
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".mls")
 		if !ok {
-			continue // a temporary file is what a kill may leave
+			continue // a kill may leave a temporary file
 		}
 		files[name] = true
 		ref, _ := hex.DecodeString(name)
@@ -213,9 +211,8 @@ func fileFaults(o *program.Opened, folder string) (faults []error) {
 	return faults
 }
 
-// welcomeFaults opens each Welcome that there is, and gives its key package back
-// where it was not reserved before.
-// Those whose key package is consumed or erased must not open.
+// welcomeFaults opens each Welcome, and ends the reservation of its key package unless it was
+// reserved before. Those whose key package is consumed or erased must not open.
 func (p *prepared) welcomeFaults(o *program.Opened) (faults []error) {
 	ctx, folder := context.Background(), filepath.Join(p.Dir, "welcomes")
 	entries, err := os.ReadDir(folder)
@@ -258,7 +255,7 @@ func (p *prepared) welcomeFaults(o *program.Opened) (faults []error) {
 	return faults
 }
 
-// intentFaults looks for what was not repaired.
+// intentFaults looks for intents that were not settled.
 func intentFaults(o *program.Opened) []error {
 	intents, err := o.Store.Intents(context.Background())
 	if err == nil && len(intents) > 0 {
