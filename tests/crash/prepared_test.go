@@ -36,8 +36,8 @@ type prepared struct {
 // identities are the identities that make key packages, with their custody.
 var identities = map[string]string{"alice": "wrapped", "bob": "token"}
 
-// outFolder returns the folder for key packages within the installation; welcomeFolder returns the
-// folder with the Welcomes, named by KeyPackageRef.
+// outFolder returns the folder for key packages within the installation; welcomeFile returns the file
+// of the Welcome for a KeyPackageRef.
 func outFolder(i *program.Installation) string { return filepath.Join(i.Dir, "out") }
 func welcomeFile(i *program.Installation, r string) string {
 	return filepath.Join(i.Dir, "welcomes", r)
@@ -54,7 +54,7 @@ func prepare(t *testing.T) *prepared {
 		open: make(map[string]string), reserved: make(map[string]string), old: make(map[string]string),
 	}
 	p.Edit("batch: 500", "batch: 3")
-	p.Edit("automatic: true", "automatic: false") // otherwise, sweep would destroy what the verbs destroy
+	p.Edit("automatic: true", "automatic: false") // sweep would destroy what the verbs are to destroy
 	p.Edit("\nx509:", "\nidentities:\n  bob:\n    custody: token\nx509:")
 	p.Run("init") // the wrapping key for custody token
 	if err := os.Mkdir(filepath.Join(p.Dir, "welcomes"), 0o700); err != nil {
