@@ -6,10 +6,9 @@ func auditCheckpointCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "checkpoint",
 		Usage: "sign how the trail stands now, with a key in the token",
-		Description: `Verifies the trail against the checkpoints before, signs its size and its Merkle root
+		Description: `Verifies the trail against the earlier checkpoints, signs its size and its Merkle root
 (C2SP signed note and checkpoint), keeps the checkpoint in the store and prints it. Keep a copy
-where nobody can change it: whoever has one sees whether an entry before it was changed or
-removed. The key is made at the first checkpoint; note its verifier key, which "hsm-kp audit
+in a place that nobody can change: it shows whether an earlier entry was changed or removed. The key is made at the first checkpoint; note its verifier key, which "hsm-kp audit
 key" prints. "hsm-kp audit key --new" makes another. Run it on a schedule.
 
 Examples:

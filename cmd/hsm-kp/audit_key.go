@@ -18,10 +18,10 @@ func auditKeyCommand(u *ui) *cli.Command {
 		Description: `The first is made at the first "hsm-kp audit checkpoint". Note it elsewhere: an auditor
 verifies with that note, and not with what the store says on the day.
 
---new makes another in its place: because it was lost, or its token is to go. The trail names
-the new one. Where the key before is there, it signs a last checkpoint over the entry that does:
-that is printed. Keep it with the others, because whoever believes the key before believes the
-new one by it. Where it is lost, hand the new verifier key to all who verify.
+--new makes another in its place, if it was lost or its token is about to be replaced. The trail
+names the new key. If the old key is still there, it signs a last checkpoint over that entry,
+which is printed. Keep it with the others: whoever believes the old key believes the new one
+because of it. If the old key is lost, hand the new verifier key to all who verify.
 
 Examples:
    hsm-kp audit key >audit.vkey
@@ -47,7 +47,7 @@ Examples:
 
 // adviseAuditKey says what to do if another process seems to make an audit key.
 func adviseAuditKey(err error) error {
-	return advise(err, inventory.ErrUnderWay, "`hsm-kp sweep --unfinished 0s` where no other hsm-kp runs repairs what a crash left")
+	return advise(err, inventory.ErrUnderWay, "if no other hsm-kp runs, `hsm-kp sweep --unfinished 0s` repairs what a crash left")
 }
 
 func (u *ui) printAuditKeys(keys []store.AuditKey, asJSON bool) error {

@@ -29,13 +29,13 @@ func auditShowCommand(u *ui) *cli.Command {
 		Name:      "show",
 		Usage:     "show the trail, or what happened to one key package",
 		ArgsUsage: "[REF]",
-		Description: `An entry a line, the oldest first: when, who, what was done, and to which key package and
-key. There is one for every act on a key, added in the transaction that records the act. Those
-of one key package are found by an index, which no hash is over: that none was hidden from it is
-what "hsm-kp audit verify" finds.
+		Description: `Prints an entry a line, the oldest first: when, who, what was done, and to which key package
+and key. Every act on a key has one, added in the transaction that records the act. The entries
+of one key package are found by an index, which no hash covers: "hsm-kp audit verify" finds
+entries that were hidden from it.
 
-With --act only entries with that act are shown, such as refused or unwrapped; a word that is no
-act is answered with the list of all. --limit counts what is shown.
+--act shows only the entries with that act, such as refused or unwrapped. If the word is no act,
+the error lists all acts. --limit counts what is shown.
 
 Examples:
    hsm-kp audit show 3f9a61c2

@@ -15,14 +15,14 @@ func auditVerifyCommand(u *ui) *cli.Command {
 		Name:      "verify",
 		Usage:     "check that no entry was changed, added or removed",
 		ArgsUsage: "[CHECKPOINT...]",
-		Description: `Computes the chain of hashes and the Merkle tree anew from the first entry, sees that each
+		Description: `Computes the chain of hashes and the Merkle tree again from the first entry, checks that each
 entry is found under the key package that it is about ("hsm-kp audit show REF"), and compares
-with the checkpoints that the store has and with those in the files given: keep these
-elsewhere, because who can write to the store can write all of it anew, but for what a
-checkpoint elsewhere says. --key is the verifier key that you noted when it was made; without
-it, the store's own is believed. A later key is believed where the trail names it and a
-checkpoint of a believed key is over the entry that does ("hsm-kp audit key --new" makes one
-so); another has to be given. No token is needed.
+the result with the checkpoints in the store and in the given files. Keep such files elsewhere:
+whoever can write to the store can write the whole trail again, but cannot change a checkpoint
+that is elsewhere. --key is the verifier key that you noted when it was made; without it, the
+store's own is believed. A later key is believed if the trail names it and a checkpoint of a
+believed key covers that entry, as "hsm-kp audit key --new" makes it; give any other with --key.
+No token is needed.
 
 The exit status is 1 if something is wrong; the first fault is reported.
 

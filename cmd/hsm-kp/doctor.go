@@ -28,11 +28,11 @@ tries whether C_WrapKey refuses keys that are not extractable: after a "no", who
 the PIN can take keys out of the token.
 
 Each key that the store depends on is found in the token, its attributes are read, and it is
-tried: signature keys sign, and are compared with what was recorded; sealing keys seal, open and
-refuse what was bound otherwise; wrapping keys unwrap. --json has the attributes of each, for an
-auditor: what made it, whether it was ever extractable. Nothing is changed.
+tried: signature keys sign and are compared with their records; sealing keys seal, open and
+refuse what was bound to something else; wrapping keys unwrap. --json prints the attributes of
+each for an auditor: what made it, whether it was ever extractable. Nothing is changed.
 
-The exit status is 3 when the token cannot be opened, 1 when it can serve no suite or a key is
+The exit status is 3 if the token cannot be opened, 1 if it can serve no suite or a key is
 at fault.
 
 Examples:

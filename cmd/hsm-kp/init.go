@@ -30,19 +30,19 @@ func initCommand(u *ui) *cli.Command {
 		Description: `With --softhsm DIR it makes a private SoftHSM token, a wrapping key in it, a
 store and a config under DIR: a complete installation to evaluate and to test
 with. Without, it does the same for the token that the config names: it makes
-the store and the wrapping key where they are missing, and never a token. It may
+the store and the wrapping key if they are missing, and never a token. It may
 be run again at any time.
 
-The wrapping key seals by AES-GCM, or by RSA-OAEP where the token says that it has no
-AES-GCM, as a TPM does. That is decided here, once: it is in the record of the key, and
-nothing that comes later takes the one for the other.
+The wrapping key seals by AES-GCM, or by RSA-OAEP if the token says that it has no
+AES-GCM, as a TPM does. That is decided here, once, and recorded with the key: no later
+command takes one for the other.
 
 Examples:
    hsm-kp init --softhsm ~/hsm-kp
    hsm-kp --config /etc/hsm-kp/hsm-kp.yaml init`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "softhsm", Usage: "make a private SoftHSM token and everything else under `DIR`"},
-			mechanismFlag("aes-gcm where the token has it"),
+			mechanismFlag("aes-gcm if the token has it"),
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {

@@ -16,10 +16,10 @@ func storeMigrateCommand(u *ui) *cli.Command {
 		Usage: "copy the store to another one, from SQLite to PostgreSQL or back",
 		Description: `Copies all records as they are, in one transaction: identities, keys, key packages with
 their sealed private keys and their states, and the audit trail with its chain. The token is not
-touched. The other store is made where there is none, and must have no records.
+touched. The other store is made if there is none, and must have no records.
 
-Nobody writes to the old store while it is copied, and it stays as it is. Afterwards set
-store.url in the config to the new one, everywhere, and put the old one away: a key package
+Nobody can write to the old store while it is copied, and it stays as it is. Afterwards, set
+store.url in every config to the new store, and put the old one away: a key package
 that two stores hand out is handed out twice. Its backups open with the same token.
 
 Examples:

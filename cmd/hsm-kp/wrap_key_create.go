@@ -6,12 +6,12 @@ func wrapKeyCreateCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "create",
 		Usage: "make a wrapping key in the token, to be rotated to later",
-		Description: `The key is an AES-256 key that can never leave the token, and is tried out before it is
-recorded. The first one of its purpose is the current one; any other is not used before
-"hsm-kp wrap-key rotate --to".
+		Description: `The key is an AES-256 key that can never leave the token. It is tried before it is
+recorded. The first key of its purpose is the current one; any other is not used until
+"hsm-kp wrap-key rotate --to" names it.
 
 With --mechanism rsa-oaep it is an RSA key, for tokens that have no AES-GCM, such as a TPM,
-and with it a key on P-256 which makes stamps.
+together with a key on P-256 that makes stamps.
 
 Examples:
    hsm-kp wrap-key create

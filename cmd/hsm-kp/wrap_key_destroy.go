@@ -12,12 +12,12 @@ func wrapKeyDestroyCommand(u *ui) *cli.Command {
 		Name:      "destroy",
 		Usage:     "destroy a wrapping key in the token, and with it all that was ever under it",
 		ArgsUsage: "ID",
-		Description: `What was under the key opens no more: neither here nor in any copy of the store. It is
-refused for a current key, and while private keys are under it that may still be used;
-"hsm-kp wrap-key rewrap" puts them under another. With --shred these are erased, and no others:
-from the first moment on nothing opens with them, then the key is destroyed, and then they are
-erased from the store, batch by batch beside everything else. That may be interrupted, and run
-again; "hsm-kp sweep" finishes it too. It cannot be undone.
+		Description: `What was under the key does not open any more, neither here nor in any copy of the store. The
+command refuses a current key, and a key that private keys are under which may still be used;
+"hsm-kp wrap-key rewrap" puts them under another. --shred erases these private keys, and no
+others: nothing opens with them from the first moment on; then the key is destroyed; then they
+are erased from the store, batch by batch, beside all other commands. This may be interrupted and
+run again; "hsm-kp sweep" finishes it too. It cannot be undone.
 
 Examples:
    hsm-kp wrap-key destroy 5b0c7f0f

@@ -13,9 +13,9 @@ func wrapKeyListCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "list",
 		Usage: "list the wrapping keys, and what is under them",
-		Description: `A key is current when new key packages are put under it, kept while something may be
-under it, condemned when its destruction was begun and not ended ("hsm-kp sweep" ends it), or
-destroyed.
+		Description: `A key is current if new key packages are put under it, kept while something may be
+under it, condemned if its destruction was begun and not completed ("hsm-kp sweep" completes it),
+or destroyed.
 
 Examples:
    hsm-kp wrap-key list

@@ -13,8 +13,8 @@ func wrapKeyRewrapCommand(u *ui) *cli.Command {
 		Name:  "rewrap",
 		Usage: "put what is under old wrapping keys under the current one",
 		Description: `Private keys that may still be used are unsealed and sealed again, or unwrapped and
-wrapped again within the token, and stamps of identities are made anew. It may be interrupted
-and run again at any time, and beside everything else; what was done is done.
+wrapped again within the token, and stamps of identities are made again. The command may be
+interrupted and run again at any time, and beside all other commands; what was done stays done.
 
 Examples:
    hsm-kp wrap-key rewrap

@@ -10,8 +10,8 @@ func wrapKeyRotateCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "rotate",
 		Usage: "make a new wrapping key the current one",
-		Description: `New key packages are put under it from then on; what is under the one before stays there
-until it ends, or until "hsm-kp wrap-key rewrap".
+		Description: `New key packages are put under it from then on. What is under the old key stays there
+until it ends, or until "hsm-kp wrap-key rewrap" moves it.
 
 Examples:
    hsm-kp wrap-key rotate
