@@ -44,7 +44,7 @@ Examples:
 			if c.Bool("x509") && c.IsSet("credential") {
 				return usagef("identity create: --credential is for basic credentials, not for --x509")
 			}
-			key, err := keyQuery(c)
+			key, err := keyQuery(c.String("key-id"), c.String("key-label"))
 			if err != nil {
 				return err
 			}
@@ -70,11 +70,11 @@ Examples:
 	}
 }
 
-// keyQuery reads --key-id and --key-label.
-func keyQuery(c *cli.Context) (token.KeyQuery, error) {
-	id, err := hex.DecodeString(c.String("key-id"))
+// keyQuery reads the values of --key-id and --key-label.
+func keyQuery(id, label string) (token.KeyQuery, error) {
+	keyID, err := hex.DecodeString(id)
 	if err != nil {
 		return token.KeyQuery{}, usagef("identity create: --key-id is not hexadecimal")
 	}
-	return token.KeyQuery{ID: id, Label: c.String("key-label")}, nil
+	return token.KeyQuery{ID: keyID, Label: label}, nil
 }

@@ -44,9 +44,25 @@ Examples:
 			if err := wantArgs(c, "NAME"); err != nil {
 				return err
 			}
-			r, err := rotateRequest(c, u)
-			if err != nil {
+			r := operator.RotateIdentityRequest{Identity: c.Args().First(), Folder: c.String("out")}
+			if c.IsSet("out") && r.Folder == "" {
+				return usagef("identity rotate: --out names no folder")
+			}
+			if c.IsSet("count") {
+				count := c.Uint64("count")
+				r.Count = &count
+			}
+			var err error
+			if r.Custody, err = chosenCustody("identity rotate", c.IsSet("custody"), c.String("custody")); err != nil {
 				return err
+			}
+			if c.IsSet("chain") {
+				if c.String("chain") == "" {
+					return usagef("identity rotate: --chain names no file")
+				}
+				if r.Chain, err = readChain(u, c.String("chain")); err != nil {
+					return err
+				}
 			}
 			e, err := openEnv(c, u)
 			if err != nil {
@@ -54,44 +70,29 @@ Examples:
 			}
 			defer e.close()
 			result, err := e.RotateIdentity(c.Context, r)
-			if result.NotReplaced > 0 {
-				u.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", operator.Plural(result.NotReplaced, "key package"), r.Identity)
-			}
-			if err != nil {
-				return err
-			}
-			if len(result.Chain) > 0 {
-				u.notef("%s; %s", leafOf(result.Chain), endOf(result.Chain))
-			}
-			if c.Bool("json") {
-				return u.json(rotatedJSON{r.Identity, result.Version, result.Generated, result.Retired, result.RetiredUntil})
-			}
-			u.printf("identity %q signs as version %d now, with %s\n", r.Identity, result.Version, operator.Plural(result.Generated, "new key package"))
-			u.printRetired(result.Retired, result.RetiredUntil)
-			return nil
+			return u.rotated(r.Identity, &result, c.Bool("json"), err)
 		},
 	}
 }
 
-// rotateRequest reads the flags.
-func rotateRequest(c *cli.Context, u *ui) (operator.RotateIdentityRequest, error) {
-	r := operator.RotateIdentityRequest{Identity: c.Args().First(), Folder: c.String("out")}
-	if c.IsSet("out") && r.Folder == "" {
-		return r, usagef("identity rotate: --out names no folder")
+// rotated says what a rotation has done, and what it has not replaced also if err says that it
+// failed.
+func (u *ui) rotated(name string, r *operator.RotateIdentityResult, asJSON bool, err error) error {
+	if r.NotReplaced > 0 {
+		u.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", operator.Plural(r.NotReplaced, "key package"), name)
 	}
-	if c.IsSet("count") {
-		count := c.Uint64("count")
-		r.Count = &count
+	if err != nil {
+		return err
 	}
-	var err error
-	if r.Custody, err = chosenCustody("identity rotate", c.IsSet("custody"), c.String("custody")); err != nil || !c.IsSet("chain") {
-		return r, err
+	if len(r.Chain) > 0 {
+		u.notef("%s; %s", leafOf(r.Chain), endOf(r.Chain))
 	}
-	if c.String("chain") == "" {
-		return r, usagef("identity rotate: --chain names no file")
+	if asJSON {
+		return u.json(rotatedJSON{name, r.Version, r.Generated, r.Retired, r.RetiredUntil})
 	}
-	r.Chain, err = readChain(u, c.String("chain"))
-	return r, err
+	u.printf("identity %q signs as version %d now, with %s\n", name, r.Version, operator.Plural(r.Generated, "new key package"))
+	u.printRetired(r.Retired, r.RetiredUntil)
+	return nil
 }
 
 // rotatedJSON is what `identity rotate --json` and `identity retire --json` print.
