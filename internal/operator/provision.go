@@ -36,7 +36,7 @@ type ProvisionRequest struct {
 	// Parallel is how many devices are worked on at once; 0: four for each session of the token.
 	Parallel int
 	// Each takes the result of each line, one at a time and in the order of Lines. What a result
-	// says is durable. An error ends the run. It may be nil.
+	// says is durable. An error ends the run, and Each is not called again. It may be nil.
 	Each func(*Provisioned) error
 }
 
@@ -92,12 +92,12 @@ type ProvisionedKeyPackage struct {
 
 // ProvisionResult counts what a run of Provision has done, also if it failed.
 type ProvisionResult struct {
-	Ready, Awaiting, Failed int // devices, of which Each was told
+	Ready, Awaiting, Failed int // devices whose results were given to Each
 	Made                    int // key packages of these devices that this run made
 	Waiting                 int // key packages of custody release that are to be handed over
 }
 
-// Done is how many devices Each was told of.
+// Done is how many devices have a result that was given to Each.
 func (r *ProvisionResult) Done() int { return r.Ready + r.Awaiting + r.Failed }
 
 // ErrDevices reports a run in which devices failed.
@@ -118,7 +118,7 @@ func (o *Operator) Provision(ctx context.Context, r ProvisionRequest) (Provision
 	if err := o.CheckManifest(r.Lines); err != nil {
 		return ProvisionResult{}, err
 	}
-	p := &provisioner{Operator: o.Reporting(Silent{}), told: o.report, request: &r, results: make([]*Provisioned, len(r.Lines))}
+	p := &provisioner{Operator: o.Reporting(Silent{}), outer: o.report, request: &r, results: make([]*Provisioned, len(r.Lines))}
 	if err := p.prepare(ctx, o); err != nil {
 		return ProvisionResult{}, err
 	}
@@ -138,7 +138,7 @@ func (o *Operator) Provision(ctx context.Context, r ProvisionRequest) (Provision
 // is reported once for all devices.
 type provisioner struct {
 	*Operator
-	told      Report
+	outer     Report // for progress
 	request   *ProvisionRequest
 	out       *directory.Spool // nil: no folder
 	inventory *inventory.Inventory
@@ -150,6 +150,7 @@ type provisioner struct {
 	results []*Provisioned // by line; those before next were given to Each
 	next    int
 	result  ProvisionResult
+	refused error // of Each, which is not called again
 }
 
 // prepare does once for all devices what each act that makes key packages does first.
@@ -235,19 +236,19 @@ func (p *provisioner) give(i int, r *Provisioned) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.results[i] = r
-	for p.next < len(p.results) && p.results[p.next] != nil {
+	for p.refused == nil && p.next < len(p.results) && p.results[p.next] != nil {
 		ready := p.results[p.next]
 		p.results[p.next] = nil
 		p.next++
 		p.result.count(ready)
-		if p.request.Each == nil {
-			continue
-		}
-		if err := p.request.Each(ready); err != nil {
-			return err
+		if p.request.Each != nil {
+			p.refused = p.request.Each(ready)
 		}
 	}
-	p.told.Progress(Progress{Done: uint64(p.next), Of: uint64(len(p.results)), Noun: "device", Since: p.start})
+	if p.refused != nil {
+		return p.refused
+	}
+	p.outer.Progress(Progress{Done: uint64(p.next), Of: uint64(len(p.results)), Noun: "device", Since: p.start})
 	return nil
 }
 

@@ -305,7 +305,7 @@ func (d *device) generate(ctx context.Context, request inventory.Request, n uint
 
 // take puts key packages into the result, of which so many are new. If there is a folder, those that
 // are pending are written to it first, and published. Private keys are handed over last: that is
-// recorded before Each is told, and done again by the next run.
+// recorded before Each gets the result, and done again by the next run.
 func (d *device) take(ctx context.Context, batch []store.KeyPackage, made int) error {
 	d.result.Made += made
 	files, err := d.publish(ctx, batch)
@@ -355,7 +355,7 @@ func (d *device) publish(ctx context.Context, batch []store.KeyPackage) (map[str
 }
 
 // handOver seals, for the device, the private keys that it has not confirmed yet, and puts them into
-// its results; or it counts them, if nobody would be told.
+// its results. Without HandOver it only counts them.
 func (d *device) handOver(ctx context.Context, batch []store.KeyPackage, results []ProvisionedKeyPackage) error {
 	var records []store.KeyPackage
 	var of []*ProvisionedKeyPackage

@@ -475,15 +475,15 @@ func TestWhatEndsARun(t *testing.T) {
 		r := ProvisionRequest{Lines: lines(t, text...)}
 		s := &cut{Store: f.Store}
 		s.left.Store(40)
-		told := 0
+		given := 0
 		r.Each = func(d *Provisioned) error {
-			told++
+			given++
 			if d.Status == DeviceFailed {
 				t.Errorf("%s failed: %v", d.Name, d.Err)
 			}
 			return nil
 		}
-		if result, err := f.over(t, s).Provision(t.Context(), r); !errors.Is(err, store.ErrAway) || result.Done() != told {
+		if result, err := f.over(t, s).Provision(t.Context(), r); !errors.Is(err, store.ErrAway) || result.Done() != given {
 			t.Errorf("Provision() = %+v, %v, want %v", result, err, store.ErrAway)
 		}
 
@@ -494,15 +494,15 @@ func TestWhatEndsARun(t *testing.T) {
 		}
 
 		ctx, cancel := context.WithCancel(t.Context())
-		told = 0
+		given = 0
 		r.Each = func(*Provisioned) error {
-			if told++; told == 3 {
+			if given++; given == 3 {
 				cancel()
 			}
 			return nil
 		}
 		result, err := f.Provision(ctx, r)
-		if want := fmt.Sprintf("%d of 12 devices are done", told); !errors.Is(err, ErrPartial) || result.Done() != told || !strings.Contains(err.Error(), want) {
+		if want := fmt.Sprintf("%d of 12 devices are done", given); !errors.Is(err, ErrPartial) || result.Done() != given || !strings.Contains(err.Error(), want) {
 			t.Errorf("Provision() = %+v, %v, want %v and %q", result, err, ErrPartial, want)
 		}
 		got, result, err := f.provision(t, r)
