@@ -22,7 +22,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // Metrics of states, as opposed to events.
 var (
-	descReady = desc("ready", "1 where the token and the store can be used, else 0.")
+	descReady = desc("ready", "1 if the token and the store can be used, else 0.")
 
 	descIdentities   = desc("identities", "Identities that are not retired, by how their pool is: empty, low or filled.", "pool")
 	descKeyPackages  = desc("key_packages", "Key packages that have their private keys, of versions of identities that sign or have signed.", "identity", "cipher_suite", "state", "last_resort")
