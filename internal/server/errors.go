@@ -96,7 +96,7 @@ var faults = []struct {
 	{[]error{vault.ErrStamp, vault.ErrSealed, inventory.ErrMixedUp, vault.ErrWeakKey, hpke.ErrKeyMismatch, identity.ErrKeyMismatch, keypackage.ErrSignerFault},
 		failure(connect.CodeDataLoss, hsmkpv1.Reason_REASON_INTEGRITY, "a record or a key has been changed")},
 	{[]error{store.ErrConsumed}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_CONSUMED, "a Welcome used the key package up")},
-	{[]error{store.ErrForDevice, store.ErrOtherRelease, inventory.ErrAtDevice}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "a device has its private keys")},
+	{[]error{store.ErrForDevice, store.ErrOtherRelease, inventory.ErrAtDevice}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_STATE, "its private keys belong to a device")},
 	{[]error{store.ErrErased, inventory.ErrNoLeaf}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_ERASED, "the private keys are erased")},
 	{[]error{store.ErrReserved}, failure(connect.CodeFailedPrecondition, hsmkpv1.Reason_REASON_RESERVED, "the key package is reserved for another Welcome")},
 	{[]error{store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged},
