@@ -1,6 +1,7 @@
 package keypackage
 
 import (
+	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -8,6 +9,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
+
+// ErrCertificates reports an x509 credential without certificates, or with one that
+// is not X.509 in DER.
+var ErrCertificates = certificate.ErrMalformed
 
 // Credential says who a signature key belongs to (RFC 9420, Section 5.3). On
 // the wire: uint16 credential_type, then what the type says. All types that
@@ -109,6 +114,6 @@ func (c *Credential) sizeCertificates() int {
 	return n
 }
 
-// Chain parses the certificates of an x509 credential. The error wraps
-// certificate.ErrMalformed.
-func (c *Credential) Chain() (certificate.Chain, error) { return certificate.Parse(c.Certificates) }
+// Chain parses the certificates of an x509 credential, the end entity first; there
+// is at least one. It verifies nothing: see Validate. The error wraps ErrCertificates.
+func (c *Credential) Chain() ([]*x509.Certificate, error) { return certificate.Parse(c.Certificates) }

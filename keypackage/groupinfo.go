@@ -159,7 +159,9 @@ func readNode(r *wire.Reader, even bool) *LeafNode {
 	}
 	switch kind := r.Uint8(); {
 	case kind == nodeLeaf && even:
-		return ReadLeafNode(r)
+		leaf := new(LeafNode)
+		leaf.read(r)
+		return leaf
 	case kind == nodeParent && !even:
 		r.Vector() // encryption_key
 		r.Vector() // parent_hash

@@ -30,11 +30,11 @@ const (
 	labelRef        = "MLS 1.0 KeyPackage Reference"
 )
 
-// Parse decodes a bare KeyPackage, not one in an MLSMessage. It refuses
-// truncated and trailing bytes with an error that wraps wire.ErrTruncated,
-// wire.ErrTrailing or wire.ErrLength, and judges nothing else.
+// Parse decodes a bare KeyPackage, not one in an MLSMessage. The error wraps
+// ErrTruncated, ErrTrailing, ErrLength or ErrSource. Parse checks the encoding and
+// nothing else: see Validate.
 //
-// It takes one copy of b, which the slices of the result share; the caller
+// It makes one copy of b, which the slices of the result share; the caller
 // keeps b. Memory is proportional to the length of b.
 func Parse(b []byte) (*KeyPackage, error) {
 	kp := new(KeyPackage)
@@ -44,15 +44,6 @@ func Parse(b []byte) (*KeyPackage, error) {
 		return nil, fmt.Errorf("parse key package: %w", err)
 	}
 	return kp, nil
-}
-
-// ReadKeyPackage decodes a key package in the midst of something longer, such as
-// an Add proposal. The slices of the result share the reader's input. Errors are the
-// reader's.
-func ReadKeyPackage(r *wire.Reader) *KeyPackage {
-	kp := new(KeyPackage)
-	kp.read(r)
-	return kp
 }
 
 func (kp *KeyPackage) read(r *wire.Reader) {

@@ -46,20 +46,12 @@ type Lifetime struct {
 // of its slices are those of Parse, and ErrSource.
 func ParseLeafNode(b []byte) (*LeafNode, error) {
 	r := wire.NewReader(slices.Clone(b))
-	leaf := ReadLeafNode(r)
+	leaf := new(LeafNode)
+	leaf.read(r)
 	if err := r.Finish(); err != nil {
 		return nil, fmt.Errorf("parse leaf node: %w", err)
 	}
 	return leaf, nil
-}
-
-// ReadLeafNode decodes a leaf node in the midst of something longer, such as a
-// ratchet tree. The slices of the result share the reader's input. Errors are
-// the reader's.
-func ReadLeafNode(r *wire.Reader) *LeafNode {
-	leaf := new(LeafNode)
-	leaf.read(r)
-	return leaf
 }
 
 func (l *LeafNode) read(r *wire.Reader) {

@@ -57,7 +57,7 @@ func TestLeafNodeOfAKeyPackageIsBoundToNoGroup(t *testing.T) {
 func TestReadLeafNodeLeavesWhatFollows(t *testing.T) {
 	leaf := build(t, richTemplate(suiteOf(t, 2))).KeyPackage().LeafNode
 	r := wire.NewReader(append(leaf.Bytes(), 0xAB))
-	wantEqual(t, "ReadLeafNode().Bytes()", keypackage.ReadLeafNode(r).Bytes(), leaf.Bytes())
+	wantEqual(t, "ReadLeafNode().Bytes()", wire.Next(r, keypackage.ReadLeafNode).Bytes(), leaf.Bytes())
 	if next := r.Uint8(); next != 0xAB || r.Finish() != nil {
 		t.Errorf("after it = %x, err %v, want ab", next, r.Err())
 	}

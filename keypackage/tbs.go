@@ -58,15 +58,3 @@ func ParseGroupInfoTBS(b []byte) (*GroupInfo, error) {
 	}
 	return g, nil
 }
-
-// ReadGroupContext decodes a GroupContext in the midst of something longer. The slices of
-// the result share the reader's input. Errors are the reader's.
-func ReadGroupContext(r *wire.Reader) GroupContext {
-	var c GroupContext
-	c.read(r)
-	return c
-}
-
-// ReadExtensions decodes Extension extensions<V> in the midst of something longer. The
-// slices of the result share the reader's input. Errors are the reader's.
-func ReadExtensions(r *wire.Reader) []Extension { return readExtensions(r) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
@@ -142,7 +143,7 @@ func (t *Template) checkCertificate(signatureKey []byte) error {
 	if t.Credential.Type != CredentialX509 {
 		return nil
 	}
-	chain, err := t.Credential.Chain()
+	chain, err := certificate.Parse(t.Credential.Certificates)
 	if err == nil && !chain.Certifies(signatureKey) {
 		err = errors.New("end-entity certificate has another key than the signer")
 	}

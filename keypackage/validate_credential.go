@@ -35,7 +35,7 @@ var chainRules = map[certificate.Kind]rule{
 }
 
 func (v *validation) certificates() {
-	chain, err := v.leaf.Credential.Chain()
+	chain, err := certificate.Parse(v.leaf.Credential.Certificates)
 	if err != nil {
 		v.find(certificatesMalformed, err)
 		return

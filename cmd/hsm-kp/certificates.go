@@ -55,7 +55,7 @@ func printCertificates(u *ui, indent string, c keypackage.Credential) {
 	if c.Type != keypackage.CredentialX509 || len(c.Certificates) == 0 {
 		return
 	}
-	chain, err := c.Chain()
+	chain, err := certificate.Parse(c.Certificates)
 	if err != nil {
 		u.printf("%s%s\n", indent, printable(err.Error()))
 		return

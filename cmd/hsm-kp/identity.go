@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -67,7 +68,7 @@ func identityOf(r *store.Identity) identityJSON {
 	}
 	if c, err := keypackage.ParseCredential(r.Credential); err == nil {
 		out.Credential = &c
-		if chain, err := c.Chain(); err == nil {
+		if chain, err := certificate.Parse(c.Certificates); err == nil {
 			_, notAfter := chain.Validity()
 			notAfter = notAfter.UTC()
 			days := int(math.Floor(time.Until(notAfter).Hours() / 24))

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -53,7 +54,7 @@ func (u *ui) printIdentity(d *operator.IdentityDetails) error {
 	u.printf("cipher suite   %v\n", ciphersuite.ID(d.Suite))
 	u.printf("credential     %s\n", credentialText(credential))
 	printCertificates(u, "               ", credential)
-	if chain, err := credential.Chain(); err == nil {
+	if chain, err := certificate.Parse(credential.Certificates); err == nil {
 		_, notAfter := chain.Validity()
 		u.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), operator.DaysLeft(notAfter, time.Now()))
 	}

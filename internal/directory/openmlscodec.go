@@ -43,7 +43,7 @@ func parseClientKeyPackages(b []byte) ([]keypackage.Ref, error) {
 	var refs []keypackage.Ref
 	for r.Err() == nil && r.Len() > 0 {
 		ref := keypackage.Ref(r.Bytes(int(r.Uint8())))
-		kp := keypackage.ReadKeyPackage(r)
+		kp := wire.Next(r, keypackage.ReadKeyPackage)
 		if r.Err() != nil {
 			break
 		}

@@ -101,7 +101,7 @@ func (t *ContentTBS) read(r *wire.Reader) {
 	t.Content.read(r)
 	switch t.Content.Sender.Type {
 	case SenderMember, SenderNewMemberCommit:
-		c := keypackage.ReadGroupContext(r)
+		c := wire.Next(r, keypackage.ReadGroupContext)
 		t.Context = &c
 	}
 }

@@ -28,9 +28,9 @@ func readProposal(r *wire.Reader) Proposal {
 	p := Proposal{Type: keypackage.ProposalType(r.Uint16())}
 	switch p.Type {
 	case keypackage.ProposalAdd:
-		p.KeyPackage = keypackage.ReadKeyPackage(r)
+		p.KeyPackage = wire.Next(r, keypackage.ReadKeyPackage)
 	case keypackage.ProposalUpdate:
-		p.Leaf = keypackage.ReadLeafNode(r)
+		p.Leaf = wire.Next(r, keypackage.ReadLeafNode)
 	case keypackage.ProposalRemove:
 		r.Uint32() // removed
 	case keypackage.ProposalPSK:
@@ -39,11 +39,11 @@ func readProposal(r *wire.Reader) Proposal {
 		r.Vector() // group_id
 		r.Uint16() // version
 		r.Uint16() // cipher_suite
-		keypackage.ReadExtensions(r)
+		wire.Next(r, keypackage.ReadExtensions)
 	case keypackage.ProposalExternalInit:
 		r.Vector() // kem_output
 	case keypackage.ProposalGroupContextExtensions:
-		keypackage.ReadExtensions(r)
+		wire.Next(r, keypackage.ReadExtensions)
 	default:
 		r.Fail(ErrKind)
 	}
@@ -78,7 +78,7 @@ func readCommit(r *wire.Reader) *Commit {
 	switch r.Uint8() { // optional<UpdatePath>
 	case 0:
 	case 1:
-		c.Leaf = keypackage.ReadLeafNode(r)
+		c.Leaf = wire.Next(r, keypackage.ReadLeafNode)
 		readPathNodes(r)
 	default:
 		r.Fail(ErrKind)

@@ -47,7 +47,7 @@ func (id *Identity) clamp(l *keypackage.Lifetime, roots *x509.CertPool, now time
 	if len(id.Credential.Certificates) == 0 {
 		return ErrNoCertificate
 	}
-	chain, err := id.Credential.Chain()
+	chain, err := certificate.Parse(id.Credential.Certificates)
 	if err != nil {
 		return err
 	}

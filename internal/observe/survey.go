@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -195,7 +196,7 @@ func endsOf(credential []byte) time.Time {
 	if err != nil || len(c.Certificates) == 0 {
 		return time.Time{}
 	}
-	chain, err := c.Chain()
+	chain, err := certificate.Parse(c.Certificates)
 	if err != nil || len(chain) == 0 {
 		return time.Time{}
 	}

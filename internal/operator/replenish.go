@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -139,7 +140,7 @@ func (r *replenishment) setAfter() error {
 		return fmt.Errorf("read stored credential of %q: %w", r.record.Name, err)
 	}
 	if len(credential.Certificates) > 0 {
-		chain, err := credential.Chain()
+		chain, err := certificate.Parse(credential.Certificates)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/internal/store"
-	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -202,9 +201,8 @@ func (id signer) ownsKeyPackage(kp *keypackage.KeyPackage) error {
 // contextOf fails if a context of DecryptWithLabel is not a GroupContext of the key package's
 // suite.
 func contextOf(record *store.KeyPackage, b []byte) error {
-	r := wire.NewReader(b)
-	c := keypackage.ReadGroupContext(r)
-	if r.Finish() != nil {
+	c, rest, err := keypackage.ReadGroupContext(b)
+	if err != nil || len(rest) > 0 {
 		return wrongContent("context is not a GroupContext")
 	}
 	if c.Version != keypackage.MLS10 || uint16(c.CipherSuite) != record.Suite {

@@ -153,6 +153,14 @@ func (r *Reader) Sub() Reader {
 	return Reader{b: v, err: r.err}
 }
 
+// Next decodes what comes next in r by a function that returns the rest of its input.
+func Next[T any](r *Reader, decode func(b []byte) (v T, rest []byte, err error)) T {
+	v, rest, err := decode(r.b)
+	r.b = rest
+	r.Fail(err)
+	return v
+}
+
 // vectorLen reads the length of a vector. The two highest bits of the first byte give the number of
 // bytes of the length.
 func (r *Reader) vectorLen() int {

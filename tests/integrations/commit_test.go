@@ -29,7 +29,7 @@ func (m *member) process(message []byte) error {
 	}
 	r = wire.NewReader(content)
 	proposals, path := r.Vector(), r.Uint8()
-	leaf := keypackage.ReadLeafNode(r)
+	leaf := wire.Next(r, keypackage.ReadLeafNode)
 	nodes := wire.NewReader(r.Vector())
 	content = content[:len(content)-r.Len()]
 	signature, tag, membership := r.Vector(), r.Vector(), r.Vector()

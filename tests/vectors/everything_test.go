@@ -133,12 +133,12 @@ func (w *walker) proposal(r *wire.Reader, groupID []byte, sender uint32) {
 	w.t.Helper()
 	switch kind := keypackage.ProposalType(r.Uint16()); kind {
 	case keypackage.ProposalAdd:
-		kp := keypackage.ReadKeyPackage(r)
+		kp := wire.Next(r, keypackage.ReadKeyPackage)
 		if r.Err() == nil {
 			w.keyPackage(kp)
 		}
 	case keypackage.ProposalUpdate:
-		leaf := keypackage.ReadLeafNode(r)
+		leaf := wire.Next(r, keypackage.ReadLeafNode)
 		if r.Err() == nil {
 			w.leaf(leaf, groupID, sender)
 		}
@@ -183,7 +183,7 @@ func (w *walker) commit(r *wire.Reader, groupID []byte, sender uint32) {
 
 func (w *walker) updatePath(r *wire.Reader, groupID []byte, sender uint32) {
 	w.t.Helper()
-	leaf := keypackage.ReadLeafNode(r)
+	leaf := wire.Next(r, keypackage.ReadLeafNode)
 	r.Vector() // nodes
 	if r.Err() == nil {
 		w.leaf(leaf, groupID, sender)

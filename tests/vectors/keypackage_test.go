@@ -90,7 +90,7 @@ func nextNode(r *wire.Reader) *keypackage.LeafNode {
 	}
 	switch r.Uint8() {
 	case 1:
-		return keypackage.ReadLeafNode(r)
+		return wire.Next(r, keypackage.ReadLeafNode)
 	case 2:
 		r.Vector() // encryption_key
 		r.Vector() // parent_hash

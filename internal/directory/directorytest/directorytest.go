@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
@@ -37,13 +36,12 @@ type Decode func(b []byte) (Decoded, error)
 
 // Ours decodes with the product's own codec.
 func Ours(b []byte) (Decoded, error) {
-	r := wire.NewReader(slices.Clone(b))
-	kp := keypackage.ReadKeyPackage(r)
-	if r.Err() != nil {
-		return Decoded{}, r.Err()
+	kp, rest, err := keypackage.ReadKeyPackage(slices.Clone(b))
+	if err != nil {
+		return Decoded{}, err
 	}
 	ref, err := kp.Ref()
-	return Decoded{Size: len(b) - r.Len(), Ref: ref, Identity: kp.LeafNode.Credential.Identity}, err
+	return Decoded{Size: len(b) - len(rest), Ref: ref, Identity: kp.LeafNode.Credential.Identity}, err
 }
 
 // Fault is what a directory does instead of its work, or after it.
