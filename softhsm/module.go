@@ -9,10 +9,10 @@ import (
 // ErrNotInstalled: SoftHSM's PKCS#11 library is not on this machine.
 var ErrNotInstalled = errors.New("SoftHSM is not installed")
 
-// moduleVariable names the library where it is in none of the usual places.
+// moduleVariable is the environment variable with the path of the library.
 const moduleVariable = "SOFTHSM2_MODULE"
 
-// places is where systems put libsofthsm2.so.
+// places are the paths of libsofthsm2.so on the systems that have it in a package.
 var places = []string{
 	"/usr/lib/softhsm/libsofthsm2.so",                   // Debian, Ubuntu, Alpine, SUSE
 	"/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",  // Debian, Ubuntu
@@ -28,8 +28,9 @@ var places = []string{
 	"/run/current-system/sw/lib/softhsm/libsofthsm2.so", // NixOS
 }
 
-// FindModule returns the path of SoftHSM's PKCS#11 library: what SOFTHSM2_MODULE
-// names, or the first of the usual places that has it.
+// FindModule returns the path of SoftHSM's PKCS#11 library: the value of
+// SOFTHSM2_MODULE, or the first of the usual places that exists. The error wraps
+// ErrNotInstalled.
 func FindModule() (string, error) {
 	if path := os.Getenv(moduleVariable); path != "" {
 		if _, err := os.Stat(path); err != nil {

@@ -1,6 +1,6 @@
-// Package softhsm makes private SoftHSM tokens: a folder with a token of its own
-// for tests, the demo and evaluation. A SoftHSM keeps its keys in files, and is
-// no protection against whoever can read them.
+// Package softhsm makes and opens private SoftHSM tokens, for evaluation and tests. Each
+// has a folder of its own. SoftHSM keeps its keys in files: it does not protect them
+// from anyone who can read the folder and the PIN in it.
 package softhsm
 
 import (
@@ -21,15 +21,13 @@ import (
 // ErrExists: the folder already has a token.
 var ErrExists = errors.New("folder already has a SoftHSM token")
 
-// ErrUnfinished: the folder has the beginnings of a token. Create was killed.
+// ErrUnfinished: the folder has part of a token, because Create was killed.
 var ErrUnfinished = errors.New("folder has an unfinished SoftHSM token")
 
-// ErrInUse: this process has tokens of another SoftHSM folder open. SoftHSM reads
-// SOFTHSM2_CONF when it is initialised, so two folders are not open at once.
+// ErrInUse: this process has a token of another SoftHSM folder open. SoftHSM reads its
+// configuration when it is initialized and has one a process, so tokens of two folders
+// cannot be open at once.
 var ErrInUse = errors.New("SoftHSM is in use with another configuration")
-
-// confVariable names the file that SoftHSM reads its configuration from.
-const confVariable = "SOFTHSM2_CONF"
 
 // Names of what Create makes in the folder.
 const (
@@ -40,14 +38,15 @@ const (
 	recordName = "softhsm.json"
 )
 
-// Options of Create.
+// Options are the options of Create. The zero value is ready for use.
 type Options struct {
-	Label  string // of the token, at most 32 bytes; empty: "hsm-kp"
-	Module string // path of SoftHSM; empty: FindModule
+	Label  string // of the token, at most 32 bytes; "" means "hsm-kp"
+	Module string // path of SoftHSM's library; "" means the one that FindModule returns
 }
 
-// Installation is a folder with a SoftHSM token. Its paths are absolute: SoftHSM
-// knows no others, so the folder cannot be moved.
+// Installation is a folder with a SoftHSM token. Its paths are absolute, as SoftHSM
+// needs them, so the folder cannot be moved. Methods may be called by several goroutines
+// at once.
 type Installation struct {
 	Dir       string
 	Module    string // path of the PKCS#11 library
@@ -58,26 +57,30 @@ type Installation struct {
 	Serial    string // of the token
 }
 
-// Environ returns the environment variables that the module needs.
+// Environ returns the environment variables that the module needs, for the environment
+// of another process.
 func (i *Installation) Environ() map[string]string {
 	return map[string]string{confVariable: i.ConfPath}
 }
 
-// Setenv sets them in this process. The module reads them when the first of its
-// tokens is opened.
+// Setenv sets the variables of Environ in this process, for a program that opens the
+// token by token.Open. The module reads them when the first of its tokens is opened. A
+// program that uses Open does not need it.
 func (i *Installation) Setenv() error { return os.Setenv(confVariable, i.ConfPath) }
 
-// Config returns what token.Open needs, besides the environment.
+// Config returns the module, the serial number and the PIN for token.Open. See Open,
+// which also sets the environment.
 func (i *Installation) Config() token.Config {
 	return token.Config{Module: i.Module, Serial: i.Serial, PIN: token.File(i.PINPath)}
 }
 
-// Create makes a token in dir, which is made where it is missing. The PINs are 26
-// random characters, 130 bits, in files of their own. Nothing stays behind after
-// an error but dir itself. It is not for use while tokens of another folder are
-// open in this process (ErrInUse).
+// Create makes a token in dir, and dir if it does not exist. The user's PIN and the
+// security officer's have 26 random characters (130 bits) each and are in files of their
+// own. After an error nothing is left but dir itself.
 //
-// Errors: ErrExists, ErrInUse, ErrNotInstalled.
+// The error wraps ErrExists, ErrNotInstalled, ErrInUse if this process has a token of
+// another folder open, or is that of the file system or of the token. Create may be
+// called by several goroutines at once.
 func Create(ctx context.Context, dir string, o Options) (*Installation, error) {
 	i, err := plan(dir, o)
 	if err != nil {
@@ -89,7 +92,7 @@ func Create(ctx context.Context, dir string, o Options) (*Installation, error) {
 	return i, nil
 }
 
-// plan fills in all that is known before the token is made.
+// plan returns the installation as far as it is known before the token is made.
 func plan(dir string, o Options) (*Installation, error) {
 	module := o.Module
 	if module == "" {
@@ -152,8 +155,8 @@ func (i *Installation) create(ctx context.Context) (err error) {
 	return i.writeRecord(&made)
 }
 
-// claim makes the folder for the objects, which fails where another has made it,
-// and the configuration that names it.
+// claim makes the folder for the objects and the configuration that names it. It fails
+// if the folder exists.
 func (i *Installation) claim(m *made) error {
 	tokens := filepath.Join(i.Dir, tokensName)
 	err := os.Mkdir(tokens, 0o700)
@@ -168,9 +171,11 @@ func (i *Installation) claim(m *made) error {
 	return m.write(i.ConfPath, []byte(conf))
 }
 
-// initToken makes the token, with SOFTHSM2_CONF set for as long as it takes.
+// initToken makes the token, with SOFTHSM2_CONF set while it does.
 func (i *Installation) initToken(ctx context.Context, soPIN, pin token.PIN) (err error) {
-	restore, err := swapEnv(confVariable, i.ConfPath)
+	environment.Lock()
+	defer environment.Unlock()
+	restore, err := useEnvironment(i.ConfPath)
 	if err != nil {
 		return err
 	}
@@ -180,7 +185,7 @@ func (i *Installation) initToken(ctx context.Context, soPIN, pin token.PIN) (err
 		return err
 	}
 	for _, t := range tokens {
-		if t.Initialized { // not of the folder that was just made
+		if t.Initialized { // in another folder: this one has no token yet
 			return ErrInUse
 		}
 	}
@@ -189,21 +194,8 @@ func (i *Installation) initToken(ctx context.Context, soPIN, pin token.PIN) (err
 	return err
 }
 
-func swapEnv(name, value string) (restore func() error, err error) {
-	before, was := os.LookupEnv(name)
-	if err := os.Setenv(name, value); err != nil {
-		return nil, err
-	}
-	return func() error {
-		if was {
-			return os.Setenv(name, before)
-		}
-		return os.Unsetenv(name)
-	}, nil
-}
-
-// made is what create has made so far: after an error that is taken away, and
-// nothing else that is in the folder.
+// made lists what create has made so far. After an error, that is removed and nothing
+// else in the folder.
 type made []string
 
 func (m made) remove() error {
@@ -224,8 +216,8 @@ func (m *made) writePIN(path string) (token.PIN, error) {
 	return token.NewPIN(line[:len(line)-1]), nil
 }
 
-// write writes a file that is not there yet, for its owner only, and waits until
-// it is on the disk.
+// write makes a file, for its owner only, and waits until it is on the disk. It fails if
+// the file exists.
 func (m *made) write(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -251,8 +243,9 @@ func (i *Installation) writeRecord(m *made) error {
 	return m.write(filepath.Join(i.Dir, recordName), append(b, '\n'))
 }
 
-// Load returns the token that Create made in dir. It reads the record of it; the
-// token itself is not looked at. ErrUnfinished says that there is no record of one.
+// Load returns the installation that Create made in dir. It reads the record that
+// Create wrote and does not look at the token itself. The error wraps ErrUnfinished if
+// Create was killed in dir, fs.ErrNotExist if there is no token in dir.
 func Load(dir string) (*Installation, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package softhsmtest gives tests a SoftHSM token of their own.
 //
-// The tokens of one process share one SoftHSM folder, because SoftHSM reads its
-// configuration once: so a test may open several, and tests may run in parallel.
-// The folder goes with the last token. A test that makes its own folders, with
-// softhsm.Create, does not run beside these.
+// The tokens of one process share one SoftHSM folder, because SoftHSM has one
+// configuration a process. So a test may open several tokens, and tests may run in
+// parallel. The folder is removed with the last token. A test that makes a folder of its
+// own with softhsm.Create cannot run at the same time as these.
 package softhsmtest
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Open returns an open token of its own, closed and gone when the test ends.
-// Without SoftHSM it skips the test, or fails it where CI=true.
+// Open makes a token and opens it. The token is closed and removed when the test ends.
+// Without SoftHSM, Open skips the test, or fails it if CI=true.
 func Open(tb testing.TB) *token.Token {
 	tb.Helper()
 	t, err := token.Open(tb.Context(), Config(tb))
@@ -34,8 +34,9 @@ func Open(tb testing.TB) *token.Token {
 	return t
 }
 
-// Config makes a token and returns what token.Open needs to open it, once or
-// several times. Whatever is opened has to be closed before the test ends.
+// Config makes a token and returns the config with which token.Open opens it, once or
+// several times. The test closes what it opened before it ends. Without SoftHSM, Config
+// skips or fails the test as Open does.
 func Config(tb testing.TB) token.Config {
 	tb.Helper()
 	module, err := softhsm.FindModule()
@@ -54,7 +55,7 @@ func Config(tb testing.TB) token.Config {
 	return cfg
 }
 
-// missing skips a test that cannot run, except where everything has to.
+// missing skips a test that cannot run, and fails it if CI=true.
 func missing(tb testing.TB, err error) {
 	tb.Helper()
 	if os.Getenv("CI") == "true" {
@@ -65,7 +66,7 @@ func missing(tb testing.TB, err error) {
 
 var shared folder
 
-// folder is the SoftHSM folder of this process, while a test uses it.
+// folder is the SoftHSM folder of this process while a test uses it.
 type folder struct {
 	mu      sync.Mutex
 	users   int
@@ -73,7 +74,7 @@ type folder struct {
 	restore func()
 }
 
-// newToken makes a token in the folder, and the folder where there is none.
+// newToken makes a token in the folder, and the folder if there is none.
 func (f *folder) newToken(ctx context.Context, module string) (token.Config, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +90,7 @@ func (f *folder) newToken(ctx context.Context, module string) (token.Config, err
 	return token.Config{Module: module, Serial: info.Serial, PIN: token.Static(pin)}, nil
 }
 
-// create makes the folder with its first token, and has SoftHSM use it.
+// create makes the folder with its first token and sets SoftHSM's environment.
 func (f *folder) create(ctx context.Context, module string) (token.Config, error) {
 	dir, err := os.MkdirTemp("", "softhsmtest-")
 	if err != nil {
@@ -104,7 +105,7 @@ func (f *folder) create(ctx context.Context, module string) (token.Config, error
 	return i.Config(), i.Setenv()
 }
 
-// release gives a token up; the last one takes the folder with it.
+// release gives up a token. With the last one it removes the folder.
 func (f *folder) release() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +119,7 @@ func (f *folder) release() error {
 // label is a token label that no other test has.
 func label() string { return "test " + rand.Text()[:10] }
 
-// keepEnv returns a function that sets a variable back to what it is now.
+// keepEnv returns a function that restores a variable.
 func keepEnv(name string) (restore func()) {
 	before, was := os.LookupEnv(name)
 	return func() {

@@ -104,9 +104,6 @@ func (i *Installation) OpenToken(ctx context.Context, change func(*token.Config)
 		}
 	}()
 	s, err := softhsm.Load(i.Dir)
-	if err == nil {
-		err = s.Setenv()
-	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,8 +111,8 @@ func (i *Installation) OpenToken(ctx context.Context, change func(*token.Config)
 	if change != nil {
 		change(&cfg)
 	}
-	if t, err = token.Open(ctx, cfg); err != nil {
-		return nil, nil, fmt.Errorf("open token: %w", err)
+	if t, err = s.Open(ctx, cfg); err != nil {
+		return nil, nil, err
 	}
 	return t, func() { t.Close(); oneSoftHSM.Unlock() }, nil
 }
