@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudflare/circl/sign/ed448"
 
+	"github.com/hsm-kp/hsm-kp/internal/stringer"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
@@ -46,6 +47,11 @@ func (s SignatureScheme) String() string {
 		return "ed448"
 	}
 	return fmt.Sprintf("0x%04X", uint16(s))
+}
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (s SignatureScheme) Format(f fmt.State, verb rune) {
+	stringer.Format(f, verb, s.String(), uint16(s))
 }
 
 // curve returns the curve of an ECDSA scheme, nil for any other.

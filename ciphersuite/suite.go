@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hsm-kp/hsm-kp/internal/stringer"
 )
 
 // ID is the number of a cipher suite, a uint16 on the wire.
@@ -36,6 +38,9 @@ func (id ID) String() string {
 	}
 	return fmt.Sprintf("0x%04X", uint16(id))
 }
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (id ID) Format(f fmt.State, verb rune) { stringer.Format(f, verb, id.String(), uint16(id)) }
 
 // Suite is a row of the table, or an experimental suite (see Register). Sizes are in bytes and named as in RFC 9180,
 // Section 4.

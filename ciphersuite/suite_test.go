@@ -2,6 +2,7 @@ package ciphersuite_test
 
 import (
 	"crypto"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +83,26 @@ func TestNumbersAndNames(t *testing.T) {
 	} {
 		if got := id.String(); got != want {
 			t.Errorf("ID(%d).String() = %q, want %q", uint16(id), got, want)
+		}
+	}
+}
+
+func TestNumbersPrintInHexadecimal(t *testing.T) {
+	for _, test := range []struct {
+		verb  string
+		value any
+		want  string
+	}{
+		{"%v", ciphersuite.ID(0xF00D), "0xF00D"},
+		{"%s", ciphersuite.ID(2), "MLS_128_DHKEMP256_AES128GCM_SHA256_P256"},
+		{"%q", ciphersuite.ED25519, `"ed25519"`},
+		{"%d", ciphersuite.ID(7), "7"},
+		{"0x%04X", ciphersuite.ID(7), "0x0007"},
+		{"%#v", ciphersuite.ID(7), "0x7"},
+		{"%04x", ciphersuite.ECDSA_SECP256R1_SHA256, "0403"},
+	} {
+		if got := fmt.Sprintf(test.verb, test.value); got != test.want {
+			t.Errorf("Sprintf(%q, %T) = %s, want %s", test.verb, test.value, got, test.want)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package keypackage
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/hsm-kp/hsm-kp/internal/stringer"
+)
 
 // ProtocolVersion is the version of MLS (RFC 9420, Section 6); uint16 on the
 // wire.
@@ -13,6 +17,11 @@ var versionNames = map[ProtocolVersion]string{MLS10: "mls10"}
 
 // String returns the name in the RFC, or the number in hexadecimal.
 func (v ProtocolVersion) String() string { return nameOf(v, versionNames) }
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (v ProtocolVersion) Format(f fmt.State, verb rune) {
+	stringer.Format(f, verb, v.String(), uint16(v))
+}
 
 // WireFormat says what an MLSMessage holds (RFC 9420, Section 17.2); uint16 on
 // the wire.
@@ -37,6 +46,9 @@ var wireFormatNames = map[WireFormat]string{
 
 // String returns the name in the RFC, or the number in hexadecimal.
 func (f WireFormat) String() string { return nameOf(f, wireFormatNames) }
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (f WireFormat) Format(s fmt.State, verb rune) { stringer.Format(s, verb, f.String(), uint16(f)) }
 
 // ExtensionType names an extension (RFC 9420, Section 17.3); uint16 on the
 // wire.
@@ -64,6 +76,11 @@ var extensionNames = map[ExtensionType]string{
 
 // String returns the name in the RFC, or the number in hexadecimal.
 func (t ExtensionType) String() string { return nameOf(t, extensionNames) }
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (t ExtensionType) Format(f fmt.State, verb rune) {
+	stringer.Format(f, verb, t.String(), uint16(t))
+}
 
 // Default reports whether every client supports t, so that capabilities must
 // not list it (RFC 9420, Section 7.2).
@@ -98,6 +115,9 @@ var proposalNames = map[ProposalType]string{
 // String returns the name in the RFC, or the number in hexadecimal.
 func (t ProposalType) String() string { return nameOf(t, proposalNames) }
 
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (t ProposalType) Format(f fmt.State, verb rune) { stringer.Format(f, verb, t.String(), uint16(t)) }
+
 // Default reports whether every client supports t, so that capabilities must
 // not list it (RFC 9420, Section 7.2).
 func (t ProposalType) Default() bool {
@@ -122,6 +142,11 @@ var credentialNames = map[CredentialType]string{
 // String returns the name in the RFC, or the number in hexadecimal.
 func (t CredentialType) String() string { return nameOf(t, credentialNames) }
 
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (t CredentialType) Format(f fmt.State, verb rune) {
+	stringer.Format(f, verb, t.String(), uint16(t))
+}
+
 // LeafNodeSource says how a leaf node came into a tree (RFC 9420, Section
 // 7.2); uint8 on the wire.
 type LeafNodeSource uint8
@@ -144,6 +169,11 @@ func (s LeafNodeSource) String() string {
 		return "commit"
 	}
 	return fmt.Sprintf("0x%02X", uint8(s))
+}
+
+// Format prints the name under %v, %s and %q, and the number under other verbs.
+func (s LeafNodeSource) Format(f fmt.State, verb rune) {
+	stringer.Format(f, verb, s.String(), uint8(s))
 }
 
 // nameOf returns the name of a code point. One without a name is shown as its

@@ -40,6 +40,35 @@ func TestCodePointsPrintAsInTheRFC(t *testing.T) {
 	}
 }
 
+func TestValuesPrintInHexadecimalOnce(t *testing.T) {
+	for _, test := range []struct {
+		verb  string
+		value any
+		want  string
+	}{
+		{"%v", keypackage.Ref{0xAB, 0x01}, "ab01"},
+		{"%+v", keypackage.Ref{0xAB, 0x01}, "ab01"},
+		{"%s", keypackage.Ref{0xAB, 0x01}, "ab01"},
+		{"%x", keypackage.Ref{0xAB, 0x01}, "ab01"},
+		{"%X", keypackage.Ref{0xAB, 0x01}, "AB01"},
+		{"% x", keypackage.Ref{0xAB, 0x01}, "ab 01"},
+		{"%q", keypackage.Ref{0xAB, 0x01}, `"ab01"`},
+		{"%-6s|", keypackage.Ref{0xAB, 0x01}, "ab01  |"},
+		{"%x", keypackage.MLS10, "1"},
+		{"%04x", keypackage.WireFormatKeyPackage, "0005"},
+		{"0x%04X", keypackage.ExtensionLastResort, "0x000A"},
+		{"%x", keypackage.ProposalPSK, "4"},
+		{"%d", keypackage.CredentialX509, "2"},
+		{"%02x", keypackage.SourceCommit, "03"},
+		{"%s", keypackage.SourceCommit, "commit"},
+		{"%#v", keypackage.CredentialX509, "0x2"},
+	} {
+		if got := fmt.Sprintf(test.verb, test.value); got != test.want {
+			t.Errorf("Sprintf(%q, %T) = %s, want %s", test.verb, test.value, got, test.want)
+		}
+	}
+}
+
 func TestThereAreFifteenGREASEValues(t *testing.T) {
 	n := 0
 	for v := range 1 << 16 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/stringer"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
@@ -86,11 +87,15 @@ func (kp *KeyPackage) LastResort() bool {
 	return slices.ContainsFunc(kp.Extensions, func(e Extension) bool { return e.Type == ExtensionLastResort })
 }
 
-// Ref is a KeyPackageRef: the name by which a Welcome refers to a key package.
+// Ref is a KeyPackageRef (RFC 9420, Section 5.2), by which a Welcome names a key package:
+// 32, 48 or 64 bytes, the Nh of the cipher suite.
 type Ref []byte
 
 // String returns the reference in hexadecimal.
 func (r Ref) String() string { return hex.EncodeToString(r) }
+
+// Format prints the hexadecimal under %v, %s, %x and %X, and in quotes under %q.
+func (r Ref) Format(f fmt.State, verb rune) { stringer.Format(f, verb, r.String(), []byte(r)) }
 
 // MarshalText returns the reference in hexadecimal.
 func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }

@@ -145,11 +145,23 @@ func (k *Key) PublicKey() []byte { return k.public.Bytes() }
 // Public returns an *ecdsa.PublicKey or an ed25519.PublicKey.
 func (k *Key) Public() crypto.PublicKey { return k.signing.Public() }
 
-// ID returns a copy of CKA_ID.
-func (k *Key) ID() []byte { return k.signing.ID() }
+// ID returns a copy of CKA_ID: 16 bytes if Generate drew it.
+func (k Key) ID() []byte { return k.signing.ID() }
 
 // Label returns CKA_LABEL.
-func (k *Key) Label() string { return k.signing.Label() }
+func (k Key) Label() string { return k.signing.Label() }
+
+// String returns label and id, such as `label "alice", id 0a1b`.
+func (k Key) String() string { return fmt.Sprintf("label %q, id %x", k.Label(), k.ID()) }
+
+// Format prints what String returns under every verb but %x and %X, which print the id.
+func (k Key) Format(f fmt.State, verb rune) {
+	if verb == 'x' || verb == 'X' {
+		fmt.Fprintf(f, fmt.FormatString(f, verb), k.ID())
+		return
+	}
+	io.WriteString(f, k.String())
+}
 
 // Sign signs in the token, as token.SigningKey does: digests for ECDSA, whole
 // messages for EdDSA. rand is not used.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
@@ -69,6 +71,24 @@ func signAndFind(t *testing.T, tok *token.Token, schemes []ciphersuite.Signature
 				t.Errorf("VerifyWithLabel() err = %v, want nil", err)
 			}
 		})
+	}
+}
+
+func TestKeyPrintsLabelAndID(t *testing.T) {
+	k, err := signer.Generate(t.Context(), softhsmtest.Open(t), ciphersuite.ED25519, []byte("\xab0123456789abcde"), "alice's")
+	if err != nil {
+		t.Fatalf("Generate() err = %v, want nil", err)
+	}
+	const id = "ab303132333435363738396162636465"
+	const both = `label "alice's", id ` + id
+	for verb, want := range map[string]string{
+		"%v": both, "%+v": both, "%#v": both, "%s": both, "%q": both, "%d": both, "%x": id, "%X": strings.ToUpper(id),
+	} {
+		for _, key := range []any{k, *k} {
+			if got := fmt.Sprintf(verb, key); got != want {
+				t.Errorf("Sprintf(%q, %T) = %s, want %s", verb, key, got, want)
+			}
+		}
 	}
 }
 

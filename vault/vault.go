@@ -20,6 +20,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/stringer"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/token"
 )
@@ -43,6 +44,9 @@ type KeyID []byte
 
 // String returns the id in hexadecimal.
 func (id KeyID) String() string { return hex.EncodeToString(id) }
+
+// Format prints the hexadecimal under %v, %s, %x and %X, and in quotes under %q.
+func (id KeyID) Format(f fmt.State, verb rune) { stringer.Format(f, verb, id.String(), []byte(id)) }
 
 // PrivateKeys are the two HPKE private keys of one key package.
 type PrivateKeys struct {

@@ -322,6 +322,16 @@ func TestPrivateKeysPrintRedacted(t *testing.T) {
 	}
 }
 
+func TestKeyIDPrintsInHexadecimalOnce(t *testing.T) {
+	for verb, want := range map[string]string{
+		"%v": "ab01", "%+v": "ab01", "%s": "ab01", "%x": "ab01", "%X": "AB01", "%# x": "0xab 0x01", "%q": `"ab01"`, "%6v": "  ab01",
+	} {
+		if got := fmt.Sprintf(verb, vault.KeyID{0xAB, 0x01}); got != want {
+			t.Errorf("Sprintf(%q) = %s, want %s", verb, got, want)
+		}
+	}
+}
+
 func TestClearOfNoKeysDoesNothing(t *testing.T) {
 	vault.PrivateKeys{}.Clear()
 	keys := newKeys(t, suite(t, 1))

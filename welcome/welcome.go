@@ -12,6 +12,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/hpke"
@@ -83,6 +84,12 @@ func (o *Opened) GroupSecrets() []byte {
 	}
 	return wire.AppendVector(b, psks)
 }
+
+// Format prints REDACTED under every verb.
+func (o Opened) Format(f fmt.State, _ rune) { io.WriteString(f, "REDACTED") }
+
+// MarshalText returns REDACTED, and so do the encoders of package json and log/slog.
+func (o Opened) MarshalText() ([]byte, error) { return []byte("REDACTED"), nil }
 
 // Clear overwrites the secrets.
 func (o *Opened) Clear() {

@@ -3,7 +3,10 @@ package welcome_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -80,6 +83,26 @@ func TestGroupSecretsAreAsTheyWereEncrypted(t *testing.T) {
 		}
 		if got := opened.GroupSecrets(); !bytes.Equal(got, want) {
 			t.Errorf("%s: GroupSecrets() = %x, want %x", name, got, want)
+		}
+	}
+}
+
+func TestOpenedPrintsRedacted(t *testing.T) {
+	opened := &welcome.Opened{JoinerSecret: []byte("joiner"), PathSecret: []byte("path"), EpochAuthenticator: []byte("epoch")}
+	for _, value := range []any{opened, *opened} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+			if got := fmt.Sprintf(verb, value); got != "REDACTED" {
+				t.Errorf("Sprintf(%q, %T) = %s, want REDACTED", verb, value, got)
+			}
+		}
+		if got, err := json.Marshal(value); string(got) != `"REDACTED"` || err != nil {
+			t.Errorf("Marshal(%T) = %s, %v, want REDACTED", value, got, err)
+		}
+		var log bytes.Buffer
+		slog.New(slog.NewTextHandler(&log, nil)).Info("opened", "welcome", value)
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("opened", "welcome", value)
+		if got := log.String(); strings.Count(got, "REDACTED") != 2 {
+			t.Errorf("slog of %T = %s, want REDACTED twice", value, got)
 		}
 	}
 }
