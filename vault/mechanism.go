@@ -73,7 +73,8 @@ var (
 func CreateBy(ctx context.Context, t *token.Token, rand io.Reader, m Mechanism, id KeyID, label string) ([]byte, error) {
 	switch m {
 	case AESGCM:
-		return CreateKey(ctx, t, rand, id, label)
+		_, stamp, err := New(ctx, t, rand, id, label)
+		return stamp, err
 	case RSAOAEP:
 		return CreateRSAKey(ctx, t, rand, id, label)
 	case AESKeyWrap:

@@ -70,7 +70,7 @@ type Vault struct {
 	id  KeyID
 }
 
-// NewKeyID returns the id of a wrapping key that is to be made: 16 bytes of rand.
+// NewKeyID returns an id for a new wrapping key: 16 bytes of rand.
 func NewKeyID(rand io.Reader) (KeyID, error) {
 	id := make(KeyID, 16)
 	if _, err := io.ReadFull(rand, id); err != nil {
@@ -79,28 +79,23 @@ func NewKeyID(rand io.Reader) (KeyID, error) {
 	return id, nil
 }
 
-// CreateKey generates a wrapping key in the token, an AES-256 key that can
-// neither leave it nor wrap others, tries it out (see Prove), and returns its
-// stamp. A key that fails is destroyed again.
-func CreateKey(ctx context.Context, t *token.Token, rand io.Reader, id KeyID, label string) ([]byte, error) {
+// New generates a wrapping key in the token. id is its CKA_ID, which no other key there
+// may have; nil means 16 random bytes. The key is an AES-256 key that can neither leave the token
+// nor wrap others. New tries it out, and returns it with its stamp, by which Recognize
+// recognizes it later (see Prove). A key that fails is destroyed.
+func New(ctx context.Context, t *token.Token, rand io.Reader, id KeyID, label string) (v *Vault, stamp []byte, err error) {
 	key, err := t.GenerateWrappingKey(ctx, id, label)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	stamp, err := prove(ctx, t, rand, key.ID())
+	if v, err = Open(ctx, t, key.ID()); err == nil {
+		stamp, err = v.Prove(ctx, rand)
+	}
 	if err != nil {
-		// Also where ctx is done: the key must not stay behind.
-		return nil, errors.Join(err, t.DestroyWrappingKey(context.WithoutCancel(ctx), key))
+		// The key must not stay behind, even if ctx is done.
+		return nil, nil, errors.Join(err, t.DestroyWrappingKey(context.WithoutCancel(ctx), key))
 	}
-	return stamp, nil
-}
-
-func prove(ctx context.Context, t *token.Token, rand io.Reader, id KeyID) ([]byte, error) {
-	v, err := Open(ctx, t, id)
-	if err != nil {
-		return nil, err
-	}
-	return v.Prove(ctx, rand)
+	return v, stamp, nil
 }
 
 // Open finds the wrapping key with the given id, once, and checks its

@@ -32,14 +32,7 @@ func suite(tb testing.TB, id ciphersuite.ID) *ciphersuite.Suite {
 
 func newVault(tb testing.TB, t *token.Token) *vault.Vault {
 	tb.Helper()
-	id, err := vault.NewKeyID(rand.Reader)
-	if err == nil {
-		_, err = vault.CreateKey(tb.Context(), t, rand.Reader, id, "test")
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-	v, err := vault.Open(tb.Context(), t, id)
+	v, _, err := vault.New(tb.Context(), t, rand.Reader, nil, "test")
 	if err != nil {
 		tb.Fatal(err)
 	}
