@@ -9,8 +9,9 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// NewAEAD returns the suite's AEAD (RFC 9420, Section 5.1) under a key of Nk bytes.
-// Nonces have Nn bytes, and the tag of Nt bytes is the end of the ciphertext.
+// NewAEAD returns the suite's AEAD (RFC 9420, Section 5.1) with a key of Nk bytes. Its
+// nonces have Nn bytes. Its ciphertexts end with a tag of Nt bytes. It fails if key has
+// another length.
 func (s *Suite) NewAEAD(key []byte) (cipher.AEAD, error) {
 	if len(key) != s.Nk {
 		return nil, fmt.Errorf("make AEAD of %v: the key has %d bytes, want %d", s.ID, len(key), s.Nk)
@@ -25,8 +26,8 @@ func (s *Suite) NewAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// Extract is KDF.Extract of the suite (RFC 9420, Section 5.1): HKDF-Extract with its
-// hash. The result has Nh bytes.
+// Extract returns KDF.Extract of the suite (RFC 9420, Section 5.1), which is HKDF-Extract
+// with its hash: Nh bytes. It fails only in Go's FIPS 140-only mode.
 func (s *Suite) Extract(salt, ikm []byte) ([]byte, error) {
 	return hkdf.Extract(s.Hash.New, ikm, salt)
 }

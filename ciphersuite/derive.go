@@ -9,17 +9,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// RefHash hashes value under label (RFC 9420, Section 5.2) to Nh bytes. The
-// label is used as it is: "MLS 1.0 KeyPackage Reference" for a KeyPackageRef.
+// RefHash returns the hash of label and value (RFC 9420, Section 5.2), Nh bytes. Nothing
+// is put before the label: for a KeyPackageRef it is "MLS 1.0 KeyPackage Reference".
 func (s *Suite) RefHash(label string, value []byte) []byte {
 	b := make([]byte, 0, len(label)+len(value)+8)
 	b = wire.AppendVector(b, []byte(label))
 	return digest(s.Hash, wire.AppendVector(b, value))
 }
 
-// ExpandWithLabel expands secret, at least Nh bytes, to length bytes (RFC
-// 9420, Section 8). It fails where length is more than 255 times Nh, or has
-// more than 16 bits.
+// ExpandWithLabel expands secret, at least Nh bytes, to length bytes (RFC 9420, Section
+// 8). It puts "MLS 1.0 " before the label. It fails if length is more than 255*Nh or does
+// not fit in 16 bits.
 func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, length int) ([]byte, error) {
 	if length < 0 || length > 0xFFFF {
 		return nil, fmt.Errorf("expand %q: %d bytes do not fit in a uint16", label, length)
@@ -34,13 +34,13 @@ func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, len
 	return out, nil
 }
 
-// DeriveSecret derives a secret of Nh bytes (RFC 9420, Section 8).
+// DeriveSecret returns ExpandWithLabel of no context and Nh bytes (RFC 9420, Section 8).
 func (s *Suite) DeriveSecret(secret []byte, label string) ([]byte, error) {
 	return s.ExpandWithLabel(secret, label, nil, s.Nh)
 }
 
-// DeriveTreeSecret derives length bytes for a generation of a ratchet (RFC
-// 9420, Section 9).
+// DeriveTreeSecret derives length bytes from secret for a generation of a ratchet (RFC
+// 9420, Section 9). It fails as ExpandWithLabel does.
 func (s *Suite) DeriveTreeSecret(secret []byte, label string, generation uint32, length int) ([]byte, error) {
 	return s.ExpandWithLabel(secret, label, binary.BigEndian.AppendUint32(nil, generation), length)
 }

@@ -10,10 +10,9 @@ import (
 	"sync/atomic"
 )
 
-// Experiment describes a suite that is not of RFC 9420: a post-quantum KEM behind
-// one of its signature schemes. No number is assigned for such suites yet, and those
-// that implementations chose for themselves conflict: who registers one says what
-// its number means.
+// Experiment describes a suite that RFC 9420 does not have: a post-quantum KEM with one
+// of its signature schemes. No numbers are assigned for such suites, and the numbers that
+// implementations use conflict. Register defines what a number means in this process.
 type Experiment struct {
 	ID   ID
 	Name string
@@ -23,13 +22,13 @@ type Experiment struct {
 	KEM string
 	// AEAD is "AES128GCM", "AES256GCM" or "CHACHA20POLY1305".
 	AEAD string
-	// Hash is "SHA256", "SHA384" or "SHA512": the hash, and that of HKDF.
+	// Hash is "SHA256", "SHA384" or "SHA512": the hash of the suite and of its HKDF.
 	Hash string
 	// Signature is "Ed25519" or "P256".
 	Signature string
 }
 
-// The parts that an Experiment may have.
+// The values that the fields of an Experiment may have.
 var (
 	experimentKEMs = map[string]struct {
 		id             uint16
@@ -50,17 +49,17 @@ var (
 	experimentSignatures = map[string]SignatureScheme{"Ed25519": ED25519, "P256": ECDSA_SECP256R1_SHA256}
 )
 
-// experimental are the registered suites: a map that is replaced, never changed.
+// experimental has the registered suites. The map is replaced and never changed.
 var experimental atomic.Pointer[map[ID]*Suite]
 
 var registering sync.Mutex
 
 func init() { experimental.Store(&map[ID]*Suite{}) }
 
-// Register adds an experimental suite to those that Lookup, Parse and All know, in
-// this process. It refuses numbers and names of RFC 9420, a number or a name that is
-// taken by another suite, and parts that it does not know. To register the same
-// suite again does nothing.
+// Register adds an experimental suite to those that Lookup, Parse and All return in this
+// process. It refuses the numbers and names of RFC 9420, GREASE values (Section 13.5), a
+// number or a name that another suite has, and unknown parts. Registering the same suite
+// again does nothing. Register may be called by several goroutines at once.
 func Register(e Experiment) error {
 	kem, okKEM := experimentKEMs[e.KEM]
 	aead, okAEAD := experimentAEADs[e.AEAD]
@@ -70,7 +69,7 @@ func Register(e Experiment) error {
 	case e.ID == 0 || int(e.ID) <= len(table):
 		return fmt.Errorf("cipher suite %d is one of RFC 9420", uint16(e.ID))
 	case e.ID&0x0F0F == 0x0A0A && e.ID>>12 == e.ID>>4&0xF && e.ID < 0xF000:
-		return fmt.Errorf("cipher suite 0x%04X is a GREASE value (RFC 9420, Section 13.5), and stands for none", uint16(e.ID))
+		return fmt.Errorf("cipher suite 0x%04X is a GREASE value (RFC 9420, Section 13.5), which no suite may have", uint16(e.ID))
 	case isNumber(e.Name):
 		return fmt.Errorf("cipher suite %d is called %q, which reads as the number of one", uint16(e.ID), e.Name)
 	case strings.TrimSpace(e.Name) == "":

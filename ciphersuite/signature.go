@@ -16,8 +16,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// SignatureScheme is the signature algorithm of a suite, by its code point in
-// TLS (RFC 8446, Section 4.2.3).
+// SignatureScheme is the signature algorithm of a suite: its code point in TLS (RFC 8446,
+// Section 4.2.3).
 type SignatureScheme uint16
 
 // The signature schemes of RFC 9420, Section 17.1.
@@ -32,7 +32,7 @@ const (
 // ErrSignature reports a signature that does not verify.
 var ErrSignature = errors.New("signature does not verify")
 
-// String returns the scheme's name in the TLS registry.
+// String returns the scheme's name in the TLS registry, or the number in hexadecimal.
 func (s SignatureScheme) String() string {
 	switch s {
 	case ECDSA_SECP256R1_SHA256:
@@ -54,7 +54,7 @@ func (s SignatureScheme) Format(f fmt.State, verb rune) {
 	stringer.Format(f, verb, s.String(), uint16(s))
 }
 
-// curve returns the curve of an ECDSA scheme, nil for any other.
+// curve returns the curve of an ECDSA scheme, or nil.
 func (s SignatureScheme) curve() elliptic.Curve {
 	switch s {
 	case ECDSA_SECP256R1_SHA256:
@@ -67,7 +67,7 @@ func (s SignatureScheme) curve() elliptic.Curve {
 	return nil
 }
 
-// hash returns the hash that is signed instead of the message, zero for EdDSA.
+// hash returns the hash that ECDSA signs in place of the message; 0 for EdDSA.
 func (s SignatureScheme) hash() crypto.Hash {
 	switch s {
 	case ECDSA_SECP256R1_SHA256:
@@ -96,9 +96,8 @@ func (s SignatureScheme) PublicKeySize() int {
 	return 0
 }
 
-// PublicKey is a public signature key, parsed and checked once to be used many
-// times; no signature verifies under the zero value. It is immutable and safe
-// for concurrent use.
+// PublicKey is a public signature key, parsed and checked. No signature verifies under
+// the zero value. It is immutable and safe for concurrent use.
 type PublicKey struct {
 	scheme  SignatureScheme
 	encoded []byte
@@ -107,10 +106,10 @@ type PublicKey struct {
 	ed448   ed448.PublicKey
 }
 
-// ParsePublicKey decodes a public key from the form that RFC 9420, Section
-// 5.1.1, gives it: PublicKeySize bytes, for ECDSA an uncompressed point that is
-// on the curve. Every 32 bytes are taken for Ed25519, every 57 for Ed448: where
-// they are no point, no signature verifies. It keeps a copy of b.
+// ParsePublicKey decodes a public key in the form of RFC 9420, Section 5.1.1:
+// PublicKeySize bytes, for ECDSA an uncompressed point. It fails if b has another length
+// or, for ECDSA, is not a point of the curve. For EdDSA the point is not checked: if b is
+// none, no signature verifies. The key keeps a copy of b.
 func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 	if want := s.PublicKeySize(); want == 0 || len(b) != want {
 		return nil, fmt.Errorf("parse %v public key: it has %d bytes, want %d", s, len(b), want)
@@ -131,9 +130,10 @@ func (s SignatureScheme) ParsePublicKey(b []byte) (*PublicKey, error) {
 	return p, nil
 }
 
-// MarshalPublicKey encodes an *ecdsa.PublicKey, an ed25519.PublicKey or circl's
-// ed448.PublicKey as RFC 9420, Section 5.1.1, asks and returns the scheme that
-// it is for.
+// MarshalPublicKey encodes a public key in the form of RFC 9420, Section 5.1.1, in new
+// memory, and returns the scheme that uses it. key is an *ecdsa.PublicKey, an
+// ed25519.PublicKey or an ed448.PublicKey of github.com/cloudflare/circl. It fails for
+// other types and for curves that no scheme uses.
 func MarshalPublicKey(key crypto.PublicKey) (SignatureScheme, []byte, error) {
 	switch key := key.(type) {
 	case ed25519.PublicKey:
@@ -170,16 +170,15 @@ func marshalECDSA(key *ecdsa.PublicKey) (SignatureScheme, []byte, error) {
 	return 0, nil, fmt.Errorf("marshal public key: no scheme of MLS uses the curve %s", key.Params().Name)
 }
 
-// Scheme returns the scheme that the key is for.
+// Scheme returns the scheme of the key.
 func (p *PublicKey) Scheme() SignatureScheme { return p.scheme }
 
-// Bytes returns a copy of the encoded key.
+// Bytes returns a copy of the encoded key, PublicKeySize bytes.
 func (p *PublicKey) Bytes() []byte { return bytes.Clone(p.encoded) }
 
-// VerifyWithLabel verifies a signature over label and content (RFC 9420,
-// Section 5.1.2): an ECDSA-Sig-Value in DER for ECDSA, nothing else that BER
-// allows and no byte after it; R || S for EdDSA. "MLS 1.0 " is put before the
-// label. The error is ErrSignature.
+// VerifyWithLabel verifies a signature over label and content (RFC 9420, Section 5.1.2).
+// It puts "MLS 1.0 " before the label. For ECDSA the signature is an ECDSA-Sig-Value in
+// strict DER with no byte after it, for EdDSA it is R || S. The error is ErrSignature.
 func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) error {
 	message := signContent(label, content)
 	ok := false
@@ -197,9 +196,10 @@ func (p *PublicKey) VerifyWithLabel(label string, content, signature []byte) err
 	return nil
 }
 
-// SignWithLabel signs label and content (RFC 9420, Section 5.1.2). k gets the
-// digest and the hash for ECDSA, the whole message and no hash for EdDSA. Its
-// error is returned as it is, and its signature is not verified here.
+// SignWithLabel signs label and content with k (RFC 9420, Section 5.1.2). It puts
+// "MLS 1.0 " before the label. For ECDSA, k gets the digest and the hash, for EdDSA the
+// whole message and no hash; rand is for k, which may ignore it. The error is that of k.
+// The signature is in the form that VerifyWithLabel takes, and is not verified here.
 func (s SignatureScheme) SignWithLabel(rand io.Reader, k crypto.Signer, label string, content []byte) ([]byte, error) {
 	message := signContent(label, content)
 	if h := s.hash(); h != 0 {

@@ -1,7 +1,9 @@
-// Package ciphersuite is the table of MLS cipher suites (RFC 9420, Section
-// 17.1) and the operations that need nothing but a suite: signing and
-// verifying with a label (Section 5.1.2), hash references (Section 5.2) and
-// the derivations of the key schedule (Sections 8 and 9).
+// Package ciphersuite has the MLS cipher suites (RFC 9420, Section 17.1) and the
+// operations that need nothing but a suite: signing and verifying with a label (Section
+// 5.1.2), hash references (Section 5.2) and the derivations of the key schedule (Sections
+// 8 and 9).
+//
+// All functions and methods may be called by several goroutines at once.
 package ciphersuite
 
 import (
@@ -42,8 +44,9 @@ func (id ID) String() string {
 // Format prints the name under %v, %s and %q, and the number under other verbs.
 func (id ID) Format(f fmt.State, verb rune) { stringer.Format(f, verb, id.String(), uint16(id)) }
 
-// Suite is a row of the table, or an experimental suite (see Register). Sizes are in bytes and named as in RFC 9180,
-// Section 4.
+// Suite is a cipher suite of RFC 9420, or an experimental one (see Register). Sizes are in
+// bytes and have the names of RFC 9180, Section 4. Suites are shared and must not be
+// changed.
 type Suite struct {
 	ID        ID
 	Name      string
@@ -61,7 +64,7 @@ type Suite struct {
 	Nn   int // AEAD nonce
 	Nt   int // AEAD tag
 
-	// Experimental: not of RFC 9420, but registered by this program.
+	// Experimental is true for a suite of Register.
 	Experimental bool
 }
 
@@ -93,8 +96,8 @@ var table = [...]Suite{
 		kemP384, kdfSHA384, aes256, crypto.SHA384, ECDSA_SECP384R1_SHA384, 48, 48, 97, 97, 32, 12, 16, false},
 }
 
-// Lookup returns the suite with the given number: one of RFC 9420, or one that
-// was registered. The suite is shared and must not be changed.
+// Lookup returns the suite with the given number, and whether there is one: in RFC 9420,
+// or by Register.
 func Lookup(id ID) (*Suite, bool) {
 	if id >= 1 && int(id) <= len(table) {
 		return &table[id-1], true
@@ -103,8 +106,8 @@ func Lookup(id ID) (*Suite, bool) {
 	return s, ok
 }
 
-// Parse returns the suite that s names: its name in any case, or its number,
-// decimal or hexadecimal after 0x.
+// Parse returns the suite that s names, by its name in upper or lower case, or by its
+// number, in decimal or in hexadecimal after 0x. It fails if there is no such suite.
 func Parse(s string) (*Suite, error) {
 	for _, suite := range All() {
 		if strings.EqualFold(suite.Name, s) {
@@ -119,8 +122,8 @@ func Parse(s string) (*Suite, error) {
 	return nil, fmt.Errorf("no cipher suite %q in RFC 9420", s)
 }
 
-// parseNumber knows two bases. strconv's base 0 knows more: there 07 is octal
-// and 0b111 and 0_7 are numbers too.
+// parseNumber parses decimal, and hexadecimal after 0x. strconv's base 0 takes more: octal
+// 07, 0b111 and 0_7.
 func parseNumber(s string) (uint64, error) {
 	if digits, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
 		return strconv.ParseUint(digits, 16, 16)
@@ -128,7 +131,8 @@ func parseNumber(s string) (uint64, error) {
 	return strconv.ParseUint(s, 10, 16)
 }
 
-// All returns the suites in numeric order, those that were registered last.
+// All returns the suites of RFC 9420 in numeric order, then the registered ones in
+// numeric order. The slice is the caller's.
 func All() []*Suite {
 	all := make([]*Suite, len(table))
 	for i := range table {

@@ -12,10 +12,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
 
-// ExchangeKey is an opaque private key of DHKEM (RFC 9180, Section 4.1): its
-// Diffie-Hellman is somebody else's, such as a token's, and all else is done here, so
-// the shared secret is in memory for the time of Open. It is as safe for concurrent
-// use as what it was made of, and prints as REDACTED.
+// ExchangeKey is an opaque private key of DHKEM (RFC 9180, Section 4.1): an
+// ecdh.KeyExchanger, such as a token's, does the Diffie-Hellman, and Open does the rest in
+// software. So the shared secret is in memory during Open. It is safe for concurrent use if
+// the key exchanger is. It prints as REDACTED.
 type ExchangeKey struct {
 	suite    *ciphersuite.Suite
 	exchange ecdh.KeyExchanger
@@ -24,9 +24,9 @@ type ExchangeKey struct {
 
 var _ PrivateKey = (*ExchangeKey)(nil)
 
-// NewExchangeKey makes a private key of the suite that agrees on secrets through kx;
-// Open clears each secret that kx returns. It fails where the curve of kx is not that
-// of the suite's KEM: X448 and the hybrid KEMs have none that fits.
+// NewExchangeKey returns the private key of the suite whose Diffie-Hellman is kx. Open
+// clears each secret that kx returns. NewExchangeKey fails if the curve of kx is not that of
+// the suite's KEM; the KEMs with X448 and the hybrid ones have no curve in crypto/ecdh.
 func NewExchangeKey(s *ciphersuite.Suite, kx ecdh.KeyExchanger) (*ExchangeKey, error) {
 	k, err := stdlib.NewDHKEMPrivateKey(kx)
 	if err != nil {
@@ -38,13 +38,11 @@ func NewExchangeKey(s *ciphersuite.Suite, kx ecdh.KeyExchanger) (*ExchangeKey, e
 	return &ExchangeKey{suite: s, exchange: kx, public: kx.PublicKey().Bytes()}, nil
 }
 
-// PublicKey returns the encoded public key, Npk bytes, which the caller must not
-// change.
+// PublicKey implements PrivateKey.
 func (k *ExchangeKey) PublicKey() []byte { return k.public }
 
-// Open implements PrivateKey. The error wraps ErrOpen where the ciphertext or the KEM
-// output is at fault; one of the key exchanger, such as a token's, is returned for
-// what it is.
+// Open implements PrivateKey. The error wraps ErrOpen if the ciphertext or the KEM output
+// is at fault, else the error of the key exchanger, such as a token's.
 func (k *ExchangeKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error) {
 	if len(kemOutput) != k.suite.Nenc {
 		return nil, fmt.Errorf("%w: the KEM output has %d bytes, want %d", ErrOpen, len(kemOutput), k.suite.Nenc)
@@ -64,8 +62,8 @@ func (k *ExchangeKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, err
 	return plaintext, nil
 }
 
-// oneExchange keeps what the key exchanger returned: its error, which is not that of
-// a ciphertext, and its secret, which crypto/hpke does not clear.
+// oneExchange keeps what the key exchanger returned: its error, which says nothing of the
+// ciphertext, and its secret, which crypto/hpke does not clear.
 type oneExchange struct {
 	ecdh.KeyExchanger
 	secret []byte
@@ -96,5 +94,5 @@ func (x *oneExchange) open(s *ciphersuite.Suite, info, aad, kemOutput, ciphertex
 	return recipient.Open(aad, ciphertext)
 }
 
-// Format prints REDACTED under every verb: what it was made of may be a secret key.
+// Format prints REDACTED under every verb: the key exchanger may be a key in memory.
 func (k ExchangeKey) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }

@@ -14,21 +14,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
 
-// library is what does the work for a suite: circl for those of RFC 9420, the
-// standard library for the post-quantum ones. Private keys are given and returned
-// as Nsk bytes that belong to the caller.
+// library does the work for a suite: circl for those of RFC 9420, crypto/hpke for the
+// post-quantum ones. Private keys are passed and returned as Nsk bytes, which the caller
+// owns.
 type library interface {
 	// generate makes a key pair from randomness.
 	generate(rand io.Reader) (public, private []byte, err error)
-	// publicOf computes the public key, and so checks that a private key has one.
-	// No error repeats bytes of the key.
+	// publicOf computes the public key. It fails if the private key is out of range. No
+	// error has bytes of the key in it.
 	publicOf(private []byte) ([]byte, error)
-	// check reports what is not a public key.
+	// check returns an error if public, Npk bytes, is not a public key.
 	check(public []byte) error
 	// seal is the single-shot encryption of RFC 9180, Section 6.1, in base mode.
 	seal(public, info, aad, plaintext []byte) (kemOutput, ciphertext []byte, err error)
-	// open is the counterpart of seal. The error is that of a ciphertext that does
-	// not open.
+	// open decrypts what seal encrypted.
 	open(private, info, aad, kemOutput, ciphertext []byte) ([]byte, error)
 }
 
@@ -45,7 +44,8 @@ type classic struct {
 	kem   circl.KEM
 }
 
-// generate uses DeriveKeyPair of RFC 9180, Section 7.1.3, or draws a scalar.
+// generate draws a scalar for a NIST curve, and uses DeriveKeyPair (RFC 9180, Section
+// 7.1.3) for the others.
 func (c classic) generate(rand io.Reader) (public, private []byte, err error) {
 	if curve := c.curve(); curve != nil {
 		return drawScalar(curve, c.kem.Scheme().PrivateKeySize(), rand)
@@ -63,7 +63,7 @@ func (c classic) generate(rand io.Reader) (public, private []byte, err error) {
 	return public, private, err
 }
 
-// curve returns the curve of NIST that the KEM works on, or nil.
+// curve returns the NIST curve of the KEM, or nil.
 func (c classic) curve() ecdh.Curve {
 	switch c.kem {
 	case circl.KEM_P256_HKDF_SHA256:
@@ -77,8 +77,9 @@ func (c classic) curve() ecdh.Curve {
 }
 
 // drawScalar draws candidates of n bytes until one is between 0 and the order of the curve
-// (FIPS 186-5, Appendix A.2.2): the first one, but once in 2^32 times. Nobody is to derive this key
-// again, and the HKDF of DeriveKeyPair is a quarter of what a key pair of P-256 costs.
+// (FIPS 186-5, Appendix A.2.2). That is the first one, except once in 2^32 times. The key
+// need not be derived again, and the HKDF of DeriveKeyPair costs a quarter of a P-256 key
+// pair.
 func drawScalar(curve ecdh.Curve, n int, rand io.Reader) (public, private []byte, err error) {
 	private = make([]byte, n)
 	for range 16 {
@@ -93,11 +94,11 @@ func drawScalar(curve ecdh.Curve, n int, rand io.Reader) (public, private []byte
 			return key.PublicKey().Bytes(), private, nil
 		}
 	}
-	return nil, nil, errors.New("the source of randomness gives none")
+	return nil, nil, errors.New("the source of randomness gives no scalar in range")
 }
 
-// errOutOfRange stands for every error about a private key: circl's form of one
-// prints itself under every verb.
+// errOutOfRange replaces every error about a private key: circl's errors have the key in
+// them.
 var errOutOfRange = errors.New("it is out of range")
 
 func (c classic) publicOf(private []byte) ([]byte, error) {
@@ -153,8 +154,8 @@ func (c classic) open(private, info, aad, kemOutput, ciphertext []byte) ([]byte,
 	return opener.Open(ciphertext, aad)
 }
 
-// standard is crypto/hpke, which has the hybrid KEMs of draft-ietf-hpke-pq. Their
-// private keys are seeds: any Nsk bytes are one.
+// standard is crypto/hpke, which has the hybrid KEMs of draft-ietf-hpke-pq. Their private
+// keys are seeds: any Nsk bytes.
 type standard struct{ suite *ciphersuite.Suite }
 
 func (s standard) algorithms() (stdlib.KEM, stdlib.KDF, stdlib.AEAD, error) {

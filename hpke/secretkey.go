@@ -16,27 +16,27 @@ var ErrCleared = errors.New("the private key was cleared")
 
 const redacted = "REDACTED"
 
-// SecretKey is a private key in memory. It prints as REDACTED. It is safe for
-// concurrent use.
+// SecretKey is a private key in memory. It prints as REDACTED. It is safe for concurrent
+// use.
 //
-// Clear overwrites the bytes that it holds. What the library beneath made of
-// them while a key was generated or used is beyond it: that stays in freed memory
-// until the memory is used again.
+// Clear overwrites the bytes that it holds. Copies that the library beneath made while the
+// key was generated or used are out of its reach: they stay in freed memory until that is
+// used again.
 type SecretKey struct {
 	suite  *ciphersuite.Suite
 	public []byte
 	secret *secret
 }
 
-// secret has the bytes two pointers away from the key. In an unexported field of
-// another struct the methods that print REDACTED are not called, and package fmt
-// follows one pointer there when the verb does not fit it.
+// secret has the bytes two pointers away from the key. If a SecretKey is in an unexported
+// field of another struct, package fmt does not call the methods that print REDACTED, and
+// follows one pointer if the verb does not fit it.
 type secret struct {
 	mu sync.RWMutex
 	b  *[]byte // Nsk bytes; nil once cleared
 }
 
-// use calls f with the private key, which f must not keep. The error is f's or
+// use calls f with the private key, which f must not keep. The error is that of f, or
 // ErrCleared.
 func (s *secret) use(f func(private []byte) error) error {
 	s.mu.RLock()
@@ -58,14 +58,16 @@ func (s *secret) clear() {
 
 var _ PrivateKey = (*SecretKey)(nil)
 
-// newSecretKey takes what it is given.
+// newSecretKey keeps both slices.
 func newSecretKey(s *ciphersuite.Suite, public, b []byte) *SecretKey {
 	return &SecretKey{suite: s, public: public, secret: &secret{b: &b}}
 }
 
-// GenerateKeyPair makes a key pair from Nsk bytes of rand. For a P-curve they are the private
-// key, or the next ones are where these are out of range; for X25519 and X448 it is derived from them
-// (DeriveKeyPair of RFC 9180, Section 7.1.3); for a hybrid KEM they are the seed.
+// GenerateKeyPair makes a key pair from Nsk bytes of rand and returns the private key, which
+// has its public key. For a NIST curve the bytes are the private key, or the next ones if
+// they are out of range. For X25519 and X448 the private key is derived from them
+// (DeriveKeyPair, RFC 9180, Section 7.1.3). For a hybrid KEM they are the seed. It fails only
+// if rand does. The caller clears the key.
 func GenerateKeyPair(s *ciphersuite.Suite, rand io.Reader) (*SecretKey, error) {
 	public, private, err := libraryOf(s).generate(rand)
 	if err != nil {
@@ -74,9 +76,10 @@ func GenerateKeyPair(s *ciphersuite.Suite, rand io.Reader) (*SecretKey, error) {
 	return newSecretKey(s, public, private), nil
 }
 
-// ParsePrivateKey decodes a private key of Nsk bytes (RFC 9180, Section
-// 7.1.2). One of suite 5 may lack its leading zero byte, as some libraries
-// write it. It keeps a copy of b; no error repeats its bytes.
+// ParsePrivateKey decodes a private key of Nsk bytes (RFC 9180, Section 7.1.2) and computes
+// its public key. A key of suite 5 may lack its leading zero byte, as some libraries write
+// it. The SecretKey keeps a copy of b, and the caller clears both. It fails if b has another
+// length or is out of range; no error has bytes of b in it.
 func ParsePrivateKey(s *ciphersuite.Suite, b []byte) (*SecretKey, error) {
 	padding := s.Nsk - len(b)
 	if padding != 0 && (padding != 1 || s.ID != ciphersuite.MLS_256_DHKEMP521_AES256GCM_SHA512_P521) {
@@ -95,9 +98,9 @@ func ParsePrivateKey(s *ciphersuite.Suite, b []byte) (*SecretKey, error) {
 // ErrKeyMismatch reports a private key that is not the one of its public key.
 var ErrKeyMismatch = errors.New("the private key is not that of the public key")
 
-// NewSecretKey is ParsePrivateKey for a private key whose public key is known already.
-// It believes that the two belong together, and computes nothing: see Check. The lengths
-// are Nsk and Npk. It keeps copies.
+// NewSecretKey returns a SecretKey for a private key whose public key is known. Unlike
+// ParsePrivateKey it computes nothing and does not check that the two belong together: see
+// Check. It fails if the lengths are not Npk and Nsk. The key keeps copies of both.
 func NewSecretKey(s *ciphersuite.Suite, public, private []byte) (*SecretKey, error) {
 	if len(private) != s.Nsk || len(public) != s.Npk {
 		return nil, fmt.Errorf("parse HPKE private key: it has %d bytes and its public key %d, want %d and %d", len(private), len(public), s.Nsk, s.Npk)
@@ -105,8 +108,8 @@ func NewSecretKey(s *ciphersuite.Suite, public, private []byte) (*SecretKey, err
 	return newSecretKey(s, bytes.Clone(public), bytes.Clone(private)), nil
 }
 
-// Check computes the public key. The error is ErrKeyMismatch where it is another, or
-// ErrCleared.
+// Check computes the public key and compares it with PublicKey. The error wraps
+// ErrKeyMismatch if they differ, or is ErrCleared.
 func (k *SecretKey) Check() error {
 	return k.secret.use(func(private []byte) error {
 		public, err := libraryOf(k.suite).publicOf(private)
@@ -120,14 +123,13 @@ func (k *SecretKey) Check() error {
 	})
 }
 
-// Suite returns the suite of the key.
+// Suite returns the suite of the key, which is shared and must not be changed.
 func (k *SecretKey) Suite() *ciphersuite.Suite { return k.suite }
 
-// PublicKey returns the encoded public key, Npk bytes, which the caller must
-// not change.
+// PublicKey implements PrivateKey. It also works after Clear.
 func (k *SecretKey) PublicKey() []byte { return k.public }
 
-// Bytes returns a copy of the private key, Nsk bytes, which the caller clears;
+// Bytes returns a copy of the private key, Nsk bytes, which the caller clears. It returns
 // nil after Clear.
 func (k *SecretKey) Bytes() []byte {
 	b, err := k.AppendTo(make([]byte, 0, k.suite.Nsk))
@@ -137,8 +139,8 @@ func (k *SecretKey) Bytes() []byte {
 	return b
 }
 
-// AppendTo appends the private key, Nsk bytes, to b, whose owner clears it. The
-// error is ErrCleared. Where b has the room, no other copy is made.
+// AppendTo appends the private key, Nsk bytes, to b, which the caller clears. It makes no
+// other copy if b has the capacity. The error is ErrCleared.
 func (k *SecretKey) AppendTo(b []byte) ([]byte, error) {
 	err := k.secret.use(func(private []byte) error {
 		b = append(b, private...)
@@ -147,8 +149,8 @@ func (k *SecretKey) AppendTo(b []byte) ([]byte, error) {
 	return b, err
 }
 
-// Clear overwrites the private key. Later use is ErrCleared. Clear of a nil key
-// does nothing.
+// Clear overwrites the private key. Later uses fail with ErrCleared. Clear of a nil key does
+// nothing.
 func (k *SecretKey) Clear() {
 	if k != nil {
 		k.secret.clear()
@@ -170,8 +172,8 @@ func (k *SecretKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error
 	return plaintext, err
 }
 
-// The methods below keep the key out of whatever is printed. They are the
-// value's, so that they hold for a copy of the key too.
+// The methods below print REDACTED in place of the key. Their receivers are values, so that
+// they hold for a copy of the key too.
 
 func (k SecretKey) String() string               { return redacted }
 func (k SecretKey) GoString() string             { return redacted }

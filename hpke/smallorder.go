@@ -7,9 +7,9 @@ import (
 	circl "github.com/cloudflare/circl/hpke"
 )
 
-// Encodings of the points whose order divides the cofactor, little-endian: 0, 1,
-// p-1, and those of order 8 on Curve25519; then p and p+1, which are 0 and 1
-// again. With every private key the shared secret is zero.
+// The points whose order divides the cofactor, little-endian: 0, 1, p-1, and those of order
+// 8 on Curve25519; then p and p+1, which are 0 and 1 again. Their shared secret with every
+// private key is zero.
 var (
 	smallOrderX25519 = []string{
 		strings.Repeat("\x00", 32),
@@ -29,7 +29,7 @@ var (
 	}
 )
 
-// smallOrder reports whether public, of the right length, is such a point.
+// smallOrder reports whether public, of the right length, is one of these points.
 func smallOrder(kem circl.KEM, public []byte) bool {
 	switch kem {
 	case circl.KEM_X25519_HKDF_SHA256:

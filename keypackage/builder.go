@@ -12,35 +12,32 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// ErrSignerFault reports a signer whose signature does not verify under its own
-// public key: a fault of the device, or a key that was swapped in it.
+// ErrSignerFault reports a signer whose signature does not verify under its own public key:
+// the device is faulty, or its key was replaced.
 var ErrSignerFault = errors.New("the signer made a signature that does not verify")
 
-// Builder makes key packages of one template with one signature key. It is
-// immutable, and safe for concurrent use when its signer is.
+// Builder makes key packages from one template with one signature key. It is immutable, and
+// safe for concurrent use if its signer is.
 type Builder struct {
 	suite  *ciphersuite.Suite
 	signer crypto.Signer
 	public *ciphersuite.PublicKey
-	// signatureKey is public as it is encoded.
+	// signatureKey is public, encoded.
 	signatureKey []byte
-	// leaf holds the encoded fields of a leaf node from signature_key to
-	// extensions, extensions those of the key package: what does not differ
-	// between one key package and the next.
+	// leaf has the encoded fields of a leaf node from signature_key to extensions,
+	// extensions those of the key package. They are the same in all key packages.
 	leaf, extensions []byte
 }
 
-// NewBuilder checks the template and prepares all that key packages have in
-// common. The template is not needed afterwards. signer holds the private key
-// of the credential; its public key is an *ecdsa.PublicKey or an
-// ed25519.PublicKey of the suite's signature scheme.
+// NewBuilder checks the template and returns its Builder, which copies what it needs of the
+// template. signer has the private key of the credential. Its public key is of the suite's
+// signature scheme and of a type that ciphersuite.MarshalPublicKey takes.
 //
-// It refuses what RFC 9420 forbids to make: capabilities that lack mls10, the
-// suite or the credential's type, or list default types (Section 7.2); a
-// lifetime that ends before it begins; extensions that stand twice (Section
-// 13.4) or where they may not (Section 17.3); an x509 credential whose end
-// entity has another key than the signer (Section 5.3). The error tells all
-// faults of the template at once.
+// NewBuilder refuses what RFC 9420 forbids in a key package: capabilities that lack mls10,
+// the suite or the type of the credential, or list default types (Section 7.2); a lifetime
+// that does not end after it begins; extensions that are repeated (Section 13.4) or may not be
+// there (Section 17.3); an x509 credential for another key than the signer's (Section 5.3).
+// The error reports all faults of the template, joined.
 func NewBuilder(t Template, signer crypto.Signer) (*Builder, error) {
 	if t.Suite == nil {
 		return nil, errors.New("prepare key packages: the template has no cipher suite")
@@ -77,13 +74,13 @@ func NewBuilder(t Template, signer crypto.Signer) (*Builder, error) {
 	}, nil
 }
 
-// Build makes the key package of two HPKE public keys of the suite (RFC 9420,
-// Section 10), which must be different. The private keys stay with the caller.
+// Build makes a key package (RFC 9420, Section 10) with two HPKE public keys of the suite,
+// Npk bytes each, which must be different. It copies them. Their private keys stay with the
+// caller.
 //
-// The signer signs twice: LeafNodeTBS, then KeyPackageTBS. Each signature is
-// verified in software before it is used; ErrSignerFault is the error where one
-// does not verify. rand is handed to the signer, which may ignore it. The
-// arguments are copied.
+// The signer signs LeafNodeTBS, then KeyPackageTBS; rand is for the signer, which may ignore
+// it. Build verifies both signatures in software. The error wraps ErrSignerFault if one does
+// not verify, wraps the signer's error if it fails, or says what is wrong with the keys.
 func (b *Builder) Build(rand io.Reader, initPublic, encryptionPublic []byte) (*Verified, error) {
 	if err := b.checkKeys(initPublic, encryptionPublic); err != nil {
 		return nil, fmt.Errorf("build key package: %w", err)
@@ -107,9 +104,9 @@ func (b *Builder) Build(rand io.Reader, initPublic, encryptionPublic []byte) (*V
 	return newVerified(b.suite, e), nil
 }
 
-// checkKeys reports keys that are no HPKE public keys of the suite, or are one
-// and the same. RFC 9420, Section 10.1, asks for init_key and encryption_key to
-// differ, Section 16.8 for encryption and signature keys.
+// checkKeys returns an error if a key is not an HPKE public key of the suite, or if two keys
+// are the same. RFC 9420, Section 10.1, requires init_key and encryption_key to differ,
+// Section 16.8 HPKE keys and signature keys.
 func (b *Builder) checkKeys(initPublic, encryptionPublic []byte) error {
 	if err := hpke.ValidPublicKey(b.suite, initPublic); err != nil {
 		return fmt.Errorf("check init key: %w", err)
@@ -126,7 +123,7 @@ func (b *Builder) checkKeys(initPublic, encryptionPublic []byte) error {
 	return nil
 }
 
-// size returns how many bytes follow init_key, or a little more.
+// size returns how many bytes follow init_key, or slightly more.
 func (b *Builder) size(encryptionPublic []byte) int {
 	const maxSignature = 2 + 139 // P-521 in DER, and its length
 	return sizeVector(encryptionPublic) + len(b.leaf) + len(b.extensions) + 2*maxSignature

@@ -90,7 +90,7 @@ func TestNewBuilderRefuses(t *testing.T) {
 		"GREASE credential":          {func(t *template) { t.Credential = keypackage.Credential{Type: 0x0A0A} }, "GREASE 0x0A0A"},
 		"default extension listed":   {func(t *template) { t.Capabilities.Extensions = []keypackage.ExtensionType{1} }, "default extension type application_id"},
 		"default proposal listed":    {func(t *template) { t.Capabilities.Proposals = []keypackage.ProposalType{7} }, "default proposal type group_context_extensions"},
-		"lifetime inverted":          {func(t *template) { t.Lifetime.NotAfter = t.Lifetime.NotBefore }, "not after its begin"},
+		"lifetime inverted":          {func(t *template) { t.Lifetime.NotAfter = t.Lifetime.NotBefore }, "not after its start"},
 		"extension twice":            {func(t *template) { t.Extensions = slices.Repeat(extension(0xF001), 2) }, "more than once"},
 		"extension twice in leaf":    {func(t *template) { t.LeafExtensions = slices.Repeat(extension(0xF001), 2) }, "more than once"},
 		"ratchet_tree":               {func(t *template) { t.Extensions = extension(keypackage.ExtensionRatchetTree) }, "may not hold ratchet_tree"},

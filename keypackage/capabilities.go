@@ -8,9 +8,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// Capabilities is what a client supports (RFC 9420, Section 7.2): all protocol
-// versions, cipher suites and credential types, and the extension and proposal
-// types that are not default. Unknown values are kept, and mean nothing.
+// Capabilities lists what a client supports (RFC 9420, Section 7.2): all protocol versions,
+// cipher suites and credential types, and the extension and proposal types that are not
+// default. Unknown values are kept and have no meaning.
 type Capabilities struct {
 	Versions     []ProtocolVersion
 	CipherSuites []ciphersuite.ID
@@ -19,9 +19,9 @@ type Capabilities struct {
 	Credentials  []CredentialType
 }
 
-// DefaultCapabilities returns the least that a client with suite s supports:
-// mls10, s itself, and credentials basic and x509. Some peers add only members
-// that list both. The caller may append to the lists.
+// DefaultCapabilities returns the smallest capabilities for suite s: mls10, s itself, and
+// both credential types, because some peers add only members that list both. The caller may
+// append to the lists.
 func DefaultCapabilities(s *ciphersuite.Suite) Capabilities {
 	return Capabilities{
 		Versions:     []ProtocolVersion{MLS10},
@@ -61,21 +61,22 @@ func (c *Capabilities) clone() Capabilities {
 	}
 }
 
-// supports reports whether a member with these capabilities may use extensions
-// of type t: the default ones always, all others where they are listed.
+// supports reports whether a member with these capabilities may use extensions of type t,
+// which is default or listed.
 func (c *Capabilities) supports(t ExtensionType) bool {
 	return t.Default() || slices.Contains(c.Extensions, t)
 }
 
-// RequiredCapabilities is what a group asks of its members (RFC 9420, Section
-// 11.1). Default types need no mention: every client supports them.
+// RequiredCapabilities lists what a group requires of its members (RFC 9420, Section 11.1).
+// Default types may be left out: every client supports them.
 type RequiredCapabilities struct {
 	Extensions  []ExtensionType
 	Proposals   []ProposalType
 	Credentials []CredentialType
 }
 
-// Missing names what c lacks of r, such as "extension 0xF001".
+// Missing returns the names of what r lists and c does not, such as "extension 0xF001". It
+// returns nil if nothing is missing.
 func (c Capabilities) Missing(r RequiredCapabilities) []string {
 	var missing []string
 	for _, t := range r.Extensions {

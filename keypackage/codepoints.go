@@ -23,8 +23,8 @@ func (v ProtocolVersion) Format(f fmt.State, verb rune) {
 	stringer.Format(f, verb, v.String(), uint16(v))
 }
 
-// WireFormat says what an MLSMessage holds (RFC 9420, Section 17.2); uint16 on
-// the wire.
+// WireFormat is the kind of object in an MLSMessage (RFC 9420, Section 17.2); uint16 on the
+// wire.
 type WireFormat uint16
 
 // The wire formats of RFC 9420.
@@ -50,12 +50,11 @@ func (f WireFormat) String() string { return nameOf(f, wireFormatNames) }
 // Format prints the name under %v, %s and %q, and the number under other verbs.
 func (f WireFormat) Format(s fmt.State, verb rune) { stringer.Format(s, verb, f.String(), uint16(f)) }
 
-// ExtensionType names an extension (RFC 9420, Section 17.3); uint16 on the
-// wire.
+// ExtensionType is the type of an extension (RFC 9420, Section 17.3); uint16 on the wire.
 type ExtensionType uint16
 
-// The extension types of RFC 9420, and last_resort of
-// draft-ietf-mls-extensions as it is deployed.
+// The extension types of RFC 9420, and last_resort of draft-ietf-mls-extensions as
+// implementations use it.
 const (
 	ExtensionApplicationID        ExtensionType = 0x0001
 	ExtensionRatchetTree          ExtensionType = 0x0002
@@ -88,7 +87,7 @@ func (t ExtensionType) Default() bool {
 	return ExtensionApplicationID <= t && t <= ExtensionExternalSenders
 }
 
-// ProposalType names a proposal (RFC 9420, Section 17.4); uint16 on the wire.
+// ProposalType is the type of a proposal (RFC 9420, Section 17.4); uint16 on the wire.
 type ProposalType uint16
 
 // The proposal types of RFC 9420.
@@ -124,8 +123,7 @@ func (t ProposalType) Default() bool {
 	return ProposalAdd <= t && t <= ProposalGroupContextExtensions
 }
 
-// CredentialType names a form of credential (RFC 9420, Section 17.5); uint16 on
-// the wire.
+// CredentialType is the type of a credential (RFC 9420, Section 17.5); uint16 on the wire.
 type CredentialType uint16
 
 // The credential types of RFC 9420.
@@ -147,8 +145,8 @@ func (t CredentialType) Format(f fmt.State, verb rune) {
 	stringer.Format(f, verb, t.String(), uint16(t))
 }
 
-// LeafNodeSource says how a leaf node came into a tree (RFC 9420, Section
-// 7.2); uint8 on the wire.
+// LeafNodeSource tells how a leaf node got into a tree (RFC 9420, Section 7.2); uint8 on the
+// wire.
 type LeafNodeSource uint8
 
 // The sources of RFC 9420.
@@ -176,8 +174,8 @@ func (s LeafNodeSource) Format(f fmt.State, verb rune) {
 	stringer.Format(f, verb, s.String(), uint8(s))
 }
 
-// nameOf returns the name of a code point. One without a name is shown as its
-// number, one that is reserved for GREASE as such.
+// nameOf returns the name of a code point, or its number with a mark if the number is
+// reserved for GREASE.
 func nameOf[T ~uint16](v T, names map[T]string) string {
 	if name, ok := names[v]; ok {
 		return name
@@ -188,12 +186,12 @@ func nameOf[T ~uint16](v T, names map[T]string) string {
 	return fmt.Sprintf("0x%04X", uint16(v))
 }
 
-// GREASE returns one of the fifteen values that stand for nothing (RFC 9420,
+// GREASE returns one of the fifteen values that are reserved to have no meaning (RFC 9420,
 // Section 13.5), chosen by a random byte.
 func GREASE(random byte) uint16 { return 0x0A0A + uint16(random%15)*0x1010 }
 
-// IsGREASE reports whether v is one of the values that GREASE returns. It serves to
-// name them only; they are handled like any other unknown value.
+// IsGREASE reports whether v is one of the values that GREASE returns. Decoding and Validate
+// treat them as any other unknown value.
 func IsGREASE(v uint16) bool { return v&0x0F0F == 0x0A0A && v>>12 == v>>4&0xF && v < 0xF000 }
 
 func grease[T ~uint16](v T) bool { return IsGREASE(uint16(v)) }

@@ -14,35 +14,32 @@ import (
 // is not X.509 in DER.
 var ErrCertificates = certificate.ErrMalformed
 
-// Credential says who a signature key belongs to (RFC 9420, Section 5.3). On
-// the wire: uint16 credential_type, then what the type says. All types that
-// are known to exist are one <V> vector, and so a type that this package does
-// not know is read as one.
+// Credential tells who a signature key belongs to (RFC 9420, Section 5.3). On the wire:
+// uint16 credential_type, then the content. The content of every known type is one <V>
+// vector, so the content of an unknown type is decoded as one.
 type Credential struct {
 	Type CredentialType
-	// Identity is the bare assertion of a basic credential, in a form that the
-	// application defines.
+	// Identity is the content of a basic credential, in a form that the application
+	// defines.
 	Identity []byte
-	// Certificates is the chain of an x509 credential, in DER, the end entity
-	// first.
+	// Certificates is the chain of an x509 credential in DER, the end entity first.
 	Certificates [][]byte
-	// Raw is the content of the vector of any other type.
+	// Raw is the content of a credential of another type.
 	Raw []byte
 }
 
-// BasicCredential returns a credential that asserts identity.
+// BasicCredential returns a basic credential. It keeps identity.
 func BasicCredential(identity []byte) Credential {
 	return Credential{Type: CredentialBasic, Identity: identity}
 }
 
-// X509Credential returns a credential of DER certificates, the end entity
-// first. It checks none of them.
+// X509Credential returns an x509 credential of certificates in DER, the end entity first. It
+// keeps the slice and checks nothing.
 func X509Credential(certificates [][]byte) Credential {
 	return Credential{Type: CredentialX509, Certificates: certificates}
 }
 
-// ParseCredential decodes a credential. Its errors and the ownership of its
-// slices are those of Parse.
+// ParseCredential decodes a Credential. It returns errors and owns slices as Parse does.
 func ParseCredential(b []byte) (Credential, error) {
 	var c Credential
 	r := wire.NewReader(slices.Clone(b))
@@ -66,8 +63,8 @@ func (c *Credential) read(r *wire.Reader) {
 	}
 }
 
-// readCertificates decodes the content of Certificate certificates<V>. An
-// error in it is an error of r.
+// readCertificates decodes the content of Certificate certificates<V>. Its errors become
+// those of r.
 func readCertificates(r *wire.Reader, content []byte) [][]byte {
 	var certificates [][]byte
 	list := wire.NewReader(content)
@@ -80,8 +77,8 @@ func readCertificates(r *wire.Reader, content []byte) [][]byte {
 	return certificates
 }
 
-// Bytes returns the encoded credential in new memory. The limit on lengths is
-// that of KeyPackage.Bytes.
+// Bytes returns the encoded Credential in new memory. Lengths are limited as for
+// KeyPackage.Bytes.
 func (c Credential) Bytes() []byte { return c.append(make([]byte, 0, c.size())) }
 
 func (c *Credential) append(b []byte) []byte {
@@ -100,7 +97,7 @@ func (c *Credential) append(b []byte) []byte {
 	}
 }
 
-// size returns the encoded length, or a little more.
+// size returns the encoded length, or slightly more.
 func (c *Credential) size() int {
 	const typeAndPrefix = 2 + 4
 	return typeAndPrefix + len(c.Identity) + c.sizeCertificates() + len(c.Raw)

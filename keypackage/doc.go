@@ -1,16 +1,15 @@
-// Package keypackage is the key package of MLS (RFC 9420, Section 10): its wire
-// format with everything that is in it, a builder that signs one, and a
-// validation that says what is wrong with one.
+// Package keypackage builds, parses and validates the key packages of MLS (RFC 9420, Section
+// 10), and parses the messages that use them: Welcome and GroupInfo.
 //
-// The structs carry the field names of the RFC. Decoding is strict about the
-// presentation language (Section 2.1) and about nothing else: it refuses input
-// that is truncated, over-long or not minimally encoded, and keeps every code
-// point that it does not know, GREASE included (Section 13.5), so that encoding
-// gives back the same bytes.
+// The structs have the field names of the RFC. Decoding checks the presentation language
+// (Section 2.1) and nothing else: it refuses input that is truncated, too long or not
+// minimally encoded, and keeps unknown code points, GREASE values included (Section 13.5).
+// So encoding what was decoded gives the same bytes.
 //
-// A KeyPackage is untrusted: anybody can make one. A Verified is one whose
-// signatures were checked, and it comes only from a Builder or from Validate.
+// A KeyPackage is untrusted: anybody can make one. A Verified is one whose signatures were
+// checked. Only a Builder and Validate return one.
 //
-// The package is pure: it reads no clock and does no I/O. Time and randomness
-// are parameters.
+// The package reads no clock and does no I/O: time and randomness are parameters. Functions
+// may be called by several goroutines at once. The structs are plain data and safe for
+// concurrent use while nothing changes them.
 package keypackage

@@ -7,14 +7,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// messageHeader is the length of what an MLSMessage puts before its body:
-// uint16 version, uint16 wire_format.
+// messageHeader is the length of what precedes the body of an MLSMessage: uint16 version,
+// uint16 wire_format.
 const messageHeader = 4
 
-// encoding is one encoded key package and where in it the signed structures
-// lie. Both are prefixes of what contains them, so that one buffer serves the
-// MLSMessage, the KeyPackage, the KeyPackageTBS and, for a leaf node of source
-// key_package, the LeafNodeTBS.
+// encoding is an encoded key package with the positions of the signed structures. Each is a
+// prefix of the structure that contains it, so one buffer serves the MLSMessage, the
+// KeyPackage, the KeyPackageTBS and, for a leaf node of source key_package, the LeafNodeTBS.
 type encoding struct {
 	message []byte
 	// leaf and leafEnd bound the fields of the leaf node before its signature.
@@ -23,8 +22,7 @@ type encoding struct {
 	end int
 }
 
-// newEncoding begins an encoding, up to and with init_key. size is how many
-// bytes are going to follow.
+// newEncoding encodes all fields up to init_key, with room for size bytes more.
 func newEncoding(v ProtocolVersion, suite ciphersuite.ID, initKey []byte, size int) encoding {
 	b := make([]byte, 0, messageHeader+4+wire.VectorLen(len(initKey))+len(initKey)+size)
 	b = binary.BigEndian.AppendUint16(b, uint16(v))
@@ -65,7 +63,7 @@ func sizeVector(v []byte) int { return wire.VectorLen(len(v)) + len(v) }
 func readList[T ~uint16](r *wire.Reader) []T {
 	v := r.Vector()
 	if len(v)%2 != 0 {
-		r.Fail(wire.ErrTruncated) // the last code point is
+		r.Fail(wire.ErrTruncated) // the last code point
 	}
 	if len(v) == 0 {
 		return nil

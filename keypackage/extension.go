@@ -7,21 +7,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// Extension is one extension of a key package or a leaf node (RFC 9420,
-// Section 7.2): uint16 extension_type, opaque extension_data<V>.
+// Extension is an extension of a key package, a leaf node, a group or a GroupInfo (RFC 9420,
+// Section 13): uint16 extension_type, opaque extension_data<V>.
 type Extension struct {
 	Type ExtensionType
 	Data []byte
 }
 
-// ApplicationID returns the application_id extension of a leaf node (RFC 9420,
-// Section 5.3.3): an identifier that only the application understands.
+// ApplicationID returns the application_id extension of a leaf node (RFC 9420, Section
+// 5.3.3), with an identifier that the application defines.
 func ApplicationID(id []byte) Extension {
 	return Extension{Type: ExtensionApplicationID, Data: wire.AppendVector(nil, id)}
 }
 
-// readExtensions decodes Extension extensions<V>, in order and with
-// repetitions, as they stand.
+// readExtensions decodes Extension extensions<V>, in order and with repetitions.
 func readExtensions(r *wire.Reader) []Extension {
 	var extensions []Extension
 	list := wire.NewReader(r.Vector())
@@ -57,8 +56,8 @@ func sizeExtensionList(extensions []Extension) int {
 	return n
 }
 
-// allowedInLeafNode reports whether the registry (RFC 9420, Section 17.3) lets
-// t stand in a leaf node. Types that are not in it may.
+// allowedInLeafNode reports whether the registry (RFC 9420, Section 17.3) allows t in a leaf
+// node. Types that the registry does not have are allowed.
 func (t ExtensionType) allowedInLeafNode() bool {
 	switch t {
 	case 0, ExtensionRatchetTree, ExtensionRequiredCapabilities, ExtensionExternalPub, ExtensionExternalSenders, ExtensionLastResort:
@@ -72,9 +71,8 @@ func (t ExtensionType) allowedInKeyPackage() bool {
 	return t == ExtensionLastResort || t != ExtensionApplicationID && t.allowedInLeafNode()
 }
 
-// wellFormed reports whether the data is what the type asks for: application_id
-// is one opaque<V> (RFC 9420, Section 5.3.3), last_resort has none. Data of
-// other types may be anything.
+// wellFormed reports whether the data fits the type: application_id is one opaque<V> (RFC
+// 9420, Section 5.3.3), last_resort is empty. Data of other types may be anything.
 func (e Extension) wellFormed() bool {
 	switch e.Type {
 	case ExtensionApplicationID:
@@ -87,8 +85,7 @@ func (e Extension) wellFormed() bool {
 	return true
 }
 
-// repeats reports whether the type of the i-th extension stands before it
-// already.
+// repeats reports whether an extension before the i-th has the same type.
 func repeats(extensions []Extension, i int) bool {
 	return slices.ContainsFunc(extensions[:i], func(e Extension) bool { return e.Type == extensions[i].Type })
 }

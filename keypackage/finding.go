@@ -2,13 +2,12 @@ package keypackage
 
 import "fmt"
 
-// Severity grades a finding.
+// Severity is how much a finding matters.
 type Severity int
 
 const (
-	// Warning is for what a member of a group may take and should not have to:
-	// the maker broke a rule that RFC 9420 does not tell receivers to enforce,
-	// or that only some receivers enforce.
+	// Warning is for what a member of a group may accept: the maker broke a rule that
+	// RFC 9420 does not tell receivers to enforce, or that only some receivers enforce.
 	Warning Severity = iota + 1
 	// Error is for what a member of a group must refuse.
 	Error
@@ -25,19 +24,19 @@ func (s Severity) String() string {
 	return fmt.Sprintf("Severity(%d)", int(s))
 }
 
-// MarshalText returns what String does.
+// MarshalText returns the text of String. It never fails.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Finding is one thing that Validate holds against a key package.
+// Finding is a rule that a key package breaks.
 type Finding struct {
-	// ID names the rule and is stable: programs may branch on it.
+	// ID names the rule. It is stable, so programs may branch on it.
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
-	// Section is where the rule stands, such as "RFC 9420, Section 7.2".
+	// Section is the source of the rule, such as "RFC 9420, Section 7.2".
 	Section string `json:"section"`
-	// Message says in a sentence what is wrong.
+	// Message describes the fault, for people. Its text may change.
 	Message string `json:"message"`
-	// Value is the value that breaks the rule, where there is a short one.
+	// Value is the value that breaks the rule, if there is a short one.
 	Value string `json:"value,omitempty"`
 }
 
@@ -49,19 +48,17 @@ func (f Finding) String() string {
 	return fmt.Sprintf("%v: %s (%s)", f.Severity, f.Message, f.Value)
 }
 
-// grade says how much a broken rule matters; the policy's Level turns it into a
-// Severity.
+// grade is how much a broken rule matters. The policy's Level turns it into a Severity.
 type grade int
 
 const (
-	// advised is for what RFC 9420 asks of makers and does not tell receivers to
+	// advised is for what RFC 9420 requires of makers and does not tell receivers to
 	// enforce, or what only some peers enforce.
 	advised grade = iota
 	// demanded is for what RFC 9420 tells those who add a client to enforce.
 	demanded
-	// vital is for what leaves a key package without meaning or protection: keys
-	// and signatures that cannot be used or trusted, bytes that can be read in
-	// two ways.
+	// vital is for what leaves a key package without meaning or protection: keys and
+	// signatures that cannot be used or trusted, bytes that can be read in two ways.
 	vital
 )
 
@@ -72,7 +69,7 @@ const (
 	// LevelRFC has an Error for what RFC 9420 tells those who add a client to
 	// refuse, and a Warning for the rest.
 	LevelRFC Level = iota
-	// LevelStrict has an Error for everything: for one's own key packages, before
+	// LevelStrict has an Error for everything. It is for one's own key packages before
 	// they are published.
 	LevelStrict
 	// LevelLenient has an Error only for what leaves a key package without
@@ -80,7 +77,7 @@ const (
 	LevelLenient
 )
 
-// severity returns what a rule of grade g weighs at this level.
+// severity returns the severity of a rule of grade g at this level.
 func (l Level) severity(g grade) Severity {
 	if l == LevelStrict || g == vital || l == LevelRFC && g == demanded {
 		return Error
@@ -88,7 +85,7 @@ func (l Level) severity(g grade) Severity {
 	return Warning
 }
 
-// rule is what all findings of one kind have in common.
+// rule is what the findings of one kind have in common.
 type rule struct {
 	id      string
 	grade   grade
@@ -96,7 +93,7 @@ type rule struct {
 	message string
 }
 
-// rules are all rules, in the order of their declaration.
+// rules has all rules in the order of their declaration.
 var rules []rule
 
 func newRule(id string, g grade, section, message string) rule {
@@ -117,7 +114,8 @@ type Rule struct {
 	Lenient Severity `json:"lenient"`
 }
 
-// Rules returns all rules, in the order of the fields that they are about.
+// Rules returns all rules in the order of the fields that they are about. The slice is the
+// caller's.
 func Rules() []Rule {
 	out := make([]Rule, len(rules))
 	for i, r := range rules {
@@ -126,7 +124,7 @@ func Rules() []Rule {
 	return out
 }
 
-// The rules that can be decided without a group, by what they are about.
+// The rules that can be checked without a group, by field.
 var (
 	versionUnsupported = newRule("version-unsupported", vital, "RFC 9420, Section 10",
 		"the protocol version is not mls10")
@@ -141,7 +139,7 @@ var (
 	initKeyReused = newRule("init-key-reused", vital, "RFC 9420, Section 10.1",
 		"init_key and leaf_node.encryption_key are the same")
 	signatureKeyReused = newRule("signature-key-reused", advised, "RFC 9420, Section 16.8",
-		"leaf_node.signature_key serves as an HPKE key too")
+		"leaf_node.signature_key is also an HPKE key")
 
 	sourceNotKeyPackage = newRule("source-not-key-package", vital, "RFC 9420, Section 7.3",
 		"leaf_node.leaf_node_source is not key_package")
@@ -174,13 +172,13 @@ var (
 	extensionRepeated = newRule("extension-repeated", vital, "RFC 9420, Section 13.4",
 		"extensions hold a type more than once")
 	leafExtensionMisplaced = newRule("leaf-extension-misplaced", demanded, "RFC 9420, Section 17.3",
-		"leaf_node.extensions hold a type that may not stand in a leaf node")
+		"leaf_node.extensions hold a type that is not allowed in a leaf node")
 	extensionMisplaced = newRule("extension-misplaced", demanded, "RFC 9420, Section 17.3",
-		"extensions hold a type that may not stand in a key package")
+		"extensions hold a type that is not allowed in a key package")
 	applicationIDMalformed = newRule("application-id-malformed", advised, "RFC 9420, Section 5.3.3",
 		"the data of application_id is not one vector")
 	lastResortMalformed = newRule("last-resort-malformed", advised, "draft-ietf-mls-extensions",
-		"last_resort stands in the leaf node, or has data")
+		"last_resort is in the leaf node, or has data")
 
 	identityEmpty = newRule("identity-empty", advised, "RFC 9420, Section 5.3",
 		"the identity of the basic credential is empty; some peers refuse that")
@@ -194,26 +192,26 @@ var (
 	certificateOutOfOrder = newRule("certificate-out-of-order", advised, "RFC 9420, Section 5.3",
 		"a certificate was not issued by the one after it")
 	certificateSignatureInvalid = newRule("certificate-signature-invalid", demanded, "RFC 5280, Section 6.1.3",
-		"the signature of a certificate does not verify, or is made with an algorithm that is broken")
+		"the signature of a certificate does not verify, or uses a broken algorithm")
 	certificateExpired = newRule("certificate-expired", demanded, "RFC 9420, Section 5.3.2",
-		"a certificate is over")
+		"a certificate has expired")
 	certificateNotYetValid = newRule("certificate-not-yet-valid", demanded, "RFC 5280, Section 6.1.3",
-		"a certificate has not begun")
+		"a certificate is not yet valid")
 	certificateMayNotSign = newRule("certificate-may-not-sign", demanded, "RFC 5280, Section 6.1.4",
-		"a certificate that issued another is not one of a CA")
+		"the issuer of a certificate is not a CA")
 	certificatePathTooLong = newRule("certificate-path-too-long", demanded, "RFC 5280, Section 6.1.4",
-		"more CAs stand below a certificate than it allows")
+		"the path below a CA certificate is longer than it allows")
 	certificateUsage = newRule("certificate-usage", demanded, "RFC 5280, Section 4.2.1.3",
 		"the end entity's key usage does not let it sign")
 	certificateRootUnknown = newRule("certificate-root-unknown", demanded, "RFC 9420, Section 5.3.1",
-		"the chain leads to none of the roots that were given")
+		"the chain does not lead to any of the given roots")
 	certificateNotAcceptable = newRule("certificate-not-acceptable", demanded, "RFC 5280, Section 6.1",
 		"the chain breaks a rule of X.509")
 	lifetimeBeyondCertificates = newRule("lifetime-beyond-certificates", advised, "RFC 9420, Section 5.3.2",
-		"the lifetime goes beyond that of the certificates")
+		"the lifetime is not within that of the certificates")
 
 	greaseMisplaced = newRule("grease-misplaced", advised, "RFC 9420, Section 13.5",
-		"a GREASE value stands where it would be refused, or where none is foreseen")
+		"a GREASE value is in a field where peers refuse it or RFC 9420 does not provide for it")
 	requiredCapabilityMissing = newRule("required-capability-missing", demanded, "RFC 9420, Section 7.3",
 		"capabilities lack what the groups require")
 

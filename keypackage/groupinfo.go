@@ -24,18 +24,17 @@ type GroupContext struct {
 	Extensions              []Extension
 }
 
-// GroupInfo tells a new member of a group's epoch (RFC 9420, Section 12.4.3):
-// GroupContext group_context, Extension extensions<V>, opaque confirmation_tag<V>,
-// uint32 signer, opaque signature<V>.
+// GroupInfo describes an epoch of a group to a new member (RFC 9420, Section 12.4.3):
+// GroupContext group_context, Extension extensions<V>, opaque confirmation_tag<V>, uint32
+// signer, opaque signature<V>.
 type GroupInfo struct {
 	GroupContext GroupContext
 	Extensions   []Extension
 	// ConfirmationTag is a MAC of the epoch over the confirmed transcript hash.
 	ConfirmationTag []byte
-	// Signer is the leaf index of the member that made it.
+	// Signer is the leaf index of the member that signed it.
 	Signer uint32
-	// Signature is SignWithLabel(., "GroupInfoTBS", GroupInfoTBS): over all fields
-	// before it.
+	// Signature is SignWithLabel(., "GroupInfoTBS", GroupInfoTBS), over all other fields.
 	Signature []byte
 }
 
@@ -43,8 +42,7 @@ type GroupInfo struct {
 // 12.4.3).
 const labelGroupInfo = "GroupInfoTBS"
 
-// ParseGroupInfo decodes a bare GroupInfo. Its errors and the ownership of its
-// slices are those of Parse.
+// ParseGroupInfo decodes a bare GroupInfo. It returns errors and owns slices as Parse does.
 func ParseGroupInfo(b []byte) (*GroupInfo, error) {
 	g := new(GroupInfo)
 	r := wire.NewReader(slices.Clone(b))
@@ -74,8 +72,8 @@ func (c *GroupContext) read(r *wire.Reader) {
 	c.Extensions = readExtensions(r)
 }
 
-// Bytes returns the encoded GroupContext in new memory. The limit on lengths is that
-// of KeyPackage.Bytes.
+// Bytes returns the encoded GroupContext in new memory. Lengths are limited as for
+// KeyPackage.Bytes.
 func (c *GroupContext) Bytes() []byte {
 	b := binary.BigEndian.AppendUint16(nil, uint16(c.Version))
 	b = binary.BigEndian.AppendUint16(b, uint16(c.CipherSuite))
@@ -93,12 +91,12 @@ func (g *GroupInfo) tbs() []byte {
 	return binary.BigEndian.AppendUint32(b, g.Signer)
 }
 
-// Bytes returns the encoded GroupInfo in new memory. The limit on lengths is that of
+// Bytes returns the encoded GroupInfo in new memory. Lengths are limited as for
 // KeyPackage.Bytes.
 func (g *GroupInfo) Bytes() []byte { return wire.AppendVector(g.tbs(), g.Signature) }
 
-// Verify checks the signature with the signature_key of the leaf at Signer. The error
-// wraps ciphersuite.ErrSignature, or says what is wrong with the key.
+// Verify checks the signature with signatureKey, the signature_key of the leaf at Signer. The
+// error wraps ciphersuite.ErrSignature, or says what is wrong with the key.
 func (g *GroupInfo) Verify(suite *ciphersuite.Suite, signatureKey []byte) error {
 	public, err := suite.Signature.ParsePublicKey(signatureKey)
 	if err != nil {
@@ -110,8 +108,7 @@ func (g *GroupInfo) Verify(suite *ciphersuite.Suite, signatureKey []byte) error 
 	return nil
 }
 
-// RatchetTree returns the data of the ratchet_tree extension, which need not be
-// there.
+// RatchetTree returns the data of the ratchet_tree extension, and whether there is one.
 func (g *GroupInfo) RatchetTree() ([]byte, bool) {
 	i := slices.IndexFunc(g.Extensions, func(e Extension) bool { return e.Type == ExtensionRatchetTree })
 	if i < 0 {
@@ -120,9 +117,9 @@ func (g *GroupInfo) RatchetTree() ([]byte, bool) {
 	return g.Extensions[i].Data, true
 }
 
-// LeafAt returns a leaf of a ratchet tree (RFC 9420, Section 12.4.3.3):
-// optional<Node> ratchet_tree<V>, which is decoded as far as that leaf. It is nil where the
-// leaf is blank or the tree ends before it.
+// LeafAt returns the leaf with an index in a ratchet tree, optional<Node> ratchet_tree<V> (RFC
+// 9420, Section 12.4.3.3). It returns nil and no error if the leaf is blank or the tree ends
+// before it. It decodes the tree up to that leaf, and fails if that part is malformed.
 func LeafAt(tree []byte, index uint32) (*LeafNode, error) {
 	outer := wire.NewReader(slices.Clone(tree))
 	nodes := wire.NewReader(outer.Vector())
@@ -144,10 +141,10 @@ func LeafAt(tree []byte, index uint32) (*LeafNode, error) {
 	return nil, nil
 }
 
-var errNode = errors.New("a node is neither a leaf nor a parent, or stands where it may not")
+var errNode = errors.New("a node is neither a leaf nor a parent, or is in the wrong place")
 
-// readNode decodes one optional<Node> and returns the leaf in it, nil for a parent
-// or a blank. Leaves are at even places (RFC 9420, Section 7.8).
+// readNode decodes one optional<Node> and returns the leaf in it, or nil for a parent or a
+// blank. Leaves are at even places (RFC 9420, Section 7.8).
 func readNode(r *wire.Reader, even bool) *LeafNode {
 	const nodeLeaf, nodeParent = 1, 2
 	switch present := r.Uint8(); {

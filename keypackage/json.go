@@ -10,9 +10,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 )
 
-// The JSON forms carry the field names of RFC 9420. Octets are hexadecimal. A
-// code point is an object: its value, and its name where it has one. They are
-// for reading; nothing is parsed from them.
+// The JSON forms have the field names of RFC 9420. Octets are hexadecimal. A code point is an
+// object with its value, and its name if it has one. Nothing is parsed from JSON.
 
 type jsonCode struct {
 	Value uint16 `json:"value"`
@@ -32,7 +31,7 @@ type jsonKeyPackage struct {
 	Signature   jsonOctets  `json:"signature"`
 }
 
-// MarshalJSON writes the key package in the field names of the RFC.
+// MarshalJSON encodes the key package with the field names of the RFC.
 func (kp *KeyPackage) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonKeyPackage{
 		Version:     codeOf(kp.Version, versionNames),
@@ -56,8 +55,8 @@ type jsonLeafNode struct {
 	Signature     jsonOctets   `json:"signature"`
 }
 
-// MarshalJSON writes the leaf node in the field names of the RFC, with the
-// fields that its source has.
+// MarshalJSON encodes the leaf node with the field names of the RFC and the fields that its
+// source has.
 func (l *LeafNode) MarshalJSON() ([]byte, error) {
 	out := jsonLeafNode{
 		EncryptionKey: l.EncryptionKey,
@@ -85,9 +84,9 @@ type jsonCredential struct {
 	Raw          *jsonOctets   `json:"content,omitempty"`
 }
 
-// MarshalJSON writes the credential in the field names of the RFC. An identity
-// that is printable text is written as such too, in identity_text; the content
-// of a credential of unknown type is called content.
+// MarshalJSON encodes the credential with the field names of the RFC. If the identity is
+// printable text, the text is in identity_text too. The content of a credential of unknown
+// type is called content.
 func (c Credential) MarshalJSON() ([]byte, error) {
 	out := jsonCredential{Type: codeOf(c.Type, credentialNames)}
 	switch c.Type {
@@ -114,7 +113,7 @@ type jsonCapabilities struct {
 	Credentials  []jsonCode `json:"credentials"`
 }
 
-// MarshalJSON writes the capabilities in the field names of the RFC.
+// MarshalJSON encodes the capabilities with the field names of the RFC.
 func (c Capabilities) MarshalJSON() ([]byte, error) {
 	suites := make([]jsonCode, len(c.CipherSuites))
 	for i, id := range c.CipherSuites {
@@ -136,8 +135,8 @@ type jsonLifetime struct {
 	NotAfterTime  string `json:"not_after_time,omitempty"`
 }
 
-// MarshalJSON writes both ends in seconds, as in the RFC, and as a date in RFC
-// 3339 up to the year 9999.
+// MarshalJSON encodes both ends in seconds, as in the RFC, and up to the year 9999 as a date
+// too (RFC 3339).
 func (l Lifetime) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonLifetime{l.NotBefore, dateOf(l.NotBefore), l.NotAfter, dateOf(l.NotAfter)})
 }
@@ -147,7 +146,7 @@ type jsonExtension struct {
 	Data jsonOctets `json:"extension_data"`
 }
 
-// MarshalJSON writes the extension in the field names of the RFC.
+// MarshalJSON encodes the extension with the field names of the RFC.
 func (e Extension) MarshalJSON() ([]byte, error) {
 	return json.Marshal(jsonExtension{codeOf(e.Type, extensionNames), e.Data})
 }
@@ -168,7 +167,7 @@ func codesOf[T ~uint16](list []T, names map[T]string) []jsonCode {
 	return codes
 }
 
-// codeOfSuite asks the table of suites for the name.
+// codeOfSuite gets the name from the table of suites.
 func codeOfSuite(id ciphersuite.ID) jsonCode {
 	if s, ok := ciphersuite.Lookup(id); ok {
 		return jsonCode{uint16(id), s.Name}
@@ -176,7 +175,7 @@ func codeOfSuite(id ciphersuite.ID) jsonCode {
 	return codeOf[ciphersuite.ID](id, nil)
 }
 
-// present makes an empty list an empty array rather than null.
+// present returns an empty list for nil, which JSON would encode as null.
 func present[T any](list []T) []T {
 	if list == nil {
 		return []T{}
@@ -184,7 +183,7 @@ func present[T any](list []T) []T {
 	return list
 }
 
-// printable returns b as text, or nothing where it is not printable UTF-8.
+// printable returns b as text, or "" if it is not printable UTF-8.
 func printable(b []byte) string {
 	if !utf8.Valid(b) {
 		return ""
@@ -197,8 +196,7 @@ func printable(b []byte) string {
 	return string(b)
 }
 
-// dateOf returns Unix seconds in RFC 3339, whose years have four digits, or
-// nothing.
+// dateOf returns Unix seconds in RFC 3339, or "" if the year has more than four digits.
 func dateOf(seconds uint64) string {
 	const endOf9999 = 253402300799
 	if seconds > endOf9999 {

@@ -10,12 +10,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// KeyPackage is the structure of RFC 9420, Section 10. No field of it has been
-// checked: see Validate.
+// KeyPackage is the structure of RFC 9420, Section 10. No field has been checked: see
+// Validate.
 type KeyPackage struct {
 	Version     ProtocolVersion
 	CipherSuite ciphersuite.ID
-	// InitKey is an HPKE public key: a Welcome is encrypted to it.
+	// InitKey is the HPKE public key to which a Welcome is encrypted.
 	InitKey    []byte
 	LeafNode   LeafNode
 	Extensions []Extension
@@ -23,8 +23,7 @@ type KeyPackage struct {
 	Signature []byte
 }
 
-// The labels under which RFC 9420 signs and names what is in this package
-// (Sections 5.2 and 17.6).
+// The labels of signatures and references (RFC 9420, Sections 5.2 and 17.6).
 const (
 	labelLeafNode   = "LeafNodeTBS"
 	labelKeyPackage = "KeyPackageTBS"
@@ -61,18 +60,17 @@ func (kp *KeyPackage) readTBS(r *wire.Reader) {
 	kp.Extensions = readExtensions(r)
 }
 
-// Bytes returns the encoded KeyPackage in new memory. No field may be longer
-// than 2^30-1 bytes, the most that RFC 9420, Section 2.1.2, can express.
+// Bytes returns the encoded KeyPackage in new memory. No field may be longer than 2^30-1
+// bytes, the limit of RFC 9420, Section 2.1.2.
 func (kp *KeyPackage) Bytes() []byte { return kp.encode().keyPackage() }
 
 // Message returns the KeyPackage in an MLSMessage (RFC 9420, Section 6) of the
 // same version, in new memory: uint16 version, uint16 wire_format, KeyPackage.
 func (kp *KeyPackage) Message() []byte { return kp.encode().message }
 
-// Ref returns the KeyPackageRef (RFC 9420, Section 5.2): RefHash over the
-// encoded KeyPackage, not over an MLSMessage around it. Its length is the
-// suite's Nh: 32, 48 or 64 bytes. It fails only for an unknown cipher suite,
-// which has no hash.
+// Ref returns the KeyPackageRef (RFC 9420, Section 5.2): RefHash of the encoded KeyPackage,
+// not of the MLSMessage around it. It has Nh bytes of the suite: 32, 48 or 64. It fails only
+// if the cipher suite is unknown, which leaves no hash.
 func (kp *KeyPackage) Ref() (Ref, error) {
 	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
 	if !ok {
@@ -81,8 +79,8 @@ func (kp *KeyPackage) Ref() (Ref, error) {
 	return makeRef(suite, kp.Bytes()), nil
 }
 
-// LastResort reports whether the key package carries the last_resort extension
-// (0x000A): it may be used more than once when all others are gone.
+// LastResort reports whether the key package has the last_resort extension (0x000A): then it
+// may be used more than once when there is no other.
 func (kp *KeyPackage) LastResort() bool {
 	return slices.ContainsFunc(kp.Extensions, func(e Extension) bool { return e.Type == ExtensionLastResort })
 }
@@ -97,7 +95,7 @@ func (r Ref) String() string { return hex.EncodeToString(r) }
 // Format prints the hexadecimal under %v, %s, %x and %X, and in quotes under %q.
 func (r Ref) Format(f fmt.State, verb rune) { stringer.Format(f, verb, r.String(), []byte(r)) }
 
-// MarshalText returns the reference in hexadecimal.
+// MarshalText returns the reference in hexadecimal. It never fails.
 func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 func makeRef(suite *ciphersuite.Suite, keyPackage []byte) Ref {

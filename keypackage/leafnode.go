@@ -10,40 +10,39 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// ErrSource reports a leaf_node_source that RFC 9420 does not define, so that
-// the fields after it cannot be known.
+// ErrSource reports a leaf_node_source that RFC 9420 does not define, so that the fields
+// after it are unknown.
 var ErrSource = errors.New("unknown leaf_node_source")
 
-// LeafNode is the structure of RFC 9420, Section 7.2: one client as a member of
-// a group.
+// LeafNode is the structure of RFC 9420, Section 7.2: a client as a member of a group.
 type LeafNode struct {
-	// EncryptionKey is an HPKE public key, other than the key package's init key.
+	// EncryptionKey is an HPKE public key, which differs from the key package's init_key.
 	EncryptionKey []byte
-	// SignatureKey is a public key of the suite's signature scheme (Section
-	// 5.1.1): an uncompressed point for ECDSA, as in RFC 8032 for EdDSA.
+	// SignatureKey is a public key of the suite's signature scheme (Section 5.1.1): for
+	// ECDSA an uncompressed point, for EdDSA as in RFC 8032.
 	SignatureKey []byte
 	Credential   Credential
 	Capabilities Capabilities
 	Source       LeafNodeSource
-	// Lifetime is on the wire only where Source is SourceKeyPackage.
+	// Lifetime is on the wire only if Source is SourceKeyPackage.
 	Lifetime Lifetime
-	// ParentHash is on the wire only where Source is SourceCommit.
+	// ParentHash is on the wire only if Source is SourceCommit.
 	ParentHash []byte
 	Extensions []Extension
 	// Signature is SignWithLabel(., "LeafNodeTBS", LeafNodeTBS).
 	Signature []byte
 }
 
-// Lifetime says when clients consider a leaf node valid (RFC 9420, Section
-// 7.2), in seconds since 1970-01-01T00:00:00Z, both ends included: two uint64
-// on the wire. The whole range occurs; most of it is beyond time.Time.
+// Lifetime is the time in which clients consider a leaf node valid (RFC 9420, Section 7.2),
+// in seconds since 1970-01-01T00:00:00Z, both ends included: two uint64 on the wire. The
+// whole range occurs, and most of it is beyond time.Time.
 type Lifetime struct {
 	NotBefore uint64
 	NotAfter  uint64
 }
 
-// ParseLeafNode decodes a leaf node of any source. Its errors and the ownership
-// of its slices are those of Parse, and ErrSource.
+// ParseLeafNode decodes a bare LeafNode of any source. It returns errors and owns slices as
+// Parse does.
 func ParseLeafNode(b []byte) (*LeafNode, error) {
 	r := wire.NewReader(slices.Clone(b))
 	leaf := new(LeafNode)
@@ -78,17 +77,16 @@ func (l *LeafNode) readTBS(r *wire.Reader) {
 	l.Extensions = readExtensions(r)
 }
 
-// Bytes returns the encoded LeafNode in new memory. The limit on lengths is
-// that of KeyPackage.Bytes.
+// Bytes returns the encoded LeafNode in new memory. Lengths are limited as for
+// KeyPackage.Bytes.
 func (l *LeafNode) Bytes() []byte {
 	b := make([]byte, 0, l.sizeTBS()+sizeVector(l.Signature))
 	return wire.AppendVector(l.appendTBS(b), l.Signature)
 }
 
-// Verify checks the leaf node's signature with its own signature_key under the
-// signature scheme of the suite. groupID and leafIndex are part of what is
-// signed where the source is update or commit, and ignored where it is
-// key_package (RFC 9420, Section 7.2). The error wraps
+// Verify checks the signature of the leaf node with its own signature_key and the signature
+// scheme of the suite. groupID and leafIndex are part of what is signed if the source is
+// update or commit, and ignored if it is key_package (RFC 9420, Section 7.2). The error wraps
 // ciphersuite.ErrSignature, or says what is wrong with the key.
 func (l *LeafNode) Verify(suite *ciphersuite.Suite, groupID []byte, leafIndex uint32) error {
 	public, err := suite.Signature.ParsePublicKey(l.SignatureKey)
@@ -106,15 +104,14 @@ func (l *LeafNode) Verify(suite *ciphersuite.Suite, groupID []byte, leafIndex ui
 	return nil
 }
 
-// appendTBS encodes the fields before the signature. That is the whole
-// LeafNodeTBS where the source is key_package, else all but its group_id and
-// leaf_index.
+// appendTBS encodes the fields before the signature: the LeafNodeTBS if the source is
+// key_package, else all of it but group_id and leaf_index.
 func (l *LeafNode) appendTBS(b []byte) []byte {
 	return l.appendSigner(wire.AppendVector(b, l.EncryptionKey))
 }
 
-// appendSigner encodes the fields between encryption_key and signature: all
-// that leaf nodes of one template have in common.
+// appendSigner encodes the fields between encryption_key and signature, which all leaf nodes
+// of a template have in common.
 func (l *LeafNode) appendSigner(b []byte) []byte {
 	b = wire.AppendVector(b, l.SignatureKey)
 	b = l.Credential.append(b)
@@ -130,7 +127,7 @@ func (l *LeafNode) appendSigner(b []byte) []byte {
 	return appendExtensions(b, l.Extensions)
 }
 
-// sizeTBS returns the length of what appendTBS appends, or a little more.
+// sizeTBS returns the length of what appendTBS appends, or slightly more.
 func (l *LeafNode) sizeTBS() int {
 	const sourceAndLifetime = 1 + 8 + 8
 	return sizeVector(l.EncryptionKey) + sizeVector(l.SignatureKey) + l.Credential.size() + l.Capabilities.size() +

@@ -8,29 +8,26 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// ErrVersion reports an MLSMessage of a protocol version other than mls10,
-// whose form cannot be known.
+// ErrVersion reports an MLSMessage of a protocol version other than mls10, whose form is
+// unknown.
 var ErrVersion = errors.New("unknown protocol version")
 
-// MLSMessage is the frame in which MLS objects travel (RFC 9420, Section 6):
-// uint16 version, uint16 wire_format, then the object.
+// MLSMessage is the frame of MLS objects (RFC 9420, Section 6): uint16 version, uint16
+// wire_format, then the object.
 type MLSMessage struct {
 	Version    ProtocolVersion
 	WireFormat WireFormat
-	// KeyPackage is what the message holds where WireFormat is
-	// WireFormatKeyPackage, else nil.
+	// KeyPackage is the content if WireFormat is WireFormatKeyPackage, else nil.
 	KeyPackage *KeyPackage
-	// Body is what follows wire_format, in every wire format.
+	// Body is the encoded content, in every wire format.
 	Body []byte
 }
 
-// ParseMessage decodes an MLSMessage of any wire format; a KeyPackage in it is
-// decoded too, any other object is kept as it stands. Its errors and the
-// ownership of its slices are those of Parse, and ErrVersion.
+// ParseMessage decodes an MLSMessage of any wire format, and the KeyPackage if it has one. It
+// returns errors and owns slices as Parse does; the error may also wrap ErrVersion.
 //
-// RFC 9420, Section 10, wants the versions of message and key package to be
-// equal. The message's is mls10 here; that the key package's is as well is for
-// Validate to say.
+// RFC 9420, Section 10, requires the versions of message and key package to be equal. The
+// message's is mls10; Validate checks the key package's.
 func ParseMessage(b []byte) (*MLSMessage, error) {
 	r := wire.NewReader(slices.Clone(b))
 	m := &MLSMessage{Version: ProtocolVersion(r.Uint16()), WireFormat: WireFormat(r.Uint16())}

@@ -7,18 +7,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// LeafNodeTBS is what the signature of a leaf node is over (RFC 9420, Section 7.2): the
-// fields before it, and for sources update and commit opaque group_id<V>, uint32 leaf_index.
+// LeafNodeTBS is what the signature of a leaf node covers (RFC 9420, Section 7.2): the fields
+// before it, and for sources update and commit opaque group_id<V>, uint32 leaf_index.
 type LeafNodeTBS struct {
 	// Leaf has no Signature.
 	Leaf LeafNode
-	// GroupID and LeafIndex are on the wire only where the source is update or commit.
+	// GroupID and LeafIndex are on the wire only if the source is update or commit.
 	GroupID   []byte
 	LeafIndex uint32
 }
 
-// ParseLeafNodeTBS decodes a LeafNodeTBS. Its errors and the ownership of its slices are
-// those of ParseLeafNode.
+// ParseLeafNodeTBS decodes a LeafNodeTBS. It returns errors and owns slices as Parse does.
 func ParseLeafNodeTBS(b []byte) (*LeafNodeTBS, error) {
 	t := new(LeafNodeTBS)
 	r := wire.NewReader(slices.Clone(b))
@@ -33,9 +32,8 @@ func ParseLeafNodeTBS(b []byte) (*LeafNodeTBS, error) {
 	return t, nil
 }
 
-// ParseKeyPackageTBS decodes a KeyPackageTBS (RFC 9420, Section 10): a KeyPackage without
-// its signature, which the result has not. Its errors and the ownership of its slices are
-// those of Parse.
+// ParseKeyPackageTBS decodes a KeyPackageTBS (RFC 9420, Section 10): a KeyPackage without its
+// signature, so Signature is nil. It returns errors and owns slices as Parse does.
 func ParseKeyPackageTBS(b []byte) (*KeyPackage, error) {
 	r := wire.NewReader(slices.Clone(b))
 	kp := new(KeyPackage)
@@ -46,9 +44,8 @@ func ParseKeyPackageTBS(b []byte) (*KeyPackage, error) {
 	return kp, nil
 }
 
-// ParseGroupInfoTBS decodes a GroupInfoTBS (RFC 9420, Section 12.4.3): a GroupInfo without
-// its signature, which the result has not. Its errors and the ownership of its slices are
-// those of Parse.
+// ParseGroupInfoTBS decodes a GroupInfoTBS (RFC 9420, Section 12.4.3): a GroupInfo without its
+// signature, so Signature is nil. It returns errors and owns slices as Parse does.
 func ParseGroupInfoTBS(b []byte) (*GroupInfo, error) {
 	g := new(GroupInfo)
 	r := wire.NewReader(slices.Clone(b))

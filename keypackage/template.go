@@ -10,20 +10,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// Template is what the key packages of one Builder have in common.
+// Template is what the key packages of a Builder have in common.
 type Template struct {
 	Suite        *ciphersuite.Suite
 	Credential   Credential
 	Capabilities Capabilities
 	Lifetime     Lifetime
-	// LeafExtensions go into the leaf node, Extensions into the key package.
-	// Their types are added to the capabilities where they are missing.
+	// LeafExtensions are those of the leaf node, Extensions those of the key package. The
+	// Builder adds their types to the capabilities if they are missing.
 	LeafExtensions []Extension
 	Extensions     []Extension
 }
 
 // Unsigned returns a key package of the template without keys and signatures, for
-// a look at what is going to be made.
+// ValidateUnsigned. It shares the slices of the template.
 func (t *Template) Unsigned() *KeyPackage {
 	return &KeyPackage{
 		Version:     MLS10,
@@ -39,7 +39,7 @@ func (t *Template) Unsigned() *KeyPackage {
 	}
 }
 
-// check reports all that RFC 9420 forbids in the template, joined.
+// check returns everything in the template that RFC 9420 forbids, joined.
 func (t *Template) check() error {
 	return errors.Join(
 		t.checkCapabilities(),
@@ -74,7 +74,7 @@ func (t *Template) checkCapabilities() error {
 func (t *Template) checkCredential() error {
 	switch {
 	case grease(t.Credential.Type):
-		return fmt.Errorf("credential type is %v, which stands for none", t.Credential.Type)
+		return fmt.Errorf("credential type is %v, which has no meaning", t.Credential.Type)
 	case !slices.Contains(t.Capabilities.Credentials, t.Credential.Type):
 		return fmt.Errorf("capabilities do not list the credential type %v", t.Credential.Type)
 	}
@@ -83,13 +83,13 @@ func (t *Template) checkCredential() error {
 
 func (t *Template) checkLifetime() error {
 	if t.Lifetime.NotAfter <= t.Lifetime.NotBefore {
-		return fmt.Errorf("lifetime ends at %d, not after its begin at %d", t.Lifetime.NotAfter, t.Lifetime.NotBefore)
+		return fmt.Errorf("lifetime ends at %d, which is not after its start at %d", t.Lifetime.NotAfter, t.Lifetime.NotBefore)
 	}
 	return nil
 }
 
-// checkSize sees to it that every vector can be encoded: no part is longer
-// than the whole. The keys and signatures that follow are short.
+// checkSize ensures that every vector can be encoded: no part is longer than the whole. The
+// keys and signatures that follow are short.
 func (t *Template) checkSize() error {
 	const room = 1 << 16
 	size := t.Credential.size() + t.Capabilities.size() + sizeExtensions(t.LeafExtensions) + sizeExtensions(t.Extensions)
@@ -99,9 +99,9 @@ func (t *Template) checkSize() error {
 	return nil
 }
 
-// CheckExtensions reports what RFC 9420 forbids in the extensions of a leaf node and of
-// a key package: types that may not stand there (Section 17.3), or stand twice (Section
-// 13.4).
+// CheckExtensions returns what RFC 9420 forbids in the extensions of a leaf node (leaf) and
+// of a key package (outer), joined: types that are not allowed there (Section 17.3) or are
+// repeated (Section 13.4), and malformed data of application_id and last_resort.
 func CheckExtensions(leaf, outer []Extension) error {
 	return errors.Join(
 		checkExtensions("leaf_node.extensions", leaf, ExtensionType.allowedInLeafNode),
@@ -124,9 +124,9 @@ func checkExtensions(where string, extensions []Extension, allowed func(Extensio
 	return errors.Join(errs...)
 }
 
-// Supported returns the capabilities that the key packages are going to have:
-// those of the template with the types of its extensions added, in their order,
-// each once, the default ones left out.
+// Supported returns the capabilities of the key packages, in new memory: those of the
+// template, and the types of its extensions that they lack and that are not default, in their
+// order, each once.
 func (t *Template) Supported() Capabilities {
 	c := t.Capabilities.clone()
 	for _, e := range slices.Concat(t.LeafExtensions, t.Extensions) {
@@ -137,8 +137,8 @@ func (t *Template) Supported() Capabilities {
 	return c
 }
 
-// checkCertificate reports an x509 credential whose end entity does not have
-// the given signature key.
+// checkCertificate returns an error if the end entity of an x509 credential has another key
+// than signatureKey.
 func (t *Template) checkCertificate(signatureKey []byte) error {
 	if t.Credential.Type != CredentialX509 {
 		return nil

@@ -11,27 +11,25 @@ import (
 	"github.com/hsm-kp/hsm-kp/hpke"
 )
 
-// Policy is what a key package is held against beyond RFC 9420.
+// Policy is what Validate checks a key package against, beside RFC 9420.
 type Policy struct {
-	// Now is the time at which the lifetime and certificates are looked at, in
+	// Now is the time at which the lifetime and the certificates must be valid, in
 	// seconds since 1970-01-01T00:00:00Z.
 	Now uint64
-	// MaxLifetime is the longest total lifetime that draws no finding, in
-	// seconds; 0 is no limit. RFC 9420, Section 7.2, wants applications to
-	// have one and leaves the number to them.
+	// MaxLifetime is the longest total lifetime that is no finding, in seconds; 0 means
+	// no limit. RFC 9420, Section 7.2, requires applications to define a limit.
 	MaxLifetime uint64
-	// Level says which findings are errors.
+	// Level decides which findings are errors.
 	Level Level
-	// Roots are the trust anchors of X.509 credentials; nil where they are not
-	// known, so that every anchor is taken.
+	// Roots are the trust anchors of X.509 credentials; nil accepts every anchor.
 	Roots *x509.CertPool
-	// Required is what the groups require that the client is to join.
+	// Required is what the groups that the client is to join require.
 	Required RequiredCapabilities
 }
 
-// Report is what Validate found.
+// Report is the result of Validate.
 type Report struct {
-	// Findings stand in the order of the key package's fields, signatures last.
+	// Findings are in the order of the key package's fields, signatures last.
 	Findings []Finding
 	verified *Verified
 }
@@ -39,25 +37,24 @@ type Report struct {
 // OK reports whether no finding is an Error.
 func (r Report) OK() bool { return r.verified != nil }
 
-// Verified returns the key package, as it was when it was validated, where OK
-// is true.
+// Verified returns the key package as it was when Validate checked it, and whether OK is
+// true. It is nil if OK is false.
 func (r Report) Verified() (*Verified, bool) { return r.verified, r.verified != nil }
 
-// Validate holds a key package against everything in RFC 9420 that can be
-// decided without a group: Sections 5.3, 7.2, 7.3, 10, 10.1, 13.4 and 17.3. It
-// tells all findings, not the first. The policy's Level says which of them are
-// errors.
+// Validate checks a key package against everything in RFC 9420 that can be checked without a
+// group: Sections 5.3, 7.2, 7.3, 10, 10.1, 13.4 and 17.3. It returns all findings, not the
+// first. The policy's Level decides which of them are errors.
 //
-// What needs a group is left to its members: that version and suite are the
-// group's, that keys are unique in it. What needs an authentication service is
-// left to it: which names a credential may carry, and revocation. Chains of X.509
-// certificates are checked as package certificate does.
+// The members of a group check what needs a group: that version and suite are the group's,
+// and that keys are unique in it. The authentication service checks which names a credential
+// may have, and revocation. Validate checks chains of X.509 certificates as RFC 5280, Section
+// 6, asks, by crypto/x509.
 //
-// GREASE values are handled like all unknown ones (Section 13.5).
+// GREASE values are treated as any other unknown value (Section 13.5).
 //
-// The leaf node's signature is checked where its source is key_package; that of
-// another source is signed with a group. No signature is checked where its key
-// is invalid or the cipher suite is unknown.
+// The signature of the leaf node is checked if its source is key_package; with another source
+// it covers a group too. No signature is checked if its key is invalid or the cipher suite
+// is unknown.
 func Validate(kp *KeyPackage, p Policy) Report {
 	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p}
 	v.fields()
@@ -70,8 +67,8 @@ func Validate(kp *KeyPackage, p Policy) Report {
 	return report
 }
 
-// ValidateUnsigned is Validate for a key package that has no keys and no signatures
-// yet, such as Template.Unsigned returns: it leaves out what is about them.
+// ValidateUnsigned does what Validate does for a key package without keys and signatures, as
+// Template.Unsigned returns one, and leaves out the rules about these.
 func ValidateUnsigned(kp *KeyPackage, p Policy) []Finding {
 	v := validation{kp: kp, leaf: &kp.LeafNode, policy: p, unsigned: true}
 	v.fields()
@@ -84,8 +81,8 @@ type validation struct {
 	leaf     *LeafNode
 	policy   Policy
 	unsigned bool                   // there are no keys yet
-	suite    *ciphersuite.Suite     // nil where it is unknown
-	public   *ciphersuite.PublicKey // nil where signature_key is invalid
+	suite    *ciphersuite.Suite     // nil if it is unknown
+	public   *ciphersuite.PublicKey // nil if signature_key is invalid
 	findings []Finding
 }
 
@@ -98,7 +95,7 @@ func (v *validation) find(r rule, value any) {
 	v.findings = append(v.findings, f)
 }
 
-// fields looks at everything but the signatures.
+// fields checks everything but the signatures.
 func (v *validation) fields() {
 	v.suiteAndKeys()
 	v.leafNode()
@@ -147,7 +144,7 @@ func (v *validation) keys() {
 func (v *validation) leafNode() {
 	if v.leaf.Source != SourceKeyPackage {
 		v.find(sourceNotKeyPackage, v.leaf.Source)
-		return // and there is no lifetime
+		return // without a lifetime
 	}
 	l := v.leaf.Lifetime
 	switch {
@@ -208,7 +205,7 @@ func (v *validation) signatures(e encoding) {
 	}
 }
 
-// secondsText returns Unix seconds as a date where they have one.
+// secondsText returns Unix seconds as a date if there is one.
 func secondsText(seconds uint64) string {
 	if date := dateOf(seconds); date != "" {
 		return date

@@ -21,7 +21,7 @@ func (v *validation) credential() {
 	}
 }
 
-// chainRules are the rules that faults of a chain break.
+// chainRules maps the faults of a chain to the rules that they break.
 var chainRules = map[certificate.Kind]rule{
 	certificate.Expired:       certificateExpired,
 	certificate.NotYetValid:   certificateNotYetValid,
@@ -57,8 +57,8 @@ func (v *validation) certificates() {
 	}
 }
 
-// timeOf returns the time of Unix seconds. Those beyond what certificates can say
-// are the same time, far away.
+// timeOf returns the time of Unix seconds. All those beyond what a certificate can express
+// give the same time, in the far future.
 func timeOf(seconds uint64) time.Time {
 	return time.Unix(int64(min(seconds, math.MaxInt32*1000)), 0)
 }

@@ -2,7 +2,7 @@ package keypackage
 
 import "slices"
 
-// extensionRules are the rules for one of the two lists of extensions.
+// extensionRules has the rules for one of the two lists of extensions.
 type extensionRules struct {
 	notListed, repeated, misplaced rule
 	allowed                        func(ExtensionType) bool
@@ -13,7 +13,7 @@ var leafExtensionRules = extensionRules{
 	repeated:  leafExtensionRepeated,
 	misplaced: leafExtensionMisplaced,
 	allowed: func(t ExtensionType) bool {
-		// Only a draft says that last_resort may not: see lastResort.
+		// Only a draft forbids last_resort: see lastResort.
 		return t == ExtensionLastResort || t.allowedInLeafNode()
 	},
 }
@@ -32,8 +32,8 @@ func (v *validation) extensions() {
 	v.lastResort()
 }
 
-// extensionList tells each fault of a type once, and takes time proportional
-// to the list: anybody can make a long one.
+// extensionList reports each fault of a type once. Its time is linear in the length of the
+// list, because anybody can make a long one.
 func (v *validation) extensionList(list []Extension, rules extensionRules) {
 	if len(list) == 0 {
 		return

@@ -7,11 +7,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// Verified is a key package that was found valid, by the Builder that made it
-// or by Validate. It is immutable and safe for concurrent use.
+// Verified is a key package that was valid when its Builder made it or when Validate checked
+// it. It is immutable and safe for concurrent use.
 //
-// Valid is a statement about the moment: whether its lifetime still lasts is
-// for Validate to say.
+// Its lifetime may have ended since: see Validate.
 type Verified struct {
 	message []byte
 	ref     Ref
@@ -24,15 +23,14 @@ func newVerified(suite *ciphersuite.Suite, e encoding) *Verified {
 // Bytes returns the encoded KeyPackage, which the caller must not change.
 func (v *Verified) Bytes() []byte { return v.message[messageHeader:] }
 
-// Message returns the encoded MLSMessage around it, which the caller must not
+// Message returns the encoded MLSMessage with the KeyPackage, which the caller must not
 // change.
 func (v *Verified) Message() []byte { return v.message }
 
-// Ref returns the KeyPackageRef (see KeyPackage.Ref), which the caller must not
-// change.
+// Ref returns the KeyPackageRef (see KeyPackage.Ref), which the caller must not change.
 func (v *Verified) Ref() Ref { return v.ref }
 
-// KeyPackage decodes the key package anew; the result is the caller's.
+// KeyPackage returns a decoded copy, which is the caller's.
 func (v *Verified) KeyPackage() *KeyPackage {
 	kp := new(KeyPackage)
 	kp.read(wire.NewReader(slices.Clone(v.Bytes())))

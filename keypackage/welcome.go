@@ -9,28 +9,28 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// Welcome is the message that lets clients join by their key packages (RFC 9420,
+// Welcome is the message with which clients join a group by their key packages (RFC 9420,
 // Section 12.4.3.1): uint16 cipher_suite, EncryptedGroupSecrets secrets<V>, opaque
-// encrypted_group_info<V>.
+// encrypted_group_info<V>. Package welcome opens one.
 type Welcome struct {
 	CipherSuite ciphersuite.ID
 	// Secrets has an entry for each new member.
 	Secrets []EncryptedGroupSecrets
-	// EncryptedGroupInfo is a GroupInfo under a key that comes from the secrets.
+	// EncryptedGroupInfo is a GroupInfo, encrypted with a key derived from the secrets.
 	EncryptedGroupInfo []byte
 }
 
-// EncryptedGroupSecrets is what one new member gets, encrypted to its init_key:
+// EncryptedGroupSecrets is the GroupSecrets of one new member, encrypted to its init_key:
 // opaque new_member<V>, opaque kem_output<V>, opaque ciphertext<V>.
 type EncryptedGroupSecrets struct {
-	// NewMember names the key package.
+	// NewMember is the reference of its key package.
 	NewMember  Ref
 	KEMOutput  []byte
 	Ciphertext []byte
 }
 
-// ParseWelcome decodes a bare Welcome, not one in an MLSMessage. Its errors and the
-// ownership of its slices are those of Parse.
+// ParseWelcome decodes a bare Welcome, not one in an MLSMessage. It returns errors and owns
+// slices as Parse does.
 func ParseWelcome(b []byte) (*Welcome, error) {
 	w := new(Welcome)
 	r := wire.NewReader(slices.Clone(b))
@@ -49,7 +49,7 @@ func ParseWelcome(b []byte) (*Welcome, error) {
 	return w, nil
 }
 
-// Bytes returns the encoded Welcome in new memory. The limit on lengths is that of
+// Bytes returns the encoded Welcome in new memory. Lengths are limited as for
 // KeyPackage.Bytes.
 func (w *Welcome) Bytes() []byte {
 	size := 0
@@ -66,16 +66,16 @@ func (w *Welcome) Bytes() []byte {
 	return wire.AppendVector(b, w.EncryptedGroupInfo)
 }
 
-// Message returns the Welcome in an MLSMessage (RFC 9420, Section 6), in new memory: uint16
-// version, uint16 wire_format, Welcome.
+// Message returns the Welcome in an MLSMessage (RFC 9420, Section 6) of version mls10, in new
+// memory: uint16 version, uint16 wire_format, Welcome.
 func (w *Welcome) Message() []byte {
 	b := binary.BigEndian.AppendUint16(nil, uint16(MLS10))
 	return append(binary.BigEndian.AppendUint16(b, uint16(WireFormatWelcome)), w.Bytes()...)
 }
 
-// DecodeWelcome decodes a Welcome in an MLSMessage, or bare. A bare one of suite 1 begins like
-// an MLSMessage, and is none of wire format mls_welcome. Its errors and the ownership of its
-// slices are those of Parse.
+// DecodeWelcome decodes a Welcome, in an MLSMessage or bare. A bare one of suite 1 begins as
+// an MLSMessage does, but not as one of wire format mls_welcome. It returns errors and owns
+// slices as Parse does.
 func DecodeWelcome(b []byte) (*Welcome, error) {
 	if m, err := ParseMessage(b); err == nil && m.WireFormat == WireFormatWelcome {
 		b = m.Body

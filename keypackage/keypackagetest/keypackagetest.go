@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// NewSigner makes a signature key of the suite, in software.
+// NewSigner returns a new signature key of the suite, in memory.
 func NewSigner(tb testing.TB, suite *ciphersuite.Suite) crypto.Signer {
 	tb.Helper()
 	key, err := sample.NewSigner(suite)
@@ -21,7 +21,7 @@ func NewSigner(tb testing.TB, suite *ciphersuite.Suite) crypto.Signer {
 	return key
 }
 
-// Template returns a plain template: a basic credential, the default capabilities.
+// Template returns a template with a basic credential and the default capabilities.
 func Template(suite *ciphersuite.Suite, identity string, lifetime keypackage.Lifetime) keypackage.Template {
 	return keypackage.Template{
 		Suite:        suite,
@@ -31,7 +31,7 @@ func Template(suite *ciphersuite.Suite, identity string, lifetime keypackage.Lif
 	}
 }
 
-// Build makes a key package of a template, with the private key of its init_key.
+// Build returns a new key package of a template, and the private key of its init_key.
 func Build(tb testing.TB, t keypackage.Template, signer crypto.Signer) (*keypackage.KeyPackage, *hpke.SecretKey) {
 	tb.Helper()
 	kp, init, err := sample.KeyPackage(t, signer)
