@@ -14,19 +14,19 @@ const (
 	algorithmAES256G = 1 // AES-256-GCM in the token (CKM_AES_GCM), 12-byte nonce, 16-byte tag
 )
 
-// sealLabel is what the additional data begins with: nothing else that a
-// wrapping key might ever seal begins so.
+// sealLabel begins the additional data. Nothing else that a wrapping key seals begins with
+// it.
 const sealLabel = "hsm-kp sealed private keys"
 
-// leafLabel stands there for the private key of a leaf alone.
+// leafLabel takes its place for the private key of a leaf alone.
 const leafLabel = "hsm-kp sealed leaf key"
 
-// releaseLabel stands there for private keys of custody `release`. The release digest follows
-// the KeyPackageRef.
+// releaseLabel takes its place for private keys of custody `release`. The release digest
+// follows the KeyPackageRef.
 const releaseLabel = "hsm-kp sealed private keys for release"
 
-// Blob is the sealed form of the private keys of one key package. Its bytes, in
-// the presentation language of RFC 9420, Section 2.1:
+// Blob is the sealed form of the private keys of one key package under an AES-256 key of the
+// token. Its bytes, in the presentation language of RFC 9420, Section 2.1:
 //
 //	uint8  version = 1
 //	uint8  algorithm = 1             AES-256-GCM
@@ -46,9 +46,8 @@ const releaseLabel = "hsm-kp sealed private keys for release"
 //	all bytes of the blob before the nonce
 //	opaque key_package_ref<V>
 //
-// With custody `release` the label is "hsm-kp sealed private keys for release", and
-// opaque release_digest<V> follows: SHA-256 over the public key that the private keys may be
-// released to.
+// With custody `release` the label is "hsm-kp sealed private keys for release", and opaque
+// release_digest<V> follows: see ReleaseDigest.
 type Blob struct {
 	Suite      ciphersuite.ID
 	KeyID      KeyID
@@ -56,8 +55,8 @@ type Blob struct {
 	Ciphertext []byte
 }
 
-// ParseBlob decodes a blob. It refuses another version or algorithm, and input
-// that is truncated or has trailing bytes, with ErrSealed. The blob aliases b.
+// ParseBlob decodes a Blob, whose slices share b. The error wraps ErrSealed: the version or
+// the algorithm is another one, or the input is truncated or has trailing bytes.
 func ParseBlob(b []byte) (Blob, error) {
 	r := wire.NewReader(b)
 	version, algorithm := r.Uint8(), r.Uint8()
@@ -73,7 +72,7 @@ func ParseBlob(b []byte) (Blob, error) {
 	return blob, nil
 }
 
-// Bytes encodes the blob.
+// Bytes returns the encoded blob in new memory.
 func (b *Blob) Bytes() []byte {
 	size := len(b.KeyID) + len(b.Ciphertext) + 32
 	out := b.appendHeader(make([]byte, 0, size))
@@ -81,13 +80,13 @@ func (b *Blob) Bytes() []byte {
 	return wire.AppendVector(out, b.Ciphertext)
 }
 
-// appendHeader appends what stands before the nonce.
+// appendHeader appends the fields before the nonce.
 func (b *Blob) appendHeader(out []byte) []byte {
 	return appendHeader(out, algorithmAES256G, b.Suite, b.KeyID)
 }
 
-// boundData is the additional data that binds the blob to what it is for: a KeyPackageRef, and
-// the release digest where there is one.
+// boundData is the additional data that binds the blob to its KeyPackageRef, and to the
+// release digest if there is one.
 func (b *Blob) boundData(label string, to ...[]byte) []byte {
 	out := wire.AppendVector(make([]byte, 0, 160), []byte(label))
 	return appendVectors(b.appendHeader(out), to)

@@ -12,17 +12,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Vault as a Custodian: private keys in software, sealed in the token.
+// Vault as a Custodian: private keys are made in software and sealed in the token.
 
 var _ Custodian = (*Vault)(nil)
 
 // Custody implements Custodian.
 func (v *Vault) Custody() string { return CustodyWrapped }
 
-// Serves implements Custodian: any private key is sealed.
+// Serves implements Custodian. It returns nil: any private key can be sealed.
 func (v *Vault) Serves(context.Context, *ciphersuite.Suite) error { return nil }
 
-// sealedLater are key pairs in memory.
+// sealedLater are key pairs in memory, which sealer seals later.
 type sealedLater struct {
 	sealer Sealer
 	keys   PrivateKeys
@@ -33,7 +33,7 @@ func (v *Vault) Generate(_ context.Context, rand io.Reader, s *ciphersuite.Suite
 	return generate(v, rand, s)
 }
 
-// generate makes key pairs in memory that v is to seal.
+// generate makes key pairs in memory for v to seal.
 func generate(v Sealer, rand io.Reader, s *ciphersuite.Suite) (Fresh, error) {
 	initKey, err := hpke.GenerateKeyPair(s, rand)
 	if err != nil {
@@ -55,8 +55,8 @@ func (f *sealedLater) Seal(ctx context.Context, rand io.Reader, b Binding) ([]by
 	return f.sealer.Seal(ctx, rand, b, f.keys)
 }
 
-// Keys implements Custodian. What opens was sealed for this KeyPackageRef, which is a hash
-// over the public keys: these are believed, and computed anew only by Check.
+// Keys implements Custodian. What opens was sealed for this KeyPackageRef, a hash over the
+// public keys. So these are trusted, and only Check computes them.
 func (v *Vault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
 	plaintext, err := v.unseal(ctx, b.label(), b, sealed)
 	if err != nil {
@@ -84,11 +84,11 @@ func decodeKeys(b Binding, plaintext []byte) (Keys, error) {
 	return Keys{Init: initKey, Encryption: encryptionKey}, nil
 }
 
-// KeepLeaf implements Custodian. It is a Blob whose plaintext is
+// KeepLeaf implements Custodian. It returns a Blob whose plaintext is
 //
 //	opaque encryption_private_key<V> // Nsk bytes
 //
-// and whose additional data begins with the label "hsm-kp sealed leaf key" instead.
+// and whose additional data begins with the label "hsm-kp sealed leaf key".
 func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byte, k Keys) ([]byte, error) {
 	plaintext, err := encodeLeaf(b.Suite, k)
 	defer clear(plaintext)
@@ -106,7 +106,7 @@ func (v *Vault) KeepLeaf(ctx context.Context, rand io.Reader, b Binding, _ []byt
 }
 
 // encodeLeaf encodes the plaintext of a leaf alone, in a buffer of its exact size. The caller
-// clears it, after an error too.
+// clears it, even after an error.
 func encodeLeaf(s *ciphersuite.Suite, k Keys) ([]byte, error) {
 	secret, ok := k.Secret()
 	if !ok {
@@ -138,13 +138,13 @@ func decodeLeaf(b Binding, plaintext []byte) (Keys, error) {
 	return Keys{Encryption: key}, nil
 }
 
-// Rewrap implements Custodian. The private keys are in memory between the two.
+// Rewrap implements Custodian. The private keys are in memory meanwhile.
 func (v *Vault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
 	return resealed(ctx, rand, v, b, sealed, leaf, to)
 }
 
-// resealed opens what one Sealer sealed, or a leaf alone, and has another seal it, which may
-// do so by another mechanism.
+// resealed opens what one Sealer sealed, or a leaf alone, and has another Sealer seal it,
+// which may use another mechanism.
 func resealed(ctx context.Context, rand io.Reader, from Sealer, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
 	other, ok := to.(Sealer)
 	if !ok {
@@ -169,7 +169,7 @@ func resealed(ctx context.Context, rand io.Reader, from Sealer, b Binding, seale
 		return nil, err
 	}
 	defer keys.Clear()
-	// What a faulty token made of them must not take their place.
+	// A faulty token may have returned others.
 	if err := keys.Check(); err != nil {
 		return nil, err
 	}
@@ -177,17 +177,18 @@ func resealed(ctx context.Context, rand io.Reader, from Sealer, b Binding, seale
 	return other.Seal(ctx, rand, b, secret)
 }
 
-// errCustody reports private keys of one custody that are to be kept in another.
+// errCustody reports an attempt to move private keys to another custody.
 var errCustody = errors.New("rewrap private keys: the other wrapping key is of another custody")
 
-// unseal opens a blob that was sealed under a label for a key package.
+// unseal opens a blob that was sealed under a label for a key package. The caller clears the
+// plaintext.
 func (v *Vault) unseal(ctx context.Context, label string, b Binding, sealed []byte) ([]byte, error) {
 	blob, err := ParseBlob(sealed)
 	if err != nil {
 		return nil, err
 	}
 	if blob.Suite != b.Suite.ID || string(blob.KeyID) != string(v.id) {
-		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, b.Suite.ID, v.id)
+		return nil, fmt.Errorf("%w: they are for %v under wrapping key %v, want %v under %v", ErrSealed, blob.Suite, blob.KeyID, b.Suite.ID, v.id)
 	}
 	plaintext, err := v.key.Open(ctx, blob.Nonce, blob.Ciphertext, blob.boundData(label, b.to()...))
 	if errors.Is(err, token.ErrDecrypt) {

@@ -8,19 +8,19 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Mechanism is how a wrapping key keeps private keys. It is decided when the key is made,
-// is in the key's stamp, and never changes.
+// Mechanism is how a wrapping key keeps private keys. It is chosen when the key is made, is
+// in the key's stamp, and never changes.
 type Mechanism string
 
-// The mechanisms. Keys of the first two seal private keys and make stamps; those of the
-// third wrap.
+// The mechanisms. Keys of the first two seal private keys and make stamps. Keys of the third
+// wrap private keys.
 const (
 	AESGCM     Mechanism = "aes-gcm"      // AES-256-GCM in the token: Vault
 	RSAOAEP    Mechanism = "rsa-oaep"     // to an RSA key of the token: RSAVault
 	AESKeyWrap Mechanism = "aes-key-wrap" // C_WrapKey: TokenVault
 )
 
-// algorithms are the mechanisms of what has the second byte.
+// algorithms maps the second byte of a blob or stamp to the mechanism.
 var algorithms = map[uint8]Mechanism{
 	algorithmAES256G:        AESGCM,
 	algorithmKWP:            AESKeyWrap,
@@ -30,8 +30,8 @@ var algorithms = map[uint8]Mechanism{
 	algorithmOAEP1:          RSAOAEP,
 }
 
-// MechanismOf returns the mechanism of the wrapping key that made a stamp of its own. The
-// error is ErrStamp where it has none.
+// MechanismOf returns the mechanism of a wrapping key by the stamp with which it was made.
+// The error is ErrStamp.
 func MechanismOf(stamp []byte) (Mechanism, error) {
 	if len(stamp) < 2 || stamp[0] != blobVersion || algorithms[stamp[1]] == "" {
 		return "", ErrStamp
@@ -39,27 +39,27 @@ func MechanismOf(stamp []byte) (Mechanism, error) {
 	return algorithms[stamp[1]], nil
 }
 
-// Sealer is a Custodian whose wrapping key seals, and makes stamps. Vault and RSAVault are
-// the two.
+// Sealer is a Custodian whose wrapping key seals and makes stamps. Vault and RSAVault
+// implement it.
 type Sealer interface {
 	Custodian
-	// Seal seals both private keys, bound to the key package; of b it needs no public keys.
-	// It keeps nothing of k, which the caller clears.
+	// Seal returns both private keys sealed and bound to the key package. Of b it needs
+	// Ref, Suite and Release. It keeps nothing of k, which the caller clears.
 	Seal(ctx context.Context, rand io.Reader, b Binding, k PrivateKeys) ([]byte, error)
-	// Stamp authenticates a public record of some kind, so that whoever can write to the
-	// store, and not to the token, cannot make or change one.
+	// Stamp returns a stamp that authenticates a public record and its kind. So somebody
+	// who can write to the store but cannot use the token cannot make or change a record.
 	Stamp(ctx context.Context, rand io.Reader, kind string, record []byte) ([]byte, error)
-	// CheckStamp reports whether stamp is one that Stamp made for this kind and record
-	// under this wrapping key. The error wraps ErrStamp where it is not, and is the token's
-	// otherwise.
+	// CheckStamp checks that Stamp made the stamp for this kind and record with this
+	// wrapping key. The error wraps ErrStamp if it did not, and is the token's otherwise.
 	CheckStamp(ctx context.Context, kind string, record, stamp []byte) error
-	// SealSecret seals a short secret that is no private key, bound to its kind and to a
-	// public record.
+	// SealSecret returns a short secret that is not a private key, sealed and bound to its
+	// kind and to a public record.
 	SealSecret(ctx context.Context, rand io.Reader, kind string, record, secret []byte) ([]byte, error)
-	// OpenSecret opens what SealSecret sealed for this kind and record. The caller clears
-	// it. The error wraps ErrSealed where it was sealed for another, or was changed.
+	// OpenSecret returns the secret that SealSecret sealed for this kind and record. The
+	// caller clears it. The error wraps ErrSealed if sealed was made for another kind or
+	// record, or was changed.
 	OpenSecret(ctx context.Context, kind string, record, sealed []byte) ([]byte, error)
-	// Prove tries out the wrapping key, and returns the stamp by which it is recognized.
+	// Prove tries out the wrapping key and returns the stamp for Recognize.
 	Prove(ctx context.Context, rand io.Reader) ([]byte, error)
 }
 
@@ -68,8 +68,8 @@ var (
 	_ Sealer = (*RSAVault)(nil)
 )
 
-// CreateBy makes a wrapping key of a mechanism in the token, tries it out, and returns its
-// stamp. A key that fails is destroyed again.
+// CreateBy generates a wrapping key of a mechanism in the token, tries it out, and returns
+// its stamp: see New, CreateRSAKey and CreateTokenKey. A key that fails is destroyed.
 func CreateBy(ctx context.Context, t *token.Token, rand io.Reader, m Mechanism, id KeyID, label string) ([]byte, error) {
 	switch m {
 	case AESGCM:
@@ -83,8 +83,9 @@ func CreateBy(ctx context.Context, t *token.Token, rand io.Reader, m Mechanism, 
 	return nil, errMechanism(m)
 }
 
-// OpenBy finds a wrapping key of a mechanism in the token. The error wraps
-// token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey, or is the token's.
+// OpenBy finds a wrapping key of a mechanism in the token: it returns a *Vault, a *RSAVault
+// or a *TokenVault. The error wraps token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey,
+// or is the token's.
 func OpenBy(ctx context.Context, t *token.Token, m Mechanism, id KeyID) (Custodian, error) {
 	switch m {
 	case AESGCM:
@@ -97,7 +98,7 @@ func OpenBy(ctx context.Context, t *token.Token, m Mechanism, id KeyID) (Custodi
 	return nil, errMechanism(m)
 }
 
-// custodian makes no interface of a nil pointer.
+// custodian returns a nil interface, and not one of a nil pointer, after an error.
 func custodian[C Custodian](c C, err error) (Custodian, error) {
 	if err != nil {
 		return nil, err

@@ -12,23 +12,24 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// infoLabel is what the info of a release begins with.
+// infoLabel begins the info of a release.
 const infoLabel = "hsm-kp released private keys"
 
-// releaseVersion is that of the info and the plaintext of a release.
+// releaseVersion is the version of the info and the plaintext of a release.
 const releaseVersion = 1
 
-// ReleaseDigest names the public key that private keys may be released to: SHA-256 over its
-// Npk bytes.
+// ReleaseDigest returns the digest by which private keys are bound to the public key that
+// they may be released to: SHA-256 of its Npk bytes, 32 bytes.
 func ReleaseDigest(releaseKey []byte) []byte {
 	digest := sha256.Sum256(releaseKey)
 	return digest[:]
 }
 
-// Released are the private keys of one key package, sealed for its device by HPKE: base mode,
-// single shot (RFC 9180, Section 6.1), with the KEM, KDF and AEAD of the cipher suite, and without
-// additional data, for which not every library has a parameter: all that it is bound to is in the
-// info. The plaintext, in the presentation language of RFC 9420, Section 2.1, is that of a Blob:
+// Released are the private keys of one key package, sealed for its device by HPKE in base
+// mode, single shot (RFC 9180, Section 6.1), with the KEM, KDF and AEAD of the cipher suite.
+// There are no additional data, because not every library has a parameter for them: the info
+// has everything that the keys are bound to. The plaintext is that of a Blob, in the
+// presentation language of RFC 9420, Section 2.1:
 //
 //	opaque init_private_key<V>       Nsk bytes, RFC 9180, Section 7.1.2
 //	opaque encryption_private_key<V> Nsk bytes
@@ -38,7 +39,8 @@ type Released struct {
 	Ciphertext []byte
 }
 
-// ReleaseInfo is the info of what is released of a key package:
+// ReleaseInfo returns the info for the release of the private keys of a key package, in new
+// memory:
 //
 //	opaque label<V> = "hsm-kp released private keys"
 //	uint8  version = 1
@@ -50,8 +52,8 @@ func ReleaseInfo(id ciphersuite.ID, ref []byte) []byte {
 	return wire.AppendVector(out, ref)
 }
 
-// Release seals private keys to the public key whose ReleaseDigest they are bound to, and to no
-// other. It keeps nothing of k, which the caller clears.
+// Release seals private keys to the public key whose ReleaseDigest is b.Release, and fails
+// for any other. It keeps nothing of k, which the caller clears.
 func Release(b Binding, releaseKey []byte, k Keys) (Released, error) {
 	if !bytes.Equal(b.Release, ReleaseDigest(releaseKey)) {
 		return Released{}, errors.New("release private keys: they may be released to another key only")

@@ -12,10 +12,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// What the second byte of an RSABlob says.
+// The values of the second byte of an RSABlob.
 const (
 	algorithmOAEP256Labeled = 4 // CKM_RSA_PKCS_OAEP with SHA-256, and a label
-	algorithmOAEP256        = 5 // the same without
+	algorithmOAEP256        = 5 // the same without a label
 	algorithmOAEP1          = 6 // CKM_RSA_PKCS_OAEP with SHA-1, without a label
 )
 
@@ -25,24 +25,25 @@ var oaepAlgorithms = map[uint8]token.OAEP{
 	algorithmOAEP1:          {Hash: crypto.SHA1},
 }
 
-// algorithmOf is the byte for a variant.
+// algorithmOf returns the byte for a variant.
 func algorithmOf(o token.OAEP) (uint8, error) {
 	for algorithm, other := range oaepAlgorithms {
 		if other == o {
 			return algorithm, nil
 		}
 	}
-	return 0, fmt.Errorf("RSA-OAEP with %v is not kept here", o)
+	return 0, fmt.Errorf("this hsm-kp does not seal by RSA-OAEP with %v", o)
 }
 
-// macSize is that of HMAC-SHA-256.
+// macSize is the size of HMAC-SHA-256 in bytes.
 const macSize = sha256.Size
 
-// RSABlob is the sealed form of the private keys of one key package, or of a leaf's alone,
-// under an RSA key. Its bytes, in the presentation language of RFC 9420, Section 2.1:
+// RSABlob is the sealed form of the private keys of one key package, or of the leaf's alone,
+// under an RSA key of the token. Its bytes, in the presentation language of RFC 9420, Section
+// 2.1:
 //
 //	uint8  version = 1
-//	uint8  algorithm                 4 to 6: see FORMATS.md
+//	uint8  algorithm                 4 to 6: see docs/FORMATS.md
 //	uint16 cipher_suite
 //	opaque wrapping_key_id<V>        CKA_ID
 //	opaque ciphertext<V>             RSA-OAEP, as long as the key
@@ -50,12 +51,12 @@ const macSize = sha256.Size
 //
 // The plaintext is that of a Blob. The bound data is
 //
-//	opaque label<V>                  as of a Blob
+//	opaque label<V>                  as in a Blob
 //	all bytes of the blob before the ciphertext
 //	opaque key_package_ref<V>
 //
-// and the MAC is HMAC-SHA-256 over it and ciphertext<V>, under a key that only the token
-// opens: anybody can encrypt to a public key, and so what is encrypted proves nothing.
+// and the MAC is HMAC-SHA-256 over it and ciphertext<V>, with a key that only the token can
+// open. Encryption alone proves nothing, because anybody can encrypt to a public key.
 type RSABlob struct {
 	Algorithm  uint8
 	Suite      ciphersuite.ID
@@ -64,8 +65,8 @@ type RSABlob struct {
 	MAC        [macSize]byte
 }
 
-// ParseRSABlob decodes a blob. It refuses another version or algorithm, and input that is
-// truncated or has trailing bytes, with ErrSealed. The blob aliases b.
+// ParseRSABlob decodes an RSABlob, whose slices share b. The error wraps ErrSealed: the
+// version or the algorithm is another one, or the input is truncated or has trailing bytes.
 func ParseRSABlob(b []byte) (RSABlob, error) {
 	r := wire.NewReader(b)
 	version, algorithm := r.Uint8(), r.Uint8()
@@ -80,7 +81,7 @@ func ParseRSABlob(b []byte) (RSABlob, error) {
 	return blob, nil
 }
 
-// Bytes encodes the blob.
+// Bytes returns the encoded blob in new memory.
 func (b *RSABlob) Bytes() []byte {
 	out := b.appendHeader(make([]byte, 0, len(b.KeyID)+len(b.Ciphertext)+macSize+16))
 	out = wire.AppendVector(out, b.Ciphertext)
@@ -91,7 +92,7 @@ func (b *RSABlob) appendHeader(out []byte) []byte {
 	return appendHeader(out, b.Algorithm, b.Suite, b.KeyID)
 }
 
-// appendHeader appends what every blob begins with.
+// appendHeader appends the fields that every blob begins with.
 func appendHeader(out []byte, algorithm uint8, s ciphersuite.ID, id KeyID) []byte {
 	out = append(out, blobVersion, algorithm)
 	out = binary.BigEndian.AppendUint16(out, uint16(s))
@@ -104,7 +105,7 @@ func (b *RSABlob) boundData(label string, to ...[]byte) []byte {
 	return appendVectors(b.appendHeader(out), to)
 }
 
-// mac authenticates the ciphertext with what it is bound to.
+// mac returns the MAC of the ciphertext and the bound data.
 func (b *RSABlob) mac(key, bound []byte) (mac [macSize]byte) {
 	h := hmac.New(sha256.New, key)
 	h.Write(bound)

@@ -17,9 +17,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// An RSA key makes no stamps: what anybody can encrypt to it authenticates nothing. They are
-// signatures of a second key pair of the token, on P-256, which is made with the RSA key and
-// is destroyed with it.
+// An RSA key cannot make stamps: anybody can encrypt to it. Stamps are signatures by a second
+// key pair of the token, on P-256, which is made and destroyed together with the RSA key.
 
 // StampingKeyID returns the CKA_ID of the key pair that makes the stamps of an RSA key: the
 // first 16 bytes of SHA-256 over "hsm-kp stamping key" and the RSA key's CKA_ID.
@@ -28,7 +27,7 @@ func StampingKeyID(id KeyID) KeyID {
 	return digest[:16]
 }
 
-// rsaStamp is a stamp: its bytes are
+// rsaStamp is a stamp. Its bytes are
 //
 //	uint8  version = 1
 //	uint8  algorithm                 4 to 6, as in an RSABlob
@@ -36,7 +35,7 @@ func StampingKeyID(id KeyID) KeyID {
 //	opaque wrapping_key_id<V>        CKA_ID of the RSA key
 //	opaque signature<V>              ECDSA with P-256 and SHA-256, DER
 //
-// and the signature is over
+// and the signature covers
 //
 //	opaque label<V> = "hsm-kp stamp"
 //	all bytes of the stamp before the signature
@@ -48,7 +47,7 @@ type rsaStamp struct {
 	signature []byte
 }
 
-// readRSAStamp reads a stamp; one of another version, algorithm or suite has no id.
+// readRSAStamp reads a stamp. If version, algorithm or suite is another one, id is nil.
 func readRSAStamp(r *wire.Reader) rsaStamp {
 	version, algorithm, suite := r.Uint8(), r.Uint8(), r.Uint16()
 	s := rsaStamp{algorithm: algorithm, id: r.Vector(), signature: r.Vector()}
@@ -69,11 +68,11 @@ func (s *rsaStamp) signed(kind string, record []byte) []byte {
 	return wire.AppendVector(out, record)
 }
 
-// errSignature reports a signature that is not of the key pair that the token says it is of.
+// errSignature reports a signature by another key pair than the token was asked for.
 var errSignature = errors.New("the token returned a signature that does not verify")
 
-// sign makes the signature, and verifies it: a token that is faulty would make a record that
-// nobody believes any more.
+// sign makes the signature and verifies it. A faulty token would otherwise make a record that
+// is refused from then on.
 func (s *rsaStamp) sign(key *token.SigningKey, kind string, record []byte) error {
 	digest := sha256.Sum256(s.signed(kind, record))
 	var err error
@@ -92,7 +91,7 @@ func (s *rsaStamp) verifies(key *token.SigningKey, kind string, record []byte) b
 	return ok && ecdsa.VerifyASN1(public, digest[:], s.signature)
 }
 
-// Stamp implements Sealer: the token signs.
+// Stamp implements Sealer. The token signs.
 func (v *RSAVault) Stamp(_ context.Context, _ io.Reader, kind string, record []byte) ([]byte, error) {
 	k, err := v.keys()
 	if err != nil {
@@ -105,7 +104,7 @@ func (v *RSAVault) Stamp(_ context.Context, _ io.Reader, kind string, record []b
 	return s.bytes(), nil
 }
 
-// CheckStamp implements Sealer, without the token.
+// CheckStamp implements Sealer. It makes no call to the token.
 func (v *RSAVault) CheckStamp(_ context.Context, kind string, record, stamp []byte) error {
 	k, err := v.keys()
 	if err != nil {
@@ -119,8 +118,8 @@ func (v *RSAVault) CheckStamp(_ context.Context, kind string, record, stamp []by
 	return nil
 }
 
-// ownStamp is the stamp by which an RSA key is recognized. Its bytes are those of a stamp of
-// kind "wrapping key", and after them
+// ownStamp is the stamp by which Recognize recognizes an RSA key. Its bytes are those of a
+// stamp of kind "wrapping key", followed by
 //
 //	opaque public_key<V>             the RSA key's SubjectPublicKeyInfo, DER
 //	opaque mac_key<V>                32 random bytes, encrypted to it
@@ -150,11 +149,10 @@ func (s *ownStamp) macKeyBound() []byte {
 	return appendHeader(wire.AppendVector(nil, []byte("hsm-kp mac key")), s.algorithm, 0, s.id)
 }
 
-// Recognize implements Custodian. The stamp names the RSA key, which private keys are about
-// to be encrypted to, and verifies with the stamping key's public half. The token signs
-// something new: so that public half is not one that somebody put there, which a token in a
-// file may let them. Then it opens the key of the MAC: so it has the private half of the RSA
-// key.
+// Recognize implements Custodian. It checks three things. The stamp has the RSA key, to which
+// private keys will be encrypted, and verifies with the public stamping key. The token signs
+// a nonce: so nobody has put that public key there alone, which a token in a file may allow.
+// The token opens the key of the MAC: so it has the private RSA key.
 func (v *RSAVault) Recognize(ctx context.Context, stamp []byte) error {
 	s, err := parseOwnStamp(stamp)
 	if err == nil && !bytes.Equal(s.id, v.id) {
@@ -172,7 +170,7 @@ func (v *RSAVault) Recognize(ctx context.Context, stamp []byte) error {
 	if err := v.challenge(); err != nil {
 		return fmt.Errorf("check wrapping key: %w", err)
 	}
-	o := oaepAlgorithms[s.algorithm] // which readRSAStamp knew
+	o := oaepAlgorithms[s.algorithm] // readRSAStamp has checked it
 	key, err := v.decryption.Decrypt(ctx, o, s.macKey, s.macKeyBound())
 	if err == nil && len(key) != macSize {
 		err = fmt.Errorf("%w: a MAC key of %d bytes", token.ErrDecrypt, len(key))
@@ -187,7 +185,7 @@ func (v *RSAVault) Recognize(ctx context.Context, stamp []byte) error {
 	return nil
 }
 
-// names reports whether the stamp is of this RSA key.
+// names returns an error if the stamp has another RSA key.
 func (s *ownStamp) names(key *rsa.PublicKey) error {
 	public, err := x509.ParsePKIXPublicKey(s.public)
 	if err == nil && !key.Equal(public) {
@@ -196,10 +194,10 @@ func (s *ownStamp) names(key *rsa.PublicKey) error {
 	return err
 }
 
-// kindChallenge is the kind of what is signed to show that a key is there.
+// kindChallenge is the kind of a stamp that proves that the token has the stamping key.
 const kindChallenge = "challenge"
 
-// challenge has the token sign something that nobody knew before.
+// challenge has the token sign a fresh nonce.
 func (v *RSAVault) challenge() error {
 	nonce := make([]byte, 32)
 	rand.Read(nonce) // never fails

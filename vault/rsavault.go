@@ -16,21 +16,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// RSAVault seals to an RSA key of the token (RSA-OAEP), for tokens that have no AES-GCM, as
-// TPMs do. It is safe for concurrent use.
+// RSAVault seals to an RSA key of the token (RSA-OAEP), for tokens without AES-GCM such as
+// TPMs. It is safe for concurrent use. It needs Recognize or Prove before anything else.
 //
-// What is sealed needs no token, and what is opened does. It is of custody `wrapped`, as
-// what a Vault seals.
+// Sealing needs no call to the token, opening does. The custody is CustodyWrapped.
 type RSAVault struct {
 	decryption *token.DecryptionKey
 	stamping   *token.SigningKey
 	id         KeyID
-	// recognized is nil until Recognize or Prove has seen that the RSA key is the one that
-	// it is said to be: nothing is encrypted to a key that somebody may have put there.
+	// recognized is nil until Recognize or Prove has checked the RSA key: nothing is
+	// encrypted to a key that somebody may have put in its place.
 	recognized atomic.Pointer[rsaKeys]
 }
 
-// rsaKeys are what Recognize finds in a stamp.
+// rsaKeys is what Recognize finds in a stamp.
 type rsaKeys struct {
 	algorithm uint8
 	oaep      token.OAEP
@@ -47,16 +46,16 @@ func (v *RSAVault) keys() (*rsaKeys, error) {
 	return k, nil
 }
 
-// CreateRSAKey generates a wrapping key in the token, an RSA key pair that decrypts and does
-// nothing else, and beside it a key pair on P-256 that makes stamps; tries them out, and
-// returns the stamp. Keys that fail are destroyed again.
+// CreateRSAKey generates a wrapping key in the token, an RSA key pair that can only decrypt,
+// and a key pair on P-256 that makes its stamps (see StampingKeyID). It tries them out and
+// returns the stamp for Recognize. Keys that fail are destroyed.
 func CreateRSAKey(ctx context.Context, t *token.Token, rand io.Reader, id KeyID, label string) ([]byte, error) {
 	stamping, err := t.GenerateKeyPair(ctx, token.KeyPairSpec{Curve: token.P256, ID: StampingKeyID(id), Label: label})
 	if err != nil {
 		return nil, err
 	}
 	decryption, err := t.GenerateDecryptionKey(ctx, id, label)
-	// Also where ctx is done: the keys must not stay behind.
+	// The keys must not stay behind, even if ctx is done.
 	uncut := context.WithoutCancel(ctx)
 	if err != nil {
 		return nil, errors.Join(err, t.DestroyKeyPair(uncut, stamping))
@@ -76,9 +75,9 @@ func proveRSAKey(ctx context.Context, t *token.Token, rand io.Reader, id KeyID) 
 	return v.Prove(ctx, rand)
 }
 
-// OpenRSA finds the wrapping key with the given id and its stamping key, once, and checks
-// their attributes. The error wraps token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey,
-// or is the token's. It is of no use before Recognize or Prove.
+// OpenRSA finds the wrapping key with the given id and its stamping key, and checks their
+// attributes. The RSAVault is of use after Recognize or Prove. The error wraps
+// token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey, or is the token's.
 func OpenRSA(ctx context.Context, t *token.Token, id KeyID) (*RSAVault, error) {
 	decryption, err := t.FindDecryptionKey(ctx, id)
 	if err != nil {
@@ -106,9 +105,9 @@ func OpenRSA(ctx context.Context, t *token.Token, id KeyID) (*RSAVault, error) {
 	return &RSAVault{decryption: decryption, stamping: stamping, id: decryption.ID()}, nil
 }
 
-// Prove implements Sealer: what is encrypted to the key opens in the token, which of the
-// variants of OAEP it takes being found out by trying where it is not known yet, and what
-// the stamping key signs verifies.
+// Prove implements Sealer. It checks that the token opens what is encrypted to the key, and
+// that what the stamping key signs verifies. The first time, it finds the variant of OAEP
+// that the token takes by trying.
 func (v *RSAVault) Prove(ctx context.Context, rand io.Reader) ([]byte, error) {
 	keys, err := v.keysToProve(ctx, rand)
 	if err != nil {
@@ -128,7 +127,7 @@ func (v *RSAVault) Prove(ctx context.Context, rand io.Reader) ([]byte, error) {
 	return stamp, v.Recognize(ctx, stamp)
 }
 
-// keysToProve are those that were recognized, or new ones.
+// keysToProve returns the recognized keys, or new ones.
 func (v *RSAVault) keysToProve(ctx context.Context, rand io.Reader) (*rsaKeys, error) {
 	if k := v.recognized.Load(); k != nil {
 		return k, nil
@@ -150,8 +149,8 @@ func (v *RSAVault) KeyID() KeyID { return v.id }
 // Custody implements Custodian.
 func (v *RSAVault) Custody() string { return CustodyWrapped }
 
-// Serves implements Custodian: any private keys are sealed that fit into the RSA key. Those
-// of all suites of RFC 9420 do, with 2048 bits and SHA-256.
+// Serves implements Custodian. Private keys can be sealed if they fit into the RSA key: with
+// 2048 bits and SHA-256, those of all suites of RFC 9420 do.
 func (v *RSAVault) Serves(_ context.Context, s *ciphersuite.Suite) error {
 	k, err := v.keys()
 	if err != nil {
@@ -172,8 +171,8 @@ func (v *RSAVault) Generate(ctx context.Context, rand io.Reader, s *ciphersuite.
 	return generate(v, rand, s)
 }
 
-// Seal implements Sealer, without the token. The padding of OAEP is of the system's
-// randomness.
+// Seal implements Sealer. It makes no call to the token. The randomness of OAEP is that of
+// crypto/rand.
 func (v *RSAVault) Seal(_ context.Context, _ io.Reader, b Binding, k PrivateKeys) ([]byte, error) {
 	if err := sealable(b, k); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
@@ -200,8 +199,8 @@ func (v *RSAVault) seal(label string, b Binding, plaintext []byte) ([]byte, erro
 	return blob.Bytes(), nil
 }
 
-// unseal opens a blob that was sealed under a label for a key package. One that this key did
-// not seal is refused before the token is asked.
+// unseal opens a blob that was sealed under a label for a key package. It refuses a blob that
+// this key did not seal before it calls the token.
 func (v *RSAVault) unseal(ctx context.Context, label string, b Binding, sealed []byte) ([]byte, error) {
 	k, err := v.keys()
 	if err != nil {
@@ -212,7 +211,7 @@ func (v *RSAVault) unseal(ctx context.Context, label string, b Binding, sealed [
 		return nil, err
 	}
 	if blob.Suite != b.Suite.ID || !bytes.Equal(blob.KeyID, v.id) || blob.Algorithm != k.algorithm {
-		return nil, fmt.Errorf("%w: they are of %v under wrapping key %v by algorithm %d, not of %v under %v by %d",
+		return nil, fmt.Errorf("%w: they are for %v under wrapping key %v by algorithm %d, want %v under %v by %d",
 			ErrSealed, blob.Suite, blob.KeyID, blob.Algorithm, b.Suite.ID, v.id, k.algorithm)
 	}
 	bound := blob.boundData(label, b.to()...)
@@ -229,15 +228,15 @@ func (v *RSAVault) unseal(ctx context.Context, label string, b Binding, sealed [
 	return plaintext, nil
 }
 
-// Keys implements Custodian. The key of the MAC is in the memory of this process, and so the
-// private keys are compared with the public ones each time: whoever read it there can make
-// blobs, and none that passes for a key package which others made.
+// Keys implements Custodian. It compares the private keys with the public ones each time,
+// because the key of the MAC is in the memory of this process: somebody who reads it there
+// can make blobs, but none that fits a key package of others.
 func (v *RSAVault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
 	return v.open(ctx, b.label(), b, sealed, decodeKeys)
 }
 
-// KeepLeaf implements Custodian. It is an RSABlob with the plaintext and the label that a
-// Blob of a leaf has.
+// KeepLeaf implements Custodian. It returns an RSABlob with the plaintext and the label of
+// Vault.KeepLeaf.
 func (v *RSAVault) KeepLeaf(_ context.Context, _ io.Reader, b Binding, _ []byte, k Keys) ([]byte, error) {
 	plaintext, err := encodeLeaf(b.Suite, k)
 	defer clear(plaintext)
@@ -269,7 +268,7 @@ func (v *RSAVault) open(ctx context.Context, label string, b Binding, sealed []b
 	return keys, nil
 }
 
-// Rewrap implements Custodian. The private keys are in memory between the two.
+// Rewrap implements Custodian. The private keys are in memory meanwhile.
 func (v *RSAVault) Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error) {
 	return resealed(ctx, rand, v, b, sealed, leaf, to)
 }

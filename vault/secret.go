@@ -14,7 +14,7 @@ import (
 // secretLabel keeps secrets apart from sealed private keys and from stamps.
 const secretLabel = "hsm-kp secret"
 
-// secretContext is what a secret is bound to:
+// secretContext returns what a secret is bound to:
 //
 //	opaque kind<V>
 //	opaque record<V>
@@ -22,9 +22,8 @@ func secretContext(kind string, record []byte) []byte {
 	return wire.AppendVector(wire.AppendVector(nil, []byte(kind)), record)
 }
 
-// SealSecret seals a short secret that is no private key, such as a token of a directory,
-// and binds it to its kind and to a public record. It is a Blob of cipher suite 0 whose label
-// is "hsm-kp secret", and whose ref is the context of kind and record.
+// SealSecret implements Sealer, for secrets such as a token of a directory. It returns a Blob
+// of cipher suite 0 with the label "hsm-kp secret" and kind<V>, record<V> as its ref.
 func (v *Vault) SealSecret(ctx context.Context, rand io.Reader, kind string, record, secret []byte) ([]byte, error) {
 	blob := Blob{KeyID: v.id}
 	if _, err := io.ReadFull(rand, blob.Nonce[:]); err != nil {
@@ -38,8 +37,7 @@ func (v *Vault) SealSecret(ctx context.Context, rand io.Reader, kind string, rec
 	return blob.Bytes(), nil
 }
 
-// OpenSecret opens what SealSecret sealed for this kind and record. The caller clears it.
-// The error wraps ErrSealed where it was sealed for another, or was changed.
+// OpenSecret implements Sealer.
 func (v *Vault) OpenSecret(ctx context.Context, kind string, record, sealed []byte) ([]byte, error) {
 	blob, err := ParseBlob(sealed)
 	if err != nil {
@@ -58,10 +56,11 @@ func (v *Vault) OpenSecret(ctx context.Context, kind string, record, sealed []by
 	return secret, nil
 }
 
-// noSuite stands for what is sealed and is of no cipher suite.
+// noSuite is the suite of secrets, which have none.
 var noSuite = new(ciphersuite.Suite)
 
-// SealSecret is as Vault's, in an RSABlob.
+// SealSecret implements Sealer. It returns an RSABlob with the label and ref of
+// Vault.SealSecret.
 func (v *RSAVault) SealSecret(_ context.Context, _ io.Reader, kind string, record, secret []byte) ([]byte, error) {
 	sealed, err := v.seal(secretLabel, Binding{Ref: secretContext(kind, record), Suite: noSuite}, secret)
 	if err != nil {
@@ -70,7 +69,7 @@ func (v *RSAVault) SealSecret(_ context.Context, _ io.Reader, kind string, recor
 	return sealed, nil
 }
 
-// OpenSecret is as Vault's.
+// OpenSecret implements Sealer.
 func (v *RSAVault) OpenSecret(ctx context.Context, kind string, record, sealed []byte) ([]byte, error) {
 	secret, err := v.unseal(ctx, secretLabel, Binding{Ref: secretContext(kind, record), Suite: noSuite}, sealed)
 	if err != nil {

@@ -11,20 +11,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// ErrStamp reports a stamp that does not fit its record: one of the two was
-// changed, or the wrapping key is not the one that made it.
+// ErrStamp reports a stamp that does not fit its record: one of the two was changed, or
+// another wrapping key made the stamp.
 var ErrStamp = errors.New("record was changed outside of hsm-kp")
 
-// stampLabel keeps stamps apart from sealed private keys.
+// stampLabel separates stamps from sealed private keys.
 const stampLabel = "hsm-kp stamp"
 
-// stampPlaintext is what a stamp encrypts: nothing of interest. Some tokens
-// refuse to encrypt nothing at all.
+// stampPlaintext is the plaintext of a stamp. Some tokens refuse to encrypt an empty one.
 var stampPlaintext [16]byte
 
-// Stamp authenticates a public record of some kind under the wrapping key, so
-// that whoever can write to the store, and not to the token, cannot make or
-// change one. A stamp is a Blob of cipher suite 0 whose plaintext is 16 zero
+// Stamp implements Sealer. A stamp is a Blob of cipher suite 0 whose plaintext is 16 zero
 // bytes and whose additional data is
 //
 //	opaque label<V> = "hsm-kp stamp"
@@ -44,9 +41,7 @@ func (v *Vault) Stamp(ctx context.Context, rand io.Reader, kind string, record [
 	return blob.Bytes(), nil
 }
 
-// CheckStamp reports whether stamp is one that Stamp made for this kind and
-// record under this wrapping key. The error wraps ErrStamp where it is not, and
-// is the token's otherwise.
+// CheckStamp implements Sealer.
 func (v *Vault) CheckStamp(ctx context.Context, kind string, record, stamp []byte) error {
 	blob, err := ParseBlob(stamp)
 	if err != nil || blob.Suite != 0 || !bytes.Equal(blob.KeyID, v.id) {
@@ -65,7 +60,8 @@ func (v *Vault) CheckStamp(ctx context.Context, kind string, record, stamp []byt
 	return nil
 }
 
-// StampKey returns the id of the wrapping key that made a stamp.
+// StampKey returns the id of the wrapping key that made a stamp, which it does not check. The
+// error is ErrStamp if the stamp is malformed.
 func StampKey(stamp []byte) (KeyID, error) {
 	if blob, err := ParseBlob(stamp); err == nil {
 		return blob.KeyID, nil
@@ -87,9 +83,9 @@ func (b *Blob) stampData(kind string, record []byte) []byte {
 // kindWrappingKey is the kind of a wrapping key's own stamp, over its id.
 const kindWrappingKey = "wrapping key"
 
-// Prove tries out a fresh wrapping key and returns its stamp: what it sealed
-// opens again, and under other additional data it does not. A token whose
-// AES-GCM is broken would otherwise lose every private key unseen.
+// Prove implements Sealer. It checks that what the key seals opens, and does not open with
+// other additional data. A token with a broken AES-GCM would otherwise lose every private
+// key unnoticed.
 func (v *Vault) Prove(ctx context.Context, rand io.Reader) ([]byte, error) {
 	stamp, err := v.Stamp(ctx, rand, kindWrappingKey, v.id)
 	if err != nil {
@@ -105,8 +101,7 @@ func (v *Vault) Prove(ctx context.Context, rand io.Reader) ([]byte, error) {
 	return stamp, nil
 }
 
-// Recognize checks that the wrapping key is the one that made its own stamp,
-// and no other under the same CKA_ID. The error wraps ErrStamp where it is not.
+// Recognize implements Custodian.
 func (v *Vault) Recognize(ctx context.Context, stamp []byte) error {
 	return v.CheckStamp(ctx, kindWrappingKey, v.id, stamp)
 }

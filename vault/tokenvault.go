@@ -16,25 +16,25 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// ErrCustody reports a cipher suite whose private keys the token cannot keep.
+// ErrCustody reports private keys that the wrapping key or the token cannot keep.
 var ErrCustody = errors.New("the token cannot keep such private keys")
 
-// TokenVault has the token make, wrap, unwrap and use private keys, under one wrapping
-// key (C_WrapKey). It is safe for concurrent use.
+// TokenVault has the token make, wrap, unwrap and use private keys, under one wrapping key
+// (C_WrapKey). It is safe for concurrent use.
 type TokenVault struct {
 	token *token.Token
 	key   *token.KeyWrappingKey
 	id    KeyID
 
 	mu         sync.Mutex
-	mechanisms map[token.Curve]token.KeyWrap // that the token was seen to do
+	mechanisms map[token.Curve]token.KeyWrap // that were tried and work
 }
 
 var _ Custodian = (*TokenVault)(nil)
 
-// CreateTokenKey generates a wrapping key in the token, an AES-256 key that can neither
-// leave it nor encrypt, tries it out, and returns its stamp: a private key that it
-// wrapped, with the public key. A key that fails is destroyed again.
+// CreateTokenKey generates a wrapping key in the token, an AES-256 key that can neither leave
+// it nor encrypt. It tries the key out and returns its stamp for Recognize: a private key that
+// it wrapped, with the public key. A key that fails is destroyed.
 func CreateTokenKey(ctx context.Context, t *token.Token, id KeyID, label string) ([]byte, error) {
 	key, err := t.GenerateKeyWrappingKey(ctx, id, label)
 	if err != nil {
@@ -42,7 +42,7 @@ func CreateTokenKey(ctx context.Context, t *token.Token, id KeyID, label string)
 	}
 	stamp, err := proveTokenKey(ctx, t, key.ID())
 	if err != nil {
-		// Also where ctx is done: the key must not stay behind.
+		// The key must not stay behind, even if ctx is done.
 		return nil, errors.Join(err, t.DestroyKeyWrappingKey(context.WithoutCancel(ctx), key))
 	}
 	return stamp, nil
@@ -66,9 +66,8 @@ func proveTokenKey(ctx context.Context, t *token.Token, id KeyID) ([]byte, error
 	return stamp, v.Recognize(ctx, stamp)
 }
 
-// OpenToken finds the wrapping key with the given id, once, and checks its attributes.
-// The error wraps token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey, or is the
-// token's.
+// OpenToken finds the wrapping key with the given id and checks its attributes. The error
+// wraps token.ErrNotFound, token.ErrAmbiguousKey or ErrWeakKey, or is the token's.
 func OpenToken(ctx context.Context, t *token.Token, id KeyID) (*TokenVault, error) {
 	key, err := t.FindKeyWrappingKey(ctx, id)
 	if err != nil {
@@ -90,7 +89,7 @@ func (v *TokenVault) KeyID() KeyID { return v.id }
 // Custody implements Custodian.
 func (v *TokenVault) Custody() string { return CustodyToken }
 
-// Recognize implements Custodian: it uses the private key in the stamp.
+// Recognize implements Custodian. It uses the private key in the stamp.
 func (v *TokenVault) Recognize(ctx context.Context, stamp []byte) error {
 	r := wire.NewReader(stamp)
 	blob := readWrapped(r)
@@ -113,14 +112,14 @@ func (v *TokenVault) Recognize(ctx context.Context, stamp []byte) error {
 	return err
 }
 
-// Keepable reports whether any token keeps private keys of the suite. The error wraps
-// ErrCustody.
+// Keepable returns an error that wraps ErrCustody if no known token can keep private keys of
+// the suite. TokenVault.Serves answers for one token.
 func Keepable(s *ciphersuite.Suite) error {
 	_, _, err := curveOf(s)
 	return err
 }
 
-// curveOf is the curve of a suite's private keys, as the token and as Go know it.
+// curveOf returns the curve of a suite's private keys for the token and for crypto/ecdh.
 func curveOf(s *ciphersuite.Suite) (token.Curve, ecdh.Curve, error) {
 	switch {
 	case s.Experimental:
@@ -131,11 +130,11 @@ func curveOf(s *ciphersuite.Suite) (token.Curve, ecdh.Curve, error) {
 	case s.KEM == 0x0012:
 		return token.P521, ecdh.P521(), nil
 	}
-	return 0, nil, fmt.Errorf("%w: those of %v are on no curve of P-256, P-384 and P-521, and no token that is known wraps others", ErrCustody, s.ID)
+	return 0, nil, fmt.Errorf("%w: those of %v are not on P-256, P-384 or P-521, and no known token wraps others", ErrCustody, s.ID)
 }
 
-// mechanism is the one by which the token keeps private keys on a curve. It is tried
-// out, once.
+// mechanism returns the mechanism with which the token wraps private keys on a curve. It
+// finds it by trying, once.
 func (v *TokenVault) mechanism(ctx context.Context, c token.Curve) (token.KeyWrap, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -152,8 +151,7 @@ func (v *TokenVault) mechanism(ctx context.Context, c token.Curve) (token.KeyWra
 	return m, err
 }
 
-// Serves implements Custodian. The error wraps ErrCustody with the reason, as it was
-// found by trying.
+// Serves implements Custodian. It tries the token out, once for each curve.
 func (v *TokenVault) Serves(ctx context.Context, s *ciphersuite.Suite) error {
 	curve, _, err := curveOf(s)
 	if err == nil {
@@ -162,13 +160,13 @@ func (v *TokenVault) Serves(ctx context.Context, s *ciphersuite.Suite) error {
 	return err
 }
 
-// wrappedAlready are key pairs whose private halves are wrapped from the first.
+// wrappedAlready are key pairs whose private halves are wrapped from the start.
 type wrappedAlready struct {
 	blob             WrappedBlob
 	init, encryption []byte
 }
 
-// Generate implements Custodian: the token makes the keys, of its own randomness.
+// Generate implements Custodian. The token makes the keys with its own randomness.
 func (v *TokenVault) Generate(ctx context.Context, _ io.Reader, s *ciphersuite.Suite) (Fresh, error) {
 	curve, _, err := curveOf(s)
 	if err != nil {
@@ -196,8 +194,8 @@ func (f *wrappedAlready) Seal(context.Context, io.Reader, Binding) ([]byte, erro
 	return f.blob.Bytes(), nil
 }
 
-// Keys implements Custodian: nothing is unwrapped before it is used. Keys that are not
-// those of the key package are found then, by what they do not open.
+// Keys implements Custodian. A key is unwrapped each time it is used. If it is not that of
+// the key package, it opens nothing.
 func (v *TokenVault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error) {
 	blob, err := v.parse(b, sealed)
 	if err != nil {
@@ -211,7 +209,7 @@ func (v *TokenVault) Keys(ctx context.Context, b Binding, sealed []byte) (Keys, 
 	return Keys{Init: initKey, Encryption: encryption}, err
 }
 
-// KeepLeaf implements Custodian: the leaf's key is wrapped by itself already.
+// KeepLeaf implements Custodian. The leaf's key is wrapped by itself already.
 func (v *TokenVault) KeepLeaf(_ context.Context, _ io.Reader, b Binding, sealed []byte, _ Keys) ([]byte, error) {
 	blob, err := v.parse(b, sealed)
 	if err != nil {
@@ -231,8 +229,8 @@ func (v *TokenVault) Leaf(ctx context.Context, b Binding, leaf []byte) (Keys, er
 	return Keys{Encryption: encryption}, err
 }
 
-// Rewrap implements Custodian: the keys do not leave the token. They are compared with
-// the public ones first: what does not fit is not carried on.
+// Rewrap implements Custodian. The keys do not leave the token. It compares them with the
+// public ones first and fails if they do not fit.
 func (v *TokenVault) Rewrap(ctx context.Context, _ io.Reader, b Binding, sealed []byte, _ bool, to Custodian) ([]byte, error) {
 	other, ok := to.(*TokenVault)
 	if !ok {
@@ -274,12 +272,12 @@ func (v *TokenVault) Rewrap(ctx context.Context, _ io.Reader, b Binding, sealed 
 func (v *TokenVault) parse(b Binding, sealed []byte) (WrappedBlob, error) {
 	blob, err := ParseWrappedBlob(sealed)
 	if err == nil && (blob.Suite != b.Suite.ID || string(blob.KeyID) != string(v.id)) {
-		err = fmt.Errorf("%w: they are of %v under wrapping key %v, not of %v under %v", ErrSealed, blob.Suite, blob.KeyID, b.Suite.ID, v.id)
+		err = fmt.Errorf("%w: they are for %v under wrapping key %v, want %v under %v", ErrSealed, blob.Suite, blob.KeyID, b.Suite.ID, v.id)
 	}
 	return blob, err
 }
 
-// fault makes a wrapped key that is at fault an ErrSealed.
+// fault wraps ErrSealed around an error that says that the wrapped key is at fault.
 func fault(err error) error {
 	switch {
 	case errors.Is(err, token.ErrKeyMismatch):
@@ -301,7 +299,7 @@ func isAny(err error, targets ...error) bool {
 
 // tokenKey is a private key that is unwrapped in the token each time it is used.
 type tokenKey struct {
-	ctx       context.Context // of the opening that it is for
+	ctx       context.Context // of Keys or Leaf, for every use
 	vault     *TokenVault
 	suite     *ciphersuite.Suite
 	mechanism token.KeyWrap
@@ -324,8 +322,8 @@ func (v *TokenVault) tokenKey(ctx context.Context, s *ciphersuite.Suite, m token
 // PublicKey implements hpke.PrivateKey.
 func (k *tokenKey) PublicKey() []byte { return k.public.Bytes() }
 
-// Open implements hpke.PrivateKey. Where it fails, the private key is compared with the
-// public one: it may be the key that is the wrong one.
+// Open implements hpke.PrivateKey. If it fails, it compares the private key with the public
+// one: the key may be the wrong one.
 func (k *tokenKey) Open(info, aad, kemOutput, ciphertext []byte) (plaintext []byte, err error) {
 	err = k.vault.key.Unwrap(k.ctx, k.mechanism, k.public, k.wrapped, func(x ecdh.KeyExchanger) error {
 		key, err := hpke.NewExchangeKey(k.suite, x)

@@ -1,13 +1,11 @@
-// Package vault is the custody of the HPKE private keys of key packages, under a
-// wrapping key that lives in the token. There are three ways: a Vault seals keys that were
-// made in software, before anything of them reaches a disk, and they come back only
-// through the token; an RSAVault does the same for tokens without AES-GCM, with an RSA key
-// that only the token opens with; a TokenVault has the token make, wrap, unwrap and use
-// keys, and never sees them. Custodian is what they have in common, and Sealer what the
-// first two have.
+// Package vault keeps the HPKE private keys of key packages under a wrapping key in the
+// token. There are three ways. A Vault seals keys that were made in software, and only the
+// token opens them again. An RSAVault does the same with an RSA key, for tokens without
+// AES-GCM. A TokenVault has the token make, wrap, unwrap and use the keys, and never has them
+// in memory. All three are a Custodian, the first two also a Sealer.
 //
-// What is kept is bound to its key package: moved to another record it does not open,
-// or is found not to fit.
+// What is kept is bound to its key package: for another key package it does not open, or is
+// found not to fit.
 package vault
 
 import (
@@ -27,19 +25,18 @@ import (
 
 // Sentinels for what a caller branches on.
 var (
-	// ErrSealed reports a blob that does not open: it is damaged, or was sealed
-	// for another key package, suite or wrapping key.
+	// ErrSealed reports a blob that does not open: it is damaged, or was sealed for
+	// another key package, suite or wrapping key.
 	ErrSealed = errors.New("sealed private keys do not open")
-	// ErrMixedUp reports private keys that are not those of the key package whose
-	// record they are in.
+	// ErrMixedUp reports private keys of another key package than the one whose record
+	// they are in.
 	ErrMixedUp = errors.New("record was changed outside of hsm-kp: its parts are not of one key package")
-	// ErrWeakKey reports a wrapping key whose attributes let it, or what it
-	// sealed, leave the token.
+	// ErrWeakKey reports a wrapping key whose attributes allow it, or what it sealed, to
+	// leave the token.
 	ErrWeakKey = errors.New("wrapping key has unsafe attributes")
 )
 
-// KeyID is the CKA_ID of a wrapping key: 16 random bytes where this package
-// made it.
+// KeyID is the CKA_ID of a wrapping key: 16 random bytes if it is one of NewKeyID or New.
 type KeyID []byte
 
 // String returns the id in hexadecimal.
@@ -54,7 +51,7 @@ type PrivateKeys struct {
 	Encryption *hpke.SecretKey // of the leaf node's encryption_key
 }
 
-// Clear overwrites both.
+// Clear overwrites both. It does nothing to nil keys.
 func (k PrivateKeys) Clear() {
 	k.Init.Clear()
 	k.Encryption.Clear()
@@ -64,7 +61,8 @@ func (k PrivateKeys) areOf(s *ciphersuite.Suite) bool {
 	return k.Init != nil && k.Encryption != nil && k.Init.Suite().ID == s.ID && k.Encryption.Suite().ID == s.ID
 }
 
-// Vault seals and unseals with one wrapping key (AES-GCM in the token). It is safe for concurrent use.
+// Vault seals and unseals with one wrapping key, by AES-256-GCM in the token. It is safe for
+// concurrent use.
 type Vault struct {
 	key *token.WrappingKey
 	id  KeyID
@@ -98,9 +96,9 @@ func New(ctx context.Context, t *token.Token, rand io.Reader, id KeyID, label st
 	return v, stamp, nil
 }
 
-// Open finds the wrapping key with the given id, once, and checks its
-// attributes. The error wraps token.ErrNotFound, token.ErrAmbiguousKey or
-// ErrWeakKey, or is the token's.
+// Open finds the wrapping key with the given id and checks its attributes. Call Recognize
+// with its stamp before you use it. The error wraps token.ErrNotFound, token.ErrAmbiguousKey
+// or ErrWeakKey, or is the token's.
 func Open(ctx context.Context, t *token.Token, id KeyID) (*Vault, error) {
 	key, err := t.FindWrappingKey(ctx, id)
 	if err != nil {
@@ -116,14 +114,13 @@ func Open(ctx context.Context, t *token.Token, id KeyID) (*Vault, error) {
 	return &Vault{key: key, id: key.ID()}, nil
 }
 
-// KeyID returns the id of the wrapping key, which must not be changed.
+// KeyID implements Custodian.
 func (v *Vault) KeyID() KeyID { return v.id }
 
-// Seal seals both private keys, bound to the key package, and returns a Blob's bytes. It keeps
-// nothing of k, which the caller clears.
+// Seal implements Sealer. It returns the bytes of a Blob.
 //
-// The nonce is 12 bytes of rand. With random nonces one key may seal 2^32 times
-// at most (NIST SP 800-38D, Section 8.3): the caller counts.
+// The nonce is 12 bytes of rand. With random nonces a key may seal 2^32 times at most (NIST SP
+// 800-38D, Section 8.3). The caller counts.
 func (v *Vault) Seal(ctx context.Context, rand io.Reader, b Binding, k PrivateKeys) ([]byte, error) {
 	if err := sealable(b, k); err != nil {
 		return nil, fmt.Errorf("seal private keys: %w", err)
@@ -154,9 +151,8 @@ func sealable(b Binding, k PrivateKeys) error {
 	return nil
 }
 
-// encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact
-// size, so that no copy is left behind by growing it. The caller clears it, after
-// an error too.
+// encodePrivateKeys encodes the plaintext of a blob in a buffer of its exact size, so that
+// growing it leaves no copy behind. The caller clears it, even after an error.
 func encodePrivateKeys(s *ciphersuite.Suite, k PrivateKeys) ([]byte, error) {
 	b := make([]byte, 0, 2*(wire.VectorLen(s.Nsk)+s.Nsk))
 	for _, key := range []*hpke.SecretKey{k.Init, k.Encryption} {

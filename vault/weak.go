@@ -4,12 +4,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// weaknesses names the attributes that break custody.
+// weaknesses returns the attributes that break custody, in words.
 func weaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
 		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt, Want: true, MustBeTold: true},
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
-		// A key that wraps others too decrypts what it wrapped: it takes them out.
+		// A key that also wraps would decrypt what it wrapped, and take keys out.
 		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
 		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign},
@@ -17,12 +17,12 @@ func weaknesses(a token.KeyAttributes) []string {
 	)...)
 }
 
-// wrappingWeaknesses are those of a key that wraps.
+// wrappingWeaknesses returns those of a key that wraps.
 func wrappingWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
 		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap, Want: true, MustBeTold: true},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, Want: true, MustBeTold: true},
-		// A key that decrypts too takes out what it wrapped.
+		// A key that also decrypts would take out what it wrapped.
 		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt},
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
 		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign},
@@ -30,11 +30,11 @@ func wrappingWeaknesses(a token.KeyAttributes) []string {
 	)...)
 }
 
-// decryptionWeaknesses are those of an RSA key.
+// decryptionWeaknesses returns those of an RSA key.
 func decryptionWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
-		// One that unwraps too brings in keys of others' making.
+		// A key that also unwraps would bring in keys that others made.
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
 		// An RSA signature is a decryption.
 		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign},
@@ -42,7 +42,7 @@ func decryptionWeaknesses(a token.KeyAttributes) []string {
 	)...)
 }
 
-// stampingWeaknesses are those of a key that makes the stamps of an RSA key.
+// stampingWeaknesses returns those of a key that makes the stamps of an RSA key.
 func stampingWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
 		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},

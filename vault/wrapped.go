@@ -8,16 +8,16 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// What the second byte of a WrappedBlob says of the mechanism.
+// The values of the second byte of a WrappedBlob.
 const (
 	algorithmKWP = 2 // CKM_AES_KEY_WRAP_KWP
-	algorithmPad = 3 // CKM_AES_KEY_WRAP_PAD, which is not the same on all tokens
+	algorithmPad = 3 // CKM_AES_KEY_WRAP_PAD, which differs between tokens
 )
 
 var wrapMechanisms = map[uint8]token.KeyWrap{algorithmKWP: token.KeyWrapKWP, algorithmPad: token.KeyWrapPad}
 
-// WrappedBlob is the form in which private keys of custody `token` are kept. Its bytes,
-// in the presentation language of RFC 9420, Section 2.1:
+// WrappedBlob is the form of private keys of CustodyToken. Its bytes, in the presentation
+// language of RFC 9420, Section 2.1:
 //
 //	uint8  version = 1
 //	uint8  algorithm                      2: CKM_AES_KEY_WRAP_KWP, 3: CKM_AES_KEY_WRAP_PAD
@@ -26,8 +26,8 @@ var wrapMechanisms = map[uint8]token.KeyWrap{algorithmKWP: token.KeyWrapKWP, alg
 //	opaque wrapped_init_private_key<V>    as C_WrapKey returned it; empty for a leaf alone
 //	opaque wrapped_encryption_private_key<V>
 //
-// Key wrapping has no additional data. What binds the keys to their key package is that
-// they open what was encrypted to its public keys, and nothing else.
+// Key wrapping has no additional data. The keys are bound to their key package because they
+// open only what was encrypted to its public keys.
 type WrappedBlob struct {
 	Mechanism        token.KeyWrap
 	Suite            ciphersuite.ID
@@ -35,8 +35,8 @@ type WrappedBlob struct {
 	Init, Encryption []byte
 }
 
-// ParseWrappedBlob decodes a blob. It refuses another version or algorithm, and input
-// that is truncated or has trailing bytes, with ErrSealed. The blob aliases b.
+// ParseWrappedBlob decodes a WrappedBlob, whose slices share b. The error wraps ErrSealed: the
+// version or the algorithm is another one, or the input is truncated or has trailing bytes.
 func ParseWrappedBlob(b []byte) (WrappedBlob, error) {
 	r := wire.NewReader(b)
 	blob := readWrapped(r)
@@ -49,7 +49,7 @@ func ParseWrappedBlob(b []byte) (WrappedBlob, error) {
 	return blob, nil
 }
 
-// readWrapped reads a blob. One of another version or algorithm has no mechanism.
+// readWrapped reads a blob. If version or algorithm is another one, Mechanism is 0.
 func readWrapped(r *wire.Reader) WrappedBlob {
 	version, algorithm := r.Uint8(), r.Uint8()
 	blob := WrappedBlob{Suite: ciphersuite.ID(r.Uint16()), KeyID: r.Vector(), Init: r.Vector(), Encryption: r.Vector()}
@@ -59,7 +59,7 @@ func readWrapped(r *wire.Reader) WrappedBlob {
 	return blob
 }
 
-// Bytes encodes the blob.
+// Bytes returns the encoded blob in new memory.
 func (b *WrappedBlob) Bytes() []byte {
 	algorithm := uint8(algorithmKWP)
 	if b.Mechanism == token.KeyWrapPad {
