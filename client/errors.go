@@ -9,10 +9,10 @@ import (
 	hsmkpv1 "github.com/hsm-kp/hsm-kp/api/hsmkp/v1"
 )
 
-// Reason is why the service refused or failed, as an error to compare with.
+// Reason is why the service refused or failed: an error for errors.Is.
 type Reason hsmkpv1.Reason
 
-// The reasons of the API.
+// The reasons of the API; docs/API.md describes each.
 const (
 	ErrNotGranted     = Reason(hsmkpv1.Reason_REASON_NOT_GRANTED)
 	ErrQuotaSpent     = Reason(hsmkpv1.Reason_REASON_QUOTA_SPENT)
@@ -36,29 +36,29 @@ const (
 )
 
 var (
-	// ErrNoAnswer reports a service that could not be reached, or did not answer as one.
-	// Whether it did what it was asked for is not known.
-	ErrNoAnswer = errors.New("no answer of hsm-kp")
+	// ErrNoAnswer reports a service that could not be reached or did not answer in the
+	// form of the API. Whether it did the operation is unknown.
+	ErrNoAnswer = errors.New("no answer from hsm-kp")
 	// ErrNotLabelled reports data that is not the encoded SignContent or EncryptContext of
 	// MLS 1.0 (RFC 9420, Sections 5.1.2 and 5.1.3).
 	ErrNotLabelled = errors.New("not a labelled structure of MLS 1.0")
 )
 
-// Error implements error: the name in the API.
+// Error returns the name in the API.
 func (r Reason) Error() string { return hsmkpv1.Reason(r).String() }
 
-// Error is what the service answered, or why it did not.
+// Error is a failed operation: the answer of the service, or why there is none.
 type Error struct {
-	// Operation is what was asked for, such as "claim".
+	// Operation is the operation that failed, such as "claim".
 	Operation string
-	// Code is that of gRPC.
+	// Code is the status code of gRPC.
 	Code connect.Code
-	// Reason is 0 where the service gave none.
+	// Reason is 0 if the service gave none.
 	Reason Reason
 	err    error
 }
 
-// Error implements error. The service's part of it is for people, and may change.
+// Error returns a text for people, which may change.
 func (e *Error) Error() string {
 	if e.Reason != 0 {
 		return fmt.Sprintf("%s: %v (%v)", e.Operation, e.err, e.Reason)
@@ -66,7 +66,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %v", e.Operation, e.err)
 }
 
-// Unwrap has errors.Is find the reason, ErrNoAnswer, and errors of contexts.
+// Unwrap lets errors.Is find the reason, ErrNoAnswer, and the errors of package context.
 func (e *Error) Unwrap() []error {
 	switch {
 	case e.Reason != 0:
@@ -77,7 +77,7 @@ func (e *Error) Unwrap() []error {
 	return []error{e.err}
 }
 
-// errorOf types an error of an operation.
+// errorOf makes an *Error of an error of connect.
 func errorOf(operation string, err error) error {
 	e := &Error{Operation: operation, Code: connect.CodeOf(err), err: err}
 	answer, ok := errors.AsType[*connect.Error](err)

@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/client"
 )
 
-// Whoever adds a client takes one of its key packages.
+// A member that adds a client takes one of its key packages.
 func ExampleClient_Claim() {
 	c, err := client.Open(client.Options{
 		URL:         "https://hsm-kp.example.com:8443",
@@ -30,7 +30,7 @@ func ExampleClient_Claim() {
 	fmt.Printf("an MLSMessage of %d bytes", len(claimed[0].GetMlsMessage()))
 }
 
-// A client joins by a Welcome, and says so when the member is stored.
+// A client joins by a Welcome, and confirms when the member is stored.
 func ExampleClient_OpenWelcome() {
 	ctx := context.Background()
 	c, err := client.Open(client.Options{URL: "unix:/run/hsm-kp/hsm-kp.sock"})
@@ -52,7 +52,7 @@ func ExampleClient_OpenWelcome() {
 	}
 }
 
-// A member signs what it sends. Libraries that hand their signer a whole SignContent call
+// A member signs what it sends. SignContent is for libraries that pass their signer a whole
 // SignContent.
 func ExampleSigner() {
 	c, err := client.Open(client.Options{URL: "unix:/run/hsm-kp/hsm-kp.sock"})

@@ -10,22 +10,22 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// What MLS never asks of a key package's private keys.
+// Uses of a key package's private keys that MLS does not have.
 var (
-	errAAD   = errors.New("additional data with a key of a key package")
+	errAAD   = errors.New("a key of a key package takes no additional data")
 	errLabel = errors.New("the key is for another label")
 )
 
-// Keys are the HPKE private keys of a key package, which the service has.
+// Keys are handles for the HPKE private keys of a key package, which the service has.
 type Keys struct {
 	Ref keypackage.Ref
-	// Init opens the GroupSecrets of a Welcome (label Welcome), Leaf path secrets (label
-	// UpdatePathNode) once a Welcome was opened.
+	// Init decrypts the GroupSecrets of a Welcome (label Welcome). Leaf decrypts path
+	// secrets (label UpdatePathNode) after a Welcome was opened.
 	Init, Leaf *PrivateKey
 }
 
-// PrivateKey is one of the private keys of a key package. It is an hpke.PrivateKey of this
-// module, and safe for concurrent use.
+// PrivateKey is a handle for a private key of a key package. It implements hpke.PrivateKey of
+// this module and is safe for concurrent use.
 type PrivateKey struct {
 	ctx    context.Context
 	client *Client
@@ -38,9 +38,10 @@ type PrivateKey struct {
 	reserved *Reservation
 }
 
-// Keys returns the private keys of a key package that Get or Claim returned, as they are used by
-// libraries that pass no context: ctx is that of every use. psks are external pre-shared keys that
-// groups use, which the service needs to check a Welcome.
+// Keys returns handles for the private keys of a key package that Get or Claim returned. ctx is
+// the context of every use, because MLS libraries pass none. psks are external pre-shared keys
+// of groups, which the service needs to check a Welcome. Keys calls nothing; it fails if kp has
+// no MLSMessage of a key package.
 func (c *Client) Keys(ctx context.Context, kp *hsmkpv1.KeyPackage, psks ...*hsmkpv1.PreSharedKey) (*Keys, error) {
 	m, err := keypackage.ParseMessage(kp.GetMlsMessage())
 	if err != nil {
@@ -59,10 +60,10 @@ func (c *Client) Keys(ctx context.Context, kp *hsmkpv1.KeyPackage, psks ...*hsmk
 // PublicKey returns the encoded public key, which the caller must not change.
 func (k *PrivateKey) PublicKey() []byte { return k.public }
 
-// Open opens what was encrypted with a label: info is an encoded EncryptContext (RFC 9420,
-// Section 5.1.3), aad empty. For the init key the ciphertext is a Welcome's, its context the
-// encrypted GroupInfo, and the service answers only if the Welcome opens whole; the key package is
-// then reserved.
+// Open implements hpke.PrivateKey for what was encrypted with a label: info is an encoded
+// EncryptContext (RFC 9420, Section 5.1.3), and aad must be empty. For the init key, ciphertext is
+// that of a Welcome and the context is the encrypted GroupInfo. The service answers only if the
+// whole Welcome opens, and reserves the key package. The error is an *Error.
 func (k *PrivateKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, error) {
 	label, context, err := labelled(info)
 	if err == nil && len(aad) > 0 {
@@ -74,8 +75,8 @@ func (k *PrivateKey) Open(info, aad, kemOutput, ciphertext []byte) ([]byte, erro
 	return k.DecryptWithLabel(k.ctx, label, context, kemOutput, ciphertext)
 }
 
-// DecryptWithLabel is Open by label and context (RFC 9420, Section 5.1.3). The label must be the
-// key's: Welcome for the init key, UpdatePathNode for the leaf's.
+// DecryptWithLabel does what Open does, by label and context (RFC 9420, Section 5.1.3). The label
+// is "Welcome" for the init key and "UpdatePathNode" for the leaf's.
 func (k *PrivateKey) DecryptWithLabel(ctx context.Context, label string, context, kemOutput, ciphertext []byte) ([]byte, error) {
 	if label != k.label {
 		return nil, &Error{Operation: "decrypt", err: errLabel}
@@ -94,8 +95,8 @@ func (k *PrivateKey) DecryptWithLabel(ctx context.Context, label string, context
 	return out.GetPlaintext(), nil
 }
 
-// Reservation returns what a Welcome that was opened with the key has reserved, for Confirm and
-// Release.
+// Reservation returns the reservation of the Welcome that was last opened with the key, for
+// Confirm and Release, and whether there is one.
 func (k *PrivateKey) Reservation() (Reservation, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 
 var errURL = errors.New("the URL is neither https://HOST:PORT nor unix:PATH")
 
-// transport returns how the service is reached, and the URL under which.
+// transport returns the transport to the service and the base URL.
 func (o *Options) transport() (*http.Transport, string, error) {
 	t := &http.Transport{
 		MaxIdleConnsPerHost:    16,
@@ -47,7 +47,7 @@ func (o *Options) transport() (*http.Transport, string, error) {
 	return t, strings.TrimSuffix(u.String(), "/"), nil
 }
 
-// security reads the files, and returns what is asked of a TLS connection.
+// security reads the files and returns the configuration of a TLS connection.
 func (o *Options) security() (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(o.Certificate, o.Key)
 	if err != nil {

@@ -8,18 +8,18 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Description tells about a signature key in a token.
+// Description describes a signature key in a token. Nothing in it is secret.
 type Description struct {
 	ID         []byte // CKA_ID
 	Label      string // CKA_LABEL
 	Scheme     ciphersuite.SignatureScheme
-	PublicKey  []byte // as RFC 9420, Section 5.1.1, encodes it
+	PublicKey  []byte // encoded as in RFC 9420, Section 5.1.1
 	Attributes token.KeyAttributes
-	Weak       []string // what makes Find refuse the key; empty: nothing
+	Weak       []string // the attributes for which Find refuses the key, in words; usually none
 }
 
-// List describes the keys in the token that are for a signature scheme of MLS,
-// weak ones too. Other private keys in the token are left out.
+// List describes the keys in the token that are of a signature scheme of MLS, including weak
+// ones. It leaves out other private keys. The error is the token's.
 func List(ctx context.Context, t *token.Token) ([]Description, error) {
 	pairs, err := t.KeyPairs(ctx)
 	if err != nil {
@@ -37,7 +37,7 @@ func List(ctx context.Context, t *token.Token) ([]Description, error) {
 	return list, nil
 }
 
-// Describe reads the key's attributes from the token.
+// Describe reads the key's attributes from the token. The error is the token's.
 func (k *Key) Describe(ctx context.Context) (Description, error) {
 	a, err := k.signing.Attributes(ctx)
 	if err != nil {

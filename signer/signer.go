@@ -1,7 +1,6 @@
-// Package signer keeps the signature keys of MLS clients (RFC 9420, Section 5.1)
-// in a token: it generates them there, finds them again, and refuses those that
-// a token does not keep well. A Key is the crypto.Signer that a key package
-// builder takes.
+// Package signer has the signature keys of MLS clients (RFC 9420, Section 5.1) in a token: it
+// generates them there, finds them again, and refuses those that the token does not protect
+// well. A Key is a crypto.Signer, as keypackage.NewBuilder takes it.
 package signer
 
 import (
@@ -15,10 +14,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// ErrScheme: no key in a token is for this signature scheme here.
+// ErrScheme: no token key of this package is for the signature scheme, or the key is for none.
 var ErrScheme = errors.New("signature scheme is unknown")
 
-// curves are the token's curves for the schemes of RFC 9420.
+// curves maps the schemes of RFC 9420 to the token's curves.
 var curves = map[ciphersuite.SignatureScheme]token.Curve{
 	ciphersuite.ECDSA_SECP256R1_SHA256: token.P256,
 	ciphersuite.ECDSA_SECP384R1_SHA384: token.P384,
@@ -27,14 +26,14 @@ var curves = map[ciphersuite.SignatureScheme]token.Curve{
 	ciphersuite.ED448:                  token.Ed448,
 }
 
-// Curve returns the curve of a token's keys for a scheme.
+// Curve returns the curve of a token's keys for a scheme, and whether there is one.
 func Curve(scheme ciphersuite.SignatureScheme) (token.Curve, bool) {
 	c, ok := curves[scheme]
 	return c, ok
 }
 
-// Key is a signature key in a token. It may be used by several goroutines at
-// once, and is of no use once the token is closed.
+// Key is a signature key in a token. It may be used by several goroutines at once until the
+// token is closed. It prints its label and id.
 type Key struct {
 	token   *token.Token
 	signing *token.SigningKey
@@ -43,9 +42,12 @@ type Key struct {
 
 var _ crypto.Signer = (*Key)(nil)
 
-// Generate generates a key in the token under that CKA_ID, which the caller drew at random for it,
-// 16 bytes or more; nil is 16 random bytes. Before it returns, the key has the attributes that were asked for and has signed once, and the
-// signature was verified in software; a key that fails is destroyed.
+// Generate generates a key pair for scheme in the token. id is its CKA_ID: 16 bytes or more
+// that the caller drew at random for this key, or nil for 16 random bytes. label is its
+// CKA_LABEL.
+//
+// Generate checks the attributes of the key and tries it out (see TryOut). A key that fails is
+// destroyed. The error wraps ErrScheme or a *WeakKeyError, or is the token's.
 func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureScheme, id []byte, label string) (*Key, error) {
 	curve, ok := Curve(scheme)
 	if !ok {
@@ -57,14 +59,14 @@ func Generate(ctx context.Context, t *token.Token, scheme ciphersuite.SignatureS
 	}
 	k, err := prove(t, signing)
 	if err != nil {
-		// Also where ctx is done: the key must not stay behind.
+		// The key must not stay behind, even if ctx is done.
 		undone := t.DestroyKeyPair(context.WithoutCancel(ctx), signing)
 		return nil, fmt.Errorf("generate signature key: %w", errors.Join(err, undone))
 	}
 	return k, nil
 }
 
-// prove makes a Key of a fresh pair that is strong and signs.
+// prove returns the Key of a fresh pair after it has checked that it is strong and signs.
 func prove(t *token.Token, signing *token.SigningKey) (*Key, error) {
 	k, err := newKey(t, signing)
 	if err != nil {
@@ -76,7 +78,9 @@ func prove(t *token.Token, signing *token.SigningKey) (*Key, error) {
 	return k, k.TryOut()
 }
 
-// TryOut signs something that is nothing in MLS and verifies the signature.
+// TryOut signs the key's id under the label "hsm-kp key check", which MLS does not use, and
+// verifies the signature in software. The error is the token's, or wraps
+// ciphersuite.ErrSignature.
 func (k *Key) TryOut() error {
 	const label = "hsm-kp key check"
 	sig, err := k.Scheme().SignWithLabel(nil, k, label, k.ID())
@@ -110,12 +114,12 @@ type Option func(*options)
 
 type options struct{ allowWeak bool }
 
-// AllowWeak accepts a key that Find would refuse with a *WeakKeyError.
+// AllowWeak has Find accept a key that it would refuse with a *WeakKeyError.
 func AllowWeak() Option { return func(o *options) { o.allowWeak = true } }
 
-// Find finds the one key that fits the query. A key that the token does not keep
-// as one made by Generate is refused with a *WeakKeyError, unless AllowWeak is
-// given. Other errors: token.ErrNotFound, token.ErrAmbiguousKey, ErrScheme.
+// Find finds the one key in the token that fits the query. It refuses a key without the
+// attributes of one of Generate with a *WeakKeyError, unless AllowWeak is given. The error may
+// also wrap token.ErrNotFound, token.ErrAmbiguousKey or ErrScheme, or is the token's.
 func Find(ctx context.Context, t *token.Token, q token.KeyQuery, opts ...Option) (*Key, error) {
 	var o options
 	for _, set := range opts {
@@ -135,14 +139,15 @@ func Find(ctx context.Context, t *token.Token, q token.KeyQuery, opts ...Option)
 	return k, nil
 }
 
-// Scheme returns the signature scheme that the key is for.
+// Scheme returns the signature scheme of the key.
 func (k *Key) Scheme() ciphersuite.SignatureScheme { return k.public.Scheme() }
 
-// PublicKey returns a copy of the public key as RFC 9420, Section 5.1.1, encodes
-// it: the signature_key of a leaf node.
+// PublicKey returns a copy of the public key, encoded as the signature_key of a leaf node (RFC
+// 9420, Section 5.1.1): PublicKeySize bytes of the scheme.
 func (k *Key) PublicKey() []byte { return k.public.Bytes() }
 
-// Public returns an *ecdsa.PublicKey or an ed25519.PublicKey.
+// Public implements crypto.Signer. It returns an *ecdsa.PublicKey, an ed25519.PublicKey or an
+// ed448.PublicKey of github.com/cloudflare/circl.
 func (k *Key) Public() crypto.PublicKey { return k.signing.Public() }
 
 // ID returns a copy of CKA_ID: 16 bytes if Generate drew it.
@@ -163,13 +168,14 @@ func (k Key) Format(f fmt.State, verb rune) {
 	io.WriteString(f, k.String())
 }
 
-// Sign signs in the token, as token.SigningKey does: digests for ECDSA, whole
-// messages for EdDSA. rand is not used.
+// Sign implements crypto.Signer. It signs in the token, as token.SigningKey does: a digest for
+// ECDSA, with a signature in DER; a whole message for EdDSA. rand is not used. The error is the
+// token's.
 func (k *Key) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return k.signing.Sign(rand, digest, opts)
 }
 
-// Delete destroys the key in the token. It cannot be undone.
+// Delete destroys the key in the token, which cannot be undone. The error is the token's.
 func (k *Key) Delete(ctx context.Context) error {
 	return k.token.DestroyKeyPair(ctx, k.signing)
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// WeakKeyError reports a key that the token does not keep as a signature key of
-// an MLS client is to be kept: inside, and for signing only.
+// WeakKeyError reports a key with attributes that a signature key of an MLS client must not
+// have: it may leave the token, was not made there, or may do more than sign.
 type WeakKeyError struct {
 	ID         []byte   // CKA_ID
 	Label      string   // CKA_LABEL
-	Attributes []string // each with its fault: "CKA_EXTRACTABLE is true"
+	Attributes []string // with their values: "CKA_EXTRACTABLE is true"
 }
 
 func (e *WeakKeyError) Error() string {
@@ -26,11 +26,11 @@ func (k *Key) requireStrong() error {
 	return nil
 }
 
-// weaknesses names the attributes that are not what they should be.
+// weaknesses returns the attributes with wrong values, in words.
 func weaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
 		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},
-		// Another use of a signature key is a way to forge.
+		// Another use of a signature key would allow forgeries.
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
 		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},

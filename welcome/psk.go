@@ -8,7 +8,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 )
 
-// PSKType says where a pre-shared key comes from (RFC 9420, Section 8.4).
+// PSKType is the origin of a pre-shared key (RFC 9420, Section 8.4); uint8 on the wire.
 type PSKType uint8
 
 // The types of RFC 9420.
@@ -30,7 +30,7 @@ type PSKID struct {
 	Nonce []byte
 }
 
-// String names the PSK, without its nonce.
+// String returns a text that identifies the PSK, without its nonce.
 func (p PSKID) String() string {
 	if p.Type == PSKExternal {
 		return fmt.Sprintf("external %x", p.ID)
@@ -66,17 +66,17 @@ func (p *PSKID) append(b []byte) []byte {
 	return wire.AppendVector(b, p.Nonce)
 }
 
-// maxPSKs is how many pre-shared keys are counted: uint16 index and count.
+// maxPSKs is the largest number of pre-shared keys: index and count are uint16.
 const maxPSKs = 0xFFFF
 
-// pskSecret derives psk_secret (RFC 9420, Section 8.4), Nh zero bytes where there
-// are no PSKs. All that are missing are told at once.
+// pskSecret derives psk_secret (RFC 9420, Section 8.4): Nh zero bytes if there are no PSKs. The
+// error for missing PSKs has all of them.
 func pskSecret(suite *ciphersuite.Suite, ids []PSKID, find func(PSKID) ([]byte, bool)) ([]byte, error) {
 	if len(ids) > maxPSKs {
 		return nil, fmt.Errorf("%w: it has %d pre-shared keys", ErrForged, len(ids))
 	}
-	// RFC 9420, Section 12.4.3.1: a PSK of a group that is reinitialized or branched is
-	// the only one of its kind.
+	// RFC 9420, Section 12.4.3.1: there is at most one PSK of a group that is reinitialized
+	// or branched.
 	const reinit, branch = 2, 3
 	successors := 0
 	for _, id := range ids {
@@ -85,7 +85,7 @@ func pskSecret(suite *ciphersuite.Suite, ids []PSKID, find func(PSKID) ([]byte, 
 		}
 	}
 	if successors > 1 {
-		return nil, fmt.Errorf("%w: it has %d pre-shared keys of groups that it succeeds", ErrForged, successors)
+		return nil, fmt.Errorf("%w: it has %d pre-shared keys of groups that this one succeeds", ErrForged, successors)
 	}
 	keys := make([][]byte, len(ids))
 	var missing []PSKID
@@ -113,7 +113,7 @@ func pskSecret(suite *ciphersuite.Suite, ids []PSKID, find func(PSKID) ([]byte, 
 	return secret, nil
 }
 
-// addPSK takes one more PSK into the secret, under its PSKLabel.
+// addPSK adds a PSK to the secret, under its PSKLabel.
 func addPSK(suite *ciphersuite.Suite, secret, psk []byte, id *PSKID, index, count int) ([]byte, error) {
 	extracted, err := suite.Extract(make([]byte, suite.Nh), psk)
 	if err != nil {

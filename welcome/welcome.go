@@ -1,10 +1,10 @@
-// Package welcome opens a Welcome (RFC 9420, Section 12.4.3.1) with the private init
-// key of a key package: it finds the secrets that are for it, derives the epoch's, and
-// believes nothing that the confirmation tag does not confirm.
+// Package welcome opens a Welcome (RFC 9420, Section 12.4.3.1) with the private init key of a
+// key package: it finds the secrets for the key package, derives those of the epoch, decrypts
+// the GroupInfo and checks its confirmation tag.
 //
-// It builds no ratchet tree: what a member needs beyond the secrets, an MLS library
-// makes of the GroupInfo. The package is pure, and changes nothing: a Welcome that does
-// not open costs nothing.
+// It builds no ratchet tree: an MLS library makes the member from the secrets and the
+// GroupInfo. The package does no I/O and keeps no state, so a Welcome that does not open
+// changes nothing. Its functions may be called by several goroutines at once.
 package welcome
 
 import (
@@ -21,56 +21,58 @@ import (
 )
 
 var (
-	// ErrNotForIt reports a Welcome that names other key packages.
+	// ErrNotForIt reports a Welcome for other key packages.
 	ErrNotForIt = errors.New("the Welcome is not for this key package")
 	// ErrSuite reports a Welcome of another cipher suite than the key package's.
 	ErrSuite = errors.New("the Welcome is of another cipher suite")
-	// ErrForged reports a Welcome that was damaged, or that its group never made:
-	// something in it does not decrypt, or contradicts what it says elsewhere.
+	// ErrForged reports a Welcome that was damaged or that no group made: a part of it
+	// does not decrypt, is malformed, or contradicts another part.
 	ErrForged = errors.New("the Welcome is damaged or forged")
-	// ErrConfirmation reports a confirmation_tag that is not the epoch's. A PSK that
-	// is not the group's ends so, or as ErrForged.
+	// ErrConfirmation reports a confirmation_tag that is not the epoch's. A wrong PSK
+	// gives this error or ErrForged.
 	ErrConfirmation = errors.New("the confirmation tag is not that of the epoch")
-	// ErrSignature reports a GroupInfo whose signature is not that of its signer.
+	// ErrSignature reports a GroupInfo whose signature does not verify with the key of
+	// its signer's leaf.
 	ErrSignature = errors.New("the signature of the GroupInfo is not that of its signer")
 )
 
-// MissingPSKError reports pre-shared keys that the Welcome needs and the caller did
-// not have.
+// MissingPSKError reports pre-shared keys that the Welcome needs and Options.PSK does not have.
 type MissingPSKError struct{ Missing []PSKID }
 
 func (e *MissingPSKError) Error() string {
 	return fmt.Sprintf("the Welcome needs %d pre-shared keys that were not given, the first being %v", len(e.Missing), e.Missing[0])
 }
 
-// Options are what opening needs beside the Welcome and the key.
+// Options are the optional inputs of Open.
 type Options struct {
-	// PSK returns the pre-shared key with an id, or false. It may be nil.
+	// PSK returns the pre-shared key with an id, and whether there is one. Nil has none.
+	// Open does not change or keep the key.
 	PSK func(PSKID) ([]byte, bool)
-	// RatchetTree is the group's tree where the Welcome does not carry it: the data
-	// of a ratchet_tree extension. It may be nil.
+	// RatchetTree is the group's tree, if the Welcome does not have it: the data of a
+	// ratchet_tree extension (RFC 9420, Section 12.4.3.3). It may be nil.
 	RatchetTree []byte
 }
 
-// Opened is what a Welcome says to one new member. Clear it after use.
+// Opened is the content of a Welcome for one new member. The caller clears it after use. It
+// prints as REDACTED.
 type Opened struct {
 	GroupInfo *keypackage.GroupInfo
-	// PSKs are the pre-shared keys that went into the epoch.
+	// PSKs are the ids of the pre-shared keys of the epoch.
 	PSKs []PSKID
-	// JoinerSecret, and PathSecret where there is one, are what GroupSecrets holds:
-	// with the GroupInfo an MLS library makes the member of them.
+	// JoinerSecret, Nh bytes, and PathSecret, nil if there is none, are the content of
+	// GroupSecrets. An MLS library makes the member from them and the GroupInfo.
 	JoinerSecret, PathSecret []byte
-	// EpochAuthenticator is the same for all members of the epoch (Section 8.7), and
-	// no secret between them.
+	// EpochAuthenticator is the same for all members of the epoch, who may compare it (RFC
+	// 9420, Section 8.7): Nh bytes.
 	EpochAuthenticator []byte
-	// SignatureVerified reports whether the signer's leaf was at hand, so that the
-	// signature of the GroupInfo was checked.
+	// SignatureVerified reports whether Open had the ratchet tree, and so verified the
+	// signature of the GroupInfo.
 	SignatureVerified bool
 }
 
-// GroupSecrets encodes GroupSecrets (RFC 9420, Section 12.4.3.1) as they were encrypted to
-// the new member: opaque joiner_secret<V>, optional<PathSecret>, PreSharedKeyID psks<V>. The
-// bytes are secret, and the caller's.
+// GroupSecrets returns the encoded GroupSecrets (RFC 9420, Section 12.4.3.1) as they were
+// encrypted to the new member: opaque joiner_secret<V>, optional<PathSecret>, PreSharedKeyID
+// psks<V>. They are secret, and in new memory that the caller clears.
 func (o *Opened) GroupSecrets() []byte {
 	b := wire.AppendVector(nil, o.JoinerSecret)
 	if o.PathSecret == nil {
@@ -91,7 +93,7 @@ func (o Opened) Format(f fmt.State, _ rune) { io.WriteString(f, "REDACTED") }
 // MarshalText returns REDACTED, and so do the encoders of package json and log/slog.
 func (o Opened) MarshalText() ([]byte, error) { return []byte("REDACTED"), nil }
 
-// Clear overwrites the secrets.
+// Clear overwrites JoinerSecret and PathSecret. It does nothing to a nil Opened.
 func (o *Opened) Clear() {
 	if o != nil {
 		clear(o.JoinerSecret)
@@ -99,7 +101,8 @@ func (o *Opened) Clear() {
 	}
 }
 
-// Find returns the secrets that are for the key package ref, or false.
+// Find returns the encrypted secrets for the key package with a reference, and whether there
+// are any.
 func Find(w *keypackage.Welcome, ref keypackage.Ref) (keypackage.EncryptedGroupSecrets, bool) {
 	for _, s := range w.Secrets {
 		if bytes.Equal(s.NewMember, ref) {
@@ -109,9 +112,10 @@ func Find(w *keypackage.Welcome, ref keypackage.Ref) (keypackage.EncryptedGroupS
 	return keypackage.EncryptedGroupSecrets{}, false
 }
 
-// Open opens a Welcome for a key package with the private key of its init_key. The
-// error is ErrNotForIt, ErrSuite, a *MissingPSKError, or wraps ErrForged,
-// ErrConfirmation or ErrSignature; any other is about the private key.
+// Open opens a Welcome for a key package with the private key of its init_key. It does not
+// check the key package or its lifetime. The error is ErrNotForIt or a *MissingPSKError, or
+// wraps ErrSuite, ErrForged, ErrConfirmation or ErrSignature; any other is about the private
+// key or the cipher suite.
 func Open(w *keypackage.Welcome, kp *keypackage.KeyPackage, init hpke.PrivateKey, o Options) (*Opened, error) {
 	ref, err := kp.Ref()
 	if err != nil {
@@ -156,8 +160,8 @@ func (s *groupSecrets) clear() {
 	clear(s.path)
 }
 
-// parseGroupSecrets decodes opaque joiner_secret<V>, optional<PathSecret>
-// path_secret, PreSharedKeyID psks<V>. The result shares nothing with b.
+// parseGroupSecrets decodes opaque joiner_secret<V>, optional<PathSecret> path_secret,
+// PreSharedKeyID psks<V>. It copies everything from b.
 func parseGroupSecrets(b []byte) (*groupSecrets, error) {
 	r := wire.NewReader(b)
 	s := &groupSecrets{joiner: bytes.Clone(r.Vector())}
@@ -179,7 +183,7 @@ func parseGroupSecrets(b []byte) (*groupSecrets, error) {
 	return s, nil
 }
 
-// open derives the epoch (RFC 9420, Section 8) and opens the GroupInfo with it.
+// open derives the epoch (RFC 9420, Section 8) and opens the GroupInfo.
 func (s *groupSecrets) open(suite *ciphersuite.Suite, w *keypackage.Welcome, o Options) (*Opened, error) {
 	psk, err := pskSecret(suite, s.psks, o.PSK)
 	if err != nil {
@@ -213,8 +217,7 @@ func (s *groupSecrets) open(suite *ciphersuite.Suite, w *keypackage.Welcome, o O
 	}, nil
 }
 
-// openGroupInfo decrypts a GroupInfo with the key and nonce that come from the
-// welcome_secret.
+// openGroupInfo decrypts a GroupInfo with the key and nonce of the welcome_secret.
 func openGroupInfo(suite *ciphersuite.Suite, intermediate, encrypted []byte) (*keypackage.GroupInfo, error) {
 	secret, err := suite.DeriveSecret(intermediate, "welcome")
 	if err != nil {
@@ -265,8 +268,8 @@ func confirm(suite *ciphersuite.Suite, intermediate []byte, info *keypackage.Gro
 	return suite.DeriveSecret(epoch, "authentication")
 }
 
-// verifySigner checks the signature of the GroupInfo where the tree is at hand, and
-// reports whether it was.
+// verifySigner checks the signature of the GroupInfo if there is a tree, and reports whether
+// there is.
 func verifySigner(suite *ciphersuite.Suite, info *keypackage.GroupInfo, tree []byte) (bool, error) {
 	if carried, ok := info.RatchetTree(); ok {
 		tree = carried

@@ -1,6 +1,6 @@
-// Package welcometest makes Welcomes for tests. That the sender's half (package sample) and the
-// receiver's (package welcome) are right, and not only each other's, the official vectors show in
-// tests/vectors, and the peers in tests/interop.
+// Package welcometest makes Welcomes for tests: the sender's half of package welcome (RFC
+// 9420, Sections 8 and 12.4.3). The official vectors (tests/vectors) and the peers
+// (tests/interop) check that the halves are right and do not only fit each other.
 package welcometest
 
 import (
@@ -15,19 +15,27 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage/keypackagetest"
 )
 
-// forever is the lifetime of what is made here.
+// forever is the lifetime of the key packages of this package.
 var forever = keypackage.Lifetime{NotAfter: 1<<64 - 1}
 
-// Group is a sample group. Fields may be changed before Welcome is called.
+// Group is a group in one epoch, with its creator at leaf 0. A test may change fields before
+// it calls Welcome.
 type Group struct {
-	tb testing.TB
-	*sample.Group
-	// Spoil changes the GroupInfo after its tag was made and before it is signed.
+	tb     testing.TB
+	Suite  *ciphersuite.Suite
+	Signer crypto.Signer // the creator's
+	// Info lacks its confirmation tag and its signature.
+	Info   keypackage.GroupInfo
+	Joiner []byte // joiner_secret
+	Path   []byte // optional<PathSecret>
+	PSKs   []byte // PreSharedKeyID psks, without the length before it
+	// PSKSecret is psk_secret.
+	PSKSecret []byte
+	// Spoil, if not nil, changes the GroupInfo between its tag and its signature.
 	Spoil func(*keypackage.GroupInfo)
 }
 
-// NewGroup makes a group called "group", at epoch 5, whose ratchet tree is in its
-// GroupInfo.
+// NewGroup returns a group with the id "group" at epoch 5. Its GroupInfo has the ratchet tree.
 func NewGroup(tb testing.TB, suite *ciphersuite.Suite) *Group {
 	tb.Helper()
 	g, err := sample.NewGroup(suite, forever)
@@ -35,20 +43,27 @@ func NewGroup(tb testing.TB, suite *ciphersuite.Suite) *Group {
 		tb.Fatal(err)
 	}
 	g.Info.GroupContext.GroupID, g.Info.GroupContext.Epoch = []byte("group"), 5
-	return &Group{tb: tb, Group: g}
+	return &Group{
+		tb: tb, Suite: g.Suite, Signer: g.Signer, Info: g.Info,
+		Joiner: g.Joiner, Path: g.Path, PSKs: g.PSKs, PSKSecret: g.PSKSecret,
+	}
 }
 
-// KeyPackage makes a key package that is valid for all time, with the private key of
-// its init_key.
+// KeyPackage returns a new key package that is valid at any time, and the private key of its
+// init_key.
 func KeyPackage(tb testing.TB, suite *ciphersuite.Suite, signer crypto.Signer) (*keypackage.KeyPackage, *hpke.SecretKey) {
 	tb.Helper()
 	return keypackagetest.Build(tb, keypackagetest.Template(suite, "member", forever), signer)
 }
 
-// Welcome makes the Welcome that adds the clients of some key packages.
+// Welcome returns the Welcome that adds the clients of the key packages.
 func (g *Group) Welcome(kps ...*keypackage.KeyPackage) *keypackage.Welcome {
 	g.tb.Helper()
-	info, err := g.Confirm()
+	group := sample.Group{
+		Suite: g.Suite, Signer: g.Signer, Info: g.Info,
+		Joiner: g.Joiner, Path: g.Path, PSKs: g.PSKs, PSKSecret: g.PSKSecret,
+	}
+	info, err := group.Confirm()
 	if err != nil {
 		g.tb.Fatal(err)
 	}
@@ -56,7 +71,7 @@ func (g *Group) Welcome(kps ...*keypackage.KeyPackage) *keypackage.Welcome {
 		info.GroupContext.ConfirmedTranscriptHash = bytes.Clone(info.GroupContext.ConfirmedTranscriptHash)
 		g.Spoil(&info)
 	}
-	w, err := g.Group.Welcome(info, kps...)
+	w, err := group.Welcome(info, kps...)
 	if err != nil {
 		g.tb.Fatal(err)
 	}
