@@ -31,12 +31,12 @@ import (
 
 var _ hpke.PrivateKey = (*client.PrivateKey)(nil)
 
-// faulty is a service at the end of a Unix socket that answers with an error, as often as it
-// is told, before it answers with nothing in it. The real one is asked in tests/integrations.
+// faulty is a service on a Unix socket that answers its first requests with an error, and the
+// others with an empty message. tests/integrations calls the real service.
 type faulty struct {
 	hsmkpv1connect.UnimplementedKeyPackageServiceHandler
 	asked  atomic.Int32
-	faults int32 // the first requests fail so
+	faults int32 // how many requests fail
 	fault  func() error
 }
 
@@ -235,7 +235,7 @@ func TestAServiceThatIsNotThereIsNoAnswer(t *testing.T) {
 	}
 }
 
-// A reason that the API has and this package does not would be a number to whoever reads it.
+// A reason of the API without an error here would print as a number.
 func TestEachReasonHasAnError(t *testing.T) {
 	all := []client.Reason{
 		client.ErrNotGranted, client.ErrQuotaSpent, client.ErrBusy, client.ErrMalformed, client.ErrLabel, client.ErrForeignContent,

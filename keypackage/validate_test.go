@@ -36,7 +36,7 @@ func TestBuiltKeyPackageHasNoFindings(t *testing.T) {
 	}
 }
 
-// sign makes both signatures of kp anew: what Builder refuses to make.
+// sign replaces both signatures of kp, for key packages that Builder refuses to make.
 func sign(t *testing.T, kp *keypackage.KeyPackage, signer crypto.Signer) {
 	t.Helper()
 	scheme, _, err := ciphersuite.MarshalPublicKey(signer.Public())
@@ -239,8 +239,7 @@ func TestVerifiedIsWhatWasValidated(t *testing.T) {
 	wantEqual(t, "Verified.KeyPackage()", v.KeyPackage().Bytes(), built.Bytes())
 }
 
-// Long lists of what nobody wants must not take time that grows with their
-// square, nor draw a finding for each entry.
+// Validate must not take quadratic time for long lists, nor return a finding for each entry.
 func TestHostileListsAreFoundQuickly(t *testing.T) {
 	s := suiteOf(t, 2)
 	kp := build(t, newTemplate(s)).KeyPackage()
@@ -279,8 +278,7 @@ func TestFindingInJSON(t *testing.T) {
 	}
 }
 
-// A rule that nobody has seen at work is none: each id is expected by a case of this
-// package's tables, which have good cases beside the bad ones.
+// Each rule has a case in the tables of this package that breaks it.
 func TestEveryRuleIsProven(t *testing.T) {
 	var tables []byte
 	for _, name := range []string{"validate_test.go", "validate_x509_test.go"} {

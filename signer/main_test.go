@@ -8,8 +8,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/softhsm"
 )
 
-// TestMain skips the Example where there is no SoftHSM, as softhsmtest does the tests. An
-// Example cannot skip itself.
+// TestMain skips the Example without SoftHSM, as softhsmtest skips tests, because an Example
+// cannot skip itself.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if _, err := softhsm.FindModule(); err != nil && os.Getenv("CI") != "true" {

@@ -8,7 +8,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// strong are the attributes of a key that Generate makes.
+// strong has the attributes of a key of Generate.
 func strong() token.KeyAttributes {
 	yes := func() *bool { b := true; return &b }
 	no := func() *bool { b := false; return &b }

@@ -1,6 +1,8 @@
 // Package softhsm makes and opens private SoftHSM tokens, for evaluation and tests. Each
 // has a folder of its own. SoftHSM keeps its keys in files: it does not protect them
 // from anyone who can read the folder and the PIN in it.
+//
+// The Example of package signer makes and opens one.
 package softhsm
 
 import (

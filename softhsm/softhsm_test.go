@@ -15,7 +15,7 @@ import (
 func create(t *testing.T, dir string) *softhsm.Installation {
 	t.Helper()
 	if _, err := softhsm.FindModule(); err != nil {
-		softhsmtest.Open(t) // skips or fails as the rest does
+		softhsmtest.Open(t) // skips or fails the test
 	}
 	i, err := softhsm.Create(t.Context(), dir, softhsm.Options{Label: "kp"})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestFilesOfOthersAreLeftAlone(t *testing.T) {
 	if err := os.WriteFile(pin, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	create(t, t.TempDir()) // skips where there is no SoftHSM
+	create(t, t.TempDir()) // skips without SoftHSM
 	if _, err := softhsm.Create(t.Context(), dir, softhsm.Options{}); !errors.Is(err, os.ErrExist) {
 		t.Errorf("Create() over a file named pin err = %v, want os.ErrExist", err)
 	}
@@ -111,7 +111,7 @@ func TestFilesOfOthersAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestUnfinishedTokenIsTold(t *testing.T) {
+func TestUnfinishedTokenIsReported(t *testing.T) {
 	dir := t.TempDir()
 	create(t, dir)
 	if err := os.Remove(filepath.Join(dir, "softhsm.json")); err != nil {
@@ -148,7 +148,7 @@ func TestCreateWhileAnotherFolderIsOpenIsRefused(t *testing.T) {
 }
 
 func TestFolderThatSoftHSMCannotNameIsRefused(t *testing.T) {
-	create(t, t.TempDir()) // skips where there is no SoftHSM
+	create(t, t.TempDir()) // skips without SoftHSM
 	if _, err := softhsm.Create(t.Context(), filepath.Join(t.TempDir(), "a#b"), softhsm.Options{}); err == nil {
 		t.Error("Create() err = nil, want an error")
 	}

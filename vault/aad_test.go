@@ -13,9 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/hpke"
 )
 
-// A blob that was sealed by this format's first version opens with nothing but
-// the key and the document: the additional data and the plaintext are frozen
-// with it. Made once by AES-256-GCM in software.
+// A blob of the first version of the format opens with the key and docs/FORMATS.md alone:
+// it freezes the additional data and the plaintext. It was made by AES-256-GCM in software.
 func TestSealedFormIsFrozen(t *testing.T) {
 	s, _ := ciphersuite.Lookup(ciphersuite.MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519)
 	key := make([]byte, 32)
@@ -59,7 +58,7 @@ func TestSealedFormIsFrozen(t *testing.T) {
 	}
 }
 
-// The same of a leaf alone, which opens under its own label only.
+// The same for a leaf alone, which opens under its own label only.
 func TestAFrozenLeafOpens(t *testing.T) {
 	s, _ := ciphersuite.Lookup(1)
 	key, ref := make([]byte, 32), make([]byte, 32)
@@ -104,8 +103,8 @@ func TestAFrozenLeafOpens(t *testing.T) {
 	}
 }
 
-// The plaintext is authenticated, so only a bug or a key that is not this
-// package's makes one that does not decode; it must not become half a pair.
+// The plaintext is authenticated, so only a bug or a key of another program makes one that
+// does not decode. It must not become half a pair.
 func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
 	for _, s := range ciphersuite.All() {
 		var k PrivateKeys
@@ -134,7 +133,7 @@ func TestAPlaintextCutAnywhereIsRefused(t *testing.T) {
 	}
 }
 
-// bindingOf is that of a key package whose public keys do not matter.
+// bindingOf returns the binding of a key package whose public keys do not matter.
 func bindingOf(s *ciphersuite.Suite) Binding {
 	return Binding{Suite: s, InitKey: make([]byte, s.Npk), EncryptionKey: make([]byte, s.Npk)}
 }

@@ -12,8 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// The form of a blob is frozen: stores hold it for as long as a key package
-// lives.
+// The form is frozen: stores keep blobs for as long as a key package lives.
 func TestBlobFormIsFrozen(t *testing.T) {
 	const frozen = "01" + "01" + "0002" + "10" + "000102030405060708090a0b0c0d0e0f" +
 		"a0a1a2a3a4a5a6a7a8a9aaab" + "05" + "c0c1c2c3c4"

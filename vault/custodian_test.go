@@ -64,7 +64,7 @@ func newKeyID(tb testing.TB) vault.KeyID {
 	return id
 }
 
-// kept is what a custodian keeps of a key package.
+// kept is what Seal returned for a key package.
 type kept struct {
 	vault.Binding
 	sealed []byte
@@ -86,7 +86,7 @@ func keep(tb testing.TB, c vault.Custodian, s *ciphersuite.Suite) kept {
 	return k
 }
 
-// opens reports what a private key makes of a message to a public key.
+// opens returns an error if a private key does not open a message to a public key.
 func opens(s *ciphersuite.Suite, key hpke.PrivateKey, public []byte) error {
 	kemOutput, ciphertext, err := hpke.EncryptWithLabel(s, public, "test", []byte("context"), []byte("message"))
 	if err != nil {
@@ -113,7 +113,7 @@ func TestPrivateKeysLiveInEachCustody(t *testing.T) {
 	privateKeysLive(t, openToken(t), custodies()...)
 }
 
-// A TPM has no AES-GCM, and opens what is sealed to an RSA key of it.
+// A TPM has no AES-GCM, and opens what is sealed to its RSA key.
 func TestPrivateKeysLiveOnATPM(t *testing.T) {
 	tok := vendortest.OpenTPM(t)
 	privateKeysLive(t, tok, custody{vault.CustodyWrapped, vault.RSAOAEP, everySuite, 4})
@@ -124,7 +124,7 @@ func TestPrivateKeysLiveOnATPM(t *testing.T) {
 	}
 }
 
-// What a p11-kit server passes on is RSA and ECDSA.
+// A p11-kit server passes on RSA and ECDSA only.
 func TestPrivateKeysLiveBehindP11Kit(t *testing.T) {
 	privateKeysLive(t, vendortest.OpenP11Kit(t, softhsmtest.Config(t)), custody{vault.CustodyWrapped, vault.RSAOAEP, everySuite, 4})
 }
@@ -214,8 +214,7 @@ func lifeOf(t *testing.T, one, other vault.Custodian, s *ciphersuite.Suite) {
 	}
 }
 
-// What is kept for one key package is of no use for another, whatever part of it is
-// exchanged.
+// What is kept for one key package is of no use for another, whichever part is exchanged.
 func TestWhatIsKeptFitsItsKeyPackageOnly(t *testing.T) {
 	tok := openToken(t)
 	for _, c := range custodies() {
@@ -288,7 +287,7 @@ func TestTokenCustodyRefusesOtherCurves(t *testing.T) {
 	}
 }
 
-// The form of what is kept is frozen: stores hold it for as long as a key package lives.
+// The form is frozen: stores keep blobs for as long as a key package lives.
 func TestWrappedBlobFormIsFrozen(t *testing.T) {
 	const frozen = "01" + "03" + "0005" + "04" + "00010203" + "03" + "a0a1a2" + "02" + "b0b1"
 	raw, err := hex.DecodeString(frozen)

@@ -11,14 +11,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// openToken opens the token of a test, and served leaves those of the suites that it serves:
-// SoftHSM and all, apart from what runs on another token.
+// openToken opens the token of the tests, and served filters the suites that it serves:
+// SoftHSM and all suites, unless a test sets another token.
 var (
 	openToken = softhsmtest.Open
 	served    = func(ids []ciphersuite.ID) []ciphersuite.ID { return ids }
 )
 
-// onNSS runs tests on NSS softoken, in the suites with P-curves.
+// onNSS runs tests on NSS softoken, with the suites of NIST curves.
 func onNSS(t *testing.T, tests map[string]func(*testing.T)) {
 	open, all := openToken, served
 	defer func() { openToken, served = open, all }()

@@ -25,8 +25,8 @@ func secretKey(t *testing.T, s *ciphersuite.Suite, b byte) *hpke.SecretKey {
 	return k
 }
 
-// What a device has to know is frozen: the info and the plaintext, as they are
-// written in docs/FORMATS.md. It is opened by crypto/hpke, and was sealed by circl.
+// The info and the plaintext are frozen as docs/FORMATS.md has them: devices depend on
+// them. circl sealed them, crypto/hpke opens them.
 func TestReleasedFormIsFrozen(t *testing.T) {
 	for _, c := range []struct {
 		id               ciphersuite.ID
@@ -77,7 +77,7 @@ func TestReleasedFormIsFrozen(t *testing.T) {
 	}
 }
 
-// device is one that has Go's HPKE.
+// device is a device with crypto/hpke.
 type device struct {
 	public []byte
 	open   func(enc, info, ciphertext []byte) ([]byte, error)
@@ -132,14 +132,14 @@ func TestPrivateKeysAreReleasedToTheirKeyOnly(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// opaque is a private key that is elsewhere.
+// opaque is a private key without bytes.
 type opaque struct{}
 
 func (opaque) PublicKey() []byte                      { return nil }
 func (opaque) Open(_, _, _, _ []byte) ([]byte, error) { return nil, hpke.ErrOpen }
 
-// What is sealed for release is bound to the key that it may be released to. The additional data is
-// frozen.
+// Keys that are sealed for release are bound to the key that they may be released to. The
+// additional data are frozen.
 func TestWhatIsSealedForReleaseIsBoundToIt(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, 32)
 	block, err := aes.NewCipher(key)

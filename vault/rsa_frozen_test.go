@@ -22,7 +22,7 @@ import (
 //go:embed testdata/rsa-oaep.json
 var rsaVectors []byte
 
-// hexBytes are bytes that JSON has in hexadecimal.
+// hexBytes are bytes, in hexadecimal in JSON.
 type hexBytes []byte
 
 func (b *hexBytes) UnmarshalText(text []byte) (err error) {
@@ -30,7 +30,7 @@ func (b *hexBytes) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// frozenRSA is what another implementation made of the document.
+// frozenRSA was made by another implementation from docs/FORMATS.md.
 type frozenRSA struct {
 	PrivateKey    hexBytes `json:"private_key"` // PKCS#8: as if it had left the token
 	StampingKey   hexBytes `json:"stamping_key"`
@@ -69,7 +69,8 @@ func loadFrozenRSA(t *testing.T) (f frozenRSA, private *rsa.PrivateKey, stamping
 	return f, key.(*rsa.PrivateKey), stamping
 }
 
-// opened is what a ciphertext has, opened by Go: the label is as FORMATS.md says.
+// opened returns the plaintext of a ciphertext by crypto/rsa, with the label of
+// docs/FORMATS.md.
 func opened(t *testing.T, algorithm uint8, key *rsa.PrivateKey, ciphertext, bound []byte) []byte {
 	t.Helper()
 	options := &rsa.OAEPOptions{Hash: crypto.SHA256}
@@ -86,8 +87,7 @@ func opened(t *testing.T, algorithm uint8, key *rsa.PrivateKey, ciphertext, boun
 	return plaintext
 }
 
-// Blobs of each algorithm that another implementation made of the document open, and
-// encode to the same bytes.
+// Blobs of each algorithm by another implementation open, and encode to the same bytes.
 func TestRSASealedFormIsFrozen(t *testing.T) {
 	f, private, _ := loadFrozenRSA(t)
 	seen := make(map[uint8]int)

@@ -37,7 +37,7 @@ func openRSA(tb testing.TB, t *token.Token, id vault.KeyID, stamp []byte) *vault
 	return v
 }
 
-// Whoever has the public key, and can write to the store, makes nothing that opens.
+// Somebody with the public key who can write to the store cannot make a blob that opens.
 func TestWhatAnybodyEncryptsToAnRSAKeyDoesNotOpen(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	v, _ := newRSAVault(t, tok)
@@ -68,8 +68,8 @@ func TestWhatAnybodyEncryptsToAnRSAKeyDoesNotOpen(t *testing.T) {
 	}
 }
 
-// Private keys that were sealed for a key package and are not its own, as a fault or whoever
-// read the key of the MAC may make them, are found out.
+// Private keys that were sealed for another key package than theirs are refused: by a fault,
+// or by somebody who read the key of the MAC.
 func TestRSASealedKeysOfAnotherAreNotThoseOfTheKeyPackage(t *testing.T) {
 	v, _ := newRSAVault(t, softhsmtest.Open(t))
 	for _, s := range ciphersuite.All() {
@@ -124,7 +124,7 @@ func TestAnRSAKeyIsOfNoUseBeforeItIsRecognized(t *testing.T) {
 	}
 }
 
-// Neither of the two keys can be exchanged for one of somebody else's.
+// Neither of the two keys can be replaced.
 func TestAReplacedRSAKeyIsNotRecognized(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	for name, replace := range map[string]func(testing.TB, vault.KeyID){
@@ -185,7 +185,7 @@ func TestAnRSAKeyRecognizesNoChangedStamp(t *testing.T) {
 	}
 }
 
-// What is under a key of one kind comes under one of the other, both ways.
+// Rewrapping works from a key of either kind to one of the other.
 func TestRewrappingBetweenTheKindsOfSealingKeys(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	byRSA, _ := newRSAVault(t, tok)
@@ -204,7 +204,7 @@ func TestRewrappingBetweenTheKindsOfSealingKeys(t *testing.T) {
 	}
 }
 
-// A suite whose private keys are too long for the key is refused before any are made.
+// A suite whose private keys are too long for the RSA key is refused before any are made.
 func TestAnRSAKeyRefusesWhatDoesNotFit(t *testing.T) {
 	v, _ := newRSAVault(t, softhsmtest.Open(t))
 	long := *suite(t, 2)
@@ -217,7 +217,7 @@ func TestAnRSAKeyRefusesWhatDoesNotFit(t *testing.T) {
 	}
 }
 
-// A key that cannot be made whole leaves nothing behind.
+// A failure while the keys are made leaves none behind.
 func TestAnRSAKeyThatFailsIsNotLeftBehind(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	id := newKeyID(t)

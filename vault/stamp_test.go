@@ -69,7 +69,7 @@ func TestAStampIsNoSealedKeysAndTheOtherWayRound(t *testing.T) {
 	}
 }
 
-// A wrapping key that was replaced under the same CKA_ID is found out.
+// A wrapping key that was replaced under the same CKA_ID is detected.
 func TestAReplacedWrappingKeyIsNotRecognized(t *testing.T) {
 	tok := openToken(t)
 	v := newVault(t, tok)

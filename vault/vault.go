@@ -6,6 +6,8 @@
 //
 // What is kept is bound to its key package: for another key package it does not open, or is
 // found not to fit.
+//
+// The Example of package signer seals private keys and opens them again.
 package vault
 
 import (

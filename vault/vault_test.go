@@ -200,8 +200,7 @@ func TestACiphertextTooShortForItsTagDoesNotOpen(t *testing.T) {
 	}
 }
 
-// A token that does not answer says nothing about the blob: the caller must not
-// take it for damaged.
+// A token that fails says nothing about the blob: the caller must not take it for damaged.
 func TestAFaultOfTheTokenIsNotTheBlobs(t *testing.T) {
 	tok := softhsmtest.Open(t)
 	v := newVault(t, tok)

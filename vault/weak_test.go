@@ -9,7 +9,7 @@ import (
 
 func told(v bool) *bool { return &v }
 
-// strong are the attributes that this package's own wrapping keys have.
+// strong has the attributes of the wrapping keys of this package.
 func strong() token.KeyAttributes {
 	return token.KeyAttributes{
 		Token: told(true), Private: told(true), Sensitive: told(true), Extractable: told(false),

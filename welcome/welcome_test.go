@@ -71,7 +71,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// What was encrypted comes back byte by byte; with PSKs, tests/vectors says so.
+// GroupSecrets returns what was encrypted, byte by byte. tests/vectors has cases with PSKs.
 func TestGroupSecretsAreAsTheyWereEncrypted(t *testing.T) {
 	for name, path := range map[string][]byte{"no path": {0}, "an empty path": {1, 0}, "a path": []byte("\x01\x03pth")} {
 		g, alice := newGroup(t), newClient(t)
@@ -142,7 +142,7 @@ func TestTheTreeMayComeFromElsewhere(t *testing.T) {
 	}
 }
 
-// What is wrong with a Welcome ends in an error that says so, and never in secrets.
+// A faulty Welcome gives the right error and never secrets.
 func TestForged(t *testing.T) {
 	c := newClient(t)
 	for name, test := range map[string]struct {
