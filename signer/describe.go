@@ -18,8 +18,8 @@ type Description struct {
 	Weak       []string // the attributes for which Find refuses the key, in words; usually none
 }
 
-// List describes the keys in the token that are of a signature scheme of MLS, including weak
-// ones. It leaves out other private keys. The error is the token's.
+// List returns a Description of each key in the token that is of a signature scheme of MLS,
+// including weak ones. It leaves out other private keys. The error is the token's.
 func List(ctx context.Context, t *token.Token) ([]Description, error) {
 	pairs, err := t.KeyPairs(ctx)
 	if err != nil {
@@ -37,7 +37,8 @@ func List(ctx context.Context, t *token.Token) ([]Description, error) {
 	return list, nil
 }
 
-// Describe reads the key's attributes from the token. The error is the token's.
+// Describe reads the key's attributes from the token and returns its Description. The error is
+// the token's.
 func (k *Key) Describe(ctx context.Context) (Description, error) {
 	a, err := k.signing.Attributes(ctx)
 	if err != nil {

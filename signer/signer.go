@@ -14,7 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// ErrScheme: no token key of this package is for the signature scheme, or the key is for none.
+// ErrScheme: the signature scheme is not one of RFC 9420, or the key is of no such scheme.
 var ErrScheme = errors.New("signature scheme is unknown")
 
 // curves maps the schemes of RFC 9420 to the token's curves.
@@ -42,7 +42,7 @@ type Key struct {
 
 var _ crypto.Signer = (*Key)(nil)
 
-// Generate generates a key pair for scheme in the token. id is its CKA_ID: 16 bytes or more
+// Generate generates a key pair for scheme in the token and returns its Key. id is its CKA_ID: 16 bytes or more
 // that the caller drew at random for this key, or nil for 16 random bytes. label is its
 // CKA_LABEL.
 //
@@ -117,7 +117,7 @@ type options struct{ allowWeak bool }
 // AllowWeak has Find accept a key that it would refuse with a *WeakKeyError.
 func AllowWeak() Option { return func(o *options) { o.allowWeak = true } }
 
-// Find finds the one key in the token that fits the query. It refuses a key without the
+// Find returns the Key of the one key pair in the token that fits the query. It refuses a key without the
 // attributes of one of Generate with a *WeakKeyError, unless AllowWeak is given. The error may
 // also wrap token.ErrNotFound, token.ErrAmbiguousKey or ErrScheme, or is the token's.
 func Find(ctx context.Context, t *token.Token, q token.KeyQuery, opts ...Option) (*Key, error) {

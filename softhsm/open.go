@@ -23,9 +23,9 @@ var environment struct {
 	users []*token.Token // tokens that Open returned; some may be closed
 }
 
-// Open opens the token of the installation and logs in with its PIN. Fields of cfg that
-// are zero get their value from Config; the others, such as Sessions, are for token.Open.
-// The caller closes the token.
+// Open opens the token of the installation, logs in with its PIN, and returns the
+// token.Token, which the caller closes. Module, Serial and PIN of cfg get their values from
+// Config if they are zero; the other fields, such as Sessions, are for token.Open.
 //
 // Open sets SOFTHSM2_CONF in this process and leaves it set. SoftHSM has one
 // configuration a process, so Open fails with ErrInUse while a token of another

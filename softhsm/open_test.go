@@ -10,6 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/softhsm"
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
 func open(t *testing.T, i *softhsm.Installation) *token.Token {
@@ -134,5 +135,25 @@ func TestInstallationsOpenAtTheSameTime(t *testing.T) {
 		if (err == nil) != (errs[n%2] == nil) || err != nil && !errors.Is(err, softhsm.ErrInUse) {
 			t.Errorf("Open() of installation %d err = %v, want nil for one installation and ErrInUse for the other", n%2, err)
 		}
+	}
+}
+
+// SoftHSM reads its configuration again when a Token initializes the module anew.
+func TestOpenedTokenRecovers(t *testing.T) {
+	wantVariable(t)
+	i := create(t, t.TempDir())
+	faults := tokentest.New(t, i.Module)
+	tok, err := i.Open(t.Context(), token.Config{Module: faults.Path})
+	if err != nil {
+		t.Fatalf("Open() err = %v, want nil", err)
+	}
+	defer tok.Close()
+	before := faults.Calls("C_Initialize")
+	faults.Fail(t, "C_GenerateRandom", 1, 1, token.CKR_CRYPTOKI_NOT_INITIALIZED)
+	if err := tok.Random(t.Context(), make([]byte, 8)); err != nil {
+		t.Errorf("Random() err = %v, want nil", err)
+	}
+	if faults.Calls("C_Initialize") == before {
+		t.Error("the module was not initialized again")
 	}
 }

@@ -70,14 +70,14 @@ func (i *Installation) Environ() map[string]string {
 // program that uses Open does not need it.
 func (i *Installation) Setenv() error { return os.Setenv(confVariable, i.ConfPath) }
 
-// Config returns the module, the serial number and the PIN for token.Open. See Open,
-// which also sets the environment.
+// Config returns a token.Config with the module, the serial number and the source of the
+// PIN, for token.Open. See Open, which also sets the environment.
 func (i *Installation) Config() token.Config {
 	return token.Config{Module: i.Module, Serial: i.Serial, PIN: token.File(i.PINPath)}
 }
 
-// Create makes a token in dir, and dir if it does not exist. The user's PIN and the
-// security officer's have 26 random characters (130 bits) each and are in files of their
+// Create makes a token in dir, and dir if it does not exist, and returns its
+// Installation. The user's PIN and the security officer's have 26 random characters (130 bits) each and are in files of their
 // own. After an error nothing is left but dir itself.
 //
 // The error wraps ErrExists, ErrNotInstalled, ErrInUse if this process has a token of
@@ -245,7 +245,7 @@ func (i *Installation) writeRecord(m *made) error {
 	return m.write(filepath.Join(i.Dir, recordName), append(b, '\n'))
 }
 
-// Load returns the installation that Create made in dir. It reads the record that
+// Load returns the Installation that Create made in dir. It reads the record that
 // Create wrote and does not look at the token itself. The error wraps ErrUnfinished if
 // Create was killed in dir, fs.ErrNotExist if there is no token in dir.
 func Load(dir string) (*Installation, error) {

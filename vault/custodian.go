@@ -67,19 +67,21 @@ type Custodian interface {
 	// Serves returns an error if private keys of the suite cannot be kept under the key.
 	// The error wraps ErrCustody, or is the token's.
 	Serves(ctx context.Context, s *ciphersuite.Suite) error
-	// Generate makes the two key pairs of a key package. rand is the source of keys that
-	// are made in software. The caller clears the result.
+	// Generate makes the two key pairs of a key package and returns them as a Fresh, which
+	// the caller clears. rand is the source of keys that are made in software. It fails if
+	// Serves does.
 	Generate(ctx context.Context, rand io.Reader, s *ciphersuite.Suite) (Fresh, error)
-	// Keys returns the private keys that Seal returned as sealed. The caller clears them,
-	// and calls Check before they leave the program, or if they open nothing.
+	// Keys opens sealed, which Seal returned, and returns the private keys. The caller
+	// clears them, and calls Check before they leave the program, or if they open nothing.
 	Keys(ctx context.Context, b Binding, sealed []byte) (Keys, error)
-	// KeepLeaf seals the private key of the leaf alone; k is what Keys returned for
-	// sealed.
+	// KeepLeaf returns the private key of the leaf alone, sealed. k is what Keys returned
+	// for sealed.
 	KeepLeaf(ctx context.Context, rand io.Reader, b Binding, sealed []byte, k Keys) ([]byte, error)
-	// Leaf returns the private key that KeepLeaf sealed. The caller clears it.
+	// Leaf opens leaf, which KeepLeaf returned, and returns the private key. The caller
+	// clears it.
 	Leaf(ctx context.Context, b Binding, leaf []byte) (Keys, error)
-	// Rewrap returns what Seal returned, or KeepLeaf if leaf is true, sealed anew by to,
-	// which must have the same custody.
+	// Rewrap opens sealed, which Seal returned, or KeepLeaf if leaf is true, and returns it
+	// sealed by to, which must have the same custody.
 	Rewrap(ctx context.Context, rand io.Reader, b Binding, sealed []byte, leaf bool, to Custodian) ([]byte, error)
 }
 
