@@ -12,7 +12,7 @@ import (
 
 // ErrCertificates reports an x509 credential without certificates, or with one that
 // is not X.509 in DER.
-var ErrCertificates = certificate.ErrMalformed
+var ErrCertificates = certificate.ErrMalformed // "malformed certificates"
 
 // Credential tells who a signature key belongs to (RFC 9420, Section 5.3). On the wire:
 // uint16 credential_type, then the content. The content of every known type is one <V>

@@ -7,12 +7,12 @@ import (
 // The errors of decoding, which the errors of Parse and its siblings wrap.
 var (
 	// ErrTruncated reports input that ends too early.
-	ErrTruncated = wire.ErrTruncated
+	ErrTruncated = wire.ErrTruncated // "input is truncated"
 	// ErrTrailing reports input that goes on after its end.
-	ErrTrailing = wire.ErrTrailing
+	ErrTrailing = wire.ErrTrailing // "input has trailing bytes"
 	// ErrLength reports the length of a vector that is not encoded in the fewest
 	// bytes (RFC 9420, Section 2.1.2).
-	ErrLength = wire.ErrLength
+	ErrLength = wire.ErrLength // "length of a vector is malformed"
 )
 
 // ReadKeyPackage decodes the KeyPackage that b begins with, such as the one in an
