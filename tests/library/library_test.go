@@ -30,7 +30,7 @@ func TestProgramOfThePageIssuesAndJoins(t *testing.T) {
 	}
 	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
 	group := welcometest.NewGroup(t, suite)
-	if got := p.Join(welcometest.Message(group.Welcome(kp))); len(got) != 2*suite.Nh {
+	if got := p.Join(group.Welcome(kp).Message()); len(got) != 2*suite.Nh {
 		t.Errorf("the program printed %q, want an epoch authenticator of %d bytes", got, suite.Nh)
 	}
 }
