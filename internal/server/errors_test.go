@@ -82,8 +82,12 @@ var mapped = map[string]struct {
 	"identity.ChainError":           {new(identity.ChainError), hsmkpv1.Reason_REASON_POLICY},
 	"identity.MissingError":         {new(identity.MissingError), hsmkpv1.Reason_REASON_POLICY},
 	"keypackage.ErrSignerFault":     {keypackage.ErrSignerFault, hsmkpv1.Reason_REASON_INTEGRITY},
-	"keypackage.ErrVersion":         {keypackage.ErrVersion, hsmkpv1.Reason_REASON_UNSPECIFIED}, // of a parser, which checks turn into malformed
-	"keypackage.ErrSource":          {keypackage.ErrSource, hsmkpv1.Reason_REASON_UNSPECIFIED},  // the same
+	"keypackage.ErrVersion":         {keypackage.ErrVersion, hsmkpv1.Reason_REASON_UNSPECIFIED},      // of a parser, which checks turn into malformed
+	"keypackage.ErrSource":          {keypackage.ErrSource, hsmkpv1.Reason_REASON_UNSPECIFIED},       // the same
+	"keypackage.ErrTruncated":       {keypackage.ErrTruncated, hsmkpv1.Reason_REASON_UNSPECIFIED},    // the same
+	"keypackage.ErrTrailing":        {keypackage.ErrTrailing, hsmkpv1.Reason_REASON_UNSPECIFIED},     // the same
+	"keypackage.ErrLength":          {keypackage.ErrLength, hsmkpv1.Reason_REASON_UNSPECIFIED},       // the same
+	"keypackage.ErrCertificates":    {keypackage.ErrCertificates, hsmkpv1.Reason_REASON_UNSPECIFIED}, // the same
 	"welcome.ErrNotForIt":           {welcome.ErrNotForIt, hsmkpv1.Reason_REASON_NOT_OPENED},
 	"welcome.ErrSuite":              {welcome.ErrSuite, hsmkpv1.Reason_REASON_NOT_OPENED},
 	"welcome.ErrForged":             {welcome.ErrForged, hsmkpv1.Reason_REASON_NOT_OPENED},
