@@ -1,21 +1,47 @@
-// Package token is the PKCS#11 room: it loads a module (a Cryptoki library),
-// finds a token in one of its slots, logs in, and offers what hsm-kp needs of
-// it: signature keys, wrapping keys, private keys for ECDH under one of those,
-// random bytes, and a probe that says what the token really does.
+// Package token opens a token through its PKCS#11 module (a Cryptoki library),
+// logs in, and offers what hsm-kp needs of it: signature keys, wrapping keys,
+// RSA keys that decrypt, private keys for ECDH under a wrapping key, random
+// bytes, and a probe that tries what the token can do.
 //
-// Two libraries reach the module. ECDSA signatures go through crypto11; what
-// crypto11 lacks or does unsafely (EdDSA, ECDH, AES-GCM, wrapping, generating and
-// finding keys) goes through miekg/pkcs11. Both are hidden here: no other package
-// imports them, and no type of theirs is in an exported signature.
+// # Three ways into one module
 //
-// A module is initialised once a process (C_Initialize), and a login is one for
-// all sessions of a process with one token. So modules are kept in a registry
-// for the process: the first Token opened on a module initialises it, the last
-// one closed finalises it. Several Tokens of one module may be open at once.
-// Modules read their environment (SOFTHSM2_CONF and the like) when they are
-// initialised: a change takes effect once every Token of the module is closed.
+// Three pieces of code call the same library in the same process:
 //
-// A session belongs to one goroutine at a time and is closed after any failed
-// call, because it may be left with an operation active. Everything exported is
-// safe for concurrent use.
+//   - crypto11 initializes the module (C_Initialize), finds the token and
+//     finalizes the module (C_Finalize). It refuses a module that somebody else
+//     has initialized, so it comes first and goes last. It is not used for a
+//     module that takes arguments of C_Initialize (Quirks.InitArgs), which it
+//     cannot pass, or for one that gives each caller functions and state of
+//     their own, as p11-kit's client does. This package initializes and
+//     finalizes such a module itself.
+//   - miekg/pkcs11 logs in, opens and closes sessions, and generates, finds,
+//     reads, unwraps, derives, copies and destroys objects.
+//   - The C code of onecall signs (ECDSA and EdDSA), encrypts and decrypts by
+//     AES-GCM, decrypts by RSA-OAEP, wraps, and reads attributes: the call that
+//     begins the operation and the operation itself, in one crossing of cgo and
+//     into a buffer that is large enough. The other two ask for a length first,
+//     which behind a network HSM is a round trip in three.
+//
+// All three load the library by the same path. The dynamic loader returns the
+// same copy of it, so that they share its state: what one has initialized is
+// initialized for all, and a login and the handles of token objects hold for
+// the sessions of all. Each has sessions of its own.
+//
+// ECDSA goes through crypto11 only if Quirks.LibraryCalls is set or onecall
+// cannot be used; the other operations of onecall then go through miekg/pkcs11.
+// Nothing above this package can tell which way is in use. No other package
+// imports these libraries, and no exported signature shows a type of theirs.
+//
+// # One module, many Tokens
+//
+// A process initializes a module once, and a login holds for all its sessions
+// with one token. A registry keeps the modules of the process: the first Token
+// opened on a module initializes it, and the last one closed finalizes it.
+// Several Tokens of one module may be open at once. A module reads its
+// environment (SOFTHSM2_CONF and the like) when it is initialized: a change
+// takes effect once every Token of the module is closed.
+//
+// A session belongs to one goroutine at a time. It is closed after a failed
+// call, which may have left an operation active. All exported functions and
+// methods are safe for concurrent use.
 package token

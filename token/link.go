@@ -49,7 +49,7 @@ func (t *Token) connect() (*link, error) {
 	l, err := answer(t.cfg.Timeout, nil, func() (*link, error) {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
-		defer t.alone()()
+		defer t.exclusive()()
 		return t.module.connect(t)
 	})
 	if errors.Is(err, ErrStuck) {

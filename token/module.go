@@ -30,10 +30,10 @@ type module struct {
 	// finalised under those who have it open. It is taken after mu.
 	calls sync.RWMutex
 
-	// apart keeps searches away while a key of the token or a copy of one is made: until SoftHSM
-	// has made a copy, it passes for a second key of the token, and a search while it makes a key
-	// has it fail with CKR_GENERAL_ERROR. Keys may be made at the same time.
-	apart apart
+	// turns keeps searches away while a key of the token or a copy of one is made. In SoftHSM an
+	// unfinished copy looks like a second key of the token, and a search while it makes a key
+	// fails with CKR_GENERAL_ERROR. Keys may be made at the same time.
+	turns turnstile
 
 	// logging counts the beginnings and the ends of logins: it is odd while one is made.
 	logging atomic.Uint64

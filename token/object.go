@@ -37,14 +37,14 @@ func (s *session) requireAbsent() error {
 // make keeps searches of this process away until what it returns is called.
 func (s *session) make() (end func()) {
 	m := s.link.token.module
-	m.apart.enter(making)
-	return func() { m.apart.leave(making) }
+	m.turns.enter(making)
+	return func() { m.turns.leave(making) }
 }
 
 func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	if s.link != nil {
-		s.link.token.module.apart.enter(searching)
-		defer s.link.token.module.apart.leave(searching)
+		s.link.token.module.turns.enter(searching)
+		defer s.link.token.module.turns.leave(searching)
 	}
 	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
 		return nil, callError("C_FindObjectsInit", err)

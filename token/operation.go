@@ -53,7 +53,7 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 	v, err := answerThen(l.token.cfg.Timeout, &pulse, func() (T, error) {
 		defer leave.early(l.pool, time.Now())
 		if l.token.cfg.Quirks.OneAtATime {
-			defer l.token.alone()()
+			defer l.token.exclusive()()
 		} else {
 			m.calls.RLock()
 			defer m.calls.RUnlock()
@@ -101,9 +101,9 @@ func (o *leaving) late(p *pool) {
 	}
 }
 
-// alone waits until no operation runs in the module where none may run beside another one,
+// exclusive waits until no operation runs in the module where none may run beside another one,
 // and returns what ends that. What is called with it makes no other operation.
-func (t *Token) alone() (end func()) {
+func (t *Token) exclusive() (end func()) {
 	if !t.cfg.Quirks.OneAtATime {
 		return func() {}
 	}

@@ -207,7 +207,7 @@ func (t *Token) forgetCopies() error {
 
 func (t *Token) renewSessions(l *link) error {
 	return t.withModule(func() {
-		defer t.alone()()
+		defer t.exclusive()()
 		l.pool.renew(t.epochs.Add(1))
 	})
 }
@@ -274,7 +274,7 @@ func (t *Token) relink(old *link) error {
 	return t.withModule(func() {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
-		defer t.alone()()
+		defer t.exclusive()()
 		t.module.disconnect(old)
 	})
 }

@@ -162,7 +162,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 }
 
 // Beside opens another Token on the same token, with the same PIN, and with the quirks that
-// it has apart from LibraryCalls and TokenObjects.
+// it has except for LibraryCalls and TokenObjects.
 func (t *Token) Beside(quirks Quirks) (*Token, error) {
 	if why := t.over.Load(); why != nil {
 		return nil, *why
@@ -264,7 +264,7 @@ func (t *Token) Close() error {
 	_, err := answer(t.cfg.Timeout, nil, func() (none, error) {
 		t.module.mu.Lock()
 		defer t.module.mu.Unlock()
-		defer t.alone()()
+		defer t.exclusive()()
 		t.module.disconnect(l)
 		return none{}, nil
 	})

@@ -10,7 +10,7 @@ import (
 // TestTwoKindsOfCallsAreKeptApart has many goroutines of both kinds: none meets the other kind,
 // those of one kind meet, and all have their turn.
 func TestTwoKindsOfCallsAreKeptApart(t *testing.T) {
-	var a apart
+	var a turnstile
 	var inside [2]atomic.Int64
 	var together atomic.Int64
 	var all sync.WaitGroup

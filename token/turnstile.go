@@ -2,23 +2,24 @@ package token
 
 import "sync"
 
-// apart keeps calls of two kinds from running at once; those of one kind run together. While
-// one kind waits, no more of the other are let in, so that each has its turn.
-type apart struct {
+// turnstile keeps calls of two kinds from running at the same time; calls of one kind run
+// together. While calls of one kind wait, no more of the other are let in: each kind gets its
+// turn.
+type turnstile struct {
 	mu      sync.Mutex
 	kind    int // of those that run
 	running int
 	waiting [2][]chan struct{}
 }
 
-// The kinds of calls that are kept apart.
+// The two kinds of calls.
 const (
 	searching = iota
 	making
 )
 
-// enter waits until none of the other kind runs.
-func (a *apart) enter(kind int) {
+// enter waits until no call of the other kind runs.
+func (a *turnstile) enter(kind int) {
 	a.mu.Lock()
 	if a.running == 0 || a.kind == kind && len(a.waiting[1-kind]) == 0 {
 		a.kind = kind
@@ -32,8 +33,9 @@ func (a *apart) enter(kind int) {
 	<-turn
 }
 
-// leave ends what enter began. The last one to leave lets in all of the other kind that wait.
-func (a *apart) leave(kind int) {
+// leave ends what enter began. The last call to leave lets in all waiting calls of the other
+// kind.
+func (a *turnstile) leave(kind int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.running--; a.running > 0 {
