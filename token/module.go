@@ -14,7 +14,7 @@ import (
 	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
 
-	"github.com/hsm-kp/hsm-kp/token/onecall"
+	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
 // module is one PKCS#11 library in this process.

@@ -5,7 +5,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"github.com/hsm-kp/hsm-kp/token/onecall"
+	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
 // oneCalls are whole operations in as few calls as there can be.

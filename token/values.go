@@ -5,7 +5,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"github.com/hsm-kp/hsm-kp/token/onecall"
+	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
 // values are attributes of an object. One that it has not, or does not show, is nil.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"github.com/hsm-kp/hsm-kp/token/onecall"
+	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
 // stopping is a token that does not go on after an attribute that an object has not, and so

@@ -6,7 +6,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"github.com/hsm-kp/hsm-kp/token/onecall"
+	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
 // Call is a call into the module that has returned, as Config.Watch is told of it.
