@@ -29,8 +29,8 @@ const (
 	Ed448
 )
 
-// Curves returns all curves.
-func Curves() []Curve { return []Curve{P256, P384, P521, Ed25519, Ed448} }
+// allCurves returns all curves, for whoever tries each.
+func allCurves() []Curve { return []Curve{P256, P384, P521, Ed25519, Ed448} }
 
 // String returns the curve's name, such as "P-256" or "Ed25519".
 func (c Curve) String() string {
@@ -91,7 +91,7 @@ func (p *curveParams) edwards() bool { return p.nist == nil }
 // none of ours. SoftHSM keeps X25519 keys under the key type of Edwards curves,
 // so the type alone says nothing.
 func curveOf(keyType uint, ecParams []byte) Curve {
-	for _, c := range Curves() {
+	for _, c := range allCurves() {
 		p := c.params()
 		if p.keyType == keyType && slices.Contains(p.ecParams, string(ecParams)) {
 			return c

@@ -85,3 +85,9 @@ func ForgetRefusals(tb testing.TB, path string) {
 
 // Verifies verifies a signature: of a digest for ECDSA, a message for EdDSA.
 var Verifies = verifies
+
+// Curves are all curves.
+var Curves = allCurves
+
+// DefaultSessions is what Config.Sessions stands for if it is zero.
+const DefaultSessions = defaultSessions

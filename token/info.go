@@ -61,7 +61,7 @@ func List(ctx context.Context, modulePath string, quirks Quirks) ([]Info, error)
 	if err != nil {
 		return nil, err
 	}
-	infos, err := answer(DefaultTimeout, nil, func() ([]Info, error) { return m.tokens(quirks) })
+	infos, err := answer(defaultTimeout, nil, func() ([]Info, error) { return m.tokens(quirks) })
 	if err != nil {
 		return nil, fmt.Errorf("list tokens of %q: %w", m.path, err)
 	}

@@ -72,7 +72,7 @@ func (m *module) connect(t *Token) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", chosen.Label, err)
 	}
-	l := &link{token: t, ec: ec, user: t.creds.pin.Len() > 0}
+	l := &link{token: t, ec: ec, user: len(t.creds.pin.Reveal()) > 0}
 	m.links[l] = struct{}{}
 	if err := m.logIn(l, chosen); err != nil {
 		m.release(l)

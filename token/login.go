@@ -53,7 +53,7 @@ func readPIN(ctx context.Context, source PINSource, info Info) (PIN, error) {
 		}
 		return PIN{}, fmt.Errorf("%w: %w", ErrPINSource, err)
 	}
-	if pin.Len() == 0 {
+	if len(pin.Reveal()) == 0 {
 		return PIN{}, fmt.Errorf("%w: it is empty", ErrPINSource)
 	}
 	return pin, nil
@@ -103,7 +103,7 @@ func (c credentials) remember(info Info, refused bool) error {
 // m.mu.
 func (m *module) login(s *session, info Info, c credentials) error {
 	pin := c.pin
-	if pin.Len() == 0 {
+	if len(pin.Reveal()) == 0 {
 		return nil
 	}
 	digest := digestPIN(pin)

@@ -22,21 +22,19 @@ func (c ObjectClass) String() string {
 // MarshalText returns the name; JSON uses it.
 func (c ObjectClass) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Classes of objects.
+// The classes of keys.
 const (
-	ClassData        ObjectClass = pkcs11.CKO_DATA
-	ClassCertificate ObjectClass = pkcs11.CKO_CERTIFICATE
-	ClassPublicKey   ObjectClass = pkcs11.CKO_PUBLIC_KEY
-	ClassPrivateKey  ObjectClass = pkcs11.CKO_PRIVATE_KEY
-	ClassSecretKey   ObjectClass = pkcs11.CKO_SECRET_KEY
+	ClassPublicKey  ObjectClass = pkcs11.CKO_PUBLIC_KEY
+	ClassPrivateKey ObjectClass = pkcs11.CKO_PRIVATE_KEY
+	ClassSecretKey  ObjectClass = pkcs11.CKO_SECRET_KEY
 )
 
 var objectClasses = map[ObjectClass]string{
-	ClassData:        "CKO_DATA",
-	ClassCertificate: "CKO_CERTIFICATE",
-	ClassPublicKey:   "CKO_PUBLIC_KEY",
-	ClassPrivateKey:  "CKO_PRIVATE_KEY",
-	ClassSecretKey:   "CKO_SECRET_KEY",
+	pkcs11.CKO_DATA:        "CKO_DATA",
+	pkcs11.CKO_CERTIFICATE: "CKO_CERTIFICATE",
+	ClassPublicKey:         "CKO_PUBLIC_KEY",
+	ClassPrivateKey:        "CKO_PRIVATE_KEY",
+	ClassSecretKey:         "CKO_SECRET_KEY",
 }
 
 // ObjectInfo describes an object of any kind, whoever made it.

@@ -31,9 +31,6 @@ func (p PIN) Reveal() []byte {
 	return *p.bytes()
 }
 
-// Len returns the number of bytes.
-func (p PIN) Len() int { return len(p.Reveal()) }
-
 // Clear overwrites the PIN; it is empty then.
 func (p PIN) Clear() {
 	if p.bytes != nil {

@@ -26,12 +26,6 @@ type Report struct {
 	Results []ProbeResult `json:"results"`
 }
 
-// CanSign says whether the token signs on the curve.
-func (r Report) CanSign(c Curve) bool { return r.SignFault(c) == "" }
-
-// CanSeal says whether the token seals by AES-256-GCM.
-func (r Report) CanSeal() bool { return r.SealFault() == "" }
-
 // SignFault says why the token does not sign on the curve, nothing where it does.
 func (r Report) SignFault(c Curve) string { return r.fault(signProbe(c)) }
 
@@ -151,7 +145,7 @@ func probes() []probe {
 		{name: sealProbe, mechanism: "CKM_AES_GCM", try: probeSeal},
 		{name: decryptProbe, mechanism: "CKM_RSA_PKCS_OAEP", variant: probeDecrypt},
 	}
-	for _, c := range Curves() {
+	for _, c := range allCurves() {
 		name := "CKM_ECDSA"
 		if c.params().edwards() {
 			name = "CKM_EDDSA"

@@ -36,7 +36,7 @@ func TestTheTokenMayMakeTheNonces(t *testing.T) {
 			if _, err := k.Open(t.Context(), other, sealed, []byte("data")); !errors.Is(err, token.ErrDecrypt) {
 				t.Errorf("Open() under another nonce err = %v, want %v", err, token.ErrDecrypt)
 			}
-			if report, err := tok.Probe(t.Context()); err != nil || !report.CanSeal() {
+			if report, err := tok.Probe(t.Context()); err != nil || report.SealFault() != "" {
 				t.Errorf("Probe() = %+v, %v, want that it can seal", report, err)
 			}
 		})
@@ -66,7 +66,7 @@ func TestANonceThatTheTokenDidNotMakeIsRefused(t *testing.T) {
 		t.Errorf("Seal() = %x, want an error", sealed)
 	}
 	report, err := tok.Probe(t.Context())
-	if err != nil || report.CanSeal() {
+	if err != nil || report.SealFault() == "" {
 		t.Errorf("Probe() = %+v, %v, want that it cannot seal", report, err)
 	}
 }

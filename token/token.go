@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// What Config stands for where it does not say.
+// What a zero field of Config stands for.
 const (
-	DefaultSessions = 8
-	DefaultTimeout  = 30 * time.Second
-	DefaultPatience = time.Minute
+	defaultSessions = 8
+	defaultTimeout  = 30 * time.Second
+	defaultPatience = time.Minute
 )
 
 // Config says which token to open and how. Label, Serial, Slot, Manufacturer
@@ -38,16 +38,16 @@ type Config struct {
 	// the last right one, or that one more locks it.
 	ForceLogin bool
 
-	// Sessions is how many operations may run at once; 0 is DefaultSessions. The
+	// Sessions is how many operations may run at once; 0 is 8. The
 	// token sees that many sessions and one or two more, and with LibraryCalls up to
 	// twice as many. It is lowered to what the token allows.
 	Sessions int
 
-	// Timeout is how long the module may take to answer; 0 is DefaultTimeout. What takes
+	// Timeout is how long the module may take to answer; 0 is 30 s. What takes
 	// longer is ErrStuck, and the Token is of no use afterwards.
 	Timeout time.Duration
 	// Patience is how long an operation is tried again whose session, login, device or
-	// module is gone; 0 is DefaultPatience, and less than nothing gives up at once.
+	// module is gone; 0 is a minute, and less than nothing gives up at once.
 	Patience time.Duration
 	// Observe is told of each step of a recovery, and of its success, or nil. It is called
 	// by whatever goroutine met the fault, and must not use the Token.
@@ -124,8 +124,8 @@ func Open(ctx context.Context, cfg Config) (t *Token, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	cfg.Timeout = orDefault(cfg.Timeout, DefaultTimeout)
-	cfg.Patience = orDefault(cfg.Patience, DefaultPatience)
+	cfg.Timeout = orDefault(cfg.Timeout, defaultTimeout)
+	cfg.Patience = orDefault(cfg.Patience, defaultPatience)
 	m, info, held, err := find(cfg)
 	if held {
 		defer func() { m.endHold(cfg.Timeout, err) }()
@@ -219,7 +219,7 @@ func (m *module) endHold(timeout time.Duration, why error) {
 func (cfg Config) sessions(info Info) (int, error) {
 	n := cfg.Sessions
 	if n == 0 {
-		n = DefaultSessions
+		n = defaultSessions
 	}
 	if n < 0 {
 		return 0, fmt.Errorf("%d sessions asked for", n)

@@ -109,7 +109,7 @@ func TestAMechanismIsHidden(t *testing.T) {
 	const ckmAESGCM = 0x1087
 	m.HideMechanism(ckmAESGCM)
 	report, err := tok.Probe(t.Context())
-	if err != nil || report.CanSeal() || !report.CanSign(token.P256) {
+	if err != nil || report.SealFault() == "" || report.SignFault(token.P256) != "" {
 		t.Errorf("Probe() = %+v, %v, want no sealing and all else", report, err)
 	}
 }
