@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // aesKey is an AES-256 key in the token.
@@ -16,14 +18,14 @@ type aesKey struct {
 	token *Token
 	id    []byte
 	label string
-	place place
+	place engine.Place
 	// proof shows that a key that is found again is the same one, or is nil where the key
 	// was not used yet.
 	proof atomic.Pointer[proof]
 }
 
 // proof fails with ErrDecrypt where a key is not the one that it is a proof of.
-type proof func(s *session, key pkcs11.ObjectHandle) error
+type proof func(s session, key pkcs11.ObjectHandle) error
 
 // ID returns a copy of CKA_ID.
 func (k *aesKey) ID() []byte { return bytes.Clone(k.id) }
@@ -33,7 +35,7 @@ func (k *aesKey) Label() string { return k.label }
 
 // Attributes reads the key's attributes from the token.
 func (k *aesKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+	a, err := do(ctx, k.token, func(s session) (KeyAttributes, error) {
 		h, err := k.in(s)
 		if err != nil {
 			return KeyAttributes{}, err
@@ -48,25 +50,24 @@ func (k *aesKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 
 // generate generates the key in the token, for these uses and no other.
 func (k *aesKey) generate(ctx context.Context, uses ...uint) error {
-	return run(ctx, k.token, func(s *session) error {
+	return run(ctx, k.token, func(s session) error {
 		if err := s.requireNew(pkcs11.CKO_SECRET_KEY, k.id); err != nil {
 			return err
 		}
-		_, err := k.place.in(s, func(s *session) (handles, error) {
-			defer s.make()()
+		_, err := k.place.In(s.Session, func() (engine.Handles, error) {
+			defer s.Making()()
 			h, err := s.generateAES(append(aesTemplate(true, uses...),
 				attr(pkcs11.CKA_ID, k.id),
 				attr(pkcs11.CKA_LABEL, k.label),
 			))
-			return handles{key: h}, once(err)
+			return engine.Handles{Key: h}, engine.Once(err)
 		})
 		return err
 	})
 }
 
-func (s *session) generateAES(template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
-	h, err := s.api.GenerateKey(s.handle, mechanism(pkcs11.CKM_AES_KEY_GEN, nil), template)
-	return h, callError("C_GenerateKey", err)
+func (s session) generateAES(template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	return s.GenerateKey(pkcs11.CKM_AES_KEY_GEN, template)
 }
 
 // aesTemplate sets every attribute that matters: defaults are the vendor's. The
@@ -91,22 +92,22 @@ func aesTemplate(onToken bool, uses ...uint) []*pkcs11.Attribute {
 }
 
 // in returns the handle for a session.
-func (k *aesKey) in(s *session) (pkcs11.ObjectHandle, error) {
-	h, err := k.place.in(s, func(s *session) (handles, error) {
+func (k *aesKey) in(s session) (pkcs11.ObjectHandle, error) {
+	h, err := k.place.In(s.Session, func() (engine.Handles, error) {
 		h, err := k.lookUp(s)
 		if err != nil {
-			return handles{}, err
+			return engine.Handles{}, err
 		}
 		if p := k.proof.Load(); p != nil {
 			if err := (*p)(s, h); errors.Is(err, ErrDecrypt) {
-				return handles{}, changed(k.id, err)
+				return engine.Handles{}, changed(k.id, err)
 			} else if err != nil {
-				return handles{}, err
+				return engine.Handles{}, err
 			}
 		}
-		return handles{key: h}, nil
+		return engine.Handles{Key: h}, nil
 	})
-	return h.key, err
+	return h.Key, err
 }
 
 // prove keeps the first proof that there is.
@@ -118,40 +119,40 @@ func (k *aesKey) prove(make func() proof) {
 }
 
 // find finds the key with the ID, and its label.
-func (k *aesKey) find(s *session) error {
+func (k *aesKey) find(s session) error {
 	h, err := k.in(s)
 	if err != nil {
 		return err
 	}
-	label, err := s.attribute(h, pkcs11.CKA_LABEL)
+	label, err := s.Attribute(h, pkcs11.CKA_LABEL)
 	k.label = string(label)
 	return err
 }
 
 // destroy destroys the key. It asks for the login first, which may be tried again.
 func (k *aesKey) destroy(ctx context.Context) error {
-	err := run(ctx, k.token, func(s *session) error {
+	err := run(ctx, k.token, func(s session) error {
 		h, err := k.in(s)
 		if err == nil {
-			err = s.requireLogin()
+			err = s.RequireLogin()
 		}
 		if err != nil {
 			return err
 		}
-		return once(s.destroy(h))
+		return engine.Once(s.Destroy(h))
 	})
 	if err == nil {
-		err = k.token.forgetCopies()
+		err = k.token.engine.RenewSessions()
 	}
 	return err
 }
 
 // lookUp finds the handle of the key with the ID.
-func (k *aesKey) lookUp(s *session) (pkcs11.ObjectHandle, error) {
+func (k *aesKey) lookUp(s session) (pkcs11.ObjectHandle, error) {
 	if len(k.id) == 0 {
 		return 0, errors.New("no id given")
 	}
-	h, err := s.findOne(
+	h, err := s.FindOne(
 		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 		attr(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 		attr(pkcs11.CKA_TOKEN, true),
@@ -160,7 +161,7 @@ func (k *aesKey) lookUp(s *session) (pkcs11.ObjectHandle, error) {
 	if err != nil {
 		return 0, err
 	}
-	length, known, err := s.number(h, pkcs11.CKA_VALUE_LEN)
+	length, known, err := s.Number(h, pkcs11.CKA_VALUE_LEN)
 	if err != nil {
 		return 0, err
 	}

@@ -59,12 +59,12 @@ func agreementPublicTemplate() []*pkcs11.Attribute {
 // withAgreementKey generates a key pair for ECDH as session objects, calls f with
 // the public key and the private half, which may be wrapped, and destroys both
 // objects, also when f panics.
-func (s *session) withAgreementKey(c Curve, f func(public *ecdh.PublicKey, private pkcs11.ObjectHandle) error) (err error) {
+func (s session) withAgreementKey(c Curve, f func(public *ecdh.PublicKey, private pkcs11.ObjectHandle) error) (err error) {
 	half, private, err := s.generateOn(c, templates{public: agreementPublicTemplate(), private: agreementTemplate(true)})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.destroy(private), s.destroy(half)) }()
+	defer func() { err = errors.Join(err, s.Destroy(private), s.Destroy(half)) }()
 	public, err := s.agreementPoint(half, c)
 	if err != nil {
 		return err
@@ -74,8 +74,8 @@ func (s *session) withAgreementKey(c Curve, f func(public *ecdh.PublicKey, priva
 
 // agreementPoint reads the public key of a public key object. A token that made a
 // key on another curve is found out here.
-func (s *session) agreementPoint(half pkcs11.ObjectHandle, c Curve) (*ecdh.PublicKey, error) {
-	b, err := s.attribute(half, pkcs11.CKA_EC_POINT)
+func (s session) agreementPoint(half pkcs11.ObjectHandle, c Curve) (*ecdh.PublicKey, error) {
+	b, err := s.Attribute(half, pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, err
 	}
@@ -93,19 +93,18 @@ func (s *session) agreementPoint(half pkcs11.ObjectHandle, c Curve) (*ecdh.Publi
 // derive returns the shared secret of ECDH with the peer: the x-coordinate, as
 // long as a coordinate (PKCS#11, CKM_ECDH1_DERIVE with CKD_NULL; SEC 1, Section
 // 3.3.1): 32, 48 or 66 bytes, which the caller clears.
-func (s *session) derive(private pkcs11.ObjectHandle, peer *ecdh.PublicKey) (secret []byte, err error) {
+func (s session) derive(private pkcs11.ObjectHandle, peer *ecdh.PublicKey) (secret []byte, err error) {
 	point := peer.Bytes()
 	length := len(point) / 2
-	params := pkcs11.NewECDH1DeriveParams(pkcs11.CKD_NULL, nil, point)
-	o, err := s.api.DeriveKey(s.handle, mechanism(pkcs11.CKM_ECDH1_DERIVE, params), private, secretTemplate(length))
+	o, err := s.DeriveECDH(private, point, secretTemplate(length))
 	if err != nil {
-		return nil, callError("C_DeriveKey", err)
+		return nil, err
 	}
-	secret, err = s.attribute(o, pkcs11.CKA_VALUE)
+	secret, err = s.Attribute(o, pkcs11.CKA_VALUE)
 	if err == nil && len(secret) != length {
 		err = fmt.Errorf("token derived %d bytes, want %d", len(secret), length)
 	}
-	if err = errors.Join(err, s.destroy(o)); err != nil {
+	if err = errors.Join(err, s.Destroy(o)); err != nil {
 		clear(secret)
 		return nil, err
 	}
@@ -134,7 +133,7 @@ func secretTemplate(length int) []*pkcs11.Attribute {
 
 // fits agrees on a secret with a throw-away key in software: ErrKeyMismatch says
 // that private and public are not of one pair.
-func (s *session) fits(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
+func (s session) fits(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
 	if err := s.onCurveOf(private, public); err != nil {
 		return err
 	}
@@ -159,12 +158,12 @@ func (s *session) fits(private pkcs11.ObjectHandle, public *ecdh.PublicKey) erro
 
 // onCurveOf compares the curves, where the token tells that of the private key:
 // what it would say of a point on another one looks like a fault of its own.
-func (s *session) onCurveOf(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
+func (s session) onCurveOf(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
 	want, err := curveOfECDH(public)
 	if err != nil {
 		return err
 	}
-	ecParams, err := s.attribute(private, pkcs11.CKA_EC_PARAMS)
+	ecParams, err := s.Attribute(private, pkcs11.CKA_EC_PARAMS)
 	if err != nil {
 		return err
 	}
@@ -184,7 +183,7 @@ type exchanger struct {
 	public *ecdh.PublicKey
 
 	mu      sync.Mutex
-	session *session // nil once released
+	session session // without a session once released
 	private pkcs11.ObjectHandle
 	fault   error // of the token, the first; the session is not sound after it
 }
@@ -204,7 +203,7 @@ func (x *exchanger) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.session == nil {
+	if x.session.Session == nil {
 		return nil, fmt.Errorf("derive shared secret: %w", errReleased)
 	}
 	secret, err := x.session.derive(x.private, peer)
@@ -220,6 +219,6 @@ func (x *exchanger) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
 func (x *exchanger) release() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.session = nil
+	x.session = session{}
 	return x.fault
 }

@@ -1,11 +1,12 @@
 package token
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // KeyAttributes are attributes of a private or secret key that say how well it
@@ -67,31 +68,19 @@ var privateFlags = slices.DeleteFunc(slices.Clone(keyFlags), func(t uint) bool {
 })
 
 // keyAttributes takes the attributes of a key out of what was read of it.
-func (s *session) keyAttributes(v values) (a KeyAttributes) {
+func (s session) keyAttributes(v engine.Values) (a KeyAttributes) {
 	for _, f := range a.flags() {
-		*f.field = s.flagOf(v, f.attribute)
+		*f.field = s.FlagOf(v, f.attribute)
 	}
 	return a
 }
 
-func (s *session) readKeyAttributes(o pkcs11.ObjectHandle) (KeyAttributes, error) {
-	v, err := s.read(o, keyFlags...)
+func (s session) readKeyAttributes(o pkcs11.ObjectHandle) (KeyAttributes, error) {
+	v, err := s.Read(o, keyFlags...)
 	if err != nil {
 		return KeyAttributes{}, err
 	}
 	return s.keyAttributes(v), nil
-}
-
-// nativeUint decodes a CK_ULONG: the machine's byte order, and 4 bytes on some
-// systems, 8 on others.
-func nativeUint(b []byte) (uint, bool) {
-	switch len(b) {
-	case 4:
-		return uint(binary.NativeEndian.Uint32(b)), true
-	case 8:
-		return uint(binary.NativeEndian.Uint64(b)), true
-	}
-	return 0, false
 }
 
 // AttributeRule is what an attribute of a key has to be.

@@ -9,6 +9,8 @@ import (
 	"math/big"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // Sizes of RSA keys in bits: what is generated where the token can, and what is at least.
@@ -24,7 +26,7 @@ type DecryptionKey struct {
 	id     []byte
 	label  string
 	public *rsa.PublicKey
-	place  place
+	place  engine.Place
 }
 
 // ID returns a copy of CKA_ID.
@@ -43,7 +45,7 @@ func (k *DecryptionKey) Public() *rsa.PublicKey { return k.public }
 // bytes; a private key of the same id is ErrKeyExists.
 func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label string) (*DecryptionKey, error) {
 	id = idOrRandom(id)
-	k, err := do(ctx, t, func(s *session) (*DecryptionKey, error) {
+	k, err := do(ctx, t, func(s session) (*DecryptionKey, error) {
 		if err := s.requireNew(pkcs11.CKO_PRIVATE_KEY, id); err != nil {
 			return nil, err
 		}
@@ -53,12 +55,12 @@ func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label stri
 		}
 		public, private, err := s.generateRSA(bits, rsaTemplates(true, id, label))
 		if err != nil {
-			return nil, once(err)
+			return nil, engine.Once(err)
 		}
 		k, err := t.loadDecryptionKey(s, id, private, public)
 		if err != nil {
 			// A key that nobody has a name for must not stay behind.
-			return nil, once(errors.Join(err, s.destroy(private), s.destroy(public)))
+			return nil, engine.Once(errors.Join(err, s.Destroy(private), s.Destroy(public)))
 		}
 		return k, nil
 	})
@@ -69,10 +71,10 @@ func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label stri
 }
 
 // rsaBits is how long a key is to be generated.
-func (s *session) rsaBits() (int, error) {
-	info, err := s.api.GetMechanismInfo(s.link.info.Slot, mechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil))
+func (s session) rsaBits() (int, error) {
+	info, err := s.MechanismInfo(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN)
 	if err != nil {
-		return 0, callError("C_GetMechanismInfo", err)
+		return 0, err
 	}
 	if info.MaxKeySize < rsaBits { // some count in bytes, or say nothing
 		return rsaBitsLeast, nil
@@ -80,10 +82,9 @@ func (s *session) rsaBits() (int, error) {
 	return rsaBits, nil
 }
 
-func (s *session) generateRSA(bits int, t templates) (public, private pkcs11.ObjectHandle, err error) {
+func (s session) generateRSA(bits int, t templates) (public, private pkcs11.ObjectHandle, err error) {
 	t.public = append(t.public, attr(pkcs11.CKA_MODULUS_BITS, bits), attr(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
-	public, private, err = s.api.GenerateKeyPair(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil), t.public, t.private)
-	return public, private, callError("C_GenerateKeyPair", err)
+	return s.GenerateKeyPair(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, t.public, t.private)
 }
 
 // rsaTemplates set every attribute of the private half that matters: defaults are the
@@ -120,14 +121,14 @@ func rsaTemplates(onToken bool, id []byte, label string) templates {
 // one ErrAmbiguousKey, another kind of key or a shorter one ErrUnsupported.
 func (t *Token) FindDecryptionKey(ctx context.Context, id []byte) (*DecryptionKey, error) {
 	id = bytes.Clone(id)
-	k, err := do(ctx, t, func(s *session) (*DecryptionKey, error) { return t.findDecryptionKey(s, id) })
+	k, err := do(ctx, t, func(s session) (*DecryptionKey, error) { return t.findDecryptionKey(s, id) })
 	if err != nil {
 		return nil, fmt.Errorf("find decryption key %x: %w", id, err)
 	}
 	return k, nil
 }
 
-func (t *Token) findDecryptionKey(s *session, id []byte) (*DecryptionKey, error) {
+func (t *Token) findDecryptionKey(s session, id []byte) (*DecryptionKey, error) {
 	if len(id) == 0 {
 		return nil, errors.New("no id given")
 	}
@@ -135,15 +136,15 @@ func (t *Token) findDecryptionKey(s *session, id []byte) (*DecryptionKey, error)
 	if err != nil {
 		return nil, err
 	}
-	if keyType, _ := p.private.values.number(pkcs11.CKA_KEY_TYPE); keyType != pkcs11.CKK_RSA {
+	if keyType, _ := p.private.values.Number(pkcs11.CKA_KEY_TYPE); keyType != pkcs11.CKK_RSA {
 		return nil, fmt.Errorf("%w: it is no RSA key", ErrUnsupported)
 	}
 	return t.loadDecryptionKey(s, id, p.private.handle, p.public.handle)
 }
 
 // loadDecryptionKey makes a DecryptionKey of two objects.
-func (t *Token) loadDecryptionKey(s *session, id []byte, private, public pkcs11.ObjectHandle) (*DecryptionKey, error) {
-	label, err := s.attribute(private, pkcs11.CKA_LABEL)
+func (t *Token) loadDecryptionKey(s session, id []byte, private, public pkcs11.ObjectHandle) (*DecryptionKey, error) {
+	label, err := s.Attribute(private, pkcs11.CKA_LABEL)
 	if err != nil {
 		return nil, err
 	}
@@ -151,27 +152,27 @@ func (t *Token) loadDecryptionKey(s *session, id []byte, private, public pkcs11.
 	if k.public, err = s.rsaPublic(private, public); err != nil {
 		return nil, err
 	}
-	_, err = k.place.in(s, func(*session) (handles, error) { return handles{key: private, verify: public}, nil })
+	_, err = k.place.In(s.Session, func() (engine.Handles, error) { return engine.Handles{Key: private, Verify: public}, nil })
 	return k, err
 }
 
 // in returns the handles of the key pair for a session.
-func (k *DecryptionKey) in(s *session) (handles, error) {
-	return k.place.in(s, func(s *session) (handles, error) {
+func (k *DecryptionKey) in(s session) (engine.Handles, error) {
+	return k.place.In(s.Session, func() (engine.Handles, error) {
 		again, err := k.token.findDecryptionKey(s, k.id)
 		switch {
 		case err != nil:
-			return handles{}, err
+			return engine.Handles{}, err
 		case !again.public.Equal(k.public):
-			return handles{}, changed(k.id, errOtherPublic)
+			return engine.Handles{}, changed(k.id, errOtherPublic)
 		}
-		return again.place.handles, nil
+		return again.in(s)
 	})
 }
 
 // rsaPublic reads the public key, from the private object where that tells it: it cannot be
 // exchanged without the other.
-func (s *session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
+func (s session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
 	var parts [2][]byte
 	for i, a := range []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT} {
 		for _, o := range []pkcs11.ObjectHandle{private, public} {
@@ -179,7 +180,7 @@ func (s *session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey
 				continue
 			}
 			var err error
-			if parts[i], err = s.attribute(o, a); err != nil {
+			if parts[i], err = s.Attribute(o, a); err != nil {
 				return nil, err
 			}
 		}
@@ -194,18 +195,18 @@ func (s *session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey
 // DestroyDecryptionKey destroys both halves in the token (C_DestroyObject), the private one
 // first: nothing that was encrypted to it opens any more. It cannot be undone.
 func (t *Token) DestroyDecryptionKey(ctx context.Context, k *DecryptionKey) error {
-	err := run(ctx, t, func(s *session) error {
+	err := run(ctx, t, func(s session) error {
 		h, err := k.in(s)
 		if err == nil {
-			err = s.requireLogin()
+			err = s.RequireLogin()
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.destroy(h.key); err != nil {
-			return once(err)
+		if err := s.Destroy(h.Key); err != nil {
+			return engine.Once(err)
 		}
-		return once(s.destroy(h.verify))
+		return engine.Once(s.Destroy(h.Verify))
 	})
 	if err != nil {
 		return fmt.Errorf("destroy decryption key %x: %w", k.id, err)
@@ -215,12 +216,12 @@ func (t *Token) DestroyDecryptionKey(ctx context.Context, k *DecryptionKey) erro
 
 // Attributes reads the attributes of the private key from the token.
 func (k *DecryptionKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+	a, err := do(ctx, k.token, func(s session) (KeyAttributes, error) {
 		h, err := k.in(s)
 		if err != nil {
 			return KeyAttributes{}, err
 		}
-		return s.readKeyAttributes(h.key)
+		return s.readKeyAttributes(h.Key)
 	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of decryption key %x: %w", k.id, err)
@@ -232,10 +233,9 @@ func (k *DecryptionKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 // wrapping keys are made for where nobody says otherwise. What it makes of it is tried when
 // one is made.
 func (t *Token) CanSeal(ctx context.Context) (bool, error) {
-	can, err := do(ctx, t, func(s *session) (bool, error) {
-		_, err := s.api.GetMechanismInfo(s.link.info.Slot, mechanism(pkcs11.CKM_AES_GCM, nil))
-		err = callError("C_GetMechanismInfo", err)
-		if failedWith(err, CKR_MECHANISM_INVALID) {
+	can, err := do(ctx, t, func(s session) (bool, error) {
+		_, err := s.MechanismInfo(pkcs11.CKM_AES_GCM)
+		if engine.FailedWith(err, engine.CKR_MECHANISM_INVALID) {
 			return false, nil
 		}
 		return err == nil, err

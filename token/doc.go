@@ -44,4 +44,12 @@
 // A session belongs to one goroutine at a time. It is closed after a failed
 // call, which may have left an operation active. All exported functions and
 // methods are safe for concurrent use.
+//
+// # Where things are
+//
+// The module, the choice of a token, login, sessions, recovery, watching and
+// session copies are in internal/engine. Its package comment lists each lock and
+// flag, what it guards, and the order in which they are taken. This package has
+// what the objects of the token are for: keys, wrapping and probing; beside them
+// stand URIs and the sources of a PIN.
 package token

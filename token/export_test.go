@@ -3,84 +3,76 @@ package token
 import (
 	"context"
 	"testing"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // Cryptoki lets tests stand between this package and a module.
-type Cryptoki = cryptoki
+type Cryptoki = engine.Cryptoki
 
-// Intercept has every call of miekg/pkcs11 to the module at path go through what wrap
-// returns, until the test ends, and none be made in one with others. crypto11's calls
-// do not.
+// Intercept is engine.Intercept until the test ends.
 func Intercept(tb testing.TB, path string, wrap func(Cryptoki) Cryptoki) {
 	tb.Helper()
-	m, err := loadModule(path)
+	restore, err := engine.Intercept(path, wrap)
 	if err != nil {
-		tb.Fatalf("loadModule() err = %v, want nil", err)
+		tb.Fatalf("Intercept() err = %v, want nil", err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	real, one := m.api, m.one
-	m.api, m.one = wrap(real), nil
-	tb.Cleanup(func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.api, m.one = real, one
-	})
+	tb.Cleanup(restore)
 }
 
 // Raw returns the module's calls.
 func Raw(tb testing.TB, path string) Cryptoki {
 	tb.Helper()
-	m, err := loadModule(path)
+	api, err := engine.Raw(path)
 	if err != nil {
-		tb.Fatalf("loadModule() err = %v, want nil", err)
+		tb.Fatalf("Raw() err = %v, want nil", err)
 	}
-	return m.api
+	return api
 }
 
 // Logout ends the login behind the Token's back, as a device may.
 func (t *Token) Logout(ctx context.Context) error {
-	return run(ctx, t, func(s *session) error { return s.api.Logout(s.handle) })
+	api, err := engine.Raw(t.Info().Module)
+	if err != nil {
+		return err
+	}
+	return run(ctx, t, func(s session) error { return api.Logout(s.Handle()) })
 }
 
 // Hold takes one of the places for operations until release is called.
 func (t *Token) Hold(ctx context.Context) (release func(), err error) {
-	p := t.link.Load().pool
-	if err := p.acquire(ctx); err != nil {
+	held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- run(context.WithoutCancel(ctx), t, func(session) error { close(held); <-end; return nil })
+	}()
+	select {
+	case <-held:
+		return func() { close(end) }, nil
+	case err := <-done:
 		return nil, err
 	}
-	return p.release, nil
 }
 
 // Idle returns how many sessions are kept.
-func (t *Token) Idle() int {
-	p := t.link.Load().pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.idle)
-}
+func (t *Token) Idle() int { return t.Usage().Idle }
 
 // DestroyPublicHalf destroys the public key object alone.
 func (k *SigningKey) DestroyPublicHalf(ctx context.Context) error {
-	return run(ctx, k.token, func(s *session) error {
+	return run(ctx, k.token, func(s session) error {
 		h, err := k.in(s)
 		if err != nil {
 			return err
 		}
-		return s.destroy(h.verify)
+		return s.Destroy(h.Verify)
 	})
 }
 
 // ForgetRefusals makes this process forget the PINs that were refused, as a new one has.
 func ForgetRefusals(tb testing.TB, path string) {
 	tb.Helper()
-	m, err := loadModule(path)
-	if err != nil {
-		tb.Fatalf("loadModule() err = %v, want nil", err)
+	if err := engine.ForgetRefusals(path); err != nil {
+		tb.Fatalf("ForgetRefusals() err = %v, want nil", err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.refused)
 }
 
 // Verifies verifies a signature: of a digest for ECDSA, a message for EdDSA.

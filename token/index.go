@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // index has the key pairs of the token by their CKA_ID, for a process that uses many: some
@@ -42,11 +44,11 @@ type indexing struct {
 const unindexed = 2
 
 // find finds the one key pair that fits.
-func (i *index) find(s *session, q KeyQuery) (pair, error) {
+func (i *index) find(s session, q KeyQuery) (pair, error) {
 	if len(q.ID) == 0 {
 		return s.findPair(q)
 	}
-	if known := i.lookUp(s.epoch, q.ID); known != nil {
+	if known := i.lookUp(s.Epoch(), q.ID); known != nil {
 		p, err := s.pairOf(q, known)
 		if err == nil && bytes.Equal(p.private.values[pkcs11.CKA_ID], q.ID) && bytes.Equal(p.public.values[pkcs11.CKA_ID], q.ID) {
 			return p, nil
@@ -71,8 +73,8 @@ func (i *index) lookUp(epoch uint64, id []byte) []pkcs11.ObjectHandle {
 }
 
 // searched goes on with the index after a search, for as long as that took.
-func (i *index) searched(s *session, took time.Duration) {
-	next := i.begin(s.epoch, took)
+func (i *index) searched(s session, took time.Duration) {
+	next := i.begin(s.Epoch(), took)
 	if next == nil {
 		return
 	}
@@ -114,23 +116,23 @@ func (i *index) begin(epoch uint64, took time.Duration) *indexing {
 }
 
 // proceed reads objects until the time is over, and one at least.
-func (n *indexing) proceed(s *session, limit time.Duration) (err error) {
+func (n *indexing) proceed(s session, limit time.Duration) (err error) {
 	start := time.Now()
 	defer func() { n.spent += time.Since(start) }()
 	if !n.listed {
-		if n.left, err = s.search([]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true)}); err != nil {
+		if n.left, err = s.Search([]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true)}); err != nil {
 			return err
 		}
 		n.listed = true
 	}
 	for len(n.left) > 0 {
 		o := n.left[len(n.left)-1]
-		v, err := s.read(o, pkcs11.CKA_CLASS, pkcs11.CKA_ID)
-		if err != nil && !failedWith(err, CKR_OBJECT_HANDLE_INVALID) { // it was destroyed meanwhile
+		v, err := s.Read(o, pkcs11.CKA_CLASS, pkcs11.CKA_ID)
+		if err != nil && !engine.FailedWith(err, engine.CKR_OBJECT_HANDLE_INVALID) { // it was destroyed meanwhile
 			return err
 		}
 		n.left = n.left[:len(n.left)-1]
-		if id := string(v[pkcs11.CKA_ID]); err == nil && id != "" && (v.class() == ClassPrivateKey || v.class() == ClassPublicKey) {
+		if id := string(v[pkcs11.CKA_ID]); err == nil && id != "" && (classOf(v) == ClassPrivateKey || classOf(v) == ClassPublicKey) {
 			n.pairs[id] = append(n.pairs[id], o)
 		}
 		if time.Since(start) > limit {

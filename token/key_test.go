@@ -16,6 +16,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
@@ -270,11 +271,11 @@ func TestErrorsOfBothWaysAreTyped(t *testing.T) {
 				k := generate(t, tok, c, c.String())
 				for _, function := range []string{"C_SignInit", "C_Sign"} {
 					m.Reset()
-					m.Fail(t, function, 1, 1, token.CKR_DEVICE_MEMORY)
+					m.Fail(t, function, 1, 1, engine.CKR_DEVICE_MEMORY)
 					input, opts := toSign(c, []byte("message"))
 					_, err := k.Sign(nil, input, opts)
 					call, ok := errors.AsType[*token.Error](err)
-					if !ok || call.RV != token.CKR_DEVICE_MEMORY || !errors.Is(err, call.RV) {
+					if !ok || call.RV != engine.CKR_DEVICE_MEMORY || !errors.Is(err, call.RV) {
 						t.Errorf("%v: Sign() err = %#v, want a *token.Error of %s in it", c, err, function)
 					}
 					if ok && !library && call.Func != function {
@@ -322,7 +323,7 @@ func TestNoKeyStaysBehindAfterAFailedGeneration(t *testing.T) {
 	}
 	defer tok.Close()
 	_, err = tok.GenerateKeyPair(t.Context(), token.KeyPairSpec{Curve: token.P256})
-	if !errors.Is(err, token.CKR_DEVICE_MEMORY) {
+	if !errors.Is(err, engine.CKR_DEVICE_MEMORY) {
 		t.Errorf("GenerateKeyPair() err = %v, want CKR_DEVICE_MEMORY", err)
 	}
 	if n := objects(t, tok); n != 0 {

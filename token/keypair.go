@@ -8,8 +8,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // KeyPairSpec says what signature key pair to generate.
@@ -49,7 +50,7 @@ func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (*Signing
 	}
 	spec.Fresh = spec.Fresh || len(spec.ID) == 0
 	spec.ID = idOrRandom(spec.ID)
-	k, err := do(ctx, t, func(s *session) (*SigningKey, error) { return t.generateKeyPair(s, spec) })
+	k, err := do(ctx, t, func(s session) (*SigningKey, error) { return t.generateKeyPair(s, spec) })
 	if err != nil {
 		return nil, fmt.Errorf("generate %v key pair: %w", spec.Curve, err)
 	}
@@ -65,13 +66,13 @@ func idOrRandom(id []byte) []byte {
 	return id
 }
 
-func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, error) {
+func (t *Token) generateKeyPair(s session, spec KeyPairSpec) (*SigningKey, error) {
 	if err := s.requireRoom(spec); err != nil {
 		return nil, err
 	}
 	verify, private, err := s.makeKeyPair(spec)
 	if err != nil {
-		return nil, once(err)
+		return nil, engine.Once(err)
 	}
 	k, err := t.loadKeyPair(s, private, verify)
 	if err == nil && !bytes.Equal(k.id, spec.ID) {
@@ -79,7 +80,7 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 	}
 	if err != nil {
 		// A key that nobody has a name for must not stay behind.
-		return nil, once(errors.Join(err, s.destroy(private), s.destroy(verify)))
+		return nil, engine.Once(errors.Join(err, s.Destroy(private), s.Destroy(verify)))
 	}
 	return k, nil
 }
@@ -91,21 +92,21 @@ func (t *Token) generateKeyPair(s *session, spec KeyPairSpec) (*SigningKey, erro
 // nothing. Should the randomness be at fault, two keys have one ID, and that is noticed where it
 // matters: a search for it fails (ErrAmbiguousKey), and what either signs is verified by the
 // public key that was recorded.
-func (s *session) requireRoom(spec KeyPairSpec) error {
+func (s session) requireRoom(spec KeyPairSpec) error {
 	if spec.Fresh && len(spec.ID) >= 16 {
-		return s.requireAlive()
+		return s.RequireAlive()
 	}
 	return s.requireNew(pkcs11.CKO_PRIVATE_KEY, spec.ID)
 }
 
-func (s *session) makeKeyPair(spec KeyPairSpec) (verify, private pkcs11.ObjectHandle, err error) {
-	defer s.make()()
+func (s session) makeKeyPair(spec KeyPairSpec) (verify, private pkcs11.ObjectHandle, err error) {
+	defer s.Making()()
 	return s.generateOn(spec.Curve, keyPairTemplates(spec))
 }
 
 // requireNew fails with ErrKeyExists where an object of that class has the ID.
-func (s *session) requireNew(class uint, id []byte) error {
-	found, err := s.find(attr(pkcs11.CKA_CLASS, class), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+func (s session) requireNew(class uint, id []byte) error {
+	found, err := s.Find(attr(pkcs11.CKA_CLASS, class), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
 	if err == nil && len(found) > 0 {
 		err = fmt.Errorf("%w: CKA_ID %x", ErrKeyExists, id)
 	}
@@ -149,13 +150,12 @@ func keyPairTemplates(spec KeyPairSpec) templates {
 // generateOn generates a key pair on a curve. The curve has several names, and
 // tokens that know only another one refuse the first. No other error is tried
 // again: the key may have been made all the same.
-func (s *session) generateOn(c Curve, t templates) (public, private pkcs11.ObjectHandle, err error) {
+func (s session) generateOn(c Curve, t templates) (public, private pkcs11.ObjectHandle, err error) {
 	p := c.params()
 	for _, name := range p.ecParams {
 		withCurve := append(t.public[:len(t.public):len(t.public)], attr(pkcs11.CKA_EC_PARAMS, []byte(name)))
-		public, private, err = s.api.GenerateKeyPair(s.handle, mechanism(p.generate, nil), withCurve, t.private)
-		err = callError("C_GenerateKeyPair", err)
-		if !failedWith(err, CKR_ATTRIBUTE_VALUE_INVALID, CKR_CURVE_NOT_SUPPORTED, CKR_DOMAIN_PARAMS_INVALID) {
+		public, private, err = s.GenerateKeyPair(p.generate, withCurve, t.private)
+		if !engine.FailedWith(err, engine.CKR_ATTRIBUTE_VALUE_INVALID, engine.CKR_CURVE_NOT_SUPPORTED, engine.CKR_DOMAIN_PARAMS_INVALID) {
 			break
 		}
 	}
@@ -165,7 +165,7 @@ func (s *session) generateOn(c Curve, t templates) (public, private pkcs11.Objec
 // FindKeyPair finds the one signature key pair that fits. None is ErrNotFound,
 // more than one ErrAmbiguousKey, another kind of key ErrUnsupported.
 func (t *Token) FindKeyPair(ctx context.Context, q KeyQuery) (*SigningKey, error) {
-	k, err := do(ctx, t, func(s *session) (*SigningKey, error) { return t.findKeyPair(s, q) })
+	k, err := do(ctx, t, func(s session) (*SigningKey, error) { return t.findKeyPair(s, q) })
 	if err != nil {
 		return nil, fmt.Errorf("find key pair %v: %w", q, err)
 	}
@@ -183,7 +183,7 @@ func (q KeyQuery) String() string {
 	return fmt.Sprintf("%x labelled %q", q.ID, q.Label)
 }
 
-func (t *Token) findKeyPair(s *session, q KeyQuery) (*SigningKey, error) {
+func (t *Token) findKeyPair(s session, q KeyQuery) (*SigningKey, error) {
 	if len(q.ID) == 0 && q.Label == "" {
 		return nil, errors.New("neither id nor label given")
 	}
@@ -195,7 +195,7 @@ func (t *Token) findKeyPair(s *session, q KeyQuery) (*SigningKey, error) {
 }
 
 // loadKeyPair makes a SigningKey of two objects.
-func (t *Token) loadKeyPair(s *session, private, verify pkcs11.ObjectHandle) (*SigningKey, error) {
+func (t *Token) loadKeyPair(s session, private, verify pkcs11.ObjectHandle) (*SigningKey, error) {
 	p, err := s.readPair(private, verify)
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (t *Token) loadKeyPair(s *session, private, verify pkcs11.ObjectHandle) (*S
 	return t.makeSigningKey(s, p)
 }
 
-func (t *Token) makeSigningKey(s *session, p pair) (*SigningKey, error) {
+func (t *Token) makeSigningKey(s session, p pair) (*SigningKey, error) {
 	info, err := s.describePair(p)
 	if err != nil {
 		return nil, err
@@ -212,8 +212,8 @@ func (t *Token) makeSigningKey(s *session, p pair) (*SigningKey, error) {
 		return nil, fmt.Errorf("%w: key type 0x%X", ErrUnsupported, info.KeyType)
 	}
 	k := &SigningKey{token: t, curve: info.Curve, id: info.ID, label: info.Label, public: info.Public, found: info.Attributes}
-	k.signing.others = &t.copying[k.curve]
-	_, err = k.place.in(s, func(s *session) (handles, error) { return s.handlesOf(info, p.private.handle, p.public.handle) })
+	k.signing.Others = &t.copying[k.curve]
+	_, err = k.place.In(s.Session, func() (engine.Handles, error) { return s.handlesOf(info, p.private.handle, p.public.handle) })
 	if err != nil {
 		return nil, err
 	}
@@ -221,58 +221,39 @@ func (t *Token) makeSigningKey(s *session, p pair) (*SigningKey, error) {
 }
 
 // handlesOf are those of a key pair.
-func (s *session) handlesOf(info KeyPairInfo, private, verify pkcs11.ObjectHandle) (h handles, err error) {
-	h = handles{key: private, verify: verify}
-	if s.one == nil && s.link.ec != nil && !info.Curve.params().edwards() {
-		h.ec, err = s.link.crypto11Key(info)
+func (s session) handlesOf(info KeyPairInfo, private, verify pkcs11.ObjectHandle) (h engine.Handles, err error) {
+	h = engine.Handles{Key: private, Verify: verify}
+	if s.UsesCrypto11() && !info.Curve.params().edwards() {
+		h.EC, err = s.Crypto11Key(info.KeyType, info.ID)
 	}
 	return h, err
 }
 
 // in returns the handles of the key pair for a session.
-func (k *SigningKey) in(s *session) (handles, error) {
-	return k.place.in(s, func(s *session) (handles, error) {
+func (k *SigningKey) in(s session) (engine.Handles, error) {
+	return k.place.In(s.Session, func() (engine.Handles, error) {
 		again, err := k.token.findKeyPair(s, KeyQuery{ID: k.id})
 		switch {
 		case err != nil:
-			return handles{}, err
+			return engine.Handles{}, err
 		case !again.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.public):
-			return handles{}, changed(k.id, errOtherPublic)
+			return engine.Handles{}, changed(k.id, errOtherPublic)
 		}
-		return again.place.handles, nil
+		return again.in(s)
 	})
 }
 
-// crypto11Key finds a private key again through crypto11. Asking for private
-// keys, and for the key type, keeps it from stumbling over public keys in an
-// encoding that it does not know, and over Edwards keys of the same ID.
-func (l *link) crypto11Key(info KeyPairInfo) (crypto11.PrivateKey, error) {
-	set := crypto11.NewAttributeSet()
-	for attribute, value := range map[crypto11.AttributeType]any{
-		crypto11.CkaToken:   true,
-		crypto11.CkaKeyType: info.KeyType,
-		crypto11.CkaId:      info.ID,
-	} {
-		if err := set.Set(attribute, value); err != nil {
-			return nil, err
-		}
-	}
-	keys, err := l.ec.FindPrivateKeysWithAttributes(set)
-	switch {
-	case err != nil:
-		return nil, callError("C_FindObjects", err)
-	case len(keys) == 0:
-		return nil, fmt.Errorf("key %x is gone while it is read", info.ID)
-	case len(keys) > 1:
-		return nil, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(keys))
-	}
-	return keys[0], nil
+// changed reports that another key has the ID. The Token does nothing more then.
+func changed(id []byte, why error) error {
+	return fmt.Errorf("%w: CKA_ID %x: %w", ErrKeyChanged, id, why)
 }
+
+var errOtherPublic = errors.New("its public key is another one")
 
 // KeyPairs describes every private key on the token, those that this package
 // does not sign with too. Many keys take long.
 func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
-	infos, err := do(ctx, t, (*session).keyPairs)
+	infos, err := do(ctx, t, session.keyPairs)
 	if err != nil {
 		return nil, fmt.Errorf("list key pairs: %w", err)
 	}
@@ -281,12 +262,12 @@ func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
 
 // keyPairs searches twice, however many keys there are. A key that is half, double or of a
 // foreign kind is no error in a list.
-func (s *session) keyPairs() ([]KeyPairInfo, error) {
-	private, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
+func (s session) keyPairs() ([]KeyPairInfo, error) {
+	private, err := s.Find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
 	if err != nil {
 		return nil, err
 	}
-	public, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true))
+	public, err := s.Find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PUBLIC_KEY), attr(pkcs11.CKA_TOKEN, true))
 	if err != nil {
 		return nil, err
 	}
@@ -322,21 +303,21 @@ func (s *session) keyPairs() ([]KeyPairInfo, error) {
 // one first: without the public one it could not be found again. It cannot be
 // undone; k is of no use afterwards.
 func (t *Token) DestroyKeyPair(ctx context.Context, k *SigningKey) error {
-	err := run(ctx, t, func(s *session) error {
+	err := run(ctx, t, func(s session) error {
 		h, err := k.in(s)
 		if err == nil {
-			err = s.requireLogin()
+			err = s.RequireLogin()
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.destroy(h.key); err != nil {
-			return once(err)
+		if err := s.Destroy(h.Key); err != nil {
+			return engine.Once(err)
 		}
-		return once(s.destroy(h.verify))
+		return engine.Once(s.Destroy(h.Verify))
 	})
 	if err == nil {
-		err = t.forgetCopies()
+		err = t.engine.RenewSessions()
 	}
 	if err != nil {
 		return fmt.Errorf("destroy key pair %x: %w", k.id, err)

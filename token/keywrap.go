@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // KeyWrap is a mechanism of C_WrapKey and C_UnwrapKey. What it makes of a key is
@@ -74,7 +76,7 @@ func (t *Token) FindKeyWrappingKey(ctx context.Context, id []byte) (*KeyWrapping
 	return k, nil
 }
 
-func (k *KeyWrappingKey) find(s *session) error {
+func (k *KeyWrappingKey) find(s session) error {
 	if err := k.aesKey.find(s); err != nil {
 		return err
 	}
@@ -82,8 +84,8 @@ func (k *KeyWrappingKey) find(s *session) error {
 	if err != nil {
 		return err
 	}
-	encrypt, errEncrypt := s.flag(h, pkcs11.CKA_ENCRYPT)
-	decrypt, errDecrypt := s.flag(h, pkcs11.CKA_DECRYPT)
+	encrypt, errEncrypt := s.Flag(h, pkcs11.CKA_ENCRYPT)
+	decrypt, errDecrypt := s.Flag(h, pkcs11.CKA_DECRYPT)
 	if err := errors.Join(errEncrypt, errDecrypt); err != nil {
 		return err
 	}
@@ -115,7 +117,7 @@ func (k *KeyWrappingKey) GenerateWrapped(ctx context.Context, m KeyWrap, c Curve
 	var pair wrappedPair
 	err = errors.Join(m.check(), requireAgreement(c))
 	if err == nil {
-		pair, err = do(ctx, k.token, func(s *session) (wrappedPair, error) {
+		pair, err = do(ctx, k.token, func(s session) (wrappedPair, error) {
 			h, err := k.in(s)
 			if err != nil {
 				return wrappedPair{}, err
@@ -141,7 +143,7 @@ type wrappedPair struct {
 func (k *KeyWrappingKey) witness(m KeyWrap, pair wrappedPair) {
 	k.prove(func() proof {
 		wrapped := bytes.Clone(pair.wrapped)
-		return func(s *session, key pkcs11.ObjectHandle) error {
+		return func(s session, key pkcs11.ObjectHandle) error {
 			return s.withUnwrapped(m, key, wrapped, s.unwrapTemplate(pair.public, false), func(pkcs11.ObjectHandle) error { return nil })
 		}
 	})
@@ -155,7 +157,7 @@ func requireAgreement(c Curve) error {
 	return nil
 }
 
-func (s *session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Curve) (pair wrappedPair, err error) {
+func (s session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Curve) (pair wrappedPair, err error) {
 	err = s.withAgreementKey(c, func(p *ecdh.PublicKey, private pkcs11.ObjectHandle) error {
 		pair.public = p
 		pair.wrapped, err = s.wrap(m, wrapping, private)
@@ -164,8 +166,8 @@ func (s *session) generateWrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, c Cur
 	return pair, err
 }
 
-func (s *session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
-	wrapped, err := s.wrapKey(m, wrapping, key)
+func (s session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+	wrapped, err := s.WrapKey(m.number(s), wrapping, key)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +193,7 @@ func (s *session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, er
 // wrapped under another key; ErrUnsupported for a mechanism or curve that is not
 // used here; f's; else the token's, also where f did not pass on one of the exchanger.
 func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, f func(ecdh.KeyExchanger) error) error {
-	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s *session, private pkcs11.ObjectHandle) (none, error) {
+	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s session, private pkcs11.ObjectHandle) (none, error) {
 		x := &exchanger{public: public, session: s, private: private}
 		defer x.release() // also when f panics
 		if err := f(x); err != nil {
@@ -206,7 +208,7 @@ func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.Pub
 // key in software: ErrKeyMismatch says that public is not its public key. Other
 // errors are those of Unwrap.
 func (k *KeyWrappingKey) Fits(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte) error {
-	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s *session, private pkcs11.ObjectHandle) (none, error) {
+	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s session, private pkcs11.ObjectHandle) (none, error) {
 		return none{}, s.fits(private, public)
 	})
 	return err
@@ -223,7 +225,7 @@ func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.Pub
 	if err := toM.check(); err != nil {
 		return nil, fmt.Errorf("rewrap key under %x: %w", to.id, err)
 	}
-	return use(ctx, k, m, wrappedPair{public, wrapped}, true, func(s *session, private pkcs11.ObjectHandle) ([]byte, error) {
+	return use(ctx, k, m, wrappedPair{public, wrapped}, true, func(s session, private pkcs11.ObjectHandle) ([]byte, error) {
 		wrapping, err := to.in(s)
 		if err != nil {
 			return nil, err
@@ -232,15 +234,12 @@ func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.Pub
 	})
 }
 
-// none is what an operation returns that returns nothing.
-type none = struct{}
-
 // use calls f with the unwrapped private key.
-func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedPair, extractable bool, f func(*session, pkcs11.ObjectHandle) (T, error)) (T, error) {
+func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedPair, extractable bool, f func(session, pkcs11.ObjectHandle) (T, error)) (T, error) {
 	var v T
 	_, err := curveOfECDH(pair.public)
 	if err = errors.Join(m.check(), err); err == nil {
-		v, err = do(ctx, k.token, func(s *session) (v T, err error) {
+		v, err = do(ctx, k.token, func(s session) (v T, err error) {
 			h, err := k.in(s)
 			if err != nil {
 				return v, err
@@ -261,8 +260,8 @@ func use[T any](ctx context.Context, k *KeyWrappingKey, m KeyWrap, pair wrappedP
 }
 
 // number is the number of the mechanism in the session's module.
-func (m KeyWrap) number(s *session) uint {
-	if own := s.quirks().KWP; m == KeyWrapKWP && own != 0 {
+func (m KeyWrap) number(s session) uint {
+	if own := s.Quirks().KWP; m == KeyWrapKWP && own != 0 {
 		return own
 	}
 	return uint(m)
@@ -271,30 +270,30 @@ func (m KeyWrap) number(s *session) uint {
 // unwrapTemplate is that of C_UnwrapKey. The standard has the curve come out of the
 // wrapped key and wants no CKA_EC_PARAMS here (PKCS#11, EC private key objects). NSS
 // wants the public point, which other tokens refuse.
-func (s *session) unwrapTemplate(public *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
+func (s session) unwrapTemplate(public *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
 	template := agreementTemplate(extractable)
-	if s.quirks().UnwrapPoint {
+	if s.Quirks().UnwrapPoint {
 		template = append(template, attr(ckaNSSDB, public.Bytes()))
 	}
 	return template
 }
 
 // withUnwrapped calls f with an unwrapped key, and destroys that, also when f panics.
-func (s *session) withUnwrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute, f func(pkcs11.ObjectHandle) error) (err error) {
+func (s session) withUnwrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute, f func(pkcs11.ObjectHandle) error) (err error) {
 	key, err := s.unwrap(m, wrapping, wrapped, template)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.destroy(key)) }()
+	defer func() { err = errors.Join(err, s.Destroy(key)) }()
 	return f(key)
 }
 
-func (s *session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+func (s session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
 	if len(wrapped) == 0 { // miekg/pkcs11 takes the address of the first byte
 		return 0, fmt.Errorf("%w: wrapped key is empty", ErrDecrypt)
 	}
-	key, err := s.api.UnwrapKey(s.handle, mechanism(m.number(s), nil), wrapping, wrapped, template)
-	if err = callError("C_UnwrapKey", err); failedWith(err, badWrappedKey...) {
+	key, err := s.UnwrapKey(m.number(s), wrapping, wrapped, template)
+	if engine.FailedWith(err, badWrappedKey...) {
 		return 0, fmt.Errorf("%w: %w", ErrDecrypt, err)
 	}
 	return key, err
@@ -302,7 +301,7 @@ func (s *session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte
 
 // badWrappedKey is what tokens say of a wrapped key that is damaged or was wrapped
 // under another key.
-var badWrappedKey = append([]RV{CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE}, badCiphertext...)
+var badWrappedKey = append([]RV{engine.CKR_WRAPPED_KEY_INVALID, engine.CKR_WRAPPED_KEY_LEN_RANGE}, badCiphertext...)
 
 // ProbeKeyWrap finds the mechanism by which the token keeps private keys on c, the
 // better one first, by generating, wrapping, unwrapping and using one with session
@@ -314,7 +313,7 @@ func (t *Token) ProbeKeyWrap(ctx context.Context, c Curve) (KeyWrap, error) {
 	}
 	var faults error
 	for _, m := range keyWraps {
-		_, err := t.probe(ctx, probe{try: func(s *session) error { return s.probeWrap(c, m) }})
+		_, err := t.probe(ctx, probe{try: func(s session) error { return s.probeWrap(c, m) }})
 		if err == nil {
 			return m, nil
 		}

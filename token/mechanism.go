@@ -1,7 +1,5 @@
 package token
 
-import "github.com/miekg/pkcs11"
-
 // Constants of PKCS#11 3.0 that miekg/pkcs11 lacks.
 const (
 	ckmECEdwardsKeyPairGen = 0x1055
@@ -13,8 +11,3 @@ const (
 
 // ckaNSSDB is an attribute of NSS: the public point of an EC private key, not encoded.
 const ckaNSSDB = 0xD5A0DB00
-
-// mechanism is a mechanism with its parameter in the form the calls take.
-func mechanism(m uint, parameter any) []*pkcs11.Mechanism {
-	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m, parameter)}
-}

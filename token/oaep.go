@@ -14,6 +14,8 @@ import (
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // OAEP is a variant of RSA-OAEP (RFC 8017, Section 7.1), with MGF1 over the same hash.
@@ -75,12 +77,12 @@ func (k *DecryptionKey) Decrypt(ctx context.Context, o OAEP, ciphertext, bound [
 	if new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 { // a TPM in software says of it that it failed itself
 		return nil, fmt.Errorf("decrypt under key %x: %w: it is out of range", k.id, ErrDecrypt)
 	}
-	plaintext, err := do(ctx, k.token, func(s *session) ([]byte, error) {
+	plaintext, err := do(ctx, k.token, func(s session) ([]byte, error) {
 		h, err := k.in(s)
 		if err != nil {
 			return nil, err
 		}
-		return s.decryptOAEP(h.key, o, ciphertext, bound)
+		return s.decryptOAEP(h.Key, o, ciphertext, bound)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("decrypt under key %x: %w", k.id, err)
@@ -88,8 +90,8 @@ func (k *DecryptionKey) Decrypt(ctx context.Context, o OAEP, ciphertext, bound [
 	return plaintext, nil
 }
 
-func (s *session) decryptOAEP(key pkcs11.ObjectHandle, o OAEP, ciphertext, bound []byte) ([]byte, error) {
-	plaintext, err := s.decryptRSA(key, oaepHashes[o.Hash], o.label(bound), ciphertext)
+func (s session) decryptOAEP(key pkcs11.ObjectHandle, o OAEP, ciphertext, bound []byte) ([]byte, error) {
+	plaintext, err := s.DecryptOAEP(key, oaepHashes[o.Hash].hash, oaepHashes[o.Hash].mgf, o.label(bound), ciphertext)
 	if call, ok := errors.AsType[*Error](err); ok && call.Func == "C_Decrypt" && slices.Contains(badCiphertext, call.RV) {
 		return nil, fmt.Errorf("%w: %w", ErrDecrypt, err)
 	}
@@ -99,12 +101,12 @@ func (s *session) decryptOAEP(key pkcs11.ObjectHandle, o OAEP, ciphertext, bound
 // Variant finds out, by trying, by which variant of OAEP the token decrypts under the key:
 // the best one. None is ErrUnsupported.
 func (k *DecryptionKey) Variant(ctx context.Context) (OAEP, error) {
-	o, err := do(ctx, k.token, func(s *session) (OAEP, error) {
+	o, err := do(ctx, k.token, func(s session) (OAEP, error) {
 		h, err := k.in(s)
 		if err != nil {
 			return OAEP{}, err
 		}
-		return s.variantOf(h.key, k.public)
+		return s.variantOf(h.Key, k.public)
 	})
 	if err != nil {
 		return OAEP{}, fmt.Errorf("try key %x: %w", k.id, err)
@@ -114,7 +116,7 @@ func (k *DecryptionKey) Variant(ctx context.Context) (OAEP, error) {
 
 // variantOf tries one variant after the other. Each has a session of its own: one in which
 // an operation failed may not be fit for another.
-func (s *session) variantOf(private pkcs11.ObjectHandle, public *rsa.PublicKey) (OAEP, error) {
+func (s session) variantOf(private pkcs11.ObjectHandle, public *rsa.PublicKey) (OAEP, error) {
 	var faults []error
 	for _, o := range OAEPs() {
 		err := s.tryOAEP(o, private, public)
@@ -135,7 +137,7 @@ var errOtherPlaintext = errors.New("what was encrypted opens as something else")
 // tryOAEP encrypts to a key and decrypts. That a label matters needs no other trial: what
 // was encrypted with one does not open without. (Nor is there one that has to fail: after
 // such a one tpm2-pkcs11 does not let the key be destroyed any more.)
-func (s *session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.PublicKey) error {
+func (s session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.PublicKey) error {
 	var plaintext [32]byte
 	rand.Read(plaintext[:]) // never fails
 	bound := []byte("probe of hsm-kp")
@@ -143,13 +145,12 @@ func (s *session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.Publi
 	if err != nil {
 		return err
 	}
-	own, err := s.link.openSession()
+	own, err := s.another()
 	if err != nil {
 		return err
 	}
-	own.pulse, own.logins = s.pulse, s.logins
 	opened, err := own.decryptOAEP(private, o, ciphertext, bound)
-	err = errors.Join(err, own.close())
+	err = errors.Join(err, own.Close())
 	if err == nil && !bytes.Equal(opened, plaintext[:]) {
 		err = errOtherPlaintext
 	}
@@ -159,5 +160,5 @@ func (s *session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.Publi
 // refusesOAEP says whether a trial failed because the token does not know the variant.
 func refusesOAEP(err error) bool {
 	return errors.Is(err, ErrDecrypt) ||
-		failedWith(err, CKR_ARGUMENTS_BAD, CKR_MECHANISM_INVALID, CKR_MECHANISM_PARAM_INVALID, CKR_FUNCTION_NOT_SUPPORTED)
+		engine.FailedWith(err, engine.CKR_ARGUMENTS_BAD, engine.CKR_MECHANISM_INVALID, engine.CKR_MECHANISM_PARAM_INVALID, engine.CKR_FUNCTION_NOT_SUPPORTED)
 }

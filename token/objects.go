@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // ObjectClass is what an object is (CKA_CLASS; PKCS#11, Section 4.2).
@@ -37,6 +39,14 @@ var objectClasses = map[ObjectClass]string{
 	ClassSecretKey:         "CKO_SECRET_KEY",
 }
 
+// classOf is CKA_CLASS, or what no class is.
+func classOf(v engine.Values) ObjectClass {
+	if n, ok := v.Number(pkcs11.CKA_CLASS); ok {
+		return ObjectClass(n)
+	}
+	return ^ObjectClass(0)
+}
+
 // ObjectInfo describes an object of any kind, whoever made it.
 type ObjectInfo struct {
 	Class      ObjectClass   `json:"class"`
@@ -50,26 +60,26 @@ type ObjectInfo struct {
 // token, and the session objects of this process while they last. One that goes while
 // it is described is left out. Many objects take long.
 func (t *Token) Objects(ctx context.Context) ([]ObjectInfo, error) {
-	infos, err := do(ctx, t, (*session).objects)
+	infos, err := do(ctx, t, session.objects)
 	if err != nil {
 		return nil, fmt.Errorf("list objects: %w", err)
 	}
 	return infos, nil
 }
 
-func (s *session) objects() ([]ObjectInfo, error) {
+func (s session) objects() ([]ObjectInfo, error) {
 	// Without the login public objects would still be there, and pass for all.
-	if err := s.requireLogin(); err != nil {
+	if err := s.RequireLogin(); err != nil {
 		return nil, err
 	}
-	found, err := s.find()
+	found, err := s.Find()
 	if err != nil {
 		return nil, err
 	}
 	infos := make([]ObjectInfo, 0, len(found))
 	for _, o := range found {
 		info, err := s.describeObject(o)
-		if errors.Is(err, CKR_OBJECT_HANDLE_INVALID) {
+		if errors.Is(err, engine.CKR_OBJECT_HANDLE_INVALID) {
 			continue
 		}
 		if err != nil {
@@ -80,14 +90,14 @@ func (s *session) objects() ([]ObjectInfo, error) {
 	return infos, nil
 }
 
-func (s *session) describeObject(o pkcs11.ObjectHandle) (ObjectInfo, error) {
-	v, err := s.read(o, append([]uint{pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ID, pkcs11.CKA_LABEL}, keyFlags...)...)
+func (s session) describeObject(o pkcs11.ObjectHandle) (ObjectInfo, error) {
+	v, err := s.Read(o, append([]uint{pkcs11.CKA_CLASS, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ID, pkcs11.CKA_LABEL}, keyFlags...)...)
 	if err != nil {
 		return ObjectInfo{}, err
 	}
-	class, _ := v.number(pkcs11.CKA_CLASS)
+	class, _ := v.Number(pkcs11.CKA_CLASS)
 	info := ObjectInfo{Class: ObjectClass(class), ID: v[pkcs11.CKA_ID], Label: string(v[pkcs11.CKA_LABEL]), Attributes: s.keyAttributes(v)}
-	if keyType, isKey := v.number(pkcs11.CKA_KEY_TYPE); isKey {
+	if keyType, isKey := v.Number(pkcs11.CKA_KEY_TYPE); isKey {
 		info.KeyType = &keyType
 	}
 	return info, nil
@@ -101,9 +111,9 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 	if len(id) == 0 {
 		return 0, errors.New("destroy objects: no id given")
 	}
-	n, err = do(ctx, t, func(s *session) (int, error) { return s.destroyByID(id, classes) })
+	n, err = do(ctx, t, func(s session) (int, error) { return s.destroyByID(id, classes) })
 	if err == nil && n > 0 {
-		err = t.forgetCopies()
+		err = t.engine.RenewSessions()
 	}
 	if err != nil {
 		return n, fmt.Errorf("destroy objects %x: %w", id, err)
@@ -111,9 +121,9 @@ func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectCla
 	return n, nil
 }
 
-func (s *session) destroyByID(id []byte, classes []ObjectClass) (n int, err error) {
+func (s session) destroyByID(id []byte, classes []ObjectClass) (n int, err error) {
 	for _, class := range classes {
-		found, err := s.find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
+		found, err := s.Find(attr(pkcs11.CKA_CLASS, uint(class)), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
 		if err != nil {
 			return n, err
 		}
@@ -121,8 +131,8 @@ func (s *session) destroyByID(id []byte, classes []ObjectClass) (n int, err erro
 			return n, fmt.Errorf("%w: %d of %v", ErrAmbiguousKey, len(found), class)
 		}
 		for _, o := range found {
-			if err := s.destroy(o); err != nil {
-				return n, once(err)
+			if err := s.Destroy(o); err != nil {
+				return n, engine.Once(err)
 			}
 			n++
 		}
@@ -134,21 +144,21 @@ func (s *session) destroyByID(id []byte, classes []ObjectClass) (n int, err erro
 // was stopped in the making of: they are there and say that it did not make them
 // (CKA_LOCAL). SoftHSM says so before it has made the key itself.
 func (t *Token) DiscardUnfinished(ctx context.Context, id []byte, label string) error {
-	err := run(ctx, t, func(s *session) error {
-		found, err := s.find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id), attr(pkcs11.CKA_LABEL, label))
+	err := run(ctx, t, func(s session) error {
+		found, err := s.Find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id), attr(pkcs11.CKA_LABEL, label))
 		if err != nil {
 			return err
 		}
 		for _, o := range found {
-			local, err := s.flag(o, pkcs11.CKA_LOCAL)
+			local, err := s.Flag(o, pkcs11.CKA_LOCAL)
 			if err != nil {
 				return err
 			}
 			if local == nil || *local {
 				continue
 			}
-			if err := s.destroy(o); err != nil {
-				return once(err)
+			if err := s.Destroy(o); err != nil {
+				return engine.Once(err)
 			}
 		}
 		return nil

@@ -4,12 +4,14 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // object is an object of the token and what was read of it.
 type object struct {
 	handle pkcs11.ObjectHandle // 0: there is none
-	values values
+	values engine.Values
 }
 
 // pair is a key pair as the token has it. The public half may be missing.
@@ -22,13 +24,13 @@ var (
 	halfAttributes    = append(privateAttributes[:len(privateAttributes):len(privateAttributes)], pkcs11.CKA_EC_POINT)
 )
 
-func (s *session) readObject(handle pkcs11.ObjectHandle, types []uint) (object, error) {
-	v, err := s.read(handle, types...)
+func (s session) readObject(handle pkcs11.ObjectHandle, types []uint) (object, error) {
+	v, err := s.Read(handle, types...)
 	return object{handle, v}, err
 }
 
 // readPair reads both halves of a key pair.
-func (s *session) readPair(private, public pkcs11.ObjectHandle) (p pair, err error) {
+func (s session) readPair(private, public pkcs11.ObjectHandle) (p pair, err error) {
 	if p.private, err = s.readObject(private, privateAttributes); err == nil {
 		p.public, err = s.readObject(public, publicAttributes)
 	}
@@ -37,37 +39,37 @@ func (s *session) readPair(private, public pkcs11.ObjectHandle) (p pair, err err
 
 // readHalf reads an object that is one half of a key pair or the other, in one call where the
 // module takes several attributes at once. Of what is neither it reads the class.
-func (s *session) readHalf(handle pkcs11.ObjectHandle) (object, error) {
-	v := s.readAtOnce(handle, halfAttributes)
-	if err := s.complete(handle, v, pkcs11.CKA_CLASS); err != nil {
+func (s session) readHalf(handle pkcs11.ObjectHandle) (object, error) {
+	v := s.ReadAtOnce(handle, halfAttributes)
+	if err := s.Complete(handle, v, pkcs11.CKA_CLASS); err != nil {
 		return object{}, err
 	}
 	var err error
-	switch v.class() {
+	switch classOf(v) {
 	case ClassPrivateKey:
-		err = s.complete(handle, v, privateAttributes...)
+		err = s.Complete(handle, v, privateAttributes...)
 	case ClassPublicKey:
-		err = s.complete(handle, v, publicAttributes...)
+		err = s.Complete(handle, v, publicAttributes...)
 	}
 	return object{handle, v}, err
 }
 
 // findPair finds the one key pair that fits, both halves in one search where the query has an
 // ID: they have it in common, which is how PKCS#11 pairs them.
-func (s *session) findPair(q KeyQuery) (pair, error) {
+func (s session) findPair(q KeyQuery) (pair, error) {
 	if len(q.ID) == 0 {
-		private, err := s.findOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_LABEL, q.Label))
+		private, err := s.FindOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_LABEL, q.Label))
 		if err != nil {
 			return pair{}, err
 		}
-		if q.ID, err = s.attribute(private, pkcs11.CKA_ID); err != nil {
+		if q.ID, err = s.Attribute(private, pkcs11.CKA_ID); err != nil {
 			return pair{}, err
 		}
 		if len(q.ID) == 0 {
 			return pair{}, fmt.Errorf("%w: private key without CKA_ID", ErrUnsupported)
 		}
 	}
-	found, err := s.search([]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, q.ID)})
+	found, err := s.Search([]*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, q.ID)})
 	if err != nil {
 		return pair{}, err
 	}
@@ -75,7 +77,7 @@ func (s *session) findPair(q KeyQuery) (pair, error) {
 }
 
 // pairOf reads the one key pair that fits among the objects of an ID.
-func (s *session) pairOf(q KeyQuery, found []pkcs11.ObjectHandle) (pair, error) {
+func (s session) pairOf(q KeyQuery, found []pkcs11.ObjectHandle) (pair, error) {
 	var private, public []object
 	for _, handle := range found {
 		o, err := s.readHalf(handle)
@@ -83,15 +85,15 @@ func (s *session) pairOf(q KeyQuery, found []pkcs11.ObjectHandle) (pair, error) 
 			return pair{}, err
 		}
 		switch {
-		case o.values.class() == ClassPublicKey:
+		case classOf(o.values) == ClassPublicKey:
 			public = append(public, o)
-		case o.values.class() == ClassPrivateKey && (q.Label == "" || q.Label == string(o.values[pkcs11.CKA_LABEL])):
+		case classOf(o.values) == ClassPrivateKey && (q.Label == "" || q.Label == string(o.values[pkcs11.CKA_LABEL])):
 			private = append(private, o)
 		}
 	}
 	switch {
 	case len(private) == 0: // where the login is lost, the public half is found all the same
-		if err := s.requireAbsent(); err != nil {
+		if err := s.RequireAbsent(); err != nil {
 			return pair{}, err
 		}
 		return pair{}, ErrNotFound
@@ -106,7 +108,7 @@ func (s *session) pairOf(q KeyQuery, found []pkcs11.ObjectHandle) (pair, error) 
 }
 
 // describe reads a private key and its public half.
-func (s *session) describe(private, public pkcs11.ObjectHandle) (KeyPairInfo, error) {
+func (s session) describe(private, public pkcs11.ObjectHandle) (KeyPairInfo, error) {
 	p, err := s.readPair(private, public)
 	if err != nil {
 		return KeyPairInfo{}, err
@@ -115,9 +117,9 @@ func (s *session) describe(private, public pkcs11.ObjectHandle) (KeyPairInfo, er
 }
 
 // describePair says what was read of a key pair.
-func (s *session) describePair(p pair) (info KeyPairInfo, err error) {
+func (s session) describePair(p pair) (info KeyPairInfo, err error) {
 	private, public := p.private.values, p.public.values
-	keyType, _ := private.number(pkcs11.CKA_KEY_TYPE)
+	keyType, _ := private.Number(pkcs11.CKA_KEY_TYPE)
 	ecParams := private[pkcs11.CKA_EC_PARAMS]
 	if ecParams == nil { // some tokens have it on the public half alone
 		ecParams = public[pkcs11.CKA_EC_PARAMS]

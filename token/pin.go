@@ -4,47 +4,22 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
-	"unsafe"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // PIN is a PIN of a token's user or security officer. It prints as REDACTED
-// wherever a value is printed, logged or encoded.
-type PIN struct {
-	// Where a PIN is in an unexported field of another struct, fmt calls no
-	// methods of it but prints what it is made of. It prints a function as an
-	// address whatever the verb, and a pointer only with most.
-	bytes func() *[]byte
-}
+// if a value is printed, logged or encoded.
+type PIN struct{ secret engine.PIN }
 
 // NewPIN returns a PIN of a copy of b. The caller clears b.
-func NewPIN(b []byte) PIN {
-	secret := slices.Clone(b)
-	return PIN{func() *[]byte { return &secret }}
-}
+func NewPIN(b []byte) PIN { return PIN{engine.NewPIN(b)} }
 
 // Reveal returns the bytes of the PIN: those that Clear overwrites, not a copy.
-func (p PIN) Reveal() []byte {
-	if p.bytes == nil {
-		return nil
-	}
-	return *p.bytes()
-}
+func (p PIN) Reveal() []byte { return p.secret.Reveal() }
 
-// Clear overwrites the PIN; it is empty then.
-func (p PIN) Clear() {
-	if p.bytes != nil {
-		clear(*p.bytes())
-		*p.bytes() = nil
-	}
-}
-
-// text views the PIN as the string that miekg/pkcs11 takes. A copy could not be
-// cleared, so there is none; the view ends before Clear.
-func (p PIN) text() string {
-	b := p.Reveal()
-	return unsafe.String(unsafe.SliceData(b), len(b))
-}
+// Clear overwrites the PIN, which is empty then.
+func (p PIN) Clear() { p.secret.Clear() }
 
 const redacted = "REDACTED"
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // ProbeResult tells how one ability was tried.
@@ -84,8 +86,8 @@ func wrapProbe(c Curve, m KeyWrap) string {
 type probe struct {
 	name      string
 	mechanism string
-	try       func(*session) error
-	variant   func(*session) (string, error) // in place of try
+	try       func(session) error
+	variant   func(session) (string, error) // in place of try
 }
 
 // Probe finds out what the token really does by doing it, with session objects:
@@ -113,27 +115,26 @@ func (t *Token) Probe(ctx context.Context) (Report, error) {
 // inWords says plainly what a module lacks.
 func inWords(err error) error {
 	switch {
-	case failedWith(err, CKR_MECHANISM_INVALID):
+	case engine.FailedWith(err, engine.CKR_MECHANISM_INVALID):
 		return fmt.Errorf("the module has no such mechanism: %w", err)
-	case failedWith(err, CKR_FUNCTION_NOT_SUPPORTED):
+	case engine.FailedWith(err, engine.CKR_FUNCTION_NOT_SUPPORTED):
 		return fmt.Errorf("the module has no such function: %w", err)
 	}
 	return err
 }
 
 func (t *Token) probe(ctx context.Context, p probe) (string, error) {
-	variant, err := do(ctx, t, func(s *session) (variant string, err error) {
-		own, err := s.link.openSession()
+	variant, err := do(ctx, t, func(s session) (variant string, err error) {
+		own, err := s.another()
 		if err != nil {
 			return "", err
 		}
-		own.pulse, own.logins = s.pulse, s.logins
 		if p.variant != nil {
 			variant, err = p.variant(own)
 		} else {
 			err = p.try(own)
 		}
-		return variant, errors.Join(err, own.close())
+		return variant, errors.Join(err, own.Close())
 	})
 	return variant, inWords(err)
 }
@@ -150,14 +151,14 @@ func probes() []probe {
 		if c.params().edwards() {
 			name = "CKM_EDDSA"
 		}
-		all = append(all, probe{name: signProbe(c), mechanism: name, try: func(s *session) error { return s.probeSign(c) }})
+		all = append(all, probe{name: signProbe(c), mechanism: name, try: func(s session) error { return s.probeSign(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
-		all = append(all, probe{name: deriveProbe(c), mechanism: "CKM_ECDH1_DERIVE", try: func(s *session) error { return s.probeDerive(c) }})
+		all = append(all, probe{name: deriveProbe(c), mechanism: "CKM_ECDH1_DERIVE", try: func(s session) error { return s.probeDerive(c) }})
 	}
 	for _, c := range []Curve{P256, P384, P521} {
 		for _, m := range keyWraps {
-			all = append(all, probe{name: wrapProbe(c, m), mechanism: m.String(), try: func(s *session) error { return s.probeWrap(c, m) }})
+			all = append(all, probe{name: wrapProbe(c, m), mechanism: m.String(), try: func(s session) error { return s.probeWrap(c, m) }})
 		}
 	}
 	return append(all, probe{name: keepProbe, mechanism: "C_WrapKey", try: probeKeep})
@@ -165,9 +166,9 @@ func probes() []probe {
 
 // trial makes objects of the session for a trial, or of the token where it has no others.
 // Those of the token are destroyed by end.
-func (s *session) trial(generate func(onToken bool) ([]pkcs11.ObjectHandle, error)) (made []pkcs11.ObjectHandle, end func() error, err error) {
+func (s session) trial(generate func(onToken bool) ([]pkcs11.ObjectHandle, error)) (made []pkcs11.ObjectHandle, end func() error, err error) {
 	made, err = generate(false)
-	if !failedWith(err, CKR_ATTRIBUTE_VALUE_INVALID, CKR_TEMPLATE_INCONSISTENT) {
+	if !engine.FailedWith(err, engine.CKR_ATTRIBUTE_VALUE_INVALID, engine.CKR_TEMPLATE_INCONSISTENT) {
 		return made, func() error { return nil }, err
 	}
 	if made, err = generate(true); err != nil {
@@ -175,14 +176,14 @@ func (s *session) trial(generate func(onToken bool) ([]pkcs11.ObjectHandle, erro
 	}
 	return made, func() (err error) {
 		for _, o := range made {
-			err = errors.Join(err, s.destroy(o))
+			err = errors.Join(err, s.Destroy(o))
 		}
 		return err
 	}, nil
 }
 
 // trialAES makes an AES key for a trial.
-func (s *session) trialAES(uses ...uint) (key pkcs11.ObjectHandle, end func() error, err error) {
+func (s session) trialAES(uses ...uint) (key pkcs11.ObjectHandle, end func() error, err error) {
 	made, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
 		h, err := s.generateAES(append(aesTemplate(onToken, uses...), attr(pkcs11.CKA_ID, idOrRandom(nil)), attr(pkcs11.CKA_LABEL, probeLabel)))
 		return []pkcs11.ObjectHandle{h}, err
@@ -196,9 +197,9 @@ func (s *session) trialAES(uses ...uint) (key pkcs11.ObjectHandle, end func() er
 // probeLabel is CKA_LABEL of what a trial makes.
 const probeLabel = "hsm-kp probe"
 
-func probeRandom(s *session) error {
-	a, errA := s.random(32)
-	b, errB := s.random(32)
+func probeRandom(s session) error {
+	a, errA := s.Random(32)
+	b, errB := s.Random(32)
 	if err := errors.Join(errA, errB); err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func probeRandom(s *session) error {
 	return nil
 }
 
-func probeGenerateAES(s *session) error {
+func probeGenerateAES(s session) error {
 	_, end, err := s.trialAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	if err != nil {
 		return err
@@ -218,7 +219,7 @@ func probeGenerateAES(s *session) error {
 
 // probeDecrypt decrypts under an RSA key of 2048 bits, which takes less long to make than
 // one of 3072.
-func probeDecrypt(s *session) (variant string, err error) {
+func probeDecrypt(s session) (variant string, err error) {
 	id := idOrRandom(nil)
 	pair, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
 		public, private, err := s.generateRSA(rsaBitsLeast, rsaTemplates(onToken, id, probeLabel))
@@ -238,7 +239,7 @@ func probeDecrypt(s *session) (variant string, err error) {
 
 // probeSeal seals and opens, and sees that the nonce matters and that other
 // additional data is refused, the way that Open tells from a broken token.
-func probeSeal(s *session) (err error) {
+func probeSeal(s session) (err error) {
 	key, end, err := s.trialAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	if err != nil {
 		return err

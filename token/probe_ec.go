@@ -15,7 +15,7 @@ import (
 )
 
 // probeSign generates a session key pair, signs, and verifies in software.
-func (s *session) probeSign(c Curve) (err error) {
+func (s session) probeSign(c Curve) (err error) {
 	spec := KeyPairSpec{Curve: c, ID: idOrRandom(nil), Label: probeLabel}
 	pair, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
 		t := keyPairTemplates(spec)
@@ -74,7 +74,7 @@ func verifies(key crypto.PublicKey, input, sig []byte) bool {
 }
 
 // probeDerive agrees on a secret with a key in software.
-func (s *session) probeDerive(c Curve) error {
+func (s session) probeDerive(c Curve) error {
 	return s.withAgreementKey(c, func(public *ecdh.PublicKey, private pkcs11.ObjectHandle) error {
 		return s.fits(private, public)
 	})
@@ -82,7 +82,7 @@ func (s *session) probeDerive(c Curve) error {
 
 // probeWrap wraps a key pair's private half, unwraps it as one that cannot be
 // wrapped again, uses it, and sees that a damaged one is refused.
-func (s *session) probeWrap(c Curve, m KeyWrap) error {
+func (s session) probeWrap(c Curve, m KeyWrap) error {
 	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
 		return err
@@ -111,9 +111,9 @@ func (s *session) probeWrap(c Curve, m KeyWrap) error {
 
 // requireKept fails where a key is not what its template made it: sensitive and not
 // extractable.
-func (s *session) requireKept(private pkcs11.ObjectHandle) error {
-	sensitive, errSensitive := s.flag(private, pkcs11.CKA_SENSITIVE)
-	extractable, errExtractable := s.flag(private, pkcs11.CKA_EXTRACTABLE)
+func (s session) requireKept(private pkcs11.ObjectHandle) error {
+	sensitive, errSensitive := s.Flag(private, pkcs11.CKA_SENSITIVE)
+	extractable, errExtractable := s.Flag(private, pkcs11.CKA_EXTRACTABLE)
 	if err := errors.Join(errSensitive, errExtractable); err != nil {
 		return err
 	}

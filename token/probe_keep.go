@@ -5,13 +5,15 @@ import (
 	"fmt"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 const keepProbe = "keep what is not extractable"
 
 // probeKeep sees whether C_WrapKey refuses keys that are not extractable. Where it does not,
 // as in NSS softoken, whoever has the PIN can take every key out, whatever its attributes say.
-func probeKeep(s *session) error {
+func probeKeep(s session) error {
 	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
 		return keeps(s, err) // there is nothing to wrap with
@@ -39,8 +41,8 @@ func probeKeep(s *session) error {
 }
 
 // keeps passes over the refusal of a call, which is what is wanted.
-func keeps(s *session, err error) error {
-	if _, refused := errors.AsType[*Error](err); refused && s.quirks().stepOf(err) == StepNone {
+func keeps(s session, err error) error {
+	if _, refused := errors.AsType[*Error](err); refused && s.Quirks().StepOf(err) == engine.StepNone {
 		return nil
 	}
 	return err

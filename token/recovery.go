@@ -1,33 +1,31 @@
 package token
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// Step is what a recovery does of a fault, from the least to the most.
+// Step is a step of a recovery, from the least to the most.
 type Step int
 
 // The steps of a recovery. The first time, an operation is tried again at the step that
 // its error asks for; each time after, at the next one, until the last.
 const (
-	// StepNone: the error says nothing about the token's being gone.
-	StepNone Step = iota
+	// StepNone: the error does not say that anything is gone.
+	StepNone = Step(engine.StepNone)
 	// StepWait: another session becomes free, or the token comes back.
-	StepWait
-	// StepSession: the sessions that are idle are closed, and keys are found again.
-	StepSession
-	// StepLogin: a new context is opened beside the old, which logs in where the login is
+	StepWait = Step(engine.StepWait)
+	// StepSession: the idle sessions are closed, and keys are found again.
+	StepSession = Step(engine.StepSession)
+	// StepLogin: a new context is opened beside the old one, which logs in if the login is
 	// lost, and the old one is closed.
-	StepLogin
-	// StepModule: the module is finalised (C_Finalize) and initialised anew, for all Tokens
+	StepLogin = Step(engine.StepLogin)
+	// StepModule: the module is finalized (C_Finalize) and initialized again, for all Tokens
 	// of this process that are open on it.
-	StepModule
-	// StepDone: the operation was done after all. It is no step that is taken.
-	StepDone
+	StepModule = Step(engine.StepModule)
+	// StepDone: the operation succeeded after all. It is reported and never taken.
+	StepDone = Step(engine.StepDone)
 )
 
 // String says what the step does.
@@ -47,7 +45,7 @@ func (s Step) String() string {
 	return "nothing"
 }
 
-// Recovery tells of one step of a recovery.
+// Recovery describes one step of a recovery.
 type Recovery struct {
 	Step  Step
 	Cause error         // what the operation failed with; nothing secret; nil with StepDone
@@ -56,246 +54,16 @@ type Recovery struct {
 	Since time.Duration // the first fault of the operation
 }
 
-// unrepeatable marks the error of a call that must not be made twice by itself: it may have
-// done what it was asked for.
-type unrepeatable struct{ error }
-
-func (e unrepeatable) Unwrap() error { return e.error }
-
-// once marks err, where it is one, as of a call that is not made twice.
-func once(err error) error {
-	if err == nil {
-		return nil
-	}
-	return unrepeatable{err}
+func recoveryOf(r engine.Recovery) Recovery {
+	return Recovery{Step(r.Step), r.Cause, r.Try, r.Delay, r.Since}
 }
 
-// stepOf says what an error asks for. What says that the data is at fault asks for
-// nothing, whatever the module said with it.
-func (q Quirks) stepOf(err error) Step {
-	if isAnyOf(err, ErrDecrypt, ErrKeyMismatch, ErrKeyChanged, ErrStuck, ErrClosed, ErrPIN, ErrPINAtRisk) {
-		return StepNone
-	}
-	if _, made := errors.AsType[unrepeatable](err); made {
-		return StepNone
-	}
-	switch {
-	case isAnyOf(err, errLinkGone, errLoginMoved):
-		return StepWait
-	case isAnyOf(err, errTokenChanged):
-		return StepModule
-	case failedWith(err, CKR_SESSION_COUNT):
-		return StepWait
-	case failedWith(err, CKR_SESSION_HANDLE_INVALID, CKR_SESSION_CLOSED, CKR_OBJECT_HANDLE_INVALID, CKR_KEY_HANDLE_INVALID,
-		CKR_WRAPPING_KEY_HANDLE_INVALID, CKR_UNWRAPPING_KEY_HANDLE_INVALID, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED):
-		return StepSession
-	case failedWith(err, CKR_USER_NOT_LOGGED_IN, CKR_DEVICE_ERROR, CKR_DEVICE_REMOVED, CKR_TOKEN_NOT_PRESENT), failedWith(err, q.Gone...):
-		return StepLogin
-	case failedWith(err, CKR_CRYPTOKI_NOT_INITIALIZED):
-		return StepModule
-	}
-	return StepNone
-}
-
-func isAnyOf(err error, targets ...error) bool {
-	for _, t := range targets {
-		if errors.Is(err, t) {
-			return true
-		}
-	}
-	return false
-}
-
-// errLoginMoved reports a search that found nothing while the login was lost and made again:
-// it proves nothing, and there is nothing to recover any more.
-var errLoginMoved = errors.New("the login was made again during the search")
-
-// recovery is that of one operation.
-type recovery struct {
-	began time.Time // of the first fault
-	tries int
-	last  Step
-}
-
-// next says what to do of a fault after those before it.
-func (r *recovery) next(asked Step) Step {
-	r.tries++
-	if asked == StepWait {
-		return StepWait
-	}
-	if r.last != StepNone {
-		asked = max(asked, min(r.last+1, StepModule))
-	}
-	r.last = asked
-	return asked
-}
-
-// The delays before an operation is tried again: none the first time, then twice as much
-// each time.
-const (
-	leastDelay = 50 * time.Millisecond
-	mostDelay  = 5 * time.Second
-)
-
-// delay is how long to wait after so many tries: half of it to one and a half, so that those
-// that failed together do not come back together.
-func delay(tries int) time.Duration {
-	if tries <= 1 {
-		return 0
-	}
-	d := min(leastDelay<<min(tries-2, 10), mostDelay)
-	return d/2 + rand.N(d)
-}
-
-// recover does what err asks for, and returns nil where the operation is to be tried again.
-// l is the link that it failed on, or nil where there was none to be had.
-// epoch is that of its handles.
-func (t *Token) recover(ctx context.Context, r *recovery, l *link, epoch uint64, err error) error {
-	if errors.Is(err, ErrKeyChanged) {
-		t.end(err)
-	}
-	asked := t.cfg.Quirks.stepOf(err)
-	if why := t.over.Load(); asked == StepNone || ctx.Err() != nil || why != nil {
-		if why != nil && asked != StepNone {
-			return *why
-		}
-		return err
-	}
-	if errors.Is(err, errLinkGone) {
-		return nil // another one has recovered it
-	}
-	if r.tries == 0 {
-		r.began = time.Now()
-	}
-	step := r.next(asked)
-	wait := delay(r.tries)
-	if step == StepWait {
-		wait = max(wait, delay(2))
-	}
-	spent := time.Since(r.began)
-	if t.cfg.Patience < 0 {
-		return err
-	}
-	if spent >= t.cfg.Patience {
-		return fmt.Errorf("%w (tried %d times in %v)", err, r.tries, spent.Round(time.Millisecond))
-	}
-	wait = min(wait, t.cfg.Patience-spent) // the last try is at the end
-	t.observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait, Since: spent})
-	if err := pause(ctx, wait); err != nil {
-		return err
-	}
-	if l == nil {
-		return nil // current makes one
-	}
-	return t.renew(step, l, epoch)
-}
-
-func (t *Token) observe(r Recovery) {
-	if t.cfg.Observe != nil {
-		t.cfg.Observe(r)
-	}
-}
-
-// forgetCopies ends the sessions that may have a copy of a key that was destroyed.
-func (t *Token) forgetCopies() error {
-	l := t.link.Load()
-	if l == nil {
-		return nil
-	}
-	return t.renewSessions(l)
-}
-
-func (t *Token) renewSessions(l *link) error {
-	return t.withModule(func() {
-		defer t.exclusive()()
-		l.pool.renew(t.epochs.Add(1))
-	})
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// renew takes a step on the link that an operation failed on. Where another one has
-// replaced it meanwhile, that was the step. An error ends the operation.
-func (t *Token) renew(step Step, l *link, epoch uint64) error {
-	if step == StepWait {
-		return nil
-	}
-	t.relinking.Lock()
-	defer t.relinking.Unlock()
-	if t.link.Load() != l {
-		return nil
-	}
-	switch step {
-	case StepSession:
-		if l.pool.current() != epoch {
-			return nil
-		}
-		return t.renewSessions(l)
-	case StepLogin:
-		return t.relink(l)
-	}
-	return t.restart()
-}
-
-// withModule calls f, which calls the module, and gives the Token up where there is no
-// answer.
-func (t *Token) withModule(f func()) error {
-	_, err := answer(t.cfg.Timeout, nil, func() (none, error) { f(); return none{}, nil })
-	if errors.Is(err, ErrStuck) {
-		t.endStuck(err)
-	}
-	return err
-}
-
-// relink makes a link beside the old one, waits for what runs on that, and closes it. Where
-// none is to be had, the old one stays; the next try is a step further.
-func (t *Token) relink(old *link) error {
-	if _, err := t.connect(); err != nil {
-		if t.cfg.Quirks.stepOf(err) == StepNone {
-			return err
-		}
-		return nil
-	}
-	if err := old.pool.drain(); err != nil {
-		return err
-	}
-	return t.withModule(func() {
-		t.module.mu.Lock()
-		defer t.module.mu.Unlock()
-		defer t.exclusive()()
-		t.module.disconnect(old)
-	})
-}
-
-// restart takes the links of all Tokens that are open on the module away, once nothing runs
-// on them, and finalises it. Each makes itself a new one, and the first initialises the
-// module. t.relinking is held; those of other Tokens are not, and so one of them may be
-// about to use a link that is closed here: it finds out.
-func (t *Token) restart() error {
-	m := t.module
-	return t.withModule(func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.calls.Lock() // waits for what runs, in all Tokens
-		defer m.calls.Unlock()
-		m.letGo()
-		for l := range m.links {
-			l.token.link.CompareAndSwap(l, nil)
-			l.pool.forsake()
-			m.release(l)
-		}
-		clear(m.logins)
-	})
+// Call is a call into the module that has returned.
+type Call struct {
+	// Func is the function of the standard, such as "C_Sign". If the call that begins an
+	// operation (C_SignInit) is made together with it, the two count as one under this name,
+	// unless the first fails.
+	Func string
+	RV   RV // what it returned; 0 is CKR_OK
+	Took time.Duration
 }

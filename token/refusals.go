@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/argon2"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // Refusals remember the PINs that tokens have refused, beyond the end of a process: a
@@ -154,3 +156,16 @@ func (f refusalFile) write(r refusedPINs) error {
 	}
 	return nil
 }
+
+// engineRefusals are Refusals as the engine uses them.
+type engineRefusals struct{ to Refusals }
+
+func (r engineRefusals) Refused(serial string, pin engine.PIN) (bool, error) {
+	return r.to.Refused(serial, PIN{pin})
+}
+
+func (r engineRefusals) Remember(serial string, pin engine.PIN) error {
+	return r.to.Remember(serial, PIN{pin})
+}
+
+func (r engineRefusals) Forget(serial string) error { return r.to.Forget(serial) }

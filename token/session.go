@@ -1,107 +1,35 @@
 package token
 
 import (
-	"sync/atomic"
+	"context"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// cryptoki lists the calls of the module that are in use here. *pkcs11.Ctx is
-// the real one; tests count and break calls through it.
-type cryptoki interface {
-	Initialize(...pkcs11.InitializeOption) error
-	Finalize() error
-	GetInfo() (pkcs11.Info, error)
-	GetSlotList(tokenPresent bool) ([]uint, error)
-	GetTokenInfo(slot uint) (pkcs11.TokenInfo, error)
-	GetMechanismInfo(slot uint, m []*pkcs11.Mechanism) (pkcs11.MechanismInfo, error)
-	InitToken(slot uint, pin, label string) error
-	InitPIN(s pkcs11.SessionHandle, pin string) error
-	OpenSession(slot uint, flags uint) (pkcs11.SessionHandle, error)
-	CloseSession(s pkcs11.SessionHandle) error
-	GetSessionInfo(s pkcs11.SessionHandle) (pkcs11.SessionInfo, error)
-	Login(s pkcs11.SessionHandle, user uint, pin string) error
-	Logout(s pkcs11.SessionHandle) error
-	CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
-	DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) error
-	GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) ([]*pkcs11.Attribute, error)
-	FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) error
-	FindObjects(s pkcs11.SessionHandle, max int) ([]pkcs11.ObjectHandle, bool, error)
-	FindObjectsFinal(s pkcs11.SessionHandle) error
-	EncryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error
-	Encrypt(s pkcs11.SessionHandle, message []byte) ([]byte, error)
-	DecryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error
-	Decrypt(s pkcs11.SessionHandle, ciphertext []byte) ([]byte, error)
-	SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error
-	Sign(s pkcs11.SessionHandle, message []byte) ([]byte, error)
-	GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
-	GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, public, private []*pkcs11.Attribute) (pkcs11.ObjectHandle, pkcs11.ObjectHandle, error)
-	WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping, key pkcs11.ObjectHandle) ([]byte, error)
-	UnwrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
-	DeriveKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, base pkcs11.ObjectHandle, template []*pkcs11.Attribute) (pkcs11.ObjectHandle, error)
-	GenerateRandom(s pkcs11.SessionHandle, length int) ([]byte, error)
+// session is a session of the engine, with what this package does in one.
+type session struct{ *engine.Session }
+
+// do runs f with a session of its own and tries it again after a recovery: see engine.Do.
+func do[T any](ctx context.Context, t *Token, f func(session) (T, error)) (T, error) {
+	return engine.Do(ctx, t.engine, func(s *engine.Session) (T, error) { return f(session{s}) })
 }
 
-var _ cryptoki = (*pkcs11.Ctx)(nil)
+// none is what an operation returns that returns nothing.
+type none = struct{}
 
-// session is one open session. It must not be used by two goroutines at once:
-// modules keep the state of an operation in it, and SoftHSM crashes.
-type session struct {
-	api    cryptoki
-	one    oneCalls // nil: the longer way is taken
-	link   *link    // nil: the security officer's
-	handle pkcs11.SessionHandle
-	user   bool           // the user is expected to be logged in
-	epoch  uint64         // of the handles that it may use
-	pulse  *atomic.Uint64 // beats with what takes many calls
-	logins uint64         // what module.logging was when the operation began
-	copies copies
+// run is do for what returns nothing.
+func run(ctx context.Context, t *Token, f func(session) error) error {
+	_, err := do(ctx, t, func(s session) (none, error) { return none{}, f(s) })
+	return err
 }
 
-// openSession opens a session for reading and writing: some tokens know no other.
-func openSession(api cryptoki, slot uint, user bool) (*session, error) {
-	h, err := api.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	if err != nil {
-		return nil, callError("C_OpenSession", err)
-	}
-	return &session{api: api, handle: h, user: user}, nil
-}
+// attr is short for an attribute of a template.
+func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, value) }
 
-func (s *session) close() error {
-	return callError("C_CloseSession", s.api.CloseSession(s.handle))
-}
-
-// quirks are those of the session's module.
-func (s *session) quirks() Quirks {
-	if s.link == nil {
-		return Quirks{}
-	}
-	return s.link.token.cfg.Quirks
-}
-
-// beat tells that the module answered: what reads thousands of objects may take long.
-func (s *session) beat() {
-	if s.pulse != nil {
-		s.pulse.Add(1)
-	}
-}
-
-// requireLogin fails with CKR_USER_NOT_LOGGED_IN where the user's login has gone.
-func (s *session) requireLogin() error {
-	if !s.user {
-		return nil // the token needs no login
-	}
-	return s.requireAlive()
-}
-
-// requireAlive fails where the session has gone, or the login of one that needs it.
-func (s *session) requireAlive() error {
-	info, err := s.api.GetSessionInfo(s.handle)
-	if err != nil {
-		return callError("C_GetSessionInfo", err)
-	}
-	if s.user && info.State != pkcs11.CKS_RW_USER_FUNCTIONS && info.State != pkcs11.CKS_RO_USER_FUNCTIONS {
-		return &Error{Func: "C_GetSessionInfo", RV: CKR_USER_NOT_LOGGED_IN}
-	}
-	return nil
+// another opens a session beside s, for the same operation. The caller closes it.
+func (s session) another() (session, error) {
+	own, err := s.Another()
+	return session{own}, err
 }

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"time"
 
 	"github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // SigningKey is a signature key pair in a token. It is a crypto.Signer and may
@@ -24,8 +25,8 @@ type SigningKey struct {
 	label   string
 	public  crypto.PublicKey
 	found   KeyAttributes // as they were when it was found
-	place   place
-	signing gauge
+	place   engine.Place
+	signing engine.Gauge
 }
 
 var _ crypto.Signer = (*SigningKey)(nil)
@@ -65,21 +66,15 @@ func (k *SigningKey) sign(ctx context.Context, input []byte, opts crypto.SignerO
 	if err := p.checkInput(input, opts); err != nil {
 		return nil, err
 	}
-	return do(ctx, k.token, func(s *session) (sig []byte, err error) {
+	return do(ctx, k.token, func(s session) (sig []byte, err error) {
 		h, err := k.in(s)
 		if err != nil {
 			return nil, err
 		}
-		if h.ec != nil {
-			begun := time.Now()
-			sig, err = h.ec.Sign(nil, input, opts)
-			err = callError("C_Sign", err)
-			if tell := k.token.cfg.Watch; tell != nil {
-				tellOf(tell, "C_Sign", begun, err)
-			}
-			return sig, err
+		if h.EC != nil {
+			return s.SignCrypto11(h.EC, input, opts)
 		}
-		err = k.signing.with(s, k, h.key, func(key pkcs11.ObjectHandle) error {
+		err = k.signing.With(s.Session, k, h.Key, func(key pkcs11.ObjectHandle) error {
 			sig, err = s.signWith(key, k.curve, input)
 			return err
 		})
@@ -88,12 +83,12 @@ func (k *SigningKey) sign(ctx context.Context, input []byte, opts crypto.SignerO
 }
 
 // signWith signs a digest by ECDSA, and returns the signature in DER, or a message by EdDSA.
-func (s *session) signWith(key pkcs11.ObjectHandle, c Curve, input []byte) ([]byte, error) {
+func (s session) signWith(key pkcs11.ObjectHandle, c Curve, input []byte) ([]byte, error) {
 	p := c.params()
 	if p.edwards() {
 		return s.signEdDSA(key, c, input)
 	}
-	raw, err := s.signRaw(pkcs11.CKM_ECDSA, nil, key, input, p.signature)
+	raw, err := s.Sign(pkcs11.CKM_ECDSA, nil, key, input, p.signature)
 	if err != nil {
 		return nil, err
 	}
@@ -118,15 +113,15 @@ func derSignature(raw []byte, size int) ([]byte, error) {
 // Ed25519ctx. Ed448 has to have one (PKCS#11 3.0, Section 2.3.14): a
 // CK_EDDSA_PARAMS of zeros, which is no prehash and no context. Some tokens know
 // of none.
-func (s *session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([]byte, error) {
+func (s session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([]byte, error) {
 	var parameter []byte
 	if c == Ed448 {
 		parameter = make([]byte, eddsaParamsSize)
 	}
 	want := c.params().signature
-	sig, err := s.signRaw(ckmEdDSA, parameter, key, message, want)
-	if call, ok := errors.AsType[*Error](err); c == Ed448 && ok && call.Func == "C_SignInit" && failedWith(err, CKR_MECHANISM_PARAM_INVALID, CKR_ARGUMENTS_BAD) {
-		sig, err = s.signRaw(ckmEdDSA, nil, key, message, want)
+	sig, err := s.Sign(ckmEdDSA, parameter, key, message, want)
+	if call, ok := errors.AsType[*Error](err); c == Ed448 && ok && call.Func == "C_SignInit" && engine.FailedWith(err, engine.CKR_MECHANISM_PARAM_INVALID, engine.CKR_ARGUMENTS_BAD) {
+		sig, err = s.Sign(ckmEdDSA, nil, key, message, want)
 	}
 	if err != nil {
 		return nil, err
@@ -147,12 +142,12 @@ func (k *SigningKey) FoundAttributes() KeyAttributes { return k.found }
 
 // Attributes reads the attributes of the private key from the token.
 func (k *SigningKey) Attributes(ctx context.Context) (KeyAttributes, error) {
-	a, err := do(ctx, k.token, func(s *session) (KeyAttributes, error) {
+	a, err := do(ctx, k.token, func(s session) (KeyAttributes, error) {
 		h, err := k.in(s)
 		if err != nil {
 			return KeyAttributes{}, err
 		}
-		return s.readKeyAttributes(h.key)
+		return s.readKeyAttributes(h.Key)
 	})
 	if err != nil {
 		return KeyAttributes{}, fmt.Errorf("read attributes of key %x: %w", k.id, err)

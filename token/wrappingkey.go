@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/miekg/pkcs11"
+
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
 // Sizes of AES-256-GCM in bytes.
@@ -20,7 +22,7 @@ const (
 // used by several goroutines at once. Its handle is kept.
 type WrappingKey struct {
 	aesKey
-	sealing, opening gauge
+	sealing, opening engine.Gauge
 }
 
 // GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
@@ -60,12 +62,12 @@ func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 // made. Neither slice is kept.
 func (k *WrappingKey) Seal(ctx context.Context, nonce *[NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
 	wanted := *nonce
-	made, err := do(ctx, k.token, func(s *session) (made sealed, err error) {
+	made, err := do(ctx, k.token, func(s session) (made sealed, err error) {
 		h, err := k.in(s)
 		if err != nil {
 			return sealed{}, err
 		}
-		err = k.sealing.with(s, k, h, func(h pkcs11.ObjectHandle) error {
+		err = k.sealing.With(s.Session, k, h, func(h pkcs11.ObjectHandle) error {
 			made, err = s.seal(h, wanted, plaintext, aad)
 			return err
 		})
@@ -93,12 +95,12 @@ var errNonce = errors.New("token did not use the given nonce")
 // given: it may have used them, and would again.
 var errNoNonce = errors.New("token did not make a nonce")
 
-func (s *session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) (sealed, error) {
-	tokens := s.quirks().TokenNonce
+func (s session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) (sealed, error) {
+	tokens := s.Quirks().TokenNonce
 	if tokens {
 		nonce = [NonceSize]byte{}
 	}
-	ciphertext, used, err := s.encryptGCM(key, nonce, plaintext, aad)
+	ciphertext, used, err := s.EncryptGCM(key, nonce, plaintext, aad)
 	if err != nil {
 		return sealed{}, err
 	}
@@ -121,12 +123,12 @@ func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertex
 	if len(ciphertext) < TagSize {
 		return nil, fmt.Errorf("open under key %x: %w: %d bytes", k.id, ErrDecrypt, len(ciphertext))
 	}
-	plaintext, err := do(ctx, k.token, func(s *session) (plaintext []byte, err error) {
+	plaintext, err := do(ctx, k.token, func(s session) (plaintext []byte, err error) {
 		h, err := k.in(s)
 		if err != nil {
 			return nil, err
 		}
-		err = k.opening.with(s, k, h, func(h pkcs11.ObjectHandle) error {
+		err = k.opening.With(s.Session, k, h, func(h pkcs11.ObjectHandle) error {
 			plaintext, err = s.open(h, nonce, ciphertext, aad)
 			return err
 		})
@@ -143,7 +145,7 @@ func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertex
 func (k *WrappingKey) witness(nonce [NonceSize]byte, ciphertext, aad []byte) {
 	k.prove(func() proof {
 		ciphertext, aad := bytes.Clone(ciphertext), bytes.Clone(aad)
-		return func(s *session, key pkcs11.ObjectHandle) error {
+		return func(s session, key pkcs11.ObjectHandle) error {
 			plaintext, err := s.open(key, nonce, ciphertext, aad)
 			clear(plaintext)
 			return err
@@ -151,8 +153,8 @@ func (k *WrappingKey) witness(nonce [NonceSize]byte, ciphertext, aad []byte) {
 	})
 }
 
-func (s *session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
-	plaintext, err := s.decryptGCM(key, nonce, ciphertext, aad)
+func (s session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
+	plaintext, err := s.DecryptGCM(key, nonce, ciphertext, aad)
 	if call, ok := errors.AsType[*Error](err); ok && call.Func == "C_Decrypt" && slices.Contains(badCiphertext, call.RV) {
 		return nil, fmt.Errorf("%w: %w", ErrDecrypt, err)
 	}
@@ -165,6 +167,6 @@ func (s *session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertex
 // badCiphertext is what tokens say of a tag that does not fit. SoftHSM 2.6 says
 // CKR_GENERAL_ERROR, which might be anything: but a device that is gone says so.
 var badCiphertext = []RV{
-	CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_DATA_INVALID, CKR_DATA_LEN_RANGE,
-	CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE, CKR_AEAD_DECRYPT_FAILED,
+	engine.CKR_GENERAL_ERROR, engine.CKR_FUNCTION_FAILED, engine.CKR_DATA_INVALID, engine.CKR_DATA_LEN_RANGE,
+	engine.CKR_ENCRYPTED_DATA_INVALID, engine.CKR_ENCRYPTED_DATA_LEN_RANGE, engine.CKR_AEAD_DECRYPT_FAILED,
 }

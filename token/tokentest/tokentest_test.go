@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/softhsm/softhsmtest"
 	"github.com/hsm-kp/hsm-kp/token"
+	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
@@ -58,8 +59,8 @@ func TestCallsAreCounted(t *testing.T) {
 
 func TestTheCallThatIsNamedFails(t *testing.T) {
 	m, tok, _ := open(t)
-	seen := m.Fail(t, "C_GenerateRandom", 2, 2, token.CKR_DEVICE_MEMORY)
-	for i, want := range []error{nil, token.CKR_DEVICE_MEMORY, token.CKR_DEVICE_MEMORY, nil} {
+	seen := m.Fail(t, "C_GenerateRandom", 2, 2, engine.CKR_DEVICE_MEMORY)
+	for i, want := range []error{nil, engine.CKR_DEVICE_MEMORY, engine.CKR_DEVICE_MEMORY, nil} {
 		if err := tok.Random(t.Context(), make([]byte, 8)); !errors.Is(err, want) {
 			t.Errorf("call %d: err = %v, want %v", i+1, err, want)
 		}

@@ -1,8 +1,6 @@
-package token
+package engine
 
 import (
-	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/ThalesGroup/crypto11"
@@ -11,38 +9,31 @@ import (
 
 // place is where the objects of a key are. Handles are good for an epoch: after a recovery
 // they are found again, by CKA_ID, and found to be of the same key.
-type place struct {
+type Place struct {
 	mu      sync.Mutex
 	epoch   uint64 // of the handles; 0: none found yet
-	handles handles
+	handles Handles
 }
 
 // handles are those of a secret key, or of a key pair.
-type handles struct {
-	key    pkcs11.ObjectHandle // the secret or private key
-	verify pkcs11.ObjectHandle // the public key object, or 0
-	ec     crypto11.PrivateKey // ECDSA keys, where crypto11 signs; else nil
+type Handles struct {
+	Key    pkcs11.ObjectHandle // the secret or private key
+	Verify pkcs11.ObjectHandle // the public key object, or 0
+	EC     crypto11.PrivateKey // ECDSA keys, if crypto11 signs; else nil
 }
 
 // in returns the handles for a session, and finds them where they are of an earlier epoch.
 // Those of a later one are good too: handles are one for all sessions.
-func (p *place) in(s *session, find func(*session) (handles, error)) (handles, error) {
+func (p *Place) In(s *Session, find func() (Handles, error)) (Handles, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch >= s.epoch {
 		return p.handles, nil
 	}
-	h, err := find(s)
+	h, err := find()
 	if err != nil {
-		return handles{}, err
+		return Handles{}, err
 	}
 	p.handles, p.epoch = h, s.epoch
 	return h, nil
 }
-
-// changed says that another key stands under an ID. It ends everything: see Token.
-func changed(id []byte, why error) error {
-	return fmt.Errorf("%w: CKA_ID %x: %w", ErrKeyChanged, id, why)
-}
-
-var errOtherPublic = errors.New("its public key is another one")

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"errors"
@@ -11,10 +11,10 @@ import (
 func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, value) }
 
 // find returns the objects that match. Finding none means that there is none.
-func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
-	found, err := s.search(template)
+func (s *Session) Find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
+	found, err := s.Search(template)
 	if err == nil && len(found) == 0 {
-		err = s.requireAbsent()
+		err = s.RequireAbsent()
 	}
 	return found, err
 }
@@ -22,12 +22,12 @@ func (s *session) find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 // requireAbsent fails where a search may not have found what is there: a session without the
 // login does not see private objects, so it is asked whether it has it, and whether it had it
 // all the time.
-func (s *session) requireAbsent() error {
-	if err := s.requireLogin(); err != nil {
+func (s *Session) RequireAbsent() error {
+	if err := s.RequireLogin(); err != nil {
 		return err
 	}
 	if s.user && s.link != nil {
-		if n := s.link.token.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
+		if n := s.link.engine.module.logging.Load(); n != s.logins || n%2 != 0 { // it was lost, and made again
 			return errLoginMoved
 		}
 	}
@@ -35,16 +35,16 @@ func (s *session) requireAbsent() error {
 }
 
 // make keeps searches of this process away until what it returns is called.
-func (s *session) make() (end func()) {
-	m := s.link.token.module
+func (s *Session) Making() (end func()) {
+	m := s.link.engine.module
 	m.turns.enter(making)
 	return func() { m.turns.leave(making) }
 }
 
-func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
+func (s *Session) Search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	if s.link != nil {
-		s.link.token.module.turns.enter(searching)
-		defer s.link.token.module.turns.leave(searching)
+		s.link.engine.module.turns.enter(searching)
+		defer s.link.engine.module.turns.leave(searching)
 	}
 	if err := s.api.FindObjectsInit(s.handle, template); err != nil {
 		return nil, callError("C_FindObjectsInit", err)
@@ -67,8 +67,8 @@ func (s *session) search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHan
 
 // findOne returns the only object that matches: ErrNotFound and ErrAmbiguousKey
 // say that there is none or more than one.
-func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
-	found, err := s.find(template...)
+func (s *Session) FindOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	found, err := s.Find(template...)
 	switch {
 	case err != nil:
 		return 0, err
@@ -83,10 +83,10 @@ func (s *session) findOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, e
 // attribute reads one attribute, or nil where the object has none or does not
 // show it. One at a time: a refused one fails the whole call. CKR_ATTRIBUTE_VALUE_INVALID
 // is what SoftHSM says of any attribute of an object that it was killed in the making of.
-func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
+func (s *Session) Attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	s.beat()
 	value, err := s.readAttribute(o, t)
-	if failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID) {
+	if FailedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_VALUE_INVALID) {
 		return nil, nil
 	}
 	return value, err
@@ -94,17 +94,17 @@ func (s *session) attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 
 // flag reads a CK_BBOOL attribute, or nil where the object has none, or the token's word
 // means nothing.
-func (s *session) flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
-	v, err := s.attribute(o, t)
+func (s *Session) Flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
+	v, err := s.Attribute(o, t)
 	if err != nil {
 		return nil, err
 	}
-	return s.flagOf(values{t: v}, t), nil
+	return s.FlagOf(Values{t: v}, t), nil
 }
 
 // flagOf is flag of what was read already.
-func (s *session) flagOf(v values, t uint) *bool {
-	if len(v[t]) != 1 || t == pkcs11.CKA_LOCAL && s.quirks().LocalUntold {
+func (s *Session) FlagOf(v Values, t uint) *bool {
+	if len(v[t]) != 1 || t == pkcs11.CKA_LOCAL && s.Quirks().LocalUntold {
 		return nil
 	}
 	set := v[t][0] != 0
@@ -112,15 +112,11 @@ func (s *session) flagOf(v values, t uint) *bool {
 }
 
 // number reads a CK_ULONG attribute; false says that the object has none.
-func (s *session) number(o pkcs11.ObjectHandle, t uint) (uint, bool, error) {
-	v, err := s.attribute(o, t)
+func (s *Session) Number(o pkcs11.ObjectHandle, t uint) (uint, bool, error) {
+	v, err := s.Attribute(o, t)
 	if err != nil {
 		return 0, false, err
 	}
 	n, ok := nativeUint(v)
 	return n, ok, nil
-}
-
-func (s *session) destroy(o pkcs11.ObjectHandle) error {
-	return callError("C_DestroyObject", s.api.DestroyObject(s.handle, o))
 }

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"context"
@@ -11,49 +11,46 @@ import (
 // do runs f with a session of its own, as one of the operations that may run at once, and
 // recovers the token and runs f again where it failed for want of one. f touches nothing
 // outside but what it returns: a module that does not answer leaves it running.
-func do[T any](ctx context.Context, t *Token, f func(*session) (T, error)) (T, error) {
+func Do[T any](ctx context.Context, e *Engine, f func(*Session) (T, error)) (T, error) {
 	var r recovery
 	for {
-		l, err := t.current()
+		l, err := e.current()
 		var epoch uint64
 		if err == nil {
 			epoch = l.pool.current()
 			var v T
 			if v, err = with(ctx, l, f); err == nil {
 				if r.tries > 0 {
-					t.observe(Recovery{Step: StepDone, Try: r.tries, Since: time.Since(r.began)})
+					e.observe(Recovery{Step: StepDone, Try: r.tries, Since: time.Since(r.began)})
 				}
 				return v, nil
 			}
 		}
-		if err = t.recover(ctx, &r, l, epoch, err); err != nil {
+		if err = e.recover(ctx, &r, l, epoch, err); err != nil {
 			var zero T
 			return zero, err
 		}
 	}
 }
 
-// run is do for what returns nothing.
-func run(ctx context.Context, t *Token, f func(*session) error) error {
-	_, err := do(ctx, t, func(s *session) (none, error) { return none{}, f(s) })
-	return err
-}
+// none is what a call returns that returns nothing.
+type none = struct{}
 
 // with runs f once with a session of the link. The session is kept for the next one when
 // f returns nil, and closed otherwise, also when f panics. It waits for a free place
 // until ctx is done or the link is given up.
-func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, error) {
+func with[T any](ctx context.Context, l *link, f func(*Session) (T, error)) (T, error) {
 	var zero T
 	if err := l.pool.acquire(ctx); err != nil {
 		return zero, err
 	}
-	m := l.token.module
+	m := l.engine.module
 	var pulse atomic.Uint64
 	var leave leaving
-	v, err := answerThen(l.token.cfg.Timeout, &pulse, func() (T, error) {
+	v, err := answerThen(l.engine.cfg.Timeout, &pulse, func() (T, error) {
 		defer leave.early(l.pool, time.Now())
-		if l.token.cfg.Quirks.OneAtATime {
-			defer l.token.exclusive()()
+		if l.engine.cfg.Quirks.OneAtATime {
+			defer l.engine.exclusive()()
 		} else {
 			m.calls.RLock()
 			defer m.calls.RUnlock()
@@ -73,7 +70,7 @@ func with[T any](ctx context.Context, l *link, f func(*session) (T, error)) (T, 
 		return v, err
 	}, func() { leave.late(l.pool) })
 	if errors.Is(err, ErrStuck) {
-		l.token.endStuck(err)
+		l.engine.endStuck(err)
 	}
 	return v, err
 }
@@ -103,18 +100,18 @@ func (o *leaving) late(p *pool) {
 
 // exclusive waits until no operation runs in the module where none may run beside another one,
 // and returns what ends that. What is called with it makes no other operation.
-func (t *Token) exclusive() (end func()) {
-	if !t.cfg.Quirks.OneAtATime {
+func (e *Engine) exclusive() (end func()) {
+	if !e.cfg.Quirks.OneAtATime {
 		return func() {}
 	}
-	t.module.calls.Lock()
-	return t.module.calls.Unlock
+	e.module.calls.Lock()
+	return e.module.calls.Unlock
 }
 
 // endStuck gives the Token up, and with it those that wait for what will not come.
-func (t *Token) endStuck(err error) {
-	if t.end(err) {
-		close(t.stuck)
+func (e *Engine) endStuck(err error) {
+	if e.end(err) {
+		close(e.stuck)
 	}
 }
 

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"context"
@@ -9,14 +9,14 @@ import (
 
 // pool bounds how many operations run at once and keeps the sessions they used.
 type pool struct {
-	open    func() (*session, error)
+	open    func() (*Session, error)
 	permits chan struct{} // one element an operation that runs, or that may not
 	closing chan struct{} // closed once the link is given up
 	stuck   chan struct{} // closed once the module did not answer: those that have a place keep it
 	waiting atomic.Int64  // operations that wait for a place
 
 	mu    sync.Mutex
-	idle  []*session
+	idle  []*Session
 	epoch uint64 // of handles; sessions of an earlier one are not kept
 	out   int    // sessions in use
 
@@ -30,7 +30,7 @@ type pool struct {
 // growAfter is how long a place is missing before it is tried again.
 const growAfter = 10 * time.Second
 
-func newPool(size int, epoch uint64, stuck chan struct{}, open func() (*session, error)) *pool {
+func newPool(size int, epoch uint64, stuck chan struct{}, open func() (*Session, error)) *pool {
 	return &pool{
 		open:    open,
 		permits: make(chan struct{}, size),
@@ -85,7 +85,7 @@ func (p *pool) release() {
 
 // take returns a session that is idle, or a new one. Where the token has no more and others
 // are in use, the place is not given back: the next operation waits for one of them.
-func (p *pool) take() (*session, error) {
+func (p *pool) take() (*Session, error) {
 	p.mu.Lock()
 	p.out++
 	epoch := p.epoch
@@ -101,7 +101,7 @@ func (p *pool) take() (*session, error) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.out--
-		if failedWith(err, CKR_SESSION_COUNT) && p.out > 0 {
+		if FailedWith(err, CKR_SESSION_COUNT) && p.out > 0 {
 			p.owed++
 			p.since = time.Now()
 		}
@@ -113,7 +113,7 @@ func (p *pool) take() (*session, error) {
 
 // put takes a session back, and closes one that is not sound, or whose handles are of
 // before a recovery.
-func (p *pool) put(s *session, sound bool) {
+func (p *pool) put(s *Session, sound bool) {
 	s.pulse = nil
 	p.mu.Lock()
 	p.out--
@@ -123,7 +123,7 @@ func (p *pool) put(s *session, sound bool) {
 	}
 	p.mu.Unlock()
 	if !keep {
-		_ = s.close() // it is discarded because something failed: that error is the one to tell
+		_ = s.Close() // it is discarded because something failed: that error is the one to tell
 	}
 }
 
@@ -134,7 +134,7 @@ func (p *pool) renew(epoch uint64) {
 	p.idle, p.epoch = nil, epoch
 	p.mu.Unlock()
 	for _, s := range idle {
-		_ = s.close() // it may be gone
+		_ = s.Close() // it may be gone
 	}
 }
 
@@ -189,12 +189,12 @@ func (p *pool) drain() error {
 func (p *pool) discard() {
 	p.giveUp()
 	for _, s := range p.forsake() {
-		_ = s.close()
+		_ = s.Close()
 	}
 }
 
 // forsake lets go of the sessions without closing them: the module is about to be finalised.
-func (p *pool) forsake() []*session {
+func (p *pool) forsake() []*Session {
 	p.giveUp()
 	p.mu.Lock()
 	defer p.mu.Unlock()

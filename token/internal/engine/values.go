@@ -1,6 +1,7 @@
-package token
+package engine
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/miekg/pkcs11"
@@ -8,34 +9,26 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
-// values are attributes of an object. One that it has not, or does not show, is nil.
-type values map[uint][]byte
+// Values are attributes of an object. One that it has not, or does not show, is nil.
+type Values map[uint][]byte
 
 // number is a CK_ULONG; false says that the object has none.
-func (v values) number(t uint) (uint, bool) { return nativeUint(v[t]) }
-
-// class is CKA_CLASS, or what no class is.
-func (v values) class() ObjectClass {
-	if n, ok := v.number(pkcs11.CKA_CLASS); ok {
-		return ObjectClass(n)
-	}
-	return ^ObjectClass(0)
-}
+func (v Values) Number(t uint) (uint, bool) { return nativeUint(v[t]) }
 
 // read reads attributes of an object, as attribute reads each: all in one call where the module
 // takes them so, and one at a time those that this call does not tell.
-func (s *session) read(o pkcs11.ObjectHandle, types ...uint) (values, error) {
-	v := s.readAtOnce(o, types)
-	return v, s.complete(o, v, types...)
+func (s *Session) Read(o pkcs11.ObjectHandle, types ...uint) (Values, error) {
+	v := s.ReadAtOnce(o, types)
+	return v, s.Complete(o, v, types...)
 }
 
 // complete reads those attributes that are not told yet, one at a time.
-func (s *session) complete(o pkcs11.ObjectHandle, v values, types ...uint) error {
+func (s *Session) Complete(o pkcs11.ObjectHandle, v Values, types ...uint) error {
 	for _, t := range types {
 		if _, told := v[t]; told {
 			continue
 		}
-		value, err := s.attribute(o, t)
+		value, err := s.Attribute(o, t)
 		if err != nil {
 			return err
 		}
@@ -46,11 +39,11 @@ func (s *session) complete(o pkcs11.ObjectHandle, v values, types ...uint) error
 
 // readAtOnce reads what one C_GetAttributeValue tells. An attribute that the object has not
 // fails the call, and the token is to go on to the others (PKCS#11, C_GetAttributeValue); but
-// some do not, and so nothing is taken from it but values that are there: that a key has no
+// some do not, and so nothing is taken from it but Values that are there: that a key has no
 // CKA_NEVER_EXTRACTABLE is not believed of a token that may have stopped at another attribute.
 // What else it fails with, the first attribute that is read alone fails with too.
-func (s *session) readAtOnce(o pkcs11.ObjectHandle, types []uint) values {
-	v := make(values, len(types))
+func (s *Session) ReadAtOnce(o pkcs11.ObjectHandle, types []uint) Values {
+	v := make(Values, len(types))
 	if s.one == nil || len(types) < 2 || len(types) > onecall.MaxAttributes {
 		return v
 	}
@@ -61,7 +54,7 @@ func (s *session) readAtOnce(o pkcs11.ObjectHandle, types []uint) values {
 	lens := slices.Clone(rooms)
 	s.beat()
 	out, err := s.one.Attributes(uint(s.handle), uint(o), types, lens)
-	if err = oneError(err); err != nil && !failedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL) {
+	if err = oneError(err); err != nil && !FailedWith(err, CKR_ATTRIBUTE_TYPE_INVALID, CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL) {
 		return v
 	}
 	for i, t := range types {
@@ -88,3 +81,15 @@ const (
 	maxPoint = 256 // a point on P-521 has 136 bytes, with what is around it
 	maxFlag  = 16  // a CK_BBOOL or a CK_ULONG
 )
+
+// nativeUint decodes a CK_ULONG: the machine's byte order, and 4 bytes on some systems, 8 on
+// others.
+func nativeUint(b []byte) (uint, bool) {
+	switch len(b) {
+	case 4:
+		return uint(binary.NativeEndian.Uint32(b)), true
+	case 8:
+		return uint(binary.NativeEndian.Uint64(b)), true
+	}
+	return 0, false
+}

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package token
+package engine
 
 // whyNotLoaded says why the library at path is not a module that loads.
 func whyNotLoaded(string) string { return "not a PKCS#11 library for this system" }

@@ -1,7 +1,6 @@
-package token
+package engine
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -35,41 +34,24 @@ func digestPIN(p PIN) (d pinDigest) {
 	return d
 }
 
-// readPIN reads the PIN, unless the token needs none or is known to refuse it.
-func readPIN(ctx context.Context, source PINSource, info Info) (PIN, error) {
-	if info.UserPINLocked {
-		return PIN{}, &refusal{cause: &Error{Func: "C_GetTokenInfo", RV: CKR_PIN_LOCKED}}
-	}
-	if source == nil {
-		if info.LoginRequired {
-			return PIN{}, fmt.Errorf("%w: no source given", ErrPINSource)
-		}
-		return PIN{}, nil
-	}
-	pin, err := source.Read(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return PIN{}, ctx.Err()
-		}
-		return PIN{}, fmt.Errorf("%w: %w", ErrPINSource, err)
-	}
-	if len(pin.Reveal()) == 0 {
-		return PIN{}, fmt.Errorf("%w: it is empty", ErrPINSource)
-	}
-	return pin, nil
+// Credentials are what a login is made with.
+type Credentials struct {
+	PIN      PIN      // empty: the token needs no login
+	Refusals Refusals // or nil
+	Force    bool     // sends the PIN even if the token is at risk of locking
 }
 
-// credentials are what a login is made with.
-type credentials struct {
-	pin      PIN
-	refusals Refusals // or nil
-	force    bool
+// Refusals remember the PINs that tokens have refused: see Refusals of package token.
+type Refusals interface {
+	Refused(serial string, pin PIN) (bool, error)
+	Remember(serial string, pin PIN) error
+	Forget(serial string) error
 }
 
 // atRisk says why a PIN is not sent to a token that it might lock.
-func (c credentials) atRisk(info Info) error {
+func (c Credentials) atRisk(info slotInfo) error {
 	switch {
-	case c.force:
+	case c.Force:
 		return nil
 	case info.UserPINFinalTry:
 		return fmt.Errorf("%w: one more wrong PIN locks it", ErrPINAtRisk)
@@ -80,29 +62,29 @@ func (c credentials) atRisk(info Info) error {
 }
 
 // refusedBefore reports whether the token is known to refuse the PIN.
-func (c credentials) refusedBefore(info Info) (bool, error) {
-	if c.refusals == nil || c.force {
+func (c Credentials) refusedBefore(info slotInfo) (bool, error) {
+	if c.Refusals == nil || c.Force {
 		return false, nil
 	}
-	return c.refusals.Refused(info.Serial, c.pin)
+	return c.Refusals.Refused(info.Serial, c.PIN)
 }
 
 // remember notes what the token made of the PIN. Where that fails, the login is not the
 // worse for it, and a refusal says so.
-func (c credentials) remember(info Info, refused bool) error {
+func (c Credentials) remember(info slotInfo, refused bool) error {
 	switch {
-	case c.refusals == nil:
+	case c.Refusals == nil:
 		return nil
 	case refused:
-		return c.refusals.Remember(info.Serial, c.pin)
+		return c.Refusals.Remember(info.Serial, c.PIN)
 	}
-	return c.refusals.Forget(info.Serial)
+	return c.Refusals.Forget(info.Serial)
 }
 
 // login logs the user in through s, with one C_Login at most. The caller holds
 // m.mu.
-func (m *module) login(s *session, info Info, c credentials) error {
-	pin := c.pin
+func (m *module) login(s *Session, info slotInfo, c Credentials) error {
+	pin := c.PIN
 	if len(pin.Reveal()) == 0 {
 		return nil
 	}
@@ -112,12 +94,12 @@ func (m *module) login(s *session, info Info, c credentials) error {
 		if l.pin != digest {
 			return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}}
 		}
-		err := s.requireLogin()
+		err := s.RequireLogin()
 		if err == nil {
 			l.users++
 			return nil
 		}
-		if !failedWith(err, CKR_USER_NOT_LOGGED_IN) {
+		if !FailedWith(err, CKR_USER_NOT_LOGGED_IN) {
 			return err
 		}
 	}
@@ -126,7 +108,7 @@ func (m *module) login(s *session, info Info, c credentials) error {
 		return err
 	}
 	refused, ok := m.refused[info.Serial]
-	if before || ok && refused == digest && !c.force {
+	if before || ok && refused == digest && !c.Force {
 		return &refusal{cause: &Error{Func: "C_Login", RV: CKR_PIN_INCORRECT}, before: true}
 	}
 	if err := c.atRisk(info); err != nil {
@@ -135,7 +117,7 @@ func (m *module) login(s *session, info Info, c credentials) error {
 	m.logging.Add(1)
 	err = s.login(pin)
 	m.logging.Add(1)
-	if failedWith(err, CKR_PIN_INCORRECT) {
+	if FailedWith(err, CKR_PIN_INCORRECT) {
 		m.refused[info.Serial] = digest
 		return errors.Join(refuse(err), c.remember(info, true))
 	}
@@ -153,9 +135,9 @@ func (m *module) login(s *session, info Info, c credentials) error {
 
 // login sends the PIN. Where the user is logged in already, though nobody here did so, the
 // token would take any PIN: that login is ended first.
-func (s *session) login(pin PIN) error {
+func (s *Session) login(pin PIN) error {
 	err := callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
-	if !failedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
+	if !FailedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
 		return err
 	}
 	if err := s.api.Logout(s.handle); err != nil {

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ type Call struct {
 // the module and to choose the token, are not among them. Nothing of it is there where
 // nobody watches.
 type watched struct {
-	cryptoki
+	Cryptoki
 	tell func(Call)
 }
 
@@ -45,117 +45,117 @@ func tellOf(tell func(Call), fn string, begun time.Time, err error) {
 
 func (w watched) OpenSession(slot uint, flags uint) (h pkcs11.SessionHandle, err error) {
 	defer w.ended("C_OpenSession", time.Now(), &err)
-	return w.cryptoki.OpenSession(slot, flags)
+	return w.Cryptoki.OpenSession(slot, flags)
 }
 
 func (w watched) CloseSession(s pkcs11.SessionHandle) (err error) {
 	defer w.ended("C_CloseSession", time.Now(), &err)
-	return w.cryptoki.CloseSession(s)
+	return w.Cryptoki.CloseSession(s)
 }
 
 func (w watched) GetSessionInfo(s pkcs11.SessionHandle) (i pkcs11.SessionInfo, err error) {
 	defer w.ended("C_GetSessionInfo", time.Now(), &err)
-	return w.cryptoki.GetSessionInfo(s)
+	return w.Cryptoki.GetSessionInfo(s)
 }
 
 func (w watched) Login(s pkcs11.SessionHandle, user uint, pin string) (err error) {
 	defer w.ended("C_Login", time.Now(), &err)
-	return w.cryptoki.Login(s, user, pin)
+	return w.Cryptoki.Login(s, user, pin)
 }
 
 func (w watched) Logout(s pkcs11.SessionHandle) (err error) {
 	defer w.ended("C_Logout", time.Now(), &err)
-	return w.cryptoki.Logout(s)
+	return w.Cryptoki.Logout(s)
 }
 
 func (w watched) CopyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, template []*pkcs11.Attribute) (c pkcs11.ObjectHandle, err error) {
 	defer w.ended("C_CopyObject", time.Now(), &err)
-	return w.cryptoki.CopyObject(s, o, template)
+	return w.Cryptoki.CopyObject(s, o, template)
 }
 
 func (w watched) DestroyObject(s pkcs11.SessionHandle, o pkcs11.ObjectHandle) (err error) {
 	defer w.ended("C_DestroyObject", time.Now(), &err)
-	return w.cryptoki.DestroyObject(s, o)
+	return w.Cryptoki.DestroyObject(s, o)
 }
 
 func (w watched) GetAttributeValue(s pkcs11.SessionHandle, o pkcs11.ObjectHandle, a []*pkcs11.Attribute) (v []*pkcs11.Attribute, err error) {
 	defer w.ended("C_GetAttributeValue", time.Now(), &err)
-	return w.cryptoki.GetAttributeValue(s, o, a)
+	return w.Cryptoki.GetAttributeValue(s, o, a)
 }
 
 func (w watched) FindObjectsInit(s pkcs11.SessionHandle, template []*pkcs11.Attribute) (err error) {
 	defer w.ended("C_FindObjectsInit", time.Now(), &err)
-	return w.cryptoki.FindObjectsInit(s, template)
+	return w.Cryptoki.FindObjectsInit(s, template)
 }
 
 func (w watched) FindObjects(s pkcs11.SessionHandle, most int) (o []pkcs11.ObjectHandle, more bool, err error) {
 	defer w.ended("C_FindObjects", time.Now(), &err)
-	return w.cryptoki.FindObjects(s, most)
+	return w.Cryptoki.FindObjects(s, most)
 }
 
 func (w watched) FindObjectsFinal(s pkcs11.SessionHandle) (err error) {
 	defer w.ended("C_FindObjectsFinal", time.Now(), &err)
-	return w.cryptoki.FindObjectsFinal(s)
+	return w.Cryptoki.FindObjectsFinal(s)
 }
 
 func (w watched) EncryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) (err error) {
 	defer w.ended("C_EncryptInit", time.Now(), &err)
-	return w.cryptoki.EncryptInit(s, m, key)
+	return w.Cryptoki.EncryptInit(s, m, key)
 }
 
 func (w watched) Encrypt(s pkcs11.SessionHandle, message []byte) (c []byte, err error) {
 	defer w.ended("C_Encrypt", time.Now(), &err)
-	return w.cryptoki.Encrypt(s, message)
+	return w.Cryptoki.Encrypt(s, message)
 }
 
 func (w watched) DecryptInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) (err error) {
 	defer w.ended("C_DecryptInit", time.Now(), &err)
-	return w.cryptoki.DecryptInit(s, m, key)
+	return w.Cryptoki.DecryptInit(s, m, key)
 }
 
 func (w watched) Decrypt(s pkcs11.SessionHandle, ciphertext []byte) (p []byte, err error) {
 	defer w.ended("C_Decrypt", time.Now(), &err)
-	return w.cryptoki.Decrypt(s, ciphertext)
+	return w.Cryptoki.Decrypt(s, ciphertext)
 }
 
 func (w watched) SignInit(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, key pkcs11.ObjectHandle) (err error) {
 	defer w.ended("C_SignInit", time.Now(), &err)
-	return w.cryptoki.SignInit(s, m, key)
+	return w.Cryptoki.SignInit(s, m, key)
 }
 
 func (w watched) Sign(s pkcs11.SessionHandle, message []byte) (sig []byte, err error) {
 	defer w.ended("C_Sign", time.Now(), &err)
-	return w.cryptoki.Sign(s, message)
+	return w.Cryptoki.Sign(s, message)
 }
 
 func (w watched) GenerateKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, template []*pkcs11.Attribute) (k pkcs11.ObjectHandle, err error) {
 	defer w.ended("C_GenerateKey", time.Now(), &err)
-	return w.cryptoki.GenerateKey(s, m, template)
+	return w.Cryptoki.GenerateKey(s, m, template)
 }
 
 func (w watched) GenerateKeyPair(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, public, private []*pkcs11.Attribute) (verify, sign pkcs11.ObjectHandle, err error) {
 	defer w.ended("C_GenerateKeyPair", time.Now(), &err)
-	return w.cryptoki.GenerateKeyPair(s, m, public, private)
+	return w.Cryptoki.GenerateKeyPair(s, m, public, private)
 }
 
 func (w watched) WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping, key pkcs11.ObjectHandle) (b []byte, err error) {
 	defer w.ended("C_WrapKey", time.Now(), &err)
-	return w.cryptoki.WrapKey(s, m, wrapping, key)
+	return w.Cryptoki.WrapKey(s, m, wrapping, key)
 }
 
 func (w watched) UnwrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute) (k pkcs11.ObjectHandle, err error) {
 	defer w.ended("C_UnwrapKey", time.Now(), &err)
-	return w.cryptoki.UnwrapKey(s, m, wrapping, wrapped, template)
+	return w.Cryptoki.UnwrapKey(s, m, wrapping, wrapped, template)
 }
 
 func (w watched) DeriveKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, base pkcs11.ObjectHandle, template []*pkcs11.Attribute) (k pkcs11.ObjectHandle, err error) {
 	defer w.ended("C_DeriveKey", time.Now(), &err)
-	return w.cryptoki.DeriveKey(s, m, base, template)
+	return w.Cryptoki.DeriveKey(s, m, base, template)
 }
 
 func (w watched) GenerateRandom(s pkcs11.SessionHandle, length int) (b []byte, err error) {
 	defer w.ended("C_GenerateRandom", time.Now(), &err)
-	return w.cryptoki.GenerateRandom(s, length)
+	return w.Cryptoki.GenerateRandom(s, length)
 }
 
 // watchedOne is watched for whole operations.

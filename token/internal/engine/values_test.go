@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"encoding/binary"
@@ -56,14 +56,14 @@ func TestWhatATokenDoesNotTellAtOnceIsAskedForAlone(t *testing.T) {
 		one := &stopping{disclaim: disclaim, has: map[uint][]byte{
 			pkcs11.CKA_CLASS: class, pkcs11.CKA_SENSITIVE: {1}, pkcs11.CKA_NEVER_EXTRACTABLE: {0}, pkcs11.CKA_LABEL: make([]byte, maxAttribute),
 		}}
-		s := &session{one: one}
-		v, err := s.read(1, pkcs11.CKA_CLASS, pkcs11.CKA_SENSITIVE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL)
+		s := &Session{one: one}
+		v, err := s.Read(1, pkcs11.CKA_CLASS, pkcs11.CKA_SENSITIVE, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL)
 		if err != nil {
 			t.Fatal(err)
 		}
-		never := s.flagOf(v, pkcs11.CKA_NEVER_EXTRACTABLE)
-		if v.class() != ClassPrivateKey || never == nil || *never || len(v[pkcs11.CKA_LABEL]) != maxAttribute || s.flagOf(v, pkcs11.CKA_MODIFIABLE) != nil {
-			t.Errorf("disclaim=%t: read() = %v, want what the token has", disclaim, v)
+		never := s.FlagOf(v, pkcs11.CKA_NEVER_EXTRACTABLE)
+		if class, _ := v.Number(pkcs11.CKA_CLASS); class != pkcs11.CKO_PRIVATE_KEY || never == nil || *never || len(v[pkcs11.CKA_LABEL]) != maxAttribute || s.FlagOf(v, pkcs11.CKA_MODIFIABLE) != nil {
+			t.Errorf("disclaim=%t: Read() = %v, want what the token has", disclaim, v)
 		}
 		if want := []uint{pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL}; !slices.Equal(one.alone, want) {
 			t.Errorf("disclaim=%t: %v were asked for alone, want %v", disclaim, one.alone, want)

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"errors"
@@ -16,9 +16,9 @@ import (
 // difference. It measures operations that are done anyway: the first ones with the key,
 // the next ones with copies, and then it has decided. A copy is as sensitive and as little
 // extractable as its key, and ends with its session.
-type gauge struct {
+type Gauge struct {
 	// others is what was found out with other keys of the token, or nil.
-	others *experience
+	Others *Experience
 	state  atomic.Int32
 
 	mu      sync.Mutex
@@ -29,32 +29,32 @@ type gauge struct {
 
 // experience is what was found out with keys of a kind: a new one need not be measured again. A
 // device that gets its few key packages would be measured for as long as its key is in use.
-type experience struct{ worth, not atomic.Int32 }
+type Experience struct{ worth, not atomic.Int32 }
 
 // enough is how many keys have to be better off without copies until others go without.
 const enough = 3
 
 // expect decides where it is known what others have found out.
-func (g *gauge) expect() {
-	if g.others == nil || g.state.Load() != measuring {
+func (g *Gauge) expect() {
+	if g.Others == nil || g.state.Load() != measuring {
 		return
 	}
 	switch {
-	case g.others.worth.Load() > 0:
+	case g.Others.worth.Load() > 0:
 		g.state.Store(useCopies)
-	case g.others.not.Load() >= enough:
+	case g.Others.not.Load() >= enough:
 		g.state.Store(useKey)
 	}
 }
 
 // learn tells the others.
-func (g *gauge) learn(copies bool) {
+func (g *Gauge) learn(copies bool) {
 	switch {
-	case g.others == nil:
+	case g.Others == nil:
 	case copies:
-		g.others.worth.Add(1)
+		g.Others.worth.Add(1)
 	default:
-		g.others.not.Add(1)
+		g.Others.not.Add(1)
 	}
 }
 
@@ -76,7 +76,7 @@ const copiers = 4
 const gain = 0.9
 
 // with runs op with the key or with a copy of it.
-func (g *gauge) with(s *session, owner any, key pkcs11.ObjectHandle, op func(pkcs11.ObjectHandle) error) error {
+func (g *Gauge) With(s *Session, owner any, key pkcs11.ObjectHandle, op func(pkcs11.ObjectHandle) error) error {
 	used, copied, err := g.choose(s, owner, key)
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func (g *gauge) with(s *session, owner any, key pkcs11.ObjectHandle, op func(pkc
 }
 
 // choose returns the key, or the session's copy of it.
-func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkcs11.ObjectHandle, copied bool, err error) {
-	if s.link.token.cfg.Quirks.TokenObjects {
+func (g *Gauge) choose(s *Session, owner any, key pkcs11.ObjectHandle) (used pkcs11.ObjectHandle, copied bool, err error) {
+	if s.link.engine.cfg.Quirks.TokenObjects {
 		return key, false, nil
 	}
 	g.expect()
@@ -114,7 +114,7 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 	if errors.Is(err, errNoRoom) {
 		return key, false, nil
 	}
-	if err != nil && s.quirks().stepOf(err) == StepNone {
+	if err != nil && s.Quirks().StepOf(err) == StepNone {
 		g.state.Store(useKey) // this token does not copy
 		g.learn(false)
 		return key, false, nil
@@ -123,7 +123,7 @@ func (g *gauge) choose(s *session, owner any, key pkcs11.ObjectHandle) (used pkc
 }
 
 // mayCopy reports whether a session is to make a copy to measure with, which endCopy ends.
-func (g *gauge) mayCopy() bool {
+func (g *Gauge) mayCopy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.seen[0] < trials || g.copying >= copiers {
@@ -133,14 +133,14 @@ func (g *gauge) mayCopy() bool {
 	return true
 }
 
-func (g *gauge) endCopy() {
+func (g *Gauge) endCopy() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.copying--
 }
 
 // note counts a measurement, and decides where there are enough.
-func (g *gauge) note(copied bool, took time.Duration) {
+func (g *Gauge) note(copied bool, took time.Duration) {
 	i := 0
 	if copied {
 		i = 1
@@ -167,7 +167,7 @@ var errCopy = errors.New("the copy is not kept as its key is")
 
 // copyOf returns the session's copy of a key of owner, and makes it where there is none. The
 // error is errNoRoom where the session has as many as it may.
-func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
+func (s *Session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
 	if c, ok := s.copies.use(owner); ok {
 		return c, nil
 	}
@@ -179,14 +179,14 @@ func (s *session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 		return 0, err
 	}
 	if err := s.checkCopy(c); err != nil {
-		return 0, errors.Join(err, s.destroy(c))
+		return 0, errors.Join(err, s.Destroy(c))
 	}
 	s.copies.add(owner, c)
 	return c, nil
 }
 
 // makeRoom destroys the copy that was not used for longest, where there are too many.
-func (s *session) makeRoom() error {
+func (s *Session) makeRoom() error {
 	owner, oldest, full := s.copies.oldest()
 	if !full {
 		return nil
@@ -195,29 +195,37 @@ func (s *session) makeRoom() error {
 		return errNoRoom
 	}
 	delete(s.copies.of, owner)
-	return s.destroy(oldest)
+	return s.Destroy(oldest)
 }
 
-func (s *session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
-	defer s.make()()
+func (s *Session) copyObject(key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
+	defer s.Making()()
 	c, err := s.api.CopyObject(s.handle, key, []*pkcs11.Attribute{attr(pkcs11.CKA_TOKEN, false)})
 	return c, callError("C_CopyObject", err)
 }
 
-func (s *session) checkCopy(c pkcs11.ObjectHandle) error {
-	v, err := s.read(c, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE)
+func (s *Session) checkCopy(c pkcs11.ObjectHandle) error {
+	v, err := s.Read(c, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE)
 	if err != nil {
 		return err
 	}
-	a := s.keyAttributes(v)
-	faults := Broken(
-		AttributeRule{"CKA_TOKEN", a.Token, false, true},
-		AttributeRule{"CKA_PRIVATE", a.Private, true, true},
-		AttributeRule{"CKA_SENSITIVE", a.Sensitive, true, true},
-		AttributeRule{"CKA_EXTRACTABLE", a.Extractable, false, true},
-	)
-	if len(faults) > 0 {
-		return fmt.Errorf("%w: %s", errCopy, faults[0])
+	for _, rule := range copyRules {
+		if set := s.FlagOf(v, rule.attribute); set == nil || *set != rule.want {
+			return fmt.Errorf("%w: %s is not %t", errCopy, rule.name, rule.want)
+		}
 	}
 	return nil
+}
+
+// copyRules are what the attributes of a copy have to be: those of its key, except that it goes
+// with the session.
+var copyRules = []struct {
+	attribute uint
+	name      string
+	want      bool
+}{
+	{pkcs11.CKA_TOKEN, "CKA_TOKEN", false},
+	{pkcs11.CKA_PRIVATE, "CKA_PRIVATE", true},
+	{pkcs11.CKA_SENSITIVE, "CKA_SENSITIVE", true},
+	{pkcs11.CKA_EXTRACTABLE, "CKA_EXTRACTABLE", false},
 }

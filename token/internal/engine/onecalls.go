@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"errors"
@@ -29,11 +29,22 @@ func oneError(err error) error {
 	return err
 }
 
+// Sizes of AES-256-GCM in bytes.
+const (
+	nonceSize = 12
+	tagSize   = 16
+)
+
+// mechanism is a mechanism with its parameter in the form the calls take.
+func mechanism(m uint, parameter any) []*pkcs11.Mechanism {
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m, parameter)}
+}
+
 // spare is room beyond what an operation returns, for tokens that want some.
 const spare = 64
 
-// signRaw signs by C_SignInit and C_Sign. size is how long the signature will be.
-func (s *session) signRaw(mech uint, parameter []byte, key pkcs11.ObjectHandle, input []byte, size int) ([]byte, error) {
+// Sign signs by C_SignInit and C_Sign. size is how long the signature will be.
+func (s *Session) Sign(mech uint, parameter []byte, key pkcs11.ObjectHandle, input []byte, size int) ([]byte, error) {
 	if s.one != nil {
 		sig, err := s.one.Sign(uint(s.handle), mech, parameter, uint(key), input, make([]byte, size+spare))
 		return sig, oneError(err)
@@ -49,14 +60,14 @@ func (s *session) signRaw(mech uint, parameter []byte, key pkcs11.ObjectHandle, 
 	return sig, callError("C_Sign", err)
 }
 
-// encryptGCM encrypts by C_EncryptInit and C_Encrypt, and returns the nonce that was used.
-func (s *session) encryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext, aad []byte) (sealed, used []byte, err error) {
+// EncryptGCM encrypts by C_EncryptInit and C_Encrypt, and returns the nonce that was used.
+func (s *Session) EncryptGCM(key pkcs11.ObjectHandle, nonce [nonceSize]byte, plaintext, aad []byte) (sealed, used []byte, err error) {
 	if s.one != nil {
-		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * TagSize}
-		sealed, err = s.one.EncryptGCM(uint(s.handle), uint(key), g, plaintext, make([]byte, len(plaintext)+TagSize+spare))
+		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * tagSize}
+		sealed, err = s.one.EncryptGCM(uint(s.handle), uint(key), g, plaintext, make([]byte, len(plaintext)+tagSize+spare))
 		return sealed, g.IV, oneError(err)
 	}
-	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*tagSize)
 	defer params.Free()
 	if err := s.api.EncryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
 		return nil, nil, callError("C_EncryptInit", err)
@@ -65,14 +76,14 @@ func (s *session) encryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, pla
 	return sealed, params.IV(), callError("C_Encrypt", err)
 }
 
-// decryptGCM decrypts by C_DecryptInit and C_Decrypt.
-func (s *session) decryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
+// DecryptGCM decrypts by C_DecryptInit and C_Decrypt.
+func (s *Session) DecryptGCM(key pkcs11.ObjectHandle, nonce [nonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
 	if s.one != nil {
-		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * TagSize}
+		g := onecall.GCM{Mechanism: pkcs11.CKM_AES_GCM, IV: nonce[:], AAD: aad, TagBits: 8 * tagSize}
 		plaintext, err := s.one.DecryptGCM(uint(s.handle), uint(key), g, ciphertext, make([]byte, len(ciphertext)+spare))
 		return plaintext, oneError(err)
 	}
-	params := pkcs11.NewGCMParams(nonce[:], aad, 8*TagSize)
+	params := pkcs11.NewGCMParams(nonce[:], aad, 8*tagSize)
 	defer params.Free()
 	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_AES_GCM, params), key); err != nil {
 		return nil, callError("C_DecryptInit", err)
@@ -86,10 +97,10 @@ func (s *session) decryptGCM(key pkcs11.ObjectHandle, nonce [NonceSize]byte, cip
 const maxAttribute = 512
 
 // readAttribute reads one attribute by C_GetAttributeValue.
-func (s *session) readAttribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
+func (s *Session) readAttribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	if s.one != nil {
 		value, err := s.one.Attribute(uint(s.handle), uint(o), t, make([]byte, maxAttribute))
-		if err = oneError(err); !failedWith(err, CKR_BUFFER_TOO_SMALL) {
+		if err = oneError(err); !FailedWith(err, CKR_BUFFER_TOO_SMALL) {
 			return value, err
 		}
 	}
@@ -100,14 +111,14 @@ func (s *session) readAttribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	return a[0].Value, nil
 }
 
-// decryptRSA decrypts by C_DecryptInit and C_Decrypt, with RSA-OAEP.
-func (s *session) decryptRSA(key pkcs11.ObjectHandle, h oaepHash, label, ciphertext []byte) ([]byte, error) {
+// DecryptOAEP decrypts by C_DecryptInit and C_Decrypt, with RSA-OAEP.
+func (s *Session) DecryptOAEP(key pkcs11.ObjectHandle, hash, mgf uint, label, ciphertext []byte) ([]byte, error) {
 	if s.one != nil {
-		o := onecall.OAEP{Mechanism: pkcs11.CKM_RSA_PKCS_OAEP, Hash: h.hash, MGF: h.mgf, Source: pkcs11.CKZ_DATA_SPECIFIED, Label: label}
+		o := onecall.OAEP{Mechanism: pkcs11.CKM_RSA_PKCS_OAEP, Hash: hash, MGF: mgf, Source: pkcs11.CKZ_DATA_SPECIFIED, Label: label}
 		plaintext, err := s.one.DecryptOAEP(uint(s.handle), uint(key), o, ciphertext, make([]byte, len(ciphertext)+spare))
 		return plaintext, oneError(err)
 	}
-	params := pkcs11.NewOAEPParams(h.hash, h.mgf, pkcs11.CKZ_DATA_SPECIFIED, label)
+	params := pkcs11.NewOAEPParams(hash, mgf, pkcs11.CKZ_DATA_SPECIFIED, label)
 	if err := s.api.DecryptInit(s.handle, mechanism(pkcs11.CKM_RSA_PKCS_OAEP, params), key); err != nil {
 		return nil, callError("C_DecryptInit", err)
 	}
@@ -118,12 +129,12 @@ func (s *session) decryptRSA(key pkcs11.ObjectHandle, h oaepHash, label, ciphert
 // maxWrapped is more than any EC private key is long, wrapped.
 const maxWrapped = 1024
 
-// wrapKey wraps by C_WrapKey.
-func (s *session) wrapKey(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
+// WrapKey wraps by C_WrapKey, by a mechanism without parameter.
+func (s *Session) WrapKey(mech uint, wrapping, key pkcs11.ObjectHandle) ([]byte, error) {
 	if s.one != nil {
-		wrapped, err := s.one.Wrap(uint(s.handle), m.number(s), uint(wrapping), uint(key), make([]byte, maxWrapped))
+		wrapped, err := s.one.Wrap(uint(s.handle), mech, uint(wrapping), uint(key), make([]byte, maxWrapped))
 		return wrapped, oneError(err)
 	}
-	wrapped, err := s.api.WrapKey(s.handle, mechanism(m.number(s), nil), wrapping, key)
+	wrapped, err := s.api.WrapKey(s.handle, mechanism(mech, nil), wrapping, key)
 	return wrapped, callError("C_WrapKey", err)
 }

@@ -1,4 +1,4 @@
-package token
+package engine
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ import (
 // module is one PKCS#11 library in this process.
 type module struct {
 	path string // absolute, links resolved: crypto11 and the raw side must agree on it
-	api  cryptoki
+	api  Cryptoki
 	one  oneCalls // nil where there is no such way into it
 	// several: whoever loads the library has another one, so that crypto11 does not share
 	// what the raw side initialised, and is not used.
@@ -119,7 +119,7 @@ func canonicalPath(path string) (string, error) {
 // view runs f with the module initialised. Where no Token keeps it so, it is
 // finalised again before view returns, because crypto11 must be the one to
 // initialise it. The caller holds m.mu.
-func (m *module) view(f func(cryptoki) error) error {
+func (m *module) view(f func(Cryptoki) error) error {
 	if len(m.links) > 0 || m.held != nil {
 		return f(m.api)
 	}
@@ -142,12 +142,12 @@ func (m *module) hold(cfg Config) (held bool) {
 	}
 	c := &crypto11.Config{Path: m.path, MaxSessions: 2, LoginNotSupported: true}
 	switch {
-	case cfg.Serial != "":
-		c.TokenSerial = cfg.Serial
-	case cfg.Label != "":
-		c.TokenLabel = cfg.Label
-	case cfg.Slot != nil:
-		slot := int(*cfg.Slot)
+	case cfg.Want.Serial != "":
+		c.TokenSerial = cfg.Want.Serial
+	case cfg.Want.Label != "":
+		c.TokenLabel = cfg.Want.Label
+	case cfg.Want.Slot != nil:
+		slot := int(*cfg.Want.Slot)
 		c.SlotNumber = &slot
 	default:
 		return false
@@ -169,7 +169,7 @@ func (m *module) letGo() {
 func (m *module) finalize() error {
 	for range 3 {
 		err := callError("C_Finalize", m.api.Finalize())
-		if err == nil || failedWith(err, CKR_CRYPTOKI_NOT_INITIALIZED) {
+		if err == nil || FailedWith(err, CKR_CRYPTOKI_NOT_INITIALIZED) {
 			return nil
 		}
 	}
