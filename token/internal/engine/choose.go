@@ -91,13 +91,11 @@ func listTokens(infos []slotInfo) string {
 // errTokenChanged reports a token that is no longer where it was found.
 var errTokenChanged = fmt.Errorf("%w: it is no longer in its slot", ErrNoToken)
 
-// crypto11Config names the chosen token to crypto11: by its serial, because some
-// modules give out other slots each time they are initialised, or by its slot
-// where the serial does not tell.
+// crypto11Config names the chosen token to crypto11: by its serial, because some modules number
+// the slots anew each time they are initialized, or by its slot if the serial is not unique.
 //
-// crypto11 is told to leave the login alone: it would keep the PIN for good, and
-// a failed login would leave its session open. A login holds for all sessions of
-// the process, crypto11's too.
+// crypto11 does not log in: it would keep the PIN for good, and a failed login would leave its
+// session open. A login holds for all sessions of the process, also for those of crypto11.
 func (m *module) crypto11Config(chosen slotInfo, c Config) *crypto11.Config {
 	sessions := 1 // to find keys, and nothing else
 	if c.Quirks.LibraryCalls || m.one == nil {
@@ -116,8 +114,8 @@ func (m *module) crypto11Config(chosen slotInfo, c Config) *crypto11.Config {
 	return cfg
 }
 
-// locate finds the chosen token again after the module was initialised anew: a
-// PIN must not be tried on another one.
+// locate finds the chosen token again after the module was initialized again: a PIN must not be
+// tried on another one.
 func (m *module) locate(chosen slotInfo) (slotInfo, error) {
 	all, err := readTokens(m.path, m.api)
 	if err != nil {

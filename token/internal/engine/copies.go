@@ -6,27 +6,28 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// copies are those that a session has of keys: so many at most, because a process may use ten
-// thousand keys, and each copy is an object that the token keeps and looks at in each search.
+// copies are the copies of keys that a session has. Their number is limited, because a process
+// may use ten thousand keys, and each copy is an object that the token keeps and looks at in each
+// search.
 type copies struct {
-	of   map[any]sessionCopy // by their keys
-	uses uint64              // of all of them
+	of   map[any]sessionCopy // by the owner of the key
+	uses uint64              // of all copies
 }
 
 type sessionCopy struct {
 	handle pkcs11.ObjectHandle
-	used   uint64 // what copies.uses was then
+	used   uint64 // copies.uses at the last use
 }
 
 const (
 	maxCopies = 128
-	// idleUses is how many uses of others there are until a copy is no longer held to be in use.
-	// Where as many keys as there are copies, and more, are in use, the others go without:
-	// making copies for each use would be the slowest of all.
+	// idleUses is after how many uses of other copies a copy counts as idle. If more keys than
+	// there may be copies are in use, the others go without: making a copy for each use would be
+	// slowest of all.
 	idleUses = 4 * maxCopies
 )
 
-// errNoRoom reports a session with as many copies as it may have, all in use.
+// errNoRoom reports a session that has as many copies as it may, all in use.
 var errNoRoom = errors.New("the session has enough copies")
 
 func (c *copies) has(owner any) bool {
@@ -34,7 +35,7 @@ func (c *copies) has(owner any) bool {
 	return ok
 }
 
-// use returns the copy of a key, where there is one.
+// use returns the copy of a key, if the session has one.
 func (c *copies) use(owner any) (pkcs11.ObjectHandle, bool) {
 	c.uses++
 	found, ok := c.of[owner]
@@ -51,8 +52,8 @@ func (c *copies) add(owner any, handle pkcs11.ObjectHandle) {
 	c.of[owner] = sessionCopy{handle, c.uses}
 }
 
-// oldest returns the copy that was not used for longest, where the session is full; owner is
-// nil where all are in use.
+// oldest returns the copy that was unused for longest, if the session is full; owner is nil if
+// all are in use.
 func (c *copies) oldest() (owner any, handle pkcs11.ObjectHandle, full bool) {
 	if len(c.of) < maxCopies {
 		return nil, 0, false

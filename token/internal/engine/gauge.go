@@ -10,31 +10,31 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// gauge finds out whether one kind of operation is faster with a copy of the key that goes
-// with the session (C_CopyObject) than with the key itself. SoftHSM opens and locks a file
-// for each operation with an object that stays in the token; other tokens make no
-// difference. It measures operations that are done anyway: the first ones with the key,
-// the next ones with copies, and then it has decided. A copy is as sensitive and as little
-// extractable as its key, and ends with its session.
+// Gauge finds out whether one kind of operation is faster with a copy of the key that ends with
+// the session (C_CopyObject) than with the key itself. SoftHSM opens and locks a file for each
+// operation with an object that stays in the token; with other tokens it makes no difference. The
+// Gauge measures operations that are done anyway: the first ones with the key, the next ones with
+// copies, and then it decides. A copy is as sensitive and as little extractable as its key.
 type Gauge struct {
-	// others is what was found out with other keys of the token, or nil.
+	// Others is what was found out with other keys of the token, or nil.
 	Others *Experience
 	state  atomic.Int32
 
 	mu      sync.Mutex
 	seen    [2]int
 	best    [2]time.Duration // the quickest of each: the others waited for something
-	copying int              // copies that are made to measure with
+	copying int              // copies that are being made to measure with
 }
 
-// experience is what was found out with keys of a kind: a new one need not be measured again. A
-// device that gets its few key packages would be measured for as long as its key is in use.
+// Experience is what was found out with keys of one kind, so that a new key need not be measured
+// again. The key of a device that gets few key packages would be measured for as long as it is in
+// use.
 type Experience struct{ worth, not atomic.Int32 }
 
-// enough is how many keys have to be better off without copies until others go without.
+// enough is how many keys have to be faster without copies before others go without.
 const enough = 3
 
-// expect decides where it is known what others have found out.
+// expect decides by what was found out with other keys.
 func (g *Gauge) expect() {
 	if g.Others == nil || g.state.Load() != measuring {
 		return
@@ -47,7 +47,7 @@ func (g *Gauge) expect() {
 	}
 }
 
-// learn tells the others.
+// learn adds what was decided to the Experience.
 func (g *Gauge) learn(copies bool) {
 	switch {
 	case g.Others == nil:
@@ -68,14 +68,14 @@ const (
 // trials is how many operations of each kind are measured.
 const trials = 16
 
-// copiers is how many sessions make a copy to measure with at once: the others do not lose
-// time for what may not be worth it.
+// copiers is how many sessions make a copy to measure with at once: the others lose no time on
+// what may not be worth it.
 const copiers = 4
 
-// gain is how much quicker copies have to be, to be worth having.
+// gain is the share of the key's time that a copy may take to be worth having.
 const gain = 0.9
 
-// with runs op with the key or with a copy of it.
+// With runs op with the key or with a copy of it.
 func (g *Gauge) With(s *Session, owner any, key pkcs11.ObjectHandle, op func(pkcs11.ObjectHandle) error) error {
 	used, copied, err := g.choose(s, owner, key)
 	if err != nil {
@@ -122,7 +122,7 @@ func (g *Gauge) choose(s *Session, owner any, key pkcs11.ObjectHandle) (used pkc
 	return used, true, err
 }
 
-// mayCopy reports whether a session is to make a copy to measure with, which endCopy ends.
+// mayCopy reports whether the session should make a copy to measure with. endCopy ends that.
 func (g *Gauge) mayCopy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -139,7 +139,7 @@ func (g *Gauge) endCopy() {
 	g.copying--
 }
 
-// note counts a measurement, and decides where there are enough.
+// note counts a measurement, and decides once there are enough.
 func (g *Gauge) note(copied bool, took time.Duration) {
 	i := 0
 	if copied {
@@ -162,11 +162,11 @@ func (g *Gauge) note(copied bool, took time.Duration) {
 	g.learn(quicker)
 }
 
-// errCopy reports a copy that is not as its key: it is not used.
+// errCopy reports a copy with other attributes than its key: it is not used.
 var errCopy = errors.New("the copy is not kept as its key is")
 
-// copyOf returns the session's copy of a key of owner, and makes it where there is none. The
-// error is errNoRoom where the session has as many as it may.
+// copyOf returns the session's copy of the owner's key, and makes it if there is none. It fails
+// with errNoRoom if the session has as many copies as it may.
 func (s *Session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandle, error) {
 	if c, ok := s.copies.use(owner); ok {
 		return c, nil
@@ -185,7 +185,7 @@ func (s *Session) copyOf(owner any, key pkcs11.ObjectHandle) (pkcs11.ObjectHandl
 	return c, nil
 }
 
-// makeRoom destroys the copy that was not used for longest, where there are too many.
+// makeRoom destroys the copy that was unused for longest, if there are too many.
 func (s *Session) makeRoom() error {
 	owner, oldest, full := s.copies.oldest()
 	if !full {
@@ -217,8 +217,8 @@ func (s *Session) checkCopy(c pkcs11.ObjectHandle) error {
 	return nil
 }
 
-// copyRules are what the attributes of a copy have to be: those of its key, except that it goes
-// with the session.
+// copyRules are the attributes that a copy must have: those of its key, except that it ends with
+// the session.
 var copyRules = []struct {
 	attribute uint
 	name      string

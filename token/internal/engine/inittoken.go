@@ -29,7 +29,7 @@ func InitToken(path, label string, soPIN, userPIN PIN) (Info, error) {
 	return info, nil
 }
 
-// initToken reads the token back after the module was initialised anew: SoftHSM
+// initToken reads the token back after the module was initialized again: SoftHSM
 // gives it another slot then.
 func (m *module) initToken(label string, soPIN, userPIN PIN) (Info, error) {
 	var made [4]string

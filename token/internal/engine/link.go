@@ -7,7 +7,7 @@ import (
 	"github.com/ThalesGroup/crypto11"
 )
 
-// link is what a Token has of its token at a time: a login, sessions, and the context of
+// link is what an Engine holds of its token at a time: a login, sessions, and the context of
 // crypto11. A recovery makes another one beside it, or in its place.
 type link struct {
 	engine *Engine
@@ -15,16 +15,16 @@ type link struct {
 	user   bool // the user logs in
 	pool   *pool
 	ec     *crypto11.Context // nil if crypto11 is not used
-	// keeper is a session that nothing uses: a login ends with the last session. crypto11
-	// has one of its own, and then this is nil.
+	// keeper is a session that nothing uses: a login ends with the last session. crypto11 keeps
+	// such a session itself; then this is nil.
 	keeper *Session
 }
 
-// errLinkGone reports an operation that waited for a session of a link that another one
-// has replaced.
+// errLinkGone reports an operation that waited for a session of a link that was replaced
+// meanwhile.
 var errLinkGone = errors.New("the session was given up")
 
-// current returns the link, and makes one where there is none.
+// current returns the link, and makes one if there is none.
 func (e *Engine) current() (*link, error) {
 	if why := e.over.Load(); why != nil {
 		return nil, *why
@@ -37,14 +37,14 @@ func (e *Engine) current() (*link, error) {
 	if why := e.over.Load(); why != nil { // it was closed meanwhile
 		return nil, *why
 	}
-	if l := e.link.Load(); l != nil { // another one was faster
+	if l := e.link.Load(); l != nil { // another goroutine was faster
 		return l, nil
 	}
 	return e.connect()
 }
 
-// connect makes a link and has the Token use it. The caller holds e.relinking, or is the
-// only one to know t.
+// connect makes a link and puts it in use. The caller holds e.relinking, or no other goroutine
+// knows e.
 func (e *Engine) connect() (*link, error) {
 	l, err := answer(e.cfg.Timeout, nil, func() (*link, error) {
 		e.module.mu.Lock()
@@ -64,8 +64,7 @@ func (e *Engine) connect() (*link, error) {
 	return l, nil
 }
 
-// connect initialises the module where this is its first link, and logs in. The caller
-// holds m.mu.
+// connect initializes the module if this is its first link, and logs in. The caller holds m.mu.
 func (m *module) connect(e *Engine) (*link, error) {
 	chosen := *e.info.Load()
 	ec, err := m.initialize(e, chosen)
@@ -81,9 +80,10 @@ func (m *module) connect(e *Engine) (*link, error) {
 	return l, nil
 }
 
-// initialize opens a context of crypto11, which initialises the module where it is not
-// yet. crypto11 is first, because it fails on an initialised module, and last. A module
-// that needs arguments, or is another one for crypto11, is initialised here, without it.
+// initialize opens a context of crypto11, which initializes the module if it is not yet
+// initialized. crypto11 comes first, because it fails on an initialized module, and goes last. A
+// module that needs arguments, or that gives crypto11 a state of its own, is initialized here,
+// without crypto11.
 func (m *module) initialize(e *Engine, chosen slotInfo) (*crypto11.Context, error) {
 	if err := m.setArgs(e.cfg.Quirks.InitArgs); err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (m *module) initialize(e *Engine, chosen slotInfo) (*crypto11.Context, erro
 	}
 	ec, err := m.configure(chosen, e.cfg)
 	if FailedWith(err, CKR_CRYPTOKI_ALREADY_INITIALIZED) && len(m.links) == 0 {
-		// A device that is away may not let its module be finalised.
+		// While a device is gone, its module may fail to finalize.
 		_ = m.finalize()
 		ec, err = m.configure(chosen, e.cfg)
 	}
@@ -157,8 +157,9 @@ func (l *link) openSession() (*Session, error) {
 	return s, nil
 }
 
-// disconnect closes the sessions of a link on which nothing runs, and finalises the module
-// where it was the last one. A link that a restart took is no more. The caller holds m.mu.
+// disconnect closes the sessions of a link on which nothing runs, and finalizes the module if it
+// was the last link. It does nothing to a link that a restart has taken away. The caller holds
+// m.mu.
 func (m *module) disconnect(l *link) {
 	if _, there := m.links[l]; !there {
 		return
@@ -168,15 +169,15 @@ func (m *module) disconnect(l *link) {
 	m.release(l)
 }
 
-// release gives up what connect took of the module. What fails is not told: a module that
-// cannot be finalised is one that is gone.
+// release gives back what connect took of the module. Failures are ignored: a module that cannot
+// be finalized is gone.
 func (m *module) release(l *link) {
 	delete(m.links, l)
 	if l.keeper != nil {
 		_ = l.keeper.Close()
 	}
 	if l.ec != nil {
-		_ = l.ec.Close() // it always returns nil, also where it does not get to finalise the module
+		_ = l.ec.Close() // it always returns nil, even if it cannot finalize the module
 	}
 	if len(m.links) == 0 {
 		_ = m.finalize()

@@ -13,12 +13,12 @@ import (
 
 // login is the login of this process to the token in one slot.
 type login struct {
-	users int // Tokens that rely on it
+	users int // links that rely on it
 	pin   pinDigest
 }
 
-// pinDigest tells whether two PINs are the same without keeping them: an HMAC
-// under a key that this process drew.
+// pinDigest tells whether two PINs are the same without keeping them: an HMAC under a key that
+// this process drew.
 type pinDigest [sha256.Size]byte
 
 var pinDigestKey = sync.OnceValue(func() []byte {
@@ -48,7 +48,7 @@ type Refusals interface {
 	Forget(serial string) error
 }
 
-// atRisk says why a PIN is not sent to a token that it might lock.
+// atRisk fails if sending the PIN might lock the token.
 func (c Credentials) atRisk(info slotInfo) error {
 	switch {
 	case c.Force:
@@ -69,8 +69,8 @@ func (c Credentials) refusedBefore(info slotInfo) (bool, error) {
 	return c.Refusals.Refused(info.Serial, c.PIN)
 }
 
-// remember notes what the token made of the PIN. Where that fails, the login is not the
-// worse for it, and a refusal says so.
+// remember records whether the token took the PIN. If that fails, the login stays good, and the
+// error of a refusal says so.
 func (c Credentials) remember(info slotInfo, refused bool) error {
 	switch {
 	case c.Refusals == nil:
@@ -81,8 +81,7 @@ func (c Credentials) remember(info slotInfo, refused bool) error {
 	return c.Refusals.Forget(info.Serial)
 }
 
-// login logs the user in through s, with one C_Login at most. The caller holds
-// m.mu.
+// login logs the user in through s, with one C_Login at most. The caller holds m.mu.
 func (m *module) login(s *Session, info slotInfo, c Credentials) error {
 	pin := c.PIN
 	if len(pin.Reveal()) == 0 {
@@ -129,12 +128,12 @@ func (m *module) login(s *Session, info slotInfo, c Credentials) error {
 		m.logins[info.Slot] = &login{pin: digest}
 	}
 	m.logins[info.Slot].users++
-	_ = c.remember(info, false) // what is left of it refuses a PIN that was refused, and is told then
+	_ = c.remember(info, false) // a record that stays refuses a PIN that was refused before, and is reported then
 	return nil
 }
 
-// login sends the PIN. Where the user is logged in already, though nobody here did so, the
-// token would take any PIN: that login is ended first.
+// login sends the PIN. If the user is logged in already, though not by this package, the token
+// would take any PIN: that login is ended first.
 func (s *Session) login(pin PIN) error {
 	err := callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
 	if !FailedWith(err, CKR_USER_ALREADY_LOGGED_IN) {
@@ -146,8 +145,8 @@ func (s *Session) login(pin PIN) error {
 	return callError("C_Login", s.api.Login(s.handle, pkcs11.CKU_USER, pin.text()))
 }
 
-// logout lets go of the login. The token ends it by itself when the last session
-// of the process closes; an explicit C_Logout would end it for other Tokens.
+// logout drops one use of the login. The token ends the login when the last session of the
+// process closes; C_Logout would end it for other Engines.
 func (m *module) logout(slot uint) {
 	l := m.logins[slot]
 	if l == nil {
@@ -164,7 +163,7 @@ type refusal struct {
 	before bool // not tried: the token refused the same PIN before
 }
 
-// refusals are the return values that mean so, in words.
+// refusals are the return values that refuse a PIN, in words.
 var refusals = map[RV]string{
 	CKR_PIN_INCORRECT:            "PIN is incorrect",
 	CKR_PIN_INVALID:              "PIN has characters that the token does not take",
@@ -174,7 +173,7 @@ var refusals = map[RV]string{
 	CKR_USER_PIN_NOT_INITIALIZED: "user PIN was never set",
 }
 
-// refuse makes a refusal of err where it is one.
+// refuse makes a refusal of err if err refuses a PIN.
 func refuse(err error) error {
 	if call, ok := errors.AsType[*Error](err); ok && refusals[call.RV] != "" {
 		return &refusal{cause: call}

@@ -19,15 +19,15 @@ import (
 
 // module is one PKCS#11 library in this process.
 type module struct {
-	path string // absolute, links resolved: crypto11 and the raw side must agree on it
+	path string // absolute, links resolved: crypto11 must get the same one
 	api  Cryptoki
-	one  oneCalls // nil where there is no such way into it
-	// several: whoever loads the library has another one, so that crypto11 does not share
-	// what the raw side initialised, and is not used.
+	one  oneCalls // nil if onecall cannot be used
+	// several: the library gives each caller a state of its own, so that crypto11 would not share
+	// what this package initialized. It is not used.
 	several bool
 
 	// calls is held for reading by what runs in the library, and for writing while it is
-	// finalised under those who have it open. It is taken after mu.
+	// finalized beneath links that are in use. It is taken after mu.
 	calls sync.RWMutex
 
 	// turns keeps searches away while a key of the token or a copy of one is made. In SoftHSM an
@@ -35,33 +35,32 @@ type module struct {
 	// fails with CKR_GENERAL_ERROR. Keys may be made at the same time.
 	turns turnstile
 
-	// logging counts the beginnings and the ends of logins: it is odd while one is made.
+	// logging counts the beginnings and ends of logins: it is odd during one.
 	logging atomic.Uint64
 
 	mu sync.Mutex
-	// links are what Tokens have of their tokens. While there is one, the library is
-	// initialised; otherwise it is not.
+	// links are those of all Engines. The library is initialized while there is one.
 	links    map[*link]struct{}
 	held     *crypto11.Context // see hold
 	initArgs string            // of C_Initialize
-	pinner   runtime.Pinner    // holds them
-	logins   map[uint]*login   // by slot, while there are links to it
-	// refused remembers, by serial, the PIN that a token refused last.
+	pinner   runtime.Pinner    // holds initArgs
+	logins   map[uint]*login   // by slot, while it has links
+	// refused has, by serial, the PIN that a token refused last.
 	refused map[string]pinDigest
 }
 
-// modules is the registry. C_Initialize and the login are the process's, so
-// what keeps account of them has to be, too.
+// modules is the registry. C_Initialize and the login belong to the process, and so does the
+// record of them.
 //
-// A library once loaded is never unloaded: vendors' libraries leave behind
-// destructors for the threads that used them, and an unloaded destructor is a
-// crash in a thread that ends later. It is finalised, which releases the rest.
+// A library is never unloaded: vendors' libraries leave behind destructors for the threads that
+// used them, and an unloaded destructor crashes a thread that ends later. Finalizing releases the
+// rest.
 var modules = struct {
 	sync.Mutex
 	byPath map[string]*module
 }{byPath: make(map[string]*module)}
 
-// loadModule returns the module at path, loading it where it is not yet.
+// loadModule returns the module at path, and loads it if needed.
 func loadModule(path string) (*module, error) {
 	canonical, err := canonicalPath(path)
 	if err != nil {
@@ -89,8 +88,8 @@ func loadModule(path string) (*module, error) {
 	return m, nil
 }
 
-// canonicalPath makes path absolute and resolves its links: the same file under
-// two names would be two modules to crypto11, and initialised twice.
+// canonicalPath makes path absolute and resolves its links: to crypto11 the same file under two
+// names would be two modules, and initialized twice.
 func canonicalPath(path string) (string, error) {
 	if path == "" {
 		return "", errors.New("no path given")
@@ -116,9 +115,8 @@ func canonicalPath(path string) (string, error) {
 	return real, nil
 }
 
-// view runs f with the module initialised. Where no Token keeps it so, it is
-// finalised again before view returns, because crypto11 must be the one to
-// initialise it. The caller holds m.mu.
+// view runs f with the module initialized. If no link keeps it so, view finalizes it again before
+// it returns, because crypto11 must be the one to initialize it. The caller holds m.mu.
 func (m *module) view(f func(Cryptoki) error) error {
 	if len(m.links) > 0 || m.held != nil {
 		return f(m.api)
@@ -130,10 +128,11 @@ func (m *module) view(f func(Cryptoki) error) error {
 	return errors.Join(err, m.finalize())
 }
 
-// hold keeps the module initialised until there is a link, or letGo is called: Open looks at all
-// tokens and reads the PIN before it makes one, and C_Initialize costs some modules a look at every
-// object that they have. Only crypto11 can do so, which has to be the one to initialise the module,
-// and where it is told of a token: else the module is initialised twice, as it is without.
+// hold keeps the module initialized until there is a link, or letGo is called: Open looks at all
+// tokens and reads the PIN before it makes one, and with C_Initialize some modules look at every
+// object that they have. Only crypto11 can hold it, because crypto11 has to be the one to
+// initialize the module, and only if the config names a token. Otherwise the module is
+// initialized twice.
 func (m *module) hold(cfg Config) (held bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -152,7 +151,7 @@ func (m *module) hold(cfg Config) (held bool) {
 	default:
 		return false
 	}
-	m.held, _ = crypto11.Configure(c) // what is wrong is told by whoever looks next
+	m.held, _ = crypto11.Configure(c) // whoever looks next reports what is wrong
 	return m.held != nil
 }
 
@@ -164,8 +163,8 @@ func (m *module) letGo() {
 	}
 }
 
-// finalize finalises the module, and tries again where that fails: as long as it is
-// initialised, nobody in this process can open a token of it.
+// finalize finalizes the module, and tries again if that fails: as long as it is initialized,
+// nobody in this process can open a token of it.
 func (m *module) finalize() error {
 	for range 3 {
 		err := callError("C_Finalize", m.api.Finalize())
@@ -176,8 +175,8 @@ func (m *module) finalize() error {
 	return callError("C_Finalize", m.api.Finalize())
 }
 
-// errOtherArgs reports a module that is open with other arguments: it can have one set of
-// them at a time.
+// errOtherArgs reports a module that is open with other arguments: it can have one set of them at
+// a time.
 var errOtherArgs = errors.New("the module is in use with other arguments of C_Initialize")
 
 // setArgs sets the arguments of C_Initialize.
@@ -189,12 +188,12 @@ func (m *module) setArgs(args string) error {
 	return nil
 }
 
-// begin initialises the module, with its arguments where it has some.
+// begin initializes the module, with its arguments if it has any.
 func (m *module) begin() error {
 	if m.initArgs == "" {
 		return callError("C_Initialize", m.api.Initialize())
 	}
-	// The module may look at it until it is finalised, and some after that: it stays.
+	// The module may look at it until it is finalized, and some look even later: it stays.
 	args := append([]byte(m.initArgs), 0)
 	m.pinner.Pin(unsafe.SliceData(args))
 	return callError("C_Initialize", m.api.Initialize(pkcs11.InitializeWithReserved(unsafe.Pointer(unsafe.SliceData(args)))))

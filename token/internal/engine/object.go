@@ -10,7 +10,7 @@ import (
 // attr is short for an attribute of a template.
 func attr(t uint, value any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, value) }
 
-// find returns the objects that match. Finding none means that there is none.
+// Find returns the objects that match. If it finds none, there is none.
 func (s *Session) Find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	found, err := s.Search(template)
 	if err == nil && len(found) == 0 {
@@ -19,9 +19,9 @@ func (s *Session) Find(template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, er
 	return found, err
 }
 
-// requireAbsent fails where a search may not have found what is there: a session without the
-// login does not see private objects, so it is asked whether it has it, and whether it had it
-// all the time.
+// RequireAbsent fails if a search may have missed something. A session without the login does not
+// see private objects, so the session must have the login now, and no login may have been made
+// since the operation began.
 func (s *Session) RequireAbsent() error {
 	if err := s.RequireLogin(); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (s *Session) RequireAbsent() error {
 	return nil
 }
 
-// make keeps searches of this process away until what it returns is called.
+// Making keeps searches of this process away until end is called.
 func (s *Session) Making() (end func()) {
 	m := s.link.engine.module
 	m.turns.enter(making)
@@ -65,8 +65,8 @@ func (s *Session) Search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHan
 	}
 }
 
-// findOne returns the only object that matches: ErrNotFound and ErrAmbiguousKey
-// say that there is none or more than one.
+// FindOne returns the only object that matches. It fails with ErrNotFound or ErrAmbiguousKey if
+// there is none or more than one.
 func (s *Session) FindOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
 	found, err := s.Find(template...)
 	switch {
@@ -80,9 +80,9 @@ func (s *Session) FindOne(template ...*pkcs11.Attribute) (pkcs11.ObjectHandle, e
 	return found[0], nil
 }
 
-// attribute reads one attribute, or nil where the object has none or does not
-// show it. One at a time: a refused one fails the whole call. CKR_ATTRIBUTE_VALUE_INVALID
-// is what SoftHSM says of any attribute of an object that it was killed in the making of.
+// Attribute reads one attribute. It returns nil if the object does not have it or does not show
+// it. SoftHSM returns CKR_ATTRIBUTE_VALUE_INVALID for any attribute of an object that it was
+// killed in the making of.
 func (s *Session) Attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	s.beat()
 	value, err := s.readAttribute(o, t)
@@ -92,8 +92,8 @@ func (s *Session) Attribute(o pkcs11.ObjectHandle, t uint) ([]byte, error) {
 	return value, err
 }
 
-// flag reads a CK_BBOOL attribute, or nil where the object has none, or the token's word
-// means nothing.
+// Flag reads a CK_BBOOL attribute. It returns nil if the object does not have it, or the token's
+// answer means nothing.
 func (s *Session) Flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
 	v, err := s.Attribute(o, t)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Session) Flag(o pkcs11.ObjectHandle, t uint) (*bool, error) {
 	return s.FlagOf(Values{t: v}, t), nil
 }
 
-// flagOf is flag of what was read already.
+// FlagOf is Flag of what was read already.
 func (s *Session) FlagOf(v Values, t uint) *bool {
 	if len(v[t]) != 1 || t == pkcs11.CKA_LOCAL && s.Quirks().LocalUntold {
 		return nil
@@ -111,7 +111,7 @@ func (s *Session) FlagOf(v Values, t uint) *bool {
 	return &set
 }
 
-// number reads a CK_ULONG attribute; false says that the object has none.
+// Number reads a CK_ULONG attribute; false means that the object does not have it.
 func (s *Session) Number(o pkcs11.ObjectHandle, t uint) (uint, bool, error) {
 	v, err := s.Attribute(o, t)
 	if err != nil {

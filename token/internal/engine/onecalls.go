@@ -8,7 +8,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
-// oneCalls are whole operations in as few calls as there can be.
+// oneCalls are whole operations in as few calls as possible.
 type oneCalls interface {
 	Sign(session, mechanism uint, parameter []byte, key uint, in, out []byte) ([]byte, error)
 	EncryptGCM(session, key uint, g onecall.GCM, in, out []byte) ([]byte, error)
@@ -21,7 +21,7 @@ type oneCalls interface {
 
 var _ oneCalls = (*onecall.Library)(nil)
 
-// oneError types the error of oneCalls.
+// oneError makes an *Error of an error of oneCalls.
 func oneError(err error) error {
 	if call, ok := errors.AsType[*onecall.Failed](err); ok {
 		return &Error{Func: call.Func, RV: RV(call.RV)}
@@ -92,7 +92,7 @@ func (s *Session) DecryptGCM(key pkcs11.ObjectHandle, nonce [nonceSize]byte, cip
 	return plaintext, callError("C_Decrypt", err)
 }
 
-// maxAttribute is more than the attributes are long that are read here, but for labels and
+// maxAttribute is longer than the attributes that are read here, except for labels and
 // identifiers that somebody else chose.
 const maxAttribute = 512
 
@@ -126,7 +126,7 @@ func (s *Session) DecryptOAEP(key pkcs11.ObjectHandle, hash, mgf uint, label, ci
 	return plaintext, callError("C_Decrypt", err)
 }
 
-// maxWrapped is more than any EC private key is long, wrapped.
+// maxWrapped is longer than any wrapped EC private key.
 const maxWrapped = 1024
 
 // WrapKey wraps by C_WrapKey, by a mechanism without parameter.

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// do runs f with a session of its own, as one of the operations that may run at once, and
-// recovers the token and runs f again where it failed for want of one. f touches nothing
-// outside but what it returns: a module that does not answer leaves it running.
+// Do runs f with a session of its own, as one of the operations that may run at once. If f fails
+// because something is gone, Do recovers the token and runs f again. f changes nothing outside
+// but what it returns: it keeps running after Do has returned if the module does not answer.
 func Do[T any](ctx context.Context, e *Engine, f func(*Session) (T, error)) (T, error) {
 	var r recovery
 	for {
@@ -36,9 +36,9 @@ func Do[T any](ctx context.Context, e *Engine, f func(*Session) (T, error)) (T, 
 // none is what a call returns that returns nothing.
 type none = struct{}
 
-// with runs f once with a session of the link. The session is kept for the next one when
-// f returns nil, and closed otherwise, also when f panics. It waits for a free place
-// until ctx is done or the link is given up.
+// with runs f once with a session of the link. It keeps the session for the next operation if f
+// returns nil, and closes it otherwise, also if f panics. It waits for a permit until ctx is done
+// or the link is given up.
 func with[T any](ctx context.Context, l *link, f func(*Session) (T, error)) (T, error) {
 	var zero T
 	if err := l.pool.acquire(ctx); err != nil {
@@ -55,7 +55,7 @@ func with[T any](ctx context.Context, l *link, f func(*Session) (T, error)) (T, 
 			m.calls.RLock()
 			defer m.calls.RUnlock()
 		}
-		if l.pool.closed() { // the module was finalised while this waited
+		if l.pool.closed() { // the module was finalized while this waited
 			return zero, errLinkGone
 		}
 		s, err := l.pool.take()
@@ -75,31 +75,30 @@ func with[T any](ctx context.Context, l *link, f func(*Session) (T, error)) (T, 
 	return v, err
 }
 
-// long is what makes an operation a long one. After a short one the processor is what others
-// wait for, and the caller has it next, to go on with what the module has returned. After a
-// long one it is the session, and whoever waits for that is next: the scheduler runs first
-// what was woken last.
+// long is what makes an operation a long one. After a short one, others wait for the processor:
+// the caller gets it next, to go on with what the module has returned. After a long one, others
+// wait for the session, and get it next: the scheduler runs first what was woken last.
 const long = time.Millisecond
 
-// leaving is how an operation leaves its place.
+// leaving is how an operation gives back its permit.
 type leaving struct{ long bool }
 
-// early leaves it, before the caller hears of it, where the operation was a short one.
+// early gives it back, before the caller gets the result, if the operation was a short one.
 func (o *leaving) early(p *pool, begun time.Time) {
 	if o.long = time.Since(begun) > long; !o.long {
 		p.release()
 	}
 }
 
-// late leaves it where early did not.
+// late gives it back if early did not.
 func (o *leaving) late(p *pool) {
 	if o.long {
 		p.release()
 	}
 }
 
-// exclusive waits until no operation runs in the module where none may run beside another one,
-// and returns what ends that. What is called with it makes no other operation.
+// exclusive waits until no operation runs in the module, if it takes one call at a time, and
+// returns what ends that. The caller starts no operation meanwhile.
 func (e *Engine) exclusive() (end func()) {
 	if !e.cfg.Quirks.OneAtATime {
 		return func() {}
@@ -108,7 +107,7 @@ func (e *Engine) exclusive() (end func()) {
 	return e.module.calls.Unlock
 }
 
-// endStuck gives the Token up, and with it those that wait for what will not come.
+// endStuck ends the Engine, and with it those that wait for what will not come.
 func (e *Engine) endStuck(err error) {
 	if e.end(err) {
 		close(e.stuck)
@@ -118,14 +117,14 @@ func (e *Engine) endStuck(err error) {
 // errNotEnded reports an operation that ended its goroutine.
 var errNotEnded = errors.New("the operation did not return")
 
-// answer runs f, which calls the module, and waits for it for so long, and anew after each
-// beat of pulse, if it has one. A module that does not answer cannot be stopped: f is left
-// behind, and the error is ErrStuck. A panic of f is passed on.
+// answer runs f, which calls the module, and waits for it until the timeout, or as long again
+// after each beat of pulse, if there is one. A module that does not answer cannot be stopped: f
+// is left behind, and the error is ErrStuck. A panic of f is passed on.
 func answer[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, error)) (T, error) {
 	return answerThen(timeout, pulse, f, func() {})
 }
 
-// answerThen is answer, and calls then after what f returned, or its panic, was passed on.
+// answerThen is answer, and calls then after it has passed on the result of f, or its panic.
 func answerThen[T any](timeout time.Duration, pulse *atomic.Uint64, f func() (T, error), then func()) (T, error) {
 	type outcome struct {
 		v        T

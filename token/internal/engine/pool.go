@@ -10,24 +10,24 @@ import (
 // pool bounds how many operations run at once and keeps the sessions they used.
 type pool struct {
 	open    func() (*Session, error)
-	permits chan struct{} // one element an operation that runs, or that may not
+	permits chan struct{} // one element for each operation that runs, or that may not run
 	closing chan struct{} // closed once the link is given up
-	stuck   chan struct{} // closed once the module did not answer: those that have a place keep it
-	waiting atomic.Int64  // operations that wait for a place
+	stuck   chan struct{} // closed once the module did not answer: running operations keep their permit
+	waiting atomic.Int64  // operations that wait for a permit
 
 	mu    sync.Mutex
 	idle  []*Session
 	epoch uint64 // of handles; sessions of an earlier one are not kept
 	out   int    // sessions in use
 
-	// The token may have fewer sessions than it said: then operations wait for those there
-	// are. One place is given back now and then, to see.
-	owed    int // places that the next operations to end do not give back
-	missing int // places not given back
+	// The token may have fewer sessions than it reports: then operations wait for those there
+	// are. Now and then one permit is given back, to try.
+	owed    int // permits that the next operations to end do not give back
+	missing int // permits not given back
 	since   time.Time
 }
 
-// growAfter is how long a place is missing before it is tried again.
+// growAfter is how long a permit is missing before it is tried again.
 const growAfter = 10 * time.Second
 
 func newPool(size int, epoch uint64, stuck chan struct{}, open func() (*Session, error)) *pool {
@@ -40,7 +40,7 @@ func newPool(size int, epoch uint64, stuck chan struct{}, open func() (*Session,
 	}
 }
 
-// acquire waits for a place, until ctx is done or the link is given up.
+// acquire waits for a permit, until ctx is done or the link is given up.
 func (p *pool) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -83,8 +83,8 @@ func (p *pool) release() {
 	}
 }
 
-// take returns a session that is idle, or a new one. Where the token has no more and others
-// are in use, the place is not given back: the next operation waits for one of them.
+// take returns an idle session, or a new one. If the token has no more and others are in use, the
+// permit is not given back: the next operation waits for one of them.
 func (p *pool) take() (*Session, error) {
 	p.mu.Lock()
 	p.out++
@@ -111,8 +111,7 @@ func (p *pool) take() (*Session, error) {
 	return s, nil
 }
 
-// put takes a session back, and closes one that is not sound, or whose handles are of
-// before a recovery.
+// put takes a session back. It closes one that is not sound, or of an epoch that has ended.
 func (p *pool) put(s *Session, sound bool) {
 	s.pulse = nil
 	p.mu.Lock()
@@ -123,7 +122,7 @@ func (p *pool) put(s *Session, sound bool) {
 	}
 	p.mu.Unlock()
 	if !keep {
-		_ = s.Close() // it is discarded because something failed: that error is the one to tell
+		_ = s.Close() // something failed before: that error is the one to return
 	}
 }
 
@@ -168,8 +167,8 @@ func (p *pool) giveUp() {
 	}
 }
 
-// drain turns new operations away, and waits for those that run by taking every place for
-// good. It ends with ErrStuck where one of them does not end.
+// drain turns new operations away, and waits for the running ones by taking every permit for
+// good. It fails with ErrStuck if one of them does not end.
 func (p *pool) drain() error {
 	p.giveUp()
 	p.mu.Lock()
@@ -185,7 +184,7 @@ func (p *pool) drain() error {
 	return nil
 }
 
-// discard closes the sessions that are idle.
+// discard closes the idle sessions.
 func (p *pool) discard() {
 	p.giveUp()
 	for _, s := range p.forsake() {
@@ -193,7 +192,7 @@ func (p *pool) discard() {
 	}
 }
 
-// forsake lets go of the sessions without closing them: the module is about to be finalised.
+// forsake drops the sessions without closing them: the module is about to be finalized.
 func (p *pool) forsake() []*Session {
 	p.giveUp()
 	p.mu.Lock()

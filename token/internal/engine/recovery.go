@@ -8,29 +8,20 @@ import (
 	"time"
 )
 
-// Step is what a recovery does of a fault, from the least to the most.
+// Step is a step of a recovery. Package token documents the steps.
 type Step int
 
-// The steps of a recovery. The first time, an operation is tried again at the step that
-// its error asks for; each time after, at the next one, until the last.
+// The steps, from the least to the most.
 const (
-	// StepNone: the error says nothing about the token's being gone.
 	StepNone Step = iota
-	// StepWait: another session becomes free, or the token comes back.
 	StepWait
-	// StepSession: the sessions that are idle are closed, and keys are found again.
 	StepSession
-	// StepLogin: a new context is opened beside the old, which logs in where the login is
-	// lost, and the old one is closed.
 	StepLogin
-	// StepModule: the module is finalised (C_Finalize) and initialised anew, for all Tokens
-	// of this process that are open on it.
 	StepModule
-	// StepDone: the operation was done after all. It is no step that is taken.
 	StepDone
 )
 
-// Recovery tells of one step of a recovery.
+// Recovery describes one step of a recovery.
 type Recovery struct {
 	Step  Step
 	Cause error         // what the operation failed with; nothing secret; nil with StepDone
@@ -39,13 +30,13 @@ type Recovery struct {
 	Since time.Duration // the first fault of the operation
 }
 
-// unrepeatable marks the error of a call that must not be made twice by itself: it may have
-// done what it was asked for.
+// unrepeatable marks the error of a call that must not be repeated: it may have done what it was
+// asked for.
 type unrepeatable struct{ error }
 
 func (e unrepeatable) Unwrap() error { return e.error }
 
-// once marks err, where it is one, as of a call that is not made twice.
+// Once marks err, if it is not nil, as of a call that must not be repeated.
 func Once(err error) error {
 	if err == nil {
 		return nil
@@ -53,8 +44,8 @@ func Once(err error) error {
 	return unrepeatable{err}
 }
 
-// stepOf says what an error asks for. What says that the data is at fault asks for
-// nothing, whatever the module said with it.
+// StepOf returns the step that an error asks for. An error of the data asks for none, whatever
+// the module returned with it.
 func (q Quirks) StepOf(err error) Step {
 	if isAnyOf(err, ErrDecrypt, ErrKeyMismatch, ErrKeyChanged, ErrStuck, ErrClosed, ErrPIN, ErrPINAtRisk) {
 		return StepNone
@@ -89,18 +80,18 @@ func isAnyOf(err error, targets ...error) bool {
 	return false
 }
 
-// errLoginMoved reports a search that found nothing while the login was lost and made again:
-// it proves nothing, and there is nothing to recover any more.
+// errLoginMoved reports a search that found nothing while the login was lost and made again: it
+// proves nothing, and nothing needs recovering any more.
 var errLoginMoved = errors.New("the login was made again during the search")
 
-// recovery is that of one operation.
+// recovery is the recovery of one operation.
 type recovery struct {
 	began time.Time // of the first fault
 	tries int
 	last  Step
 }
 
-// next says what to do of a fault after those before it.
+// next returns the step for a fault after those before it.
 func (r *recovery) next(asked Step) Step {
 	r.tries++
 	if asked == StepWait {
@@ -113,15 +104,14 @@ func (r *recovery) next(asked Step) Step {
 	return asked
 }
 
-// The delays before an operation is tried again: none the first time, then twice as much
-// each time.
+// The delays before an operation is tried again: none the first time, then doubled each time.
 const (
 	leastDelay = 50 * time.Millisecond
 	mostDelay  = 5 * time.Second
 )
 
-// delay is how long to wait after so many tries: half of it to one and a half, so that those
-// that failed together do not come back together.
+// delay returns how long to wait after so many tries: half to one and a half of the delay, so
+// that operations that failed together do not return together.
 func delay(tries int) time.Duration {
 	if tries <= 1 {
 		return 0
@@ -130,9 +120,8 @@ func delay(tries int) time.Duration {
 	return d/2 + rand.N(d)
 }
 
-// recover does what err asks for, and returns nil where the operation is to be tried again.
-// l is the link that it failed on, or nil where there was none to be had.
-// epoch is that of its handles.
+// recover does what err asks for. It returns nil if the operation should be tried again. l is the
+// link that it failed on, or nil if none could be made; epoch is that of its handles.
 func (e *Engine) recover(ctx context.Context, r *recovery, l *link, epoch uint64, err error) error {
 	if errors.Is(err, ErrKeyChanged) {
 		e.end(err)
@@ -145,7 +134,7 @@ func (e *Engine) recover(ctx context.Context, r *recovery, l *link, epoch uint64
 		return err
 	}
 	if errors.Is(err, errLinkGone) {
-		return nil // another one has recovered it
+		return nil // another goroutine has recovered it
 	}
 	if r.tries == 0 {
 		r.began = time.Now()
@@ -179,7 +168,7 @@ func (e *Engine) observe(r Recovery) {
 	}
 }
 
-// forgetCopies ends the sessions that may have a copy of a key that was destroyed.
+// RenewSessions ends the sessions that may have a copy of a key that was destroyed.
 func (e *Engine) RenewSessions() error {
 	l := e.link.Load()
 	if l == nil {
@@ -209,8 +198,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// renew takes a step on the link that an operation failed on. Where another one has
-// replaced it meanwhile, that was the step. An error ends the operation.
+// renew takes a step on the link that an operation failed on. If the link was replaced meanwhile,
+// that was the step. An error ends the operation.
 func (e *Engine) renew(step Step, l *link, epoch uint64) error {
 	if step == StepWait {
 		return nil
@@ -232,8 +221,7 @@ func (e *Engine) renew(step Step, l *link, epoch uint64) error {
 	return e.restart()
 }
 
-// withModule calls f, which calls the module, and gives the Token up where there is no
-// answer.
+// withModule calls f, which calls the module, and ends the Engine if the module does not answer.
 func (e *Engine) withModule(f func()) error {
 	_, err := answer(e.cfg.Timeout, nil, func() (none, error) { f(); return none{}, nil })
 	if errors.Is(err, ErrStuck) {
@@ -242,8 +230,8 @@ func (e *Engine) withModule(f func()) error {
 	return err
 }
 
-// relink makes a link beside the old one, waits for what runs on that, and closes it. Where
-// none is to be had, the old one stays; the next try is a step further.
+// relink makes a link beside the old one, waits for what runs on the old one, and closes it. If
+// no new one can be made, the old one stays; the next try is a step further.
 func (e *Engine) relink(old *link) error {
 	if _, err := e.connect(); err != nil {
 		if e.cfg.Quirks.StepOf(err) == StepNone {
@@ -262,16 +250,16 @@ func (e *Engine) relink(old *link) error {
 	})
 }
 
-// restart takes the links of all Tokens that are open on the module away, once nothing runs
-// on them, and finalises it. Each makes itself a new one, and the first initialises the
-// module. e.relinking is held; those of other Tokens are not, and so one of them may be
-// about to use a link that is closed here: it finds out.
+// restart takes away the links of all Engines of the module, once nothing runs on them, and
+// finalizes the module. Each Engine makes itself a new link, and the first initializes the
+// module. e.relinking is held; those of other Engines are not, so one of them may be about to use
+// a link that is closed here: with checks for that.
 func (e *Engine) restart() error {
 	m := e.module
 	return e.withModule(func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.calls.Lock() // waits for what runs, in all Tokens
+		m.calls.Lock() // waits for what runs, in all Engines
 		defer m.calls.Unlock()
 		m.letGo()
 		for l := range m.links {

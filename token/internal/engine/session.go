@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Cryptoki lists the calls of the module that are in use here. *pkcs11.Ctx is
-// the real one; tests count and break calls through it.
+// Cryptoki lists the calls of the module that are used here. *pkcs11.Ctx is the real one; tests
+// count calls and break them.
 type Cryptoki interface {
 	Initialize(...pkcs11.InitializeOption) error
 	Finalize() error
@@ -44,17 +44,17 @@ type Cryptoki interface {
 
 var _ Cryptoki = (*pkcs11.Ctx)(nil)
 
-// Session is one open session. It must not be used by two goroutines at once:
-// modules keep the state of an operation in it, and SoftHSM crashes.
+// Session is one open session. Two goroutines must not use it at once: modules keep the state of
+// an operation in it, and SoftHSM crashes.
 type Session struct {
 	api    Cryptoki
-	one    oneCalls // nil: the longer way is taken
+	one    oneCalls // nil: operations go through api
 	link   *link    // nil: the security officer's
 	handle pkcs11.SessionHandle
-	user   bool           // the user is expected to be logged in
+	user   bool           // the user should be logged in
 	epoch  uint64         // of the handles that it may use
-	pulse  *atomic.Uint64 // beats with what takes many calls
-	logins uint64         // what module.logging was when the operation began
+	pulse  *atomic.Uint64 // beats during what takes many calls
+	logins uint64         // module.logging at the beginning of the operation
 	copies copies
 }
 
@@ -71,7 +71,7 @@ func (s *Session) Close() error {
 	return callError("C_CloseSession", s.api.CloseSession(s.handle))
 }
 
-// quirks are those of the session's module.
+// Quirks are those of the session's module.
 func (s *Session) Quirks() Quirks {
 	if s.link == nil {
 		return Quirks{}
@@ -79,7 +79,7 @@ func (s *Session) Quirks() Quirks {
 	return s.link.engine.cfg.Quirks
 }
 
-// Epoch is that of the handles that the session may use.
+// Epoch is the epoch of the handles that the session may use.
 func (s *Session) Epoch() uint64 { return s.epoch }
 
 // Another opens a session beside s, on the same link and as part of the same operation. The
@@ -93,14 +93,14 @@ func (s *Session) Another() (*Session, error) {
 	return own, nil
 }
 
-// beat tells that the module answered: what reads thousands of objects may take long.
+// beat reports that the module answered: reading thousands of objects may take long.
 func (s *Session) beat() {
 	if s.pulse != nil {
 		s.pulse.Add(1)
 	}
 }
 
-// requireLogin fails with CKR_USER_NOT_LOGGED_IN where the user's login has gone.
+// RequireLogin fails with CKR_USER_NOT_LOGGED_IN if the user's login is gone.
 func (s *Session) RequireLogin() error {
 	if !s.user {
 		return nil // the token needs no login
@@ -108,7 +108,7 @@ func (s *Session) RequireLogin() error {
 	return s.RequireAlive()
 }
 
-// requireAlive fails where the session has gone, or the login of one that needs it.
+// RequireAlive fails if the session is gone, or its login if it needs one.
 func (s *Session) RequireAlive() error {
 	info, err := s.api.GetSessionInfo(s.handle)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // TestTwoKindsOfCallsAreKeptApart has many goroutines of both kinds: none meets the other kind,
-// those of one kind meet, and all have their turn.
+// those of one kind meet, and all get their turn.
 func TestTwoKindsOfCallsAreKeptApart(t *testing.T) {
 	var a turnstile
 	var inside [2]atomic.Int64

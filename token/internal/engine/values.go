@@ -9,20 +9,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
-// Values are attributes of an object. One that it has not, or does not show, is nil.
+// Values are attributes of an object. One that the object does not have or does not show is nil.
 type Values map[uint][]byte
 
-// number is a CK_ULONG; false says that the object has none.
+// Number is a CK_ULONG; false means that the object does not have it.
 func (v Values) Number(t uint) (uint, bool) { return nativeUint(v[t]) }
 
-// read reads attributes of an object, as attribute reads each: all in one call where the module
-// takes them so, and one at a time those that this call does not tell.
+// Read reads attributes of an object as Attribute reads each: all in one call if the module can,
+// and one at a time those that this call did not return.
 func (s *Session) Read(o pkcs11.ObjectHandle, types ...uint) (Values, error) {
 	v := s.ReadAtOnce(o, types)
 	return v, s.Complete(o, v, types...)
 }
 
-// complete reads those attributes that are not told yet, one at a time.
+// Complete reads those attributes that are not there yet, one at a time.
 func (s *Session) Complete(o pkcs11.ObjectHandle, v Values, types ...uint) error {
 	for _, t := range types {
 		if _, told := v[t]; told {
@@ -37,11 +37,11 @@ func (s *Session) Complete(o pkcs11.ObjectHandle, v Values, types ...uint) error
 	return nil
 }
 
-// readAtOnce reads what one C_GetAttributeValue tells. An attribute that the object has not
-// fails the call, and the token is to go on to the others (PKCS#11, C_GetAttributeValue); but
-// some do not, and so nothing is taken from it but Values that are there: that a key has no
-// CKA_NEVER_EXTRACTABLE is not believed of a token that may have stopped at another attribute.
-// What else it fails with, the first attribute that is read alone fails with too.
+// ReadAtOnce reads what one C_GetAttributeValue returns. An attribute that the object does not
+// have fails the call, and the token should go on to the others (PKCS#11, C_GetAttributeValue);
+// but some do not. So only values that are there are taken: that a key has no
+// CKA_NEVER_EXTRACTABLE is not believed of a token that may have stopped at another attribute. If
+// the call fails for another reason, the first attribute that is read by itself fails too.
 func (s *Session) ReadAtOnce(o pkcs11.ObjectHandle, types []uint) Values {
 	v := make(Values, len(types))
 	if s.one == nil || len(types) < 2 || len(types) > onecall.MaxAttributes {
@@ -58,7 +58,7 @@ func (s *Session) ReadAtOnce(o pkcs11.ObjectHandle, types []uint) Values {
 		return v
 	}
 	for i, t := range types {
-		if lens[i] < rooms[i] { // one that fills its room, the token may not have come to
+		if lens[i] < rooms[i] { // if a value fills its room, the token may not have reached it
 			v[t] = slices.Clone(out[:lens[i]])
 		}
 		out = out[rooms[i]:]
@@ -66,10 +66,10 @@ func (s *Session) ReadAtOnce(o pkcs11.ObjectHandle, types []uint) Values {
 	return v
 }
 
-// roomFor is more than an attribute is long: one that fills its room was not read.
+// roomFor is longer than an attribute: one that fills its room was not read.
 func roomFor(t uint) uint {
 	switch t {
-	case pkcs11.CKA_ID, pkcs11.CKA_LABEL: // which somebody else chose
+	case pkcs11.CKA_ID, pkcs11.CKA_LABEL: // somebody else chose them
 		return maxAttribute
 	case pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT:
 		return maxPoint
@@ -78,7 +78,7 @@ func roomFor(t uint) uint {
 }
 
 const (
-	maxPoint = 256 // a point on P-521 has 136 bytes, with what is around it
+	maxPoint = 256 // a point on P-521 has 136 bytes, with its encoding
 	maxFlag  = 16  // a CK_BBOOL or a CK_ULONG
 )
 

@@ -10,13 +10,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
-// stopping is a token that does not go on after an attribute that an object has not, and so
-// leaves the lengths of those after it as they were, or says that it has none of them.
+// stopping is a token that stops at an attribute that an object does not have. It leaves the
+// lengths of the attributes after it as they were, or reports that it has none of them.
 type stopping struct {
 	oneCalls
 	has      map[uint][]byte
 	disclaim bool
-	alone    []uint // what was asked for by itself
+	single   []uint // the attributes that were read one at a time
 }
 
 func (s *stopping) Attributes(_, _ uint, types, lens []uint) ([]byte, error) {
@@ -40,7 +40,7 @@ func (s *stopping) Attributes(_, _ uint, types, lens []uint) ([]byte, error) {
 }
 
 func (s *stopping) Attribute(_, _, t uint, out []byte) ([]byte, error) {
-	s.alone = append(s.alone, t)
+	s.single = append(s.single, t)
 	value, ok := s.has[t]
 	if !ok {
 		return nil, &onecall.Failed{Func: "C_GetAttributeValue", RV: uint(CKR_ATTRIBUTE_TYPE_INVALID)}
@@ -48,8 +48,8 @@ func (s *stopping) Attribute(_, _, t uint, out []byte) ([]byte, error) {
 	return out[:copy(out, value)], nil
 }
 
-// TestWhatATokenDoesNotTellAtOnceIsAskedForAlone has a key that left its token once, which
-// nobody may overlook for the sake of an attribute that it has not.
+// TestWhatATokenDoesNotTellAtOnceIsAskedForAlone has a key that left its token once, which must
+// not be overlooked because of an attribute that the key does not have.
 func TestWhatATokenDoesNotTellAtOnceIsAskedForAlone(t *testing.T) {
 	class := binary.NativeEndian.AppendUint64(nil, pkcs11.CKO_PRIVATE_KEY)
 	for _, disclaim := range []bool{false, true} {
@@ -65,8 +65,8 @@ func TestWhatATokenDoesNotTellAtOnceIsAskedForAlone(t *testing.T) {
 		if class, _ := v.Number(pkcs11.CKA_CLASS); class != pkcs11.CKO_PRIVATE_KEY || never == nil || *never || len(v[pkcs11.CKA_LABEL]) != maxAttribute || s.FlagOf(v, pkcs11.CKA_MODIFIABLE) != nil {
 			t.Errorf("disclaim=%t: Read() = %v, want what the token has", disclaim, v)
 		}
-		if want := []uint{pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL}; !slices.Equal(one.alone, want) {
-			t.Errorf("disclaim=%t: %v were asked for alone, want %v", disclaim, one.alone, want)
+		if want := []uint{pkcs11.CKA_MODIFIABLE, pkcs11.CKA_NEVER_EXTRACTABLE, pkcs11.CKA_LABEL}; !slices.Equal(one.single, want) {
+			t.Errorf("disclaim=%t: %v were read one at a time, want %v", disclaim, one.single, want)
 		}
 	}
 }

@@ -9,25 +9,21 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/onecall"
 )
 
-// Call is a call into the module that has returned, as Config.Watch is told of it.
+// Call is a call into the module that has returned. Package token documents the fields.
 type Call struct {
-	// Func is the function of the standard, such as "C_Sign". Where the call that begins an
-	// operation is made in one with it (C_SignInit), it is counted with it, unless it is the
-	// one that failed.
 	Func string
 	RV   RV // what it returned; 0 is CKR_OK
 	Took time.Duration
 }
 
-// watched tells of the calls that sessions make. Those before there is a session, to load
-// the module and to choose the token, are not among them. Nothing of it is there where
-// nobody watches.
+// watched reports the calls that sessions make. Calls before there is a session, to load the
+// module and to choose the token, are not reported. Without a watcher it is not used.
 type watched struct {
 	Cryptoki
 	tell func(Call)
 }
 
-// ended tells of a call that began at begun and ended with *err. It is for defer.
+// ended reports a call that began at begun and ended with *err. It is for defer.
 func (w watched) ended(fn string, begun time.Time, err *error) {
 	tellOf(w.tell, fn, begun, callError(fn, *err))
 }
@@ -35,7 +31,7 @@ func (w watched) ended(fn string, begun time.Time, err *error) {
 func tellOf(tell func(Call), fn string, begun time.Time, err error) {
 	c := Call{Func: fn, Took: time.Since(begun)}
 	if err != nil {
-		c.RV = CKR_GENERAL_ERROR // of a library between that has a text for it, and no number
+		c.RV = CKR_GENERAL_ERROR // the error of a library in between, without a number
 	}
 	if failed, ok := errors.AsType[*Error](err); ok {
 		c.Func, c.RV = failed.Func, failed.RV
