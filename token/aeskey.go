@@ -19,12 +19,12 @@ type aesKey struct {
 	id    []byte
 	label string
 	place engine.Place
-	// proof shows that a key that is found again is the same one, or is nil where the key
-	// was not used yet.
+	// proof shows that a key that is found again is the same one. It is nil if the key was not
+	// used yet.
 	proof atomic.Pointer[proof]
 }
 
-// proof fails with ErrDecrypt where a key is not the one that it is a proof of.
+// proof fails with ErrDecrypt if the key is not the one that it proves.
 type proof func(s session, key pkcs11.ObjectHandle) error
 
 // ID returns a copy of CKA_ID.
@@ -70,8 +70,8 @@ func (s session) generateAES(template []*pkcs11.Attribute) (pkcs11.ObjectHandle,
 	return s.GenerateKey(pkcs11.CKM_AES_KEY_GEN, template)
 }
 
-// aesTemplate sets every attribute that matters: defaults are the vendor's. The
-// key stays in the token, or goes with the session.
+// aesTemplate sets every attribute that matters, because defaults are the vendor's. The key stays
+// in the token, or ends with the session.
 func aesTemplate(onToken bool, uses ...uint) []*pkcs11.Attribute {
 	template := []*pkcs11.Attribute{
 		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
@@ -110,7 +110,7 @@ func (k *aesKey) in(s session) (pkcs11.ObjectHandle, error) {
 	return h.Key, err
 }
 
-// prove keeps the first proof that there is.
+// prove keeps the first proof.
 func (k *aesKey) prove(make func() proof) {
 	if k.proof.Load() == nil {
 		p := make()
@@ -129,7 +129,7 @@ func (k *aesKey) find(s session) error {
 	return err
 }
 
-// destroy destroys the key. It asks for the login first, which may be tried again.
+// destroy destroys the key. It checks the login first, which may be repeated.
 func (k *aesKey) destroy(ctx context.Context) error {
 	err := run(ctx, k.token, func(s session) error {
 		h, err := k.in(s)

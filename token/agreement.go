@@ -25,9 +25,9 @@ func curveOfECDH(public *ecdh.PublicKey) (Curve, error) {
 	return 0, fmt.Errorf("%w: public key on %v", ErrUnsupported, public.Curve())
 }
 
-// agreementTemplate is that of an EC private key that goes with the session and
-// may derive and nothing else. One that is to be wrapped has to be extractable
-// (PKCS#11, C_WrapKey); sensitive it is in any case.
+// agreementTemplate is that of an EC private key that ends with the session and may derive and
+// nothing else. A key that is to be wrapped must be extractable (PKCS#11, C_WrapKey); it is
+// sensitive in any case.
 func agreementTemplate(extractable bool) []*pkcs11.Attribute {
 	return []*pkcs11.Attribute{
 		attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY),
@@ -56,9 +56,8 @@ func agreementPublicTemplate() []*pkcs11.Attribute {
 	}
 }
 
-// withAgreementKey generates a key pair for ECDH as session objects, calls f with
-// the public key and the private half, which may be wrapped, and destroys both
-// objects, also when f panics.
+// withAgreementKey generates a key pair for ECDH as session objects and calls f with the public
+// key and the private half, which may be wrapped. It destroys both objects, also if f panics.
 func (s session) withAgreementKey(c Curve, f func(public *ecdh.PublicKey, private pkcs11.ObjectHandle) error) (err error) {
 	half, private, err := s.generateOn(c, templates{public: agreementPublicTemplate(), private: agreementTemplate(true)})
 	if err != nil {
@@ -72,8 +71,8 @@ func (s session) withAgreementKey(c Curve, f func(public *ecdh.PublicKey, privat
 	return f(public, private)
 }
 
-// agreementPoint reads the public key of a public key object. A token that made a
-// key on another curve is found out here.
+// agreementPoint reads the public key of a public key object. It fails if the token made a key on
+// another curve.
 func (s session) agreementPoint(half pkcs11.ObjectHandle, c Curve) (*ecdh.PublicKey, error) {
 	b, err := s.Attribute(half, pkcs11.CKA_EC_POINT)
 	if err != nil {
@@ -111,7 +110,7 @@ func (s session) derive(private pkcs11.ObjectHandle, peer *ecdh.PublicKey) (secr
 	return secret, nil
 }
 
-// secretTemplate is that of a shared secret, which is there to be read.
+// secretTemplate is that of a shared secret, which is made to be read.
 func secretTemplate(length int) []*pkcs11.Attribute {
 	return []*pkcs11.Attribute{
 		attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
@@ -131,8 +130,8 @@ func secretTemplate(length int) []*pkcs11.Attribute {
 	}
 }
 
-// fits agrees on a secret with a throw-away key in software: ErrKeyMismatch says
-// that private and public are not of one pair.
+// fits agrees on a secret with a temporary key in software. It fails with ErrKeyMismatch if
+// private and public are not of one pair.
 func (s session) fits(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
 	if err := s.onCurveOf(private, public); err != nil {
 		return err
@@ -156,8 +155,8 @@ func (s session) fits(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error
 	return nil
 }
 
-// onCurveOf compares the curves, where the token tells that of the private key:
-// what it would say of a point on another one looks like a fault of its own.
+// onCurveOf compares the curves, if the token reports that of the private key: what a token
+// returns for a point on another curve looks like a fault of its own.
 func (s session) onCurveOf(private pkcs11.ObjectHandle, public *ecdh.PublicKey) error {
 	want, err := curveOfECDH(public)
 	if err != nil {
@@ -173,19 +172,19 @@ func (s session) onCurveOf(private pkcs11.ObjectHandle, public *ecdh.PublicKey) 
 	return nil
 }
 
-// errReleased reports the use of a key exchanger after what it was lent for.
+// errReleased reports the use of a key exchanger after its time.
 var errReleased = errors.New("the private key was given back to the token")
 
-// exchanger is a private key of a session for ECDH. It is lent: after release it
-// does nothing. The lock keeps the session with one goroutine at a time, and keeps
-// release from taking it away beneath a derivation.
+// exchanger is a private key of a session for ECDH. It is lent: after release it does nothing.
+// The lock keeps the session with one goroutine at a time, and keeps release from taking it away
+// during a derivation.
 type exchanger struct {
 	public *ecdh.PublicKey
 
 	mu      sync.Mutex
 	session session // without a session once released
 	private pkcs11.ObjectHandle
-	fault   error // of the token, the first; the session is not sound after it
+	fault   error // the first of the token; the session is not sound after it
 }
 
 var _ ecdh.KeyExchanger = (*exchanger)(nil)

@@ -9,9 +9,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// KeyAttributes are attributes of a private or secret key that say how well it
-// is kept and what it may do (PKCS#11, Section 4.9 ff.). Nil: the token does not
-// say.
+// KeyAttributes are attributes of a private or secret key: how well it is kept and what it may do
+// (PKCS#11, Section 4.9 ff.). Nil means that the token does not report the attribute.
 type KeyAttributes struct {
 	Token            *bool `json:"token,omitempty"`
 	Private          *bool `json:"private,omitempty"`
@@ -29,7 +28,7 @@ type KeyAttributes struct {
 	Derive           *bool `json:"derive,omitempty"`
 }
 
-// flags are where each attribute goes.
+// flags are the fields of the attributes.
 func (a *KeyAttributes) flags() []flagField {
 	return []flagField{
 		{pkcs11.CKA_TOKEN, &a.Token},
@@ -62,7 +61,8 @@ var keyFlags = func() (all []uint) {
 	return all
 }()
 
-// privateFlags are those that private keys have: to encrypt and to wrap is for the public half.
+// privateFlags are those that private keys have: encrypting and wrapping belong to the public
+// half.
 var privateFlags = slices.DeleteFunc(slices.Clone(keyFlags), func(t uint) bool {
 	return t == pkcs11.CKA_ENCRYPT || t == pkcs11.CKA_WRAP
 })
@@ -83,30 +83,30 @@ func (s session) readKeyAttributes(o pkcs11.ObjectHandle) (KeyAttributes, error)
 	return s.keyAttributes(v), nil
 }
 
-// AttributeRule is what an attribute of a key has to be.
+// AttributeRule says what an attribute of a key must be.
 type AttributeRule struct {
 	Name       string // such as "CKA_EXTRACTABLE"
-	Value      *bool  // what the token tells
+	Value      *bool  // what the token reports
 	Want       bool
-	MustBeTold bool // a token that does not tell breaks the rule
+	MustBeTold bool // a token that does not report it breaks the rule
 }
 
-// Custody returns the rules of a key that was made in its token and cannot leave
-// it. They hold for signature keys and wrapping keys alike.
+// Custody returns the rules of a key that was made in its token and cannot leave it. They hold
+// for signature keys and wrapping keys alike.
 func (a KeyAttributes) Custody() []AttributeRule {
 	return []AttributeRule{
 		{"CKA_TOKEN", a.Token, true, true},
 		{"CKA_PRIVATE", a.Private, true, true},
 		{"CKA_SENSITIVE", a.Sensitive, true, true},
 		{"CKA_EXTRACTABLE", a.Extractable, false, true},
-		// False where the key was outside of the token at any time.
+		// False if the key was outside of the token at any time.
 		{"CKA_ALWAYS_SENSITIVE", a.AlwaysSensitive, true, false},
 		{"CKA_NEVER_EXTRACTABLE", a.NeverExtractable, true, false},
 		{"CKA_LOCAL", a.Local, true, false},
 	}
 }
 
-// Broken returns the rules that are broken, in words: "CKA_EXTRACTABLE is true".
+// Broken returns the broken rules in words, such as "CKA_EXTRACTABLE is true".
 func Broken(rules ...AttributeRule) (faults []string) {
 	for _, r := range rules {
 		switch {

@@ -16,8 +16,8 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// Curve is the curve of a signature key, which also fixes how it signs: ECDSA
-// for the NIST curves, EdDSA for the Edwards ones. The zero value is no curve.
+// Curve is the curve of a signature key. It also determines how the key signs: ECDSA for the NIST
+// curves, EdDSA for the Edwards ones. The zero value is no curve.
 type Curve int
 
 // The curves of the signature schemes of RFC 9420.
@@ -29,7 +29,7 @@ const (
 	Ed448
 )
 
-// allCurves returns all curves, for whoever tries each.
+// allCurves returns all curves.
 func allCurves() []Curve { return []Curve{P256, P384, P521, Ed25519, Ed448} }
 
 // String returns the curve's name, such as "P-256" or "Ed25519".
@@ -43,7 +43,7 @@ func (c Curve) String() string {
 // MarshalText returns the name; JSON uses it.
 func (c Curve) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// curveParams is how a curve looks in PKCS#11.
+// curveParams is a curve as PKCS#11 has it.
 type curveParams struct {
 	name      string
 	nist      elliptic.Curve // nil for Edwards curves
@@ -84,12 +84,12 @@ func nistCurve(c elliptic.Curve, exchange ecdh.Curve, oid string) curveParams {
 	}
 }
 
-// edwards says whether the curve signs by EdDSA.
+// edwards reports whether the curve signs by EdDSA.
 func (p *curveParams) edwards() bool { return p.nist == nil }
 
-// curveOf tells the curve of a key from its CKA_KEY_TYPE and CKA_EC_PARAMS; 0 is
-// none of ours. SoftHSM keeps X25519 keys under the key type of Edwards curves,
-// so the type alone says nothing.
+// curveOf returns the curve of a key by its CKA_KEY_TYPE and CKA_EC_PARAMS, or 0 for a curve that
+// is not used here. SoftHSM keeps X25519 keys under the key type of Edwards curves, so the type
+// does not suffice.
 func curveOf(keyType uint, ecParams []byte) Curve {
 	for _, c := range allCurves() {
 		p := c.params()
@@ -100,8 +100,8 @@ func curveOf(keyType uint, ecParams []byte) Curve {
 	return 0
 }
 
-// rawPoint returns the point in CKA_EC_POINT, p.point bytes: the standard wants it
-// in a DER OCTET STRING, some tokens give it bare. The exact length tells which.
+// rawPoint returns the point in CKA_EC_POINT, p.point bytes. The standard wants it in a DER OCTET
+// STRING, and some tokens return it bare. The exact length shows which.
 func (p *curveParams) rawPoint(b []byte) ([]byte, error) {
 	if len(b) == p.point {
 		return b, nil
@@ -133,11 +133,11 @@ func (p *curveParams) parsePoint(b []byte) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// errDigest reports something to sign that does not fit the key.
+// errDigest reports an input that the key cannot sign.
 var errDigest = errors.New("it does not fit the key")
 
-// checkInput checks what is about to be signed. Tokens do not: SoftHSM signs an
-// empty digest, and cuts a long one, without complaint.
+// checkInput checks what is about to be signed. Tokens do not: SoftHSM signs an empty digest, and
+// truncates a long one.
 func (p *curveParams) checkInput(input []byte, opts crypto.SignerOpts) error {
 	hash := crypto.Hash(0)
 	if opts != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// Sizes of RSA keys in bits: what is generated where the token can, and what is at least.
+// Sizes of RSA keys in bits: the one that is generated if the token can, and the least.
 const (
 	rsaBits      = 3072
 	rsaBitsLeast = 2048
@@ -35,14 +35,14 @@ func (k *DecryptionKey) ID() []byte { return bytes.Clone(k.id) }
 // Label returns CKA_LABEL.
 func (k *DecryptionKey) Label() string { return k.label }
 
-// Public returns the public key, of 2048 bits at least. It is as the token tells it: whoever
-// encrypts to it finds out first that the token has the private one.
+// Public returns the public key, of 2048 bits at least, as the token reports it. Whoever encrypts
+// to it should first check that the token has the private key.
 func (k *DecryptionKey) Public() *rsa.PublicKey { return k.public }
 
-// GenerateDecryptionKey generates an RSA key pair in the token (CKM_RSA_PKCS_KEY_PAIR_GEN),
-// of 3072 bits where the token says that it can, and else of 2048. The private half is
-// sensitive, not extractable, and able to decrypt and nothing else. A nil id is 16 random
-// bytes; a private key of the same id is ErrKeyExists.
+// GenerateDecryptionKey generates an RSA key pair in the token (CKM_RSA_PKCS_KEY_PAIR_GEN), of
+// 3072 bits if the token reports that it can, and otherwise of 2048. The private half is
+// sensitive, not extractable, and able to decrypt and nothing else. A nil id is 16 random bytes.
+// If a private key has the id, it fails with ErrKeyExists.
 func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label string) (*DecryptionKey, error) {
 	id = idOrRandom(id)
 	k, err := do(ctx, t, func(s session) (*DecryptionKey, error) {
@@ -59,7 +59,7 @@ func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label stri
 		}
 		k, err := t.loadDecryptionKey(s, id, private, public)
 		if err != nil {
-			// A key that nobody has a name for must not stay behind.
+			// A key whose id nobody knows must not stay behind.
 			return nil, engine.Once(errors.Join(err, s.Destroy(private), s.Destroy(public)))
 		}
 		return k, nil
@@ -70,13 +70,13 @@ func (t *Token) GenerateDecryptionKey(ctx context.Context, id []byte, label stri
 	return k, nil
 }
 
-// rsaBits is how long a key is to be generated.
+// rsaBits returns the length of a key to generate.
 func (s session) rsaBits() (int, error) {
 	info, err := s.MechanismInfo(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN)
 	if err != nil {
 		return 0, err
 	}
-	if info.MaxKeySize < rsaBits { // some count in bytes, or say nothing
+	if info.MaxKeySize < rsaBits { // some count in bytes, or report nothing
 		return rsaBitsLeast, nil
 	}
 	return rsaBits, nil
@@ -87,9 +87,9 @@ func (s session) generateRSA(bits int, t templates) (public, private pkcs11.Obje
 	return s.GenerateKeyPair(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, t.public, t.private)
 }
 
-// rsaTemplates set every attribute of the private half that matters: defaults are the
-// vendor's. What the public half may do is not said: anybody may, and tpm2-pkcs11 fails
-// where it is said otherwise than it has it.
+// rsaTemplates set every attribute of the private half that matters, because defaults are the
+// vendor's. They do not set what the public half may do: anybody may use it, and tpm2-pkcs11
+// fails if they differ from what it has.
 func rsaTemplates(onToken bool, id []byte, label string) templates {
 	return templates{
 		public: []*pkcs11.Attribute{
@@ -117,8 +117,9 @@ func rsaTemplates(onToken bool, id []byte, label string) templates {
 	}
 }
 
-// FindDecryptionKey finds the RSA key pair of that CKA_ID. None is ErrNotFound, more than
-// one ErrAmbiguousKey, another kind of key or a shorter one ErrUnsupported.
+// FindDecryptionKey finds the RSA key pair of that CKA_ID. It fails with ErrNotFound if there is
+// none, ErrAmbiguousKey if there are several, and ErrUnsupported for another kind of key or a
+// shorter one.
 func (t *Token) FindDecryptionKey(ctx context.Context, id []byte) (*DecryptionKey, error) {
 	id = bytes.Clone(id)
 	k, err := do(ctx, t, func(s session) (*DecryptionKey, error) { return t.findDecryptionKey(s, id) })
@@ -170,8 +171,8 @@ func (k *DecryptionKey) in(s session) (engine.Handles, error) {
 	})
 }
 
-// rsaPublic reads the public key, from the private object where that tells it: it cannot be
-// exchanged without the other.
+// rsaPublic reads the public key, from the private object if that has it: it cannot be exchanged
+// without the private key.
 func (s session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey, error) {
 	var parts [2][]byte
 	for i, a := range []uint{pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT} {
@@ -193,7 +194,7 @@ func (s session) rsaPublic(private, public pkcs11.ObjectHandle) (*rsa.PublicKey,
 }
 
 // DestroyDecryptionKey destroys both halves in the token (C_DestroyObject), the private one
-// first: nothing that was encrypted to it opens any more. It cannot be undone.
+// first. Nothing that was encrypted to it opens any more. It cannot be undone.
 func (t *Token) DestroyDecryptionKey(ctx context.Context, k *DecryptionKey) error {
 	err := run(ctx, t, func(s session) error {
 		h, err := k.in(s)
@@ -229,9 +230,8 @@ func (k *DecryptionKey) Attributes(ctx context.Context) (KeyAttributes, error) {
 	return a, nil
 }
 
-// CanSeal reports whether the token has AES-GCM, as it says (C_GetMechanismInfo): it is what
-// wrapping keys are made for where nobody says otherwise. What it makes of it is tried when
-// one is made.
+// CanSeal reports whether the token says that it has AES-GCM (C_GetMechanismInfo). If so,
+// wrapping keys are made for AES-GCM by default. Whether it works is tried when one is made.
 func (t *Token) CanSeal(ctx context.Context) (bool, error) {
 	can, err := do(ctx, t, func(s session) (bool, error) {
 		_, err := s.MechanismInfo(pkcs11.CKM_AES_GCM)

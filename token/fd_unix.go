@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inherited fails unless fd was handed to this process when it was started.
-// What the process opened by itself, the Go runtime included, is closed on exec;
-// what it was handed is not, or it would not be here.
+// inherited fails unless fd was handed to this process when it was started. What the process or
+// the Go runtime opened is closed on exec; what the process was handed is not, or it would not be
+// here.
 func inherited(fd int) error {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	if err != nil {

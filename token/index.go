@@ -10,23 +10,23 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// index has the key pairs of the token by their CKA_ID, for a process that uses many: some
-// tokens look at every object that they have for each search. It is made little by little.
-// After each search for an ID, and as long as that took, objects are read; so no more time is
-// spent on it than on searches, also where a token finds an ID at once and reading ten thousand
-// objects would take minutes.
+// index has the key pairs of the token by their CKA_ID, for a process that uses many: some tokens
+// look at every object that they have for each search. It is made little by little. After each
+// search for an ID, objects are read for as long as the search took. So no more time goes into
+// the index than into searches, even if a token finds an ID at once and takes minutes to read ten
+// thousand objects.
 //
-// What it says is a hint. The objects are read again when one is used, and where they are not
-// what they should be, or where it does not know an ID, there is a search. A second key that
-// somebody gives the same ID after the index was made is not noticed, no more than one that
+// What the index returns is a hint. The objects are read again when one is used; if they are not
+// what they should be, or the index does not know the ID, there is a search. A second key that
+// somebody gives the same ID after the index was made is not noticed, and neither is one that
 // comes after a search. What either signs is verified by the public key that was recorded.
 type index struct {
 	mu       sync.Mutex
 	epoch    uint64                           // of the handles
 	pairs    map[string][]pkcs11.ObjectHandle // private and public keys by CKA_ID; nil: it is not complete
-	cost     time.Duration                    // what it took
+	cost     time.Duration                    // what making it took
 	searches int                              // for IDs, in this epoch
-	spent    time.Duration                    // on those that it did not spare, since it was made
+	spent    time.Duration                    // on those that the index did not save, since it was made
 	making   bool
 	next     *indexing
 }
@@ -39,8 +39,8 @@ type indexing struct {
 	spent  time.Duration
 }
 
-// unindexed is how many searches there are in an epoch before there is an index: most processes
-// use one key.
+// unindexed is how many searches of an epoch pass before an index is begun: most processes use
+// one key.
 const unindexed = 2
 
 // find finds the one key pair that fits.
@@ -53,7 +53,7 @@ func (i *index) find(s session, q KeyQuery) (pair, error) {
 		if err == nil && bytes.Equal(p.private.values[pkcs11.CKA_ID], q.ID) && bytes.Equal(p.public.values[pkcs11.CKA_ID], q.ID) {
 			return p, nil
 		}
-		// It was destroyed, or exchanged. What is wrong with the session a search meets too.
+		// It was destroyed, or exchanged. If the session is at fault, a search fails too.
 	}
 	start := time.Now()
 	p, err := s.findPair(q)
@@ -72,7 +72,7 @@ func (i *index) lookUp(epoch uint64, id []byte) []pkcs11.ObjectHandle {
 	return i.pairs[string(id)]
 }
 
-// searched goes on with the index after a search, for as long as that took.
+// searched goes on with the index after a search, for as long as the search took.
 func (i *index) searched(s session, took time.Duration) {
 	next := i.begin(s.Epoch(), took)
 	if next == nil {
@@ -93,7 +93,7 @@ func (i *index) searched(s session, took time.Duration) {
 	}
 }
 
-// begin returns what is to be gone on with, or nil where it is not due, or another one is at it.
+// begin returns the index to go on with, or nil if it is not due or another goroutine makes it.
 func (i *index) begin(epoch uint64, took time.Duration) *indexing {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -115,7 +115,7 @@ func (i *index) begin(epoch uint64, took time.Duration) *indexing {
 	return i.next
 }
 
-// proceed reads objects until the time is over, and one at least.
+// proceed reads objects until the time is over, and at least one.
 func (n *indexing) proceed(s session, limit time.Duration) (err error) {
 	start := time.Now()
 	defer func() { n.spent += time.Since(start) }()

@@ -18,19 +18,19 @@ type KeyPairSpec struct {
 	Curve Curve
 	ID    []byte // CKA_ID; nil: 16 random bytes
 	Label string // CKA_LABEL
-	// Fresh says that the caller drew ID at random, 16 bytes or more, for this key alone: then
-	// the token is not searched for a key that has it already.
+	// Fresh says that the caller drew ID at random, 16 bytes or more, for this key only: the
+	// token is not searched for a key that has it already.
 	Fresh bool
 }
 
-// KeyQuery finds a key pair by CKA_ID, CKA_LABEL or both. Empty fields fit any
-// key, but not both may be empty.
+// KeyQuery finds a key pair by CKA_ID, CKA_LABEL or both. An empty field fits any key, but not
+// both may be empty.
 type KeyQuery struct {
 	ID    []byte
 	Label string
 }
 
-// KeyPairInfo describes a private key in the token that may not be one of ours.
+// KeyPairInfo describes a private key in the token, whoever made it.
 type KeyPairInfo struct {
 	ID         []byte           // CKA_ID
 	Label      string           // CKA_LABEL
@@ -40,10 +40,9 @@ type KeyPairInfo struct {
 	Attributes KeyAttributes
 }
 
-// GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair):
-// both halves stay there, the private one is sensitive, not extractable, and
-// able to sign and nothing else. A pair of the same ID is ErrKeyExists, but where spec says
-// that there can be none.
+// GenerateKeyPair generates a signature key pair in the token (C_GenerateKeyPair): both halves
+// stay there; the private one is sensitive, not extractable, and able to sign and nothing else.
+// It fails with ErrKeyExists if a pair has the ID, unless spec.Fresh says that none can.
 func (t *Token) GenerateKeyPair(ctx context.Context, spec KeyPairSpec) (*SigningKey, error) {
 	if spec.Curve.params() == nil {
 		return nil, fmt.Errorf("generate key pair: %w: %v", ErrUnsupported, spec.Curve)
@@ -79,18 +78,18 @@ func (t *Token) generateKeyPair(s session, spec KeyPairSpec) (*SigningKey, error
 		err = fmt.Errorf("token gave it CKA_ID %x", k.id)
 	}
 	if err != nil {
-		// A key that nobody has a name for must not stay behind.
+		// A key whose id nobody knows must not stay behind.
 		return nil, engine.Once(errors.Join(err, s.Destroy(private), s.Destroy(verify)))
 	}
 	return k, nil
 }
 
-// requireRoom asks what may be asked again, before what may not be done again: a session that
+// requireRoom makes the calls that may be repeated, before the one that may not: a session that
 // was lost overnight is noticed here.
 //
-// A search costs some tokens a look at every object that they have. One for 128 random bits finds
-// nothing. Should the randomness be at fault, two keys have one ID, and that is noticed where it
-// matters: a search for it fails (ErrAmbiguousKey), and what either signs is verified by the
+// For a search some tokens look at every object that they have. A search for 128 random bits
+// finds nothing. If the randomness was at fault, two keys have one ID, and that is noticed where
+// it matters: a search for it fails (ErrAmbiguousKey), and what either signs is verified by the
 // public key that was recorded.
 func (s session) requireRoom(spec KeyPairSpec) error {
 	if spec.Fresh && len(spec.ID) >= 16 {
@@ -104,7 +103,7 @@ func (s session) makeKeyPair(spec KeyPairSpec) (verify, private pkcs11.ObjectHan
 	return s.generateOn(spec.Curve, keyPairTemplates(spec))
 }
 
-// requireNew fails with ErrKeyExists where an object of that class has the ID.
+// requireNew fails with ErrKeyExists if an object of that class has the ID.
 func (s session) requireNew(class uint, id []byte) error {
 	found, err := s.Find(attr(pkcs11.CKA_CLASS, class), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id))
 	if err == nil && len(found) > 0 {
@@ -116,9 +115,9 @@ func (s session) requireNew(class uint, id []byte) error {
 // templates are those of C_GenerateKeyPair, without CKA_EC_PARAMS.
 type templates struct{ public, private []*pkcs11.Attribute }
 
-// keyPairTemplates sets every attribute of the private half that matters: defaults are the
-// vendor's. What the public half may do is not said: anybody may, and tpm2-pkcs11 fails where
-// it is said otherwise than it has it.
+// keyPairTemplates sets every attribute of the private half that matters, because defaults are
+// the vendor's. It does not set what the public half may do: anybody may use it, and tpm2-pkcs11
+// fails if it differs from what it has.
 func keyPairTemplates(spec KeyPairSpec) templates {
 	p := spec.Curve.params()
 	return templates{
@@ -147,9 +146,9 @@ func keyPairTemplates(spec KeyPairSpec) templates {
 	}
 }
 
-// generateOn generates a key pair on a curve. The curve has several names, and
-// tokens that know only another one refuse the first. No other error is tried
-// again: the key may have been made all the same.
+// generateOn generates a key pair on a curve. The curve has several names, and a token that knows
+// only another one refuses the first. After any other error it does not try again: the key may
+// have been made all the same.
 func (s session) generateOn(c Curve, t templates) (public, private pkcs11.ObjectHandle, err error) {
 	p := c.params()
 	for _, name := range p.ecParams {
@@ -162,8 +161,8 @@ func (s session) generateOn(c Curve, t templates) (public, private pkcs11.Object
 	return public, private, err
 }
 
-// FindKeyPair finds the one signature key pair that fits. None is ErrNotFound,
-// more than one ErrAmbiguousKey, another kind of key ErrUnsupported.
+// FindKeyPair finds the one signature key pair that fits. It fails with ErrNotFound if there is
+// none, ErrAmbiguousKey if there are several, and ErrUnsupported for another kind of key.
 func (t *Token) FindKeyPair(ctx context.Context, q KeyQuery) (*SigningKey, error) {
 	k, err := do(ctx, t, func(s session) (*SigningKey, error) { return t.findKeyPair(s, q) })
 	if err != nil {
@@ -220,7 +219,7 @@ func (t *Token) makeSigningKey(s session, p pair) (*SigningKey, error) {
 	return k, nil
 }
 
-// handlesOf are those of a key pair.
+// handlesOf returns the handles of a key pair.
 func (s session) handlesOf(info KeyPairInfo, private, verify pkcs11.ObjectHandle) (h engine.Handles, err error) {
 	h = engine.Handles{Key: private, Verify: verify}
 	if s.UsesCrypto11() && !info.Curve.params().edwards() {
@@ -243,15 +242,15 @@ func (k *SigningKey) in(s session) (engine.Handles, error) {
 	})
 }
 
-// changed reports that another key has the ID. The Token does nothing more then.
+// changed reports that another key has the ID, which ends the Token.
 func changed(id []byte, why error) error {
 	return fmt.Errorf("%w: CKA_ID %x: %w", ErrKeyChanged, id, why)
 }
 
 var errOtherPublic = errors.New("its public key is another one")
 
-// KeyPairs describes every private key on the token, those that this package
-// does not sign with too. Many keys take long.
+// KeyPairs describes every private key on the token, also those that this package does not sign
+// with. It may take long if there are many.
 func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
 	infos, err := do(ctx, t, session.keyPairs)
 	if err != nil {
@@ -261,7 +260,7 @@ func (t *Token) KeyPairs(ctx context.Context) ([]KeyPairInfo, error) {
 }
 
 // keyPairs searches twice, however many keys there are. A key that is half, double or of a
-// foreign kind is no error in a list.
+// foreign kind does not fail the list.
 func (s session) keyPairs() ([]KeyPairInfo, error) {
 	private, err := s.Find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true))
 	if err != nil {
@@ -299,9 +298,9 @@ func (s session) keyPairs() ([]KeyPairInfo, error) {
 	return infos, nil
 }
 
-// DestroyKeyPair destroys both halves in the token (C_DestroyObject), the private
-// one first: without the public one it could not be found again. It cannot be
-// undone; k is of no use afterwards.
+// DestroyKeyPair destroys both halves in the token (C_DestroyObject), the private one first:
+// without the public one it could not be found again. It cannot be undone; k is of no use
+// afterwards.
 func (t *Token) DestroyKeyPair(ctx context.Context, k *SigningKey) error {
 	err := run(ctx, t, func(s session) error {
 		h, err := k.in(s)

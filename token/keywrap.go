@@ -13,16 +13,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// KeyWrap is a mechanism of C_WrapKey and C_UnwrapKey. What it makes of a key is
-// to be kept with it: tokens do not agree on what KeyWrapPad is.
+// KeyWrap is a mechanism of C_WrapKey and C_UnwrapKey. Keep it with the wrapped key: tokens do
+// not agree on what KeyWrapPad is.
 type KeyWrap uint
 
-// The mechanisms that wrap an EC private key, which is in PKCS#8 beneath. Both
-// have no parameter.
+// The mechanisms that wrap an EC private key, which is in PKCS#8 inside. Neither has a parameter.
 const (
 	// KeyWrapKWP is AES Key Wrap with Padding (RFC 5649), of PKCS#11 3.0.
 	KeyWrapKWP KeyWrap = ckmAESKeyWrapKWP
-	// KeyWrapPad is RFC 5649 too on some tokens, and something of their own on others.
+	// KeyWrapPad is RFC 5649 too on some tokens, and something else on others.
 	KeyWrapPad KeyWrap = ckmAESKeyWrapPad
 )
 
@@ -48,15 +47,15 @@ func (m KeyWrap) check() error {
 	return nil
 }
 
-// KeyWrappingKey is an AES-256 key in the token that wraps private keys for ECDH,
-// which are nowhere else than in the token and in what it wraps. It may be used by
-// several goroutines at once. Its handle is kept.
+// KeyWrappingKey is an AES-256 key in the token that wraps private keys for ECDH. Those are
+// nowhere else than in the token and in what it wraps. It may be used by several goroutines at
+// once. Its handle is kept.
 type KeyWrappingKey struct{ aesKey }
 
-// GenerateKeyWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
-// that is sensitive, not extractable, and able to wrap and unwrap and nothing else:
-// one that could also decrypt would open what it wrapped. A nil id is 16 random
-// bytes; a key of the same id is ErrKeyExists.
+// GenerateKeyWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN) that is
+// sensitive, not extractable, and able to wrap and unwrap and nothing else: one that could also
+// decrypt would open what it wrapped. A nil id is 16 random bytes. If a key has the id, it fails
+// with ErrKeyExists.
 func (t *Token) GenerateKeyWrappingKey(ctx context.Context, id []byte, label string) (*KeyWrappingKey, error) {
 	k := &KeyWrappingKey{aesKey: aesKey{token: t, id: idOrRandom(id), label: label}}
 	if err := k.generate(ctx, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP); err != nil {
@@ -65,9 +64,9 @@ func (t *Token) GenerateKeyWrappingKey(ctx context.Context, id []byte, label str
 	return k, nil
 }
 
-// FindKeyWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound,
-// more than one ErrAmbiguousKey. Another key length is ErrUnsupported, and so is a
-// key that may encrypt or decrypt: whoever may use it could open what it wraps.
+// FindKeyWrappingKey finds the AES-256 key of that CKA_ID. It fails with ErrNotFound if there is
+// none and ErrAmbiguousKey if there are several. It fails with ErrUnsupported for another key
+// length, and for a key that may encrypt or decrypt: whoever may use it could open what it wraps.
 func (t *Token) FindKeyWrappingKey(ctx context.Context, id []byte) (*KeyWrappingKey, error) {
 	k := &KeyWrappingKey{aesKey: aesKey{token: t, id: bytes.Clone(id)}}
 	if err := run(ctx, t, k.find); err != nil {
@@ -105,14 +104,14 @@ func (t *Token) DestroyKeyWrappingKey(ctx context.Context, k *KeyWrappingKey) er
 	return nil
 }
 
-// GenerateWrapped generates an EC key pair on c, which is P-256, P-384 or P-521, as
-// session objects (C_GenerateKeyPair), wraps the private half (C_WrapKey), destroys
-// both objects, and returns the public key and the wrapped private key. How long
-// that is depends on the token: some 80 to 160 bytes. There is no public key in it
-// that could be relied on: keep it beside, and see Fits.
+// GenerateWrapped generates an EC key pair on c, which is P-256, P-384 or P-521, as session
+// objects (C_GenerateKeyPair), wraps the private half (C_WrapKey), destroys both objects, and
+// returns the public key and the wrapped private key. The length of that depends on the token:
+// some 80 to 160 bytes. It contains no public key that could be relied on: keep that beside it,
+// and see Fits.
 //
-// Errors: ErrUnsupported for a curve or mechanism that is none of those above, else
-// the token's.
+// It fails with ErrUnsupported for another curve or mechanism, and otherwise with the token's
+// error.
 func (k *KeyWrappingKey) GenerateWrapped(ctx context.Context, m KeyWrap, c Curve) (public *ecdh.PublicKey, wrapped []byte, err error) {
 	var pair wrappedPair
 	err = errors.Join(m.check(), requireAgreement(c))
@@ -138,8 +137,8 @@ type wrappedPair struct {
 	wrapped []byte
 }
 
-// witness keeps the first private key that was wrapped under the key as its proof: under
-// another key it does not unwrap.
+// witness keeps the first private key that was wrapped under the key as its proof: it does not
+// unwrap under another key.
 func (k *KeyWrappingKey) witness(m KeyWrap, pair wrappedPair) {
 	k.prove(func() proof {
 		wrapped := bytes.Clone(pair.wrapped)
@@ -149,7 +148,7 @@ func (k *KeyWrappingKey) witness(m KeyWrap, pair wrappedPair) {
 	})
 }
 
-// requireAgreement fails with ErrUnsupported where there is no ECDH on the curve.
+// requireAgreement fails with ErrUnsupported if there is no ECDH on the curve.
 func requireAgreement(c Curve) error {
 	if p := c.params(); p == nil || p.exchange == nil {
 		return fmt.Errorf("%w: ECDH on %v", ErrUnsupported, c)
@@ -177,25 +176,24 @@ func (s session) wrap(m KeyWrap, wrapping, key pkcs11.ObjectHandle) ([]byte, err
 	return wrapped, nil
 }
 
-// Unwrap unwraps a private key (C_UnwrapKey) as a session object that is sensitive,
-// not extractable, and able to derive and nothing else, calls f with a key exchanger
-// over it, and destroys the object, also when f panics. public is the key's public
-// half, which is believed: see Fits.
+// Unwrap unwraps a private key (C_UnwrapKey) as a session object that is sensitive, not
+// extractable, and able to derive and nothing else, calls f with a key exchanger over it, and
+// destroys the object, also if f panics. public is the key's public half, which is not checked:
+// see Fits.
 //
-// The exchanger derives by CKM_ECDH1_DERIVE, refuses peers on another curve, and is
-// good for the time of the call of f; afterwards it returns errors. Who calls it
-// clears the secrets that it returns. One session, and with it one of the operations
-// that may run at once, is held throughout, because session objects go with theirs: f
-// that asks the same Token for another operation may wait for ever. f is called again
-// where the token was gone and is found again.
+// The exchanger derives by CKM_ECDH1_DERIVE, refuses peers on another curve, and works during the
+// call of f; afterwards it returns errors. Its caller clears the secrets that it returns. Session
+// objects end with their session, so one session is held throughout, and with it one of the
+// operations that may run at once: if f asks the same Token for another operation, it may wait
+// forever. f is called again if the token was gone and is found again.
 //
-// Errors: ErrDecrypt where the wrapped key is at fault, because it is damaged or was
-// wrapped under another key; ErrUnsupported for a mechanism or curve that is not
-// used here; f's; else the token's, also where f did not pass on one of the exchanger.
+// Unwrap fails with ErrDecrypt if the wrapped key is damaged or was wrapped under another key,
+// with ErrUnsupported for a mechanism or curve that is not used here, with the error of f, and
+// otherwise with the token's error, also if f ignored one of the exchanger.
 func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, f func(ecdh.KeyExchanger) error) error {
 	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s session, private pkcs11.ObjectHandle) (none, error) {
 		x := &exchanger{public: public, session: s, private: private}
-		defer x.release() // also when f panics
+		defer x.release() // also if f panics
 		if err := f(x); err != nil {
 			return none{}, err
 		}
@@ -204,9 +202,9 @@ func (k *KeyWrappingKey) Unwrap(ctx context.Context, m KeyWrap, public *ecdh.Pub
 	return err
 }
 
-// Fits unwraps a private key as Unwrap does and agrees on a secret with a throw-away
-// key in software: ErrKeyMismatch says that public is not its public key. Other
-// errors are those of Unwrap.
+// Fits unwraps a private key as Unwrap does and agrees on a secret with a temporary key in
+// software. It fails with ErrKeyMismatch if public is not its public key, and otherwise as Unwrap
+// does.
 func (k *KeyWrappingKey) Fits(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte) error {
 	_, err := use(ctx, k, m, wrappedPair{public, wrapped}, false, func(s session, private pkcs11.ObjectHandle) (none, error) {
 		return none{}, s.fits(private, public)
@@ -214,10 +212,9 @@ func (k *KeyWrappingKey) Fits(ctx context.Context, m KeyWrap, public *ecdh.Publi
 	return err
 }
 
-// Rewrap wraps a wrapped private key under another key of the same Token. It does
-// not leave the token: it is unwrapped as a session object that is sensitive but
-// extractable, wrapped, and destroyed. wrapped stays good under k. Errors are those
-// of Unwrap.
+// Rewrap wraps a wrapped private key under another key of the same Token. The key does not leave
+// the token: it is unwrapped as a session object that is sensitive but extractable, wrapped, and
+// destroyed. wrapped stays good under k. Rewrap fails as Unwrap does.
 func (k *KeyWrappingKey) Rewrap(ctx context.Context, m KeyWrap, public *ecdh.PublicKey, wrapped []byte, to *KeyWrappingKey, toM KeyWrap) ([]byte, error) {
 	if to.token != k.token {
 		return nil, fmt.Errorf("rewrap key under %x: %w: key of another token", to.id, ErrUnsupported)
@@ -267,9 +264,9 @@ func (m KeyWrap) number(s session) uint {
 	return uint(m)
 }
 
-// unwrapTemplate is that of C_UnwrapKey. The standard has the curve come out of the
-// wrapped key and wants no CKA_EC_PARAMS here (PKCS#11, EC private key objects). NSS
-// wants the public point, which other tokens refuse.
+// unwrapTemplate is that of C_UnwrapKey. By the standard the curve comes out of the wrapped key,
+// and there is no CKA_EC_PARAMS here (PKCS#11, EC private key objects). NSS wants the public
+// point, which other tokens refuse.
 func (s session) unwrapTemplate(public *ecdh.PublicKey, extractable bool) []*pkcs11.Attribute {
 	template := agreementTemplate(extractable)
 	if s.Quirks().UnwrapPoint {
@@ -278,7 +275,7 @@ func (s session) unwrapTemplate(public *ecdh.PublicKey, extractable bool) []*pkc
 	return template
 }
 
-// withUnwrapped calls f with an unwrapped key, and destroys that, also when f panics.
+// withUnwrapped calls f with an unwrapped key, and destroys that, also if f panics.
 func (s session) withUnwrapped(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte, template []*pkcs11.Attribute, f func(pkcs11.ObjectHandle) error) (err error) {
 	key, err := s.unwrap(m, wrapping, wrapped, template)
 	if err != nil {
@@ -299,14 +296,14 @@ func (s session) unwrap(m KeyWrap, wrapping pkcs11.ObjectHandle, wrapped []byte,
 	return key, err
 }
 
-// badWrappedKey is what tokens say of a wrapped key that is damaged or was wrapped
-// under another key.
+// badWrappedKey is what tokens return for a wrapped key that is damaged or was wrapped under
+// another key.
 var badWrappedKey = append([]RV{engine.CKR_WRAPPED_KEY_INVALID, engine.CKR_WRAPPED_KEY_LEN_RANGE}, badCiphertext...)
 
-// ProbeKeyWrap finds the mechanism by which the token keeps private keys on c, the
-// better one first, by generating, wrapping, unwrapping and using one with session
-// objects: nothing is left in the token. The error says for each mechanism what
-// failed, and wraps ErrUnsupported for a curve other than P-256, P-384 and P-521.
+// ProbeKeyWrap finds the mechanism by which the token keeps private keys on c, the better one
+// first. It generates, wraps, unwraps and uses a key with session objects: nothing is left in the
+// token. The error says for each mechanism what failed, and wraps ErrUnsupported for a curve
+// other than P-256, P-384 and P-521.
 func (t *Token) ProbeKeyWrap(ctx context.Context, c Curve) (KeyWrap, error) {
 	if err := requireAgreement(c); err != nil {
 		return 0, fmt.Errorf("probe key wrap: %w", err)

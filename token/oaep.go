@@ -21,13 +21,13 @@ import (
 // OAEP is a variant of RSA-OAEP (RFC 8017, Section 7.1), with MGF1 over the same hash.
 type OAEP struct {
 	Hash crypto.Hash // crypto.SHA256 or crypto.SHA1
-	// Labeled is set where what is encrypted is bound by OAEP's label. There are tokens that
-	// ignore a label, and others that refuse any.
+	// Labeled binds what is encrypted by OAEP's label. Some tokens ignore a label, and others
+	// refuse any.
 	Labeled bool
 }
 
-// OAEPs are the variants, the best first. SHA-1 is no worse here than another hash, and is
-// what SoftHSM 2.6 has.
+// OAEPs are the variants, the best first. SHA-1 is no worse here than another hash, and is what
+// SoftHSM 2.6 has.
 func OAEPs() []OAEP {
 	return []OAEP{{crypto.SHA256, true}, {crypto.SHA256, false}, {crypto.SHA1, false}}
 }
@@ -40,8 +40,8 @@ func (o OAEP) String() string {
 	return o.Hash.String()
 }
 
-// label is the label that stands for the bound data: SHA-256 over it, and a zero byte, which
-// TPMs want at the end of a label (TPM 2.0, Part 1, Annex B.4).
+// label is the label for the bound data: SHA-256 over it, and a zero byte, which TPMs want at the
+// end of a label (TPM 2.0, Part 1, Annex B.4).
 func (o OAEP) label(bound []byte) []byte {
 	if !o.Labeled {
 		return nil
@@ -53,8 +53,8 @@ func (o OAEP) label(bound []byte) []byte {
 // Capacity is how many bytes a key takes (RFC 8017, Section 7.1.1).
 func (o OAEP) Capacity(key *rsa.PublicKey) int { return key.Size() - 2*o.Hash.Size() - 2 }
 
-// Encrypt encrypts to an RSA key, in software. Where the variant has a label, the plaintext
-// is bound to what bound has.
+// Encrypt encrypts to an RSA key, in software. If the variant has a label, the plaintext is bound
+// to bound.
 func (o OAEP) Encrypt(to *rsa.PublicKey, plaintext, bound []byte) ([]byte, error) {
 	return rsa.EncryptOAEP(o.Hash.New(), rand.Reader, to, plaintext, o.label(bound))
 }
@@ -67,14 +67,14 @@ var oaepHashes = map[crypto.Hash]oaepHash{
 	crypto.SHA256: {pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
 }
 
-// Decrypt decrypts in the token (CKM_RSA_PKCS_OAEP) what o.Encrypt encrypted. The caller
-// clears the plaintext. ErrDecrypt says that key, ciphertext or bound data is not the right
-// one; other errors are the token's.
+// Decrypt decrypts in the token (CKM_RSA_PKCS_OAEP) what o.Encrypt encrypted. The caller clears
+// the plaintext. It fails with ErrDecrypt if key, ciphertext or bound data is not the right one;
+// other errors are the token's.
 func (k *DecryptionKey) Decrypt(ctx context.Context, o OAEP, ciphertext, bound []byte) ([]byte, error) {
 	if len(ciphertext) != k.public.Size() {
 		return nil, fmt.Errorf("decrypt under key %x: %w: %d bytes, want %d", k.id, ErrDecrypt, len(ciphertext), k.public.Size())
 	}
-	if new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 { // a TPM in software says of it that it failed itself
+	if new(big.Int).SetBytes(ciphertext).Cmp(k.public.N) >= 0 { // a TPM in software reports its own failure
 		return nil, fmt.Errorf("decrypt under key %x: %w: it is out of range", k.id, ErrDecrypt)
 	}
 	plaintext, err := do(ctx, k.token, func(s session) ([]byte, error) {
@@ -98,8 +98,8 @@ func (s session) decryptOAEP(key pkcs11.ObjectHandle, o OAEP, ciphertext, bound 
 	return plaintext, err
 }
 
-// Variant finds out, by trying, by which variant of OAEP the token decrypts under the key:
-// the best one. None is ErrUnsupported.
+// Variant finds out, by trying, by which variant of OAEP the token decrypts under the key: the
+// best one. It fails with ErrUnsupported if there is none.
 func (k *DecryptionKey) Variant(ctx context.Context) (OAEP, error) {
 	o, err := do(ctx, k.token, func(s session) (OAEP, error) {
 		h, err := k.in(s)
@@ -114,8 +114,8 @@ func (k *DecryptionKey) Variant(ctx context.Context) (OAEP, error) {
 	return o, nil
 }
 
-// variantOf tries one variant after the other. Each has a session of its own: one in which
-// an operation failed may not be fit for another.
+// variantOf tries one variant after the other. Each gets a session of its own: one in which an
+// operation failed may be unfit for another.
 func (s session) variantOf(private pkcs11.ObjectHandle, public *rsa.PublicKey) (OAEP, error) {
 	var faults []error
 	for _, o := range OAEPs() {
@@ -131,12 +131,12 @@ func (s session) variantOf(private pkcs11.ObjectHandle, public *rsa.PublicKey) (
 	return OAEP{}, fmt.Errorf("%w: the token decrypts by no variant of RSA-OAEP: %w", ErrUnsupported, errors.Join(faults...))
 }
 
-// errOtherPlaintext reports a token that opens what it was given as something else.
+// errOtherPlaintext reports a token that decrypts to another plaintext.
 var errOtherPlaintext = errors.New("what was encrypted opens as something else")
 
-// tryOAEP encrypts to a key and decrypts. That a label matters needs no other trial: what
-// was encrypted with one does not open without. (Nor is there one that has to fail: after
-// such a one tpm2-pkcs11 does not let the key be destroyed any more.)
+// tryOAEP encrypts to a key and decrypts. This also shows that the label matters: what was
+// encrypted with a label does not decrypt without it. There is no trial that must fail: after
+// one, tpm2-pkcs11 does not let the key be destroyed any more.
 func (s session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.PublicKey) error {
 	var plaintext [32]byte
 	rand.Read(plaintext[:]) // never fails
@@ -157,7 +157,7 @@ func (s session) tryOAEP(o OAEP, private pkcs11.ObjectHandle, public *rsa.Public
 	return err
 }
 
-// refusesOAEP says whether a trial failed because the token does not know the variant.
+// refusesOAEP reports whether a trial failed because the token does not know the variant.
 func refusesOAEP(err error) bool {
 	return errors.Is(err, ErrDecrypt) ||
 		engine.FailedWith(err, engine.CKR_ARGUMENTS_BAD, engine.CKR_MECHANISM_INVALID, engine.CKR_MECHANISM_PARAM_INVALID, engine.CKR_FUNCTION_NOT_SUPPORTED)

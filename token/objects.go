@@ -39,7 +39,7 @@ var objectClasses = map[ObjectClass]string{
 	ClassSecretKey:         "CKO_SECRET_KEY",
 }
 
-// classOf is CKA_CLASS, or what no class is.
+// classOf is CKA_CLASS, or a number that no class has.
 func classOf(v engine.Values) ObjectClass {
 	if n, ok := v.Number(pkcs11.CKA_CLASS); ok {
 		return ObjectClass(n)
@@ -50,15 +50,15 @@ func classOf(v engine.Values) ObjectClass {
 // ObjectInfo describes an object of any kind, whoever made it.
 type ObjectInfo struct {
 	Class      ObjectClass   `json:"class"`
-	KeyType    *uint         `json:"key_type,omitempty"` // CKA_KEY_TYPE; nil: it is no key
+	KeyType    *uint         `json:"key_type,omitempty"` // CKA_KEY_TYPE; nil: it is not a key
 	ID         []byte        `json:"id,omitempty"`       // CKA_ID
 	Label      string        `json:"label,omitempty"`    // CKA_LABEL
-	Attributes KeyAttributes `json:"attributes"`         // nil where the object has none
+	Attributes KeyAttributes `json:"attributes"`         // nil if the object has none
 }
 
-// Objects describes every object that the sessions of this login see: those of the
-// token, and the session objects of this process while they last. One that goes while
-// it is described is left out. Many objects take long.
+// Objects describes every object that the sessions of this login see: those of the token, and the
+// session objects of this process while they last. It leaves out an object that is destroyed
+// meanwhile. It may take long if there are many.
 func (t *Token) Objects(ctx context.Context) ([]ObjectInfo, error) {
 	infos, err := do(ctx, t, session.objects)
 	if err != nil {
@@ -68,7 +68,7 @@ func (t *Token) Objects(ctx context.Context) ([]ObjectInfo, error) {
 }
 
 func (s session) objects() ([]ObjectInfo, error) {
-	// Without the login public objects would still be there, and pass for all.
+	// Without the login only public objects would be found, and taken for all.
 	if err := s.RequireLogin(); err != nil {
 		return nil, err
 	}
@@ -103,10 +103,10 @@ func (s session) describeObject(o pkcs11.ObjectHandle) (ObjectInfo, error) {
 	return info, nil
 }
 
-// DestroyByID destroys the objects of the token that have this CKA_ID and are of one of
-// the classes (C_DestroyObject), in the order of the classes, also where only one half of
-// a key pair is left. It returns how many there were. More than one of a class is
-// ErrAmbiguousKey, and nothing of it is destroyed.
+// DestroyByID destroys the objects of the token that have this CKA_ID and are of one of the
+// classes (C_DestroyObject), in the order of the classes, also if only one half of a key pair is
+// left. It returns how many there were. It fails with ErrAmbiguousKey if there are several of one
+// class, and destroys none of them.
 func (t *Token) DestroyByID(ctx context.Context, id []byte, classes ...ObjectClass) (n int, err error) {
 	if len(id) == 0 {
 		return 0, errors.New("destroy objects: no id given")
@@ -140,9 +140,9 @@ func (s session) destroyByID(id []byte, classes []ObjectClass) (n int, err error
 	return n, nil
 }
 
-// DiscardUnfinished destroys the secret keys of this CKA_ID and CKA_LABEL that the token
-// was stopped in the making of: they are there and say that it did not make them
-// (CKA_LOCAL). SoftHSM says so before it has made the key itself.
+// DiscardUnfinished destroys the secret keys of this CKA_ID and CKA_LABEL that the token was
+// stopped in the making of: they exist, and CKA_LOCAL is false. SoftHSM sets it so until it has
+// made the key.
 func (t *Token) DiscardUnfinished(ctx context.Context, id []byte, label string) error {
 	err := run(ctx, t, func(s session) error {
 		found, err := s.Find(attr(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_ID, id), attr(pkcs11.CKA_LABEL, label))

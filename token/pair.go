@@ -14,10 +14,10 @@ type object struct {
 	values engine.Values
 }
 
-// pair is a key pair as the token has it. The public half may be missing.
+// pair is a key pair in the token. The public half may be missing.
 type pair struct{ private, public object }
 
-// What is read of the halves of a key pair, and of what may be either.
+// What is read of the halves of a key pair, and of an object that may be either.
 var (
 	privateAttributes = append([]uint{pkcs11.CKA_CLASS, pkcs11.CKA_ID, pkcs11.CKA_LABEL, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_EC_PARAMS}, privateFlags...)
 	publicAttributes  = []uint{pkcs11.CKA_CLASS, pkcs11.CKA_ID, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT}
@@ -37,8 +37,8 @@ func (s session) readPair(private, public pkcs11.ObjectHandle) (p pair, err erro
 	return p, err
 }
 
-// readHalf reads an object that is one half of a key pair or the other, in one call where the
-// module takes several attributes at once. Of what is neither it reads the class.
+// readHalf reads an object that is one half of a key pair or the other, in one call if the module
+// reads several attributes at once. Of any other object it reads the class.
 func (s session) readHalf(handle pkcs11.ObjectHandle) (object, error) {
 	v := s.ReadAtOnce(handle, halfAttributes)
 	if err := s.Complete(handle, v, pkcs11.CKA_CLASS); err != nil {
@@ -54,8 +54,8 @@ func (s session) readHalf(handle pkcs11.ObjectHandle) (object, error) {
 	return object{handle, v}, err
 }
 
-// findPair finds the one key pair that fits, both halves in one search where the query has an
-// ID: they have it in common, which is how PKCS#11 pairs them.
+// findPair finds the one key pair that fits. If the query has an ID, it finds both halves in one
+// search: they have the ID in common, which is how PKCS#11 pairs them.
 func (s session) findPair(q KeyQuery) (pair, error) {
 	if len(q.ID) == 0 {
 		private, err := s.FindOne(attr(pkcs11.CKA_CLASS, pkcs11.CKO_PRIVATE_KEY), attr(pkcs11.CKA_TOKEN, true), attr(pkcs11.CKA_LABEL, q.Label))
@@ -92,14 +92,14 @@ func (s session) pairOf(q KeyQuery, found []pkcs11.ObjectHandle) (pair, error) {
 		}
 	}
 	switch {
-	case len(private) == 0: // where the login is lost, the public half is found all the same
+	case len(private) == 0: // if the login is lost, the public half is found all the same
 		if err := s.RequireAbsent(); err != nil {
 			return pair{}, err
 		}
 		return pair{}, ErrNotFound
 	case len(private) > 1:
 		return pair{}, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(private))
-	case len(public) == 0: // half a key must not pass for none
+	case len(public) == 0: // half a key must not look like none
 		return pair{}, fmt.Errorf("%w: private key %x without a public one", ErrUnsupported, q.ID)
 	case len(public) > 1:
 		return pair{}, fmt.Errorf("public key of %x: %w: %d do", q.ID, ErrAmbiguousKey, len(public))
@@ -116,12 +116,12 @@ func (s session) describe(private, public pkcs11.ObjectHandle) (KeyPairInfo, err
 	return s.describePair(p)
 }
 
-// describePair says what was read of a key pair.
+// describePair describes a key pair by what was read of it.
 func (s session) describePair(p pair) (info KeyPairInfo, err error) {
 	private, public := p.private.values, p.public.values
 	keyType, _ := private.Number(pkcs11.CKA_KEY_TYPE)
 	ecParams := private[pkcs11.CKA_EC_PARAMS]
-	if ecParams == nil { // some tokens have it on the public half alone
+	if ecParams == nil { // some tokens have it only on the public half
 		ecParams = public[pkcs11.CKA_EC_PARAMS]
 	}
 	info = KeyPairInfo{

@@ -15,15 +15,14 @@ import (
 	"golang.org/x/term"
 )
 
-// PINSource is where a PIN comes from. Read returns a PIN that the caller owns
-// and clears. One newline at its end is not part of it. Errors name the source
-// and never the PIN.
+// PINSource is where a PIN comes from. Read returns a PIN that the caller owns and clears,
+// without a newline at its end. Errors name the source and never the PIN.
 type PINSource interface {
 	Read(ctx context.Context) (PIN, error)
 }
 
-// maxPIN is more than any token takes, and any bearer token, which comes from the same
-// sources; a longer file is the wrong file.
+// maxPIN is longer than any PIN, and any bearer token, which comes from the same sources; a
+// longer file is the wrong file.
 const maxPIN = 16 << 10
 
 // Env reads the PIN from an environment variable.
@@ -39,8 +38,8 @@ func (e envSource) Read(context.Context) (PIN, error) {
 	return trimmedPIN([]byte(value)), nil
 }
 
-// File reads the PIN from a file, which nobody but its owner may be able to
-// read: otherwise the error is a *FileModeError.
+// File reads the PIN from a file. It fails with a *FileModeError if others than its owner may use
+// the file.
 func File(path string) PINSource { return fileSource(path) }
 
 type fileSource string
@@ -71,10 +70,9 @@ func (e *FileModeError) Error() string {
 	return fmt.Sprintf("file %q is open to others than its owner: mode %#o, want 0600 or less", e.Path, e.Mode)
 }
 
-// FD reads the PIN from an open file descriptor, such as the end of a pipe, to
-// its end, and closes it. It can be read once, and must have been handed to the
-// process: a descriptor that the process opened itself is no PIN, and a wrong PIN
-// counts.
+// FD reads the PIN from an open file descriptor, such as the end of a pipe, to its end, and
+// closes it. It can be read once, and must have been handed to the process: what the process
+// opened itself does not hold a PIN, and a wrong PIN counts.
 func FD(n int) PINSource { return &fdSource{fd: n} }
 
 type fdSource struct {
@@ -100,9 +98,8 @@ func (s *fdSource) Read(ctx context.Context) (PIN, error) {
 	})
 }
 
-// Systemd reads the PIN from a credential of the service manager: the file name
-// in $CREDENTIALS_DIRECTORY. That folder is the unit's alone, so modes are not
-// looked at.
+// Systemd reads the PIN from a credential of the service manager: the file name in
+// $CREDENTIALS_DIRECTORY. That folder belongs to the unit, so modes are not checked.
 func Systemd(name string) PINSource { return systemdSource(name) }
 
 type systemdSource string
@@ -124,8 +121,8 @@ func (s systemdSource) Read(context.Context) (PIN, error) {
 	return readAll(f, f.Name())
 }
 
-// Prompt asks for the PIN on the terminal, without showing what is typed. The
-// question goes to the terminal, not to standard output; an empty one is "PIN: ".
+// Prompt asks for the PIN on the terminal, without echo. The question goes to the terminal, not
+// to standard output; an empty one is "PIN: ".
 func Prompt(question string) PINSource {
 	if question == "" {
 		question = "PIN: "
@@ -160,16 +157,15 @@ func (p promptSource) Read(ctx context.Context) (PIN, error) {
 	return pin, err
 }
 
-// Static is a PIN that is known already: for tests, and for tokens just made. The
-// caller keeps p and clears it.
+// Static is a PIN that is known already, for tests and for tokens just made. The caller keeps p
+// and clears it.
 func Static(p PIN) PINSource { return staticSource{p} }
 
 type staticSource struct{ pin PIN }
 
 func (s staticSource) Read(context.Context) (PIN, error) { return NewPIN(s.pin.Reveal()), nil }
 
-// await runs a read that cannot be interrupted and stops waiting for it when
-// ctx is done.
+// await runs a read that cannot be interrupted and stops waiting for it when ctx is done.
 func await(ctx context.Context, read func() (PIN, error)) (PIN, error) {
 	type result struct {
 		pin PIN

@@ -13,14 +13,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// ProbeResult tells how one ability was tried.
+// ProbeResult is the result of trying one ability.
 type ProbeResult struct {
 	Name      string        `json:"name"`      // such as "sign P-256"
 	Mechanism string        `json:"mechanism"` // such as "CKM_ECDSA"
 	OK        bool          `json:"ok"`
-	Variant   string        `json:"variant,omitempty"` // of the mechanism, where it has several: such as "SHA-256"
+	Variant   string        `json:"variant,omitempty"` // of the mechanism, if it has several: such as "SHA-256"
 	Reason    string        `json:"reason,omitempty"`  // why not
-	Duration  time.Duration `json:"duration_ns"`       // of the whole trial, keys generated included
+	Duration  time.Duration `json:"duration_ns"`       // of the whole trial, with generating keys
 }
 
 // Report is what Probe found.
@@ -28,13 +28,13 @@ type Report struct {
 	Results []ProbeResult `json:"results"`
 }
 
-// SignFault says why the token does not sign on the curve, nothing where it does.
+// SignFault returns why the token does not sign on the curve, or nothing if it does.
 func (r Report) SignFault(c Curve) string { return r.fault(signProbe(c)) }
 
-// SealFault says why the token does not seal by AES-256-GCM, nothing where it does.
+// SealFault returns why the token does not seal by AES-256-GCM, or nothing if it does.
 func (r Report) SealFault() string { return r.fault(sealProbe) }
 
-// DecryptFault says why the token does not decrypt by RSA-OAEP, nothing where it does.
+// DecryptFault returns why the token does not decrypt by RSA-OAEP, or nothing if it does.
 func (r Report) DecryptFault() string { return r.fault(decryptProbe) }
 
 func (r Report) fault(name string) string {
@@ -46,9 +46,9 @@ func (r Report) fault(name string) string {
 	return "not tried"
 }
 
-// CustodyFault says why the token cannot keep private keys for HPKE on the curve
-// wrapped under one of its own, nothing where it can: it has to derive, and to wrap
-// and unwrap by at least one mechanism.
+// CustodyFault returns why the token cannot keep private keys for HPKE on the curve wrapped under
+// one of its own, or nothing if it can: it has to derive, and to wrap and unwrap by at least one
+// mechanism.
 func (r Report) CustodyFault(c Curve) string {
 	if fault := r.fault(deriveProbe(c)); fault != "" {
 		return fault
@@ -64,7 +64,7 @@ func (r Report) CustodyFault(c Curve) string {
 	return strings.Join(faults, "; ")
 }
 
-// These name the results that the Report is asked for.
+// The names of results that methods of Report look for.
 const (
 	sealProbe    = "seal AES-256-GCM"
 	decryptProbe = "decrypt RSA-OAEP"
@@ -82,19 +82,18 @@ func wrapProbe(c Curve, m KeyWrap) string {
 	return fmt.Sprintf("wrap %v by %s", c, name)
 }
 
-// probe is one trial. It has a session of its own, whose keys go with it.
+// probe is one trial. It has a session of its own, and its keys end with that.
 type probe struct {
 	name      string
 	mechanism string
 	try       func(session) error
-	variant   func(session) (string, error) // in place of try
+	variant   func(session) (string, error) // instead of try
 }
 
-// Probe finds out what the token really does by doing it, with session objects:
-// nothing is left in the token. One that has no session objects, such as that of
-// tpm2-pkcs11, is given objects of its own, labelled "hsm-kp probe", which are destroyed
-// after each trial. What a token refuses is in the report; the error is for a token that
-// cannot be asked.
+// Probe finds out what the token can do by doing it, with session objects: nothing is left in the
+// token. A token without session objects, such as that of tpm2-pkcs11, gets objects of its own,
+// labeled "hsm-kp probe", which are destroyed after each trial. What a token refuses is in the
+// report; Probe fails if the token cannot be asked.
 func (t *Token) Probe(ctx context.Context) (Report, error) {
 	var r Report
 	for _, p := range probes() {
@@ -164,8 +163,8 @@ func probes() []probe {
 	return append(all, probe{name: keepProbe, mechanism: "C_WrapKey", try: probeKeep})
 }
 
-// trial makes objects of the session for a trial, or of the token where it has no others.
-// Those of the token are destroyed by end.
+// trial makes objects of the session for a trial, or of the token if it has no others. end
+// destroys those of the token.
 func (s session) trial(generate func(onToken bool) ([]pkcs11.ObjectHandle, error)) (made []pkcs11.ObjectHandle, end func() error, err error) {
 	made, err = generate(false)
 	if !engine.FailedWith(err, engine.CKR_ATTRIBUTE_VALUE_INVALID, engine.CKR_TEMPLATE_INCONSISTENT) {
@@ -194,7 +193,7 @@ func (s session) trialAES(uses ...uint) (key pkcs11.ObjectHandle, end func() err
 	return made[0], end, nil
 }
 
-// probeLabel is CKA_LABEL of what a trial makes.
+// probeLabel is CKA_LABEL of the objects of a trial.
 const probeLabel = "hsm-kp probe"
 
 func probeRandom(s session) error {
@@ -217,8 +216,7 @@ func probeGenerateAES(s session) error {
 	return end()
 }
 
-// probeDecrypt decrypts under an RSA key of 2048 bits, which takes less long to make than
-// one of 3072.
+// probeDecrypt decrypts under an RSA key of 2048 bits, which is quicker to make than one of 3072.
 func probeDecrypt(s session) (variant string, err error) {
 	id := idOrRandom(nil)
 	pair, end, err := s.trial(func(onToken bool) ([]pkcs11.ObjectHandle, error) {
@@ -237,8 +235,8 @@ func probeDecrypt(s session) (variant string, err error) {
 	return o.String(), err
 }
 
-// probeSeal seals and opens, and sees that the nonce matters and that other
-// additional data is refused, the way that Open tells from a broken token.
+// probeSeal seals and opens. It checks that the nonce matters, and that other additional data is
+// refused in a way that Open can tell from a broken token.
 func probeSeal(s session) (err error) {
 	key, end, err := s.trialAES(pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	if err != nil {

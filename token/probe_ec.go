@@ -48,7 +48,7 @@ func (s session) probeSign(c Curve) (err error) {
 	return nil
 }
 
-// ofSession makes the templates of token objects those of session objects.
+// ofSession turns the templates of token objects into those of session objects.
 func ofSession(t templates) templates {
 	for _, template := range [][]*pkcs11.Attribute{t.public, t.private} {
 		for i, a := range template {
@@ -80,8 +80,8 @@ func (s session) probeDerive(c Curve) error {
 	})
 }
 
-// probeWrap wraps a key pair's private half, unwraps it as one that cannot be
-// wrapped again, uses it, and sees that a damaged one is refused.
+// probeWrap wraps a key pair's private half, unwraps it as one that cannot be wrapped again, uses
+// it, and checks that a damaged one is refused.
 func (s session) probeWrap(c Curve, m KeyWrap) error {
 	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
@@ -109,8 +109,7 @@ func (s session) probeWrap(c Curve, m KeyWrap) error {
 	return nil
 }
 
-// requireKept fails where a key is not what its template made it: sensitive and not
-// extractable.
+// requireKept fails if a key is not what its template made it: sensitive and not extractable.
 func (s session) requireKept(private pkcs11.ObjectHandle) error {
 	sensitive, errSensitive := s.Flag(private, pkcs11.CKA_SENSITIVE)
 	extractable, errExtractable := s.Flag(private, pkcs11.CKA_EXTRACTABLE)

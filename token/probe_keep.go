@@ -11,8 +11,8 @@ import (
 
 const keepProbe = "keep what is not extractable"
 
-// probeKeep sees whether C_WrapKey refuses keys that are not extractable. Where it does not,
-// as in NSS softoken, whoever has the PIN can take every key out, whatever its attributes say.
+// probeKeep checks that C_WrapKey refuses keys that are not extractable. If it does not, as in
+// NSS softoken, whoever has the PIN can take out every key, whatever its attributes.
 func probeKeep(s session) error {
 	wrapping, err := s.generateAES(aesTemplate(false, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP))
 	if err != nil {
@@ -40,7 +40,7 @@ func probeKeep(s session) error {
 	return nil
 }
 
-// keeps passes over the refusal of a call, which is what is wanted.
+// keeps ignores the refusal of a call, which is what is wanted.
 func keeps(s session, err error) error {
 	if _, refused := errors.AsType[*Error](err); refused && s.Quirks().StepOf(err) == engine.StepNone {
 		return nil

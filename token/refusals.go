@@ -17,21 +17,21 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/internal/engine"
 )
 
-// Refusals remember the PINs that tokens have refused, beyond the end of a process: a
-// service that is started again and again must not lock its token. Implementations are
-// safe for use by several processes.
+// Refusals remember the PINs that tokens have refused beyond the end of a process: a service that
+// is started again and again must not lock its token. Implementations are safe for use by several
+// processes.
 type Refusals interface {
 	// Refused reports whether the token of that serial number has refused the PIN.
 	Refused(serial string, pin PIN) (bool, error)
-	// Remember notes that it has.
+	// Remember records that it has.
 	Remember(serial string, pin PIN) error
-	// Forget drops what is known of a token: it took a PIN.
+	// Forget deletes what is known of a token: it took a PIN.
 	Forget(serial string) error
 }
 
-// RefusalFile remembers in the file at path, of mode 0600: hashes by Argon2id under a
-// salt for each token, because a refused PIN may be nearly the right one. There is no file
-// before a PIN was refused.
+// RefusalFile remembers in the file at path, of mode 0600. The file has hashes by Argon2id under
+// a salt for each token, because a refused PIN may be nearly the right one. It is created when a
+// PIN is refused.
 func RefusalFile(path string) Refusals { return refusalFile(path) }
 
 type refusalFile string
@@ -77,7 +77,7 @@ func (f refusalFile) read() (r refusedPINs, err error) {
 	return r, nil
 }
 
-// find returns what is known of a token, which is nothing where it is new.
+// find returns what is known of a token, or nil if that is nothing.
 func (r *refusedPINs) find(serial string) *refusedByToken {
 	i := slices.IndexFunc(r.Tokens, func(t refusedByToken) bool { return t.Serial == serial })
 	if i < 0 {
@@ -133,8 +133,8 @@ func (f refusalFile) Forget(serial string) error {
 	return nil
 }
 
-// write replaces the file. Of two processes that do so at once, one's PIN may be
-// forgotten: it is remembered when it is refused again.
+// write replaces the file. If two processes do so at once, the PIN of one may be forgotten: it is
+// remembered when it is refused again.
 func (f refusalFile) write(r refusedPINs) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -157,7 +157,7 @@ func (f refusalFile) write(r refusedPINs) error {
 	return nil
 }
 
-// engineRefusals are Refusals as the engine uses them.
+// engineRefusals are Refusals for the engine.
 type engineRefusals struct{ to Refusals }
 
 func (r engineRefusals) Refused(serial string, pin engine.PIN) (bool, error) {

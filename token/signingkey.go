@@ -24,7 +24,7 @@ type SigningKey struct {
 	id      []byte
 	label   string
 	public  crypto.PublicKey
-	found   KeyAttributes // as they were when it was found
+	found   KeyAttributes // when it was generated or found
 	place   engine.Place
 	signing engine.Gauge
 }
@@ -46,13 +46,13 @@ func (k *SigningKey) Public() crypto.PublicKey { return k.public }
 
 // Sign signs in the token; rand is not used.
 //
-// A NIST key takes the digest that opts.HashFunc() makes, SHA-256, SHA-384 or
-// SHA-512, not longer than the curve's order, and returns the ECDSA signature in
-// DER. An Edwards key takes the whole message, with opts.HashFunc() zero, and
-// returns the raw signature of RFC 8032: 64 bytes for Ed25519, 114 for Ed448.
+// A NIST key takes the digest that opts.HashFunc() makes, SHA-256, SHA-384 or SHA-512, not longer
+// than the curve's order, and returns the ECDSA signature in DER. An Edwards key takes the whole
+// message, with opts.HashFunc() zero, and returns the raw signature of RFC 8032: 64 bytes for
+// Ed25519, 114 for Ed448.
 //
-// It waits for a free session. A token that is faulty may return a signature
-// that does not verify: callers check.
+// Sign waits for a free session. A faulty token may return a signature that does not verify: the
+// caller must check it.
 func (k *SigningKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	sig, err := k.sign(context.Background(), digest, opts)
 	if err != nil {
@@ -109,10 +109,9 @@ func derSignature(raw []byte, size int) ([]byte, error) {
 	return b.Bytes()
 }
 
-// signEdDSA signs a message. Ed25519 takes no parameter: with one, PKCS#11 means
-// Ed25519ctx. Ed448 has to have one (PKCS#11 3.0, Section 2.3.14): a
-// CK_EDDSA_PARAMS of zeros, which is no prehash and no context. Some tokens know
-// of none.
+// signEdDSA signs a message. Ed25519 takes no parameter: with one, PKCS#11 means Ed25519ctx.
+// Ed448 must have one (PKCS#11 3.0, Section 2.3.14): a CK_EDDSA_PARAMS of zeros, which means no
+// prehash and no context. Some tokens do not know it.
 func (s session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([]byte, error) {
 	var parameter []byte
 	if c == Ed448 {
@@ -136,8 +135,8 @@ func (s session) signEdDSA(key pkcs11.ObjectHandle, c Curve, message []byte) ([]
 // CK_ULONG, a CK_ULONG and a pointer.
 const eddsaParamsSize = 3 * (32 << (^uint(0) >> 63)) / 8
 
-// FoundAttributes returns the attributes of the private key as they were when it was generated
-// or found, but for those that private keys do not have: Encrypt and Wrap.
+// FoundAttributes returns the attributes of the private key as they were when it was generated or
+// found, without those that private keys do not have: Encrypt and Wrap.
 func (k *SigningKey) FoundAttributes() KeyAttributes { return k.found }
 
 // Attributes reads the attributes of the private key from the token.

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// URI is a PKCS#11 URI (RFC 7512). Empty fields were not given. Texts are decoded.
+// URI is a PKCS#11 URI (RFC 7512), decoded. An empty field was not given.
 type URI struct {
 	// Path attributes: what the URI names.
 	Token        string
@@ -28,15 +28,14 @@ type URI struct {
 	ModulePath string
 	PINSource  string
 
-	// Others holds the path attributes that are not used here, with their values.
-	// Each narrows what the URI names, so they cannot be passed over: see Apply.
+	// Others holds the path attributes that are not used here, with their values. Each narrows
+	// what the URI names, so they cannot be ignored: see Apply.
 	Others map[string]string
 }
 
-// ParseURI decodes a PKCS#11 URI. An attribute may be given once (RFC 7512,
-// Section 2.3). pin-value is refused: a URI goes into files, logs and process
-// lists. Query attributes that are not known are passed over: they do not say
-// what the URI names.
+// ParseURI decodes a PKCS#11 URI. An attribute may be given once (RFC 7512, Section 2.3).
+// pin-value is refused: a URI goes into files, logs and process lists. Unknown query attributes
+// are ignored: they do not say what the URI names.
 func ParseURI(s string) (URI, error) {
 	u, err := parseURI(s)
 	if err != nil {
@@ -88,8 +87,8 @@ func eachAttribute(list, separator string, set func(name, value string) error) e
 	return nil
 }
 
-// attributeName says whether name is made of the characters that RFC 7512,
-// Section 2.3, allows.
+// attributeName reports whether name consists of the characters that RFC 7512, Section 2.3,
+// allows.
 func attributeName(name string) bool {
 	return name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }
@@ -98,7 +97,7 @@ func decodeValue(raw string) (string, error) {
 	if strings.ContainsAny(raw, "# \t\r\n") {
 		return "", errors.New("a blank or # has to be percent-encoded")
 	}
-	value, err := url.PathUnescape(raw) // leaves + alone, as RFC 3986 has it
+	value, err := url.PathUnescape(raw) // leaves + as it is (RFC 3986)
 	if err != nil {
 		return "", errors.New("bad percent-encoding")
 	}
@@ -149,10 +148,9 @@ func (u *URI) setQuery(name, value string) error {
 	return nil
 }
 
-// Apply fills in what the URI says of module, token and PIN. It fails, and leaves
-// cfg as it was, where cfg already says something else, or the URI says something
-// that cannot be done. Object, ID and Type name a key in the token and are the
-// caller's business.
+// Apply fills in module, token and PIN from the URI. It fails, and leaves cfg as it was, if cfg
+// already has another value, or if the URI asks for something that cannot be done. Object, ID and
+// Type name a key in the token, which is left to the caller.
 func (u URI) Apply(cfg *Config) error {
 	next := *cfg
 	err := errors.Join(

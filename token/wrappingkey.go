@@ -25,10 +25,10 @@ type WrappingKey struct {
 	sealing, opening engine.Gauge
 }
 
-// GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN)
-// that is sensitive, not extractable, and able to encrypt and decrypt and nothing
-// else: a key that could also wrap would decrypt what it wrapped. A nil id is 16
-// random bytes; a key of the same id is ErrKeyExists.
+// GenerateWrappingKey generates an AES-256 key in the token (CKM_AES_KEY_GEN) that is sensitive,
+// not extractable, and able to encrypt and decrypt and nothing else: a key that could also wrap
+// would decrypt what it wrapped. A nil id is 16 random bytes. If a key has the id, it fails with
+// ErrKeyExists.
 func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string) (*WrappingKey, error) {
 	k := &WrappingKey{aesKey: aesKey{token: t, id: idOrRandom(id), label: label}}
 	if err := k.generate(ctx, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT); err != nil {
@@ -37,8 +37,8 @@ func (t *Token) GenerateWrappingKey(ctx context.Context, id []byte, label string
 	return k, nil
 }
 
-// FindWrappingKey finds the AES-256 key of that CKA_ID. None is ErrNotFound, more
-// than one ErrAmbiguousKey, another key length ErrUnsupported.
+// FindWrappingKey finds the AES-256 key of that CKA_ID. It fails with ErrNotFound if there is
+// none, ErrAmbiguousKey if there are several, and ErrUnsupported for another key length.
 func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, error) {
 	k := &WrappingKey{aesKey: aesKey{token: t, id: bytes.Clone(id)}}
 	if err := run(ctx, t, k.find); err != nil {
@@ -47,8 +47,8 @@ func (t *Token) FindWrappingKey(ctx context.Context, id []byte) (*WrappingKey, e
 	return k, nil
 }
 
-// DestroyWrappingKey destroys the key in the token (C_DestroyObject): nothing that
-// it sealed opens any more. It cannot be undone.
+// DestroyWrappingKey destroys the key in the token (C_DestroyObject). Nothing that it sealed
+// opens any more. It cannot be undone.
 func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 	if err := k.destroy(ctx); err != nil {
 		return fmt.Errorf("destroy wrapping key %x: %w", k.id, err)
@@ -56,10 +56,9 @@ func (t *Token) DestroyWrappingKey(ctx context.Context, k *WrappingKey) error {
 	return nil
 }
 
-// Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the
-// ciphertext with the tag of 16 bytes at its end. The nonce must never be used
-// again under this key; with Quirks.TokenNonce it is replaced by the one that the token
-// made. Neither slice is kept.
+// Seal encrypts plaintext by AES-256-GCM (CKM_AES_GCM) and returns the ciphertext with the tag of
+// 16 bytes at its end. The nonce must never be used again under this key; with Quirks.TokenNonce
+// it is replaced by the one that the token made. Neither slice is kept.
 func (k *WrappingKey) Seal(ctx context.Context, nonce *[NonceSize]byte, plaintext, aad []byte) ([]byte, error) {
 	wanted := *nonce
 	made, err := do(ctx, k.token, func(s session) (made sealed, err error) {
@@ -87,11 +86,11 @@ type sealed struct {
 	ciphertext []byte
 }
 
-// errNonce reports a token that took a nonce of its own, as some cloud HSMs do:
-// the ciphertext would not open under the one that the caller will store.
+// errNonce reports a token that took a nonce of its own, as some cloud HSMs do: the ciphertext
+// would not open under the one that the caller will store.
 var errNonce = errors.New("token did not use the given nonce")
 
-// errNoNonce reports a token that was to make the nonce, and left the zeros that it was
+// errNoNonce reports a token that should have made the nonce, and left the zeros that it was
 // given: it may have used them, and would again.
 var errNoNonce = errors.New("token did not make a nonce")
 
@@ -116,9 +115,9 @@ func (s session) seal(key pkcs11.ObjectHandle, nonce [NonceSize]byte, plaintext,
 	return sealed{[NonceSize]byte(used), ciphertext}, nil
 }
 
-// Open decrypts what Seal returned, under the same nonce and additional data. The
-// caller clears the plaintext. ErrDecrypt says that key, nonce, ciphertext or
-// additional data is not the right one; other errors are the token's.
+// Open decrypts what Seal returned, under the same nonce and additional data. The caller clears
+// the plaintext. It fails with ErrDecrypt if key, nonce, ciphertext or additional data is not the
+// right one; other errors are the token's.
 func (k *WrappingKey) Open(ctx context.Context, nonce [NonceSize]byte, ciphertext, aad []byte) ([]byte, error) {
 	if len(ciphertext) < TagSize {
 		return nil, fmt.Errorf("open under key %x: %w: %d bytes", k.id, ErrDecrypt, len(ciphertext))
@@ -164,8 +163,8 @@ func (s session) open(key pkcs11.ObjectHandle, nonce [NonceSize]byte, ciphertext
 	return plaintext, err
 }
 
-// badCiphertext is what tokens say of a tag that does not fit. SoftHSM 2.6 says
-// CKR_GENERAL_ERROR, which might be anything: but a device that is gone says so.
+// badCiphertext is what tokens return for a tag that does not fit. SoftHSM 2.6 returns
+// CKR_GENERAL_ERROR, which might be anything; a device that is gone returns something else.
 var badCiphertext = []RV{
 	engine.CKR_GENERAL_ERROR, engine.CKR_FUNCTION_FAILED, engine.CKR_DATA_INVALID, engine.CKR_DATA_LEN_RANGE,
 	engine.CKR_ENCRYPTED_DATA_INVALID, engine.CKR_ENCRYPTED_DATA_LEN_RANGE, engine.CKR_AEAD_DECRYPT_FAILED,

@@ -25,10 +25,10 @@ import (
 	"unsafe"
 )
 
-// whyNotLoaded says why the library at path is not a module that loads.
-// miekg/pkcs11 only says that it does not.
+// whyNotLoaded says why the library at path does not load. miekg/pkcs11 does not return the
+// reason.
 func whyNotLoaded(path string) string {
-	runtime.LockOSThread() // dlerror is a thread's
+	runtime.LockOSThread() // dlerror belongs to the thread
 	defer runtime.UnlockOSThread()
 	p := C.CString(path)
 	defer C.free(unsafe.Pointer(p))

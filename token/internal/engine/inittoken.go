@@ -11,7 +11,7 @@ import (
 // maxLabel is the length of a token's label in bytes (C_InitToken).
 const maxLabel = 32
 
-// InitToken is InitToken of package token.
+// InitToken initializes a token: see InitToken of package token.
 func InitToken(path, label string, soPIN, userPIN PIN) (Info, error) {
 	if label == "" || len(label) > maxLabel {
 		return Info{}, fmt.Errorf("initialize token: label of %d bytes, want 1 to %d", len(label), maxLabel)
@@ -29,8 +29,8 @@ func InitToken(path, label string, soPIN, userPIN PIN) (Info, error) {
 	return info, nil
 }
 
-// initToken reads the token back after the module was initialized again: SoftHSM
-// gives it another slot then.
+// initToken reads the token back after the module was initialized again: SoftHSM gives it another
+// slot then.
 func (m *module) initToken(label string, soPIN, userPIN PIN) (Info, error) {
 	var made [4]string
 	err := m.view(func(api Cryptoki) error {
@@ -91,7 +91,7 @@ func initUserPIN(api Cryptoki, slot uint, soPIN, userPIN PIN) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.Close()) }() // which logs out, as the last session
+	defer func() { err = errors.Join(err, s.Close()) }() // which logs out, as it closes the last session
 	if err := api.Login(s.handle, pkcs11.CKU_SO, soPIN.text()); err != nil {
 		return refuse(callError("C_Login", err))
 	}
