@@ -51,7 +51,7 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
-// BenchmarkWatch signs without anybody who watches and with one.
+// BenchmarkWatch signs without a watcher and with one.
 func BenchmarkWatch(b *testing.B) {
 	for _, watched := range []bool{false, true} {
 		b.Run(fmt.Sprintf("watched=%v", watched), func(b *testing.B) {

@@ -36,8 +36,8 @@ func decrypts(tb testing.TB, k *token.DecryptionKey, o token.OAEP) error {
 	return err
 }
 
-// tokensThatDecrypt are tokens with what they are known to do: that of SoftHSM ignores
-// labels, and opens nothing that has one.
+// tokensThatDecrypt are tokens with what is known of them: SoftHSM's ignores labels, and decrypts
+// nothing that has one.
 func tokensThatDecrypt(t *testing.T, test func(*testing.T, *token.Token, token.OAEP)) {
 	for _, c := range []struct {
 		name    string
@@ -152,7 +152,7 @@ func TestADecryptionKeyIsNoOtherKey(t *testing.T) {
 	}
 }
 
-// Whatever is gone comes back, for decryption as for the rest; the other operations are in
+// Whatever is gone comes back, for decryption too; the other operations are in
 // TestWhatIsGoneComesBack.
 func TestADecryptionIsTriedAgain(t *testing.T) {
 	for _, library := range []bool{false, true} {
@@ -205,8 +205,8 @@ func TestAnotherDecryptionKeyUnderTheSameIDStopsEverything(t *testing.T) {
 	wantChanged(t, f, operation{"decrypt", func(t *testing.T, _ *faulty) error { return decrypts(t, k, token.OAEP{Hash: crypto.SHA1}) }})
 }
 
-// What a TPM has and has not; its token has no session objects, and nothing is left of those
-// that stood for them.
+// What a TPM has and lacks. Its token has no session objects, and nothing is left of the token
+// objects that are made instead.
 func TestProbeOfATPM(t *testing.T) {
 	tok, err := token.Open(t.Context(), vendortest.TPM(t))
 	if err != nil {

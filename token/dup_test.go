@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// dup returns a descriptor for f that whoever reads it may close.
+// dup returns a descriptor for f that its reader may close.
 func dup(t *testing.T, f *os.File) int {
 	t.Helper()
 	defer f.Close()

@@ -39,7 +39,7 @@ func (t *Token) Logout(ctx context.Context) error {
 	return run(ctx, t, func(s session) error { return api.Logout(s.Handle()) })
 }
 
-// Hold takes one of the places for operations until release is called.
+// Hold takes one of the permits for operations until release is called.
 func (t *Token) Hold(ctx context.Context) (release func(), err error) {
 	held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -56,7 +56,7 @@ func (t *Token) Hold(ctx context.Context) (release func(), err error) {
 // Idle returns how many sessions are kept.
 func (t *Token) Idle() int { return t.Usage().Idle }
 
-// DestroyPublicHalf destroys the public key object alone.
+// DestroyPublicHalf destroys only the public key object.
 func (k *SigningKey) DestroyPublicHalf(ctx context.Context) error {
 	return run(ctx, k.token, func(s session) error {
 		h, err := k.in(s)

@@ -29,7 +29,7 @@ func generate(t testing.TB, tok *token.Token, c token.Curve, label string) *toke
 	return k
 }
 
-// toSign returns what a key on the curve signs of a message, and the option.
+// toSign returns what a key on the curve signs for a message, and the option.
 func toSign(c token.Curve, message []byte) ([]byte, crypto.SignerOpts) {
 	switch c {
 	case token.P256:
@@ -156,7 +156,7 @@ func TestTwoKeyPairsThatFitAreAnError(t *testing.T) {
 	}
 }
 
-// doubled finds everything twice, as a token does where two objects have one ID.
+// doubled finds everything twice, as a token does if two objects have one ID.
 type doubled struct{ token.Cryptoki }
 
 func (d doubled) FindObjects(s pkcs11.SessionHandle, max int) ([]pkcs11.ObjectHandle, bool, error) {
@@ -267,7 +267,7 @@ func TestErrorsOfBothWaysAreTyped(t *testing.T) {
 			m := tokentest.New(t, cfg.Module)
 			cfg.Quirks.LibraryCalls = library
 			tok := m.Open(t, cfg)
-			for _, c := range []token.Curve{token.P256, token.Ed25519} { // through crypto11, and raw
+			for _, c := range []token.Curve{token.P256, token.Ed25519} { // through crypto11, and directly
 				k := generate(t, tok, c, c.String())
 				for _, function := range []string{"C_SignInit", "C_Sign"} {
 					m.Reset()
@@ -402,7 +402,7 @@ func TestProbeFindsWhatSoftHSMDoes(t *testing.T) {
 	}
 }
 
-// withoutGCM is a token that has no AES-GCM.
+// withoutGCM is a token without AES-GCM.
 type withoutGCM struct{ token.Cryptoki }
 
 func (withoutGCM) EncryptInit(pkcs11.SessionHandle, []*pkcs11.Mechanism, pkcs11.ObjectHandle) error {

@@ -67,7 +67,7 @@ func (w wrappedKey) unwrap(ctx context.Context, k *token.KeyWrappingKey, f func(
 	return k.Unwrap(ctx, w.m, w.public, w.wrapped, f)
 }
 
-// agrees makes a secret with a key in software, and compares.
+// agrees agrees on a secret with a key in software, and compares.
 func (w wrappedKey) agrees(ctx context.Context, k *token.KeyWrappingKey) error {
 	return w.unwrap(ctx, k, func(x ecdh.KeyExchanger) error {
 		peer, err := w.public.Curve().GenerateKey(rand.Reader)
@@ -106,7 +106,7 @@ func eachKeyWrap(t *testing.T, tok *token.Token, f func(t *testing.T, m token.Ke
 	}
 }
 
-// sessionObjects returns what is there beside the objects of the token.
+// sessionObjects returns the objects beside those of the token.
 func sessionObjects(t *testing.T, tok *token.Token) (infos []token.ObjectInfo) {
 	t.Helper()
 	all, err := tok.Objects(t.Context())
@@ -594,7 +594,7 @@ func (w withoutPad) WrapKey(s pkcs11.SessionHandle, m []*pkcs11.Mechanism, wrapp
 	return nil, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)
 }
 
-// lossy is a token that does not see what is wrong with a wrapped key.
+// lossy is a token that does not notice what is wrong with a wrapped key.
 type lossy struct {
 	token.Cryptoki
 	mu   sync.Mutex

@@ -26,9 +26,9 @@ func openCounted(t *testing.T, n int) (*tokentest.Module, *token.Token, []*token
 	return m, tok, keys
 }
 
-// TestAKeyPairTakesAsManyCallsWhateverElseIsThere holds what it takes to generate a key pair and
-// to find one against the fewest calls: a new one is not searched for, and one that is there is
-// found once.
+// TestAKeyPairTakesAsManyCallsWhateverElseIsThere compares the calls for generating a key pair
+// and for finding one with the fewest possible: there is no search for a new key pair, and one
+// search for an existing one.
 func TestAKeyPairTakesAsManyCallsWhateverElseIsThere(t *testing.T) {
 	for _, n := range []int{1, 40} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) { fewestCalls(t, n) })
@@ -49,7 +49,7 @@ func fewestCalls(t *testing.T, n int) {
 	wantCalls(t, m, "C_SignInit", 3, "C_Sign", 3)
 }
 
-// wantCalls holds the calls since the last time against functions and their numbers.
+// wantCalls compares the calls since the last time with functions and their numbers.
 func wantCalls(t *testing.T, m *tokentest.Module, functions ...any) {
 	t.Helper()
 	want := make(map[string]int)
@@ -62,8 +62,8 @@ func wantCalls(t *testing.T, m *tokentest.Module, functions ...any) {
 	m.Reset()
 }
 
-// fewSearches are enough for any number of keys: those before the index is begun, that which it
-// is begun with, and some until it is made.
+// fewSearches suffice for any number of keys: those before the index is begun, the one with which
+// it is begun, and some until it is made.
 const fewSearches = 20
 
 func TestManyKeysAreFoundInFewSearches(t *testing.T) {
@@ -87,8 +87,8 @@ func TestManyKeysAreFoundInFewSearches(t *testing.T) {
 	}
 }
 
-// TestWhatIsKnownOfKeysIsAHint has another one destroy keys and make them anew under the same ID
-// once this one knows where all keys are.
+// TestWhatIsKnownOfKeysIsAHint has another Token destroy keys and make them again under the same
+// ID, after this one has an index.
 func TestWhatIsKnownOfKeysIsAHint(t *testing.T) {
 	_, tok, keys := openCounted(t, 100)
 	for _, k := range keys {
@@ -120,7 +120,7 @@ func TestWhatIsKnownOfKeysIsAHint(t *testing.T) {
 			t.Errorf("FindKeyPair() of a key that is destroyed = %v, %v, want %v", found, err, token.ErrNotFound)
 		}
 	}
-	// One that came later is found by a search.
+	// A key that was made later is found by a search.
 	late, err := other.GenerateKeyPair(t.Context(), token.KeyPairSpec{Curve: token.P256})
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestWhatIsKnownOfKeysIsAHint(t *testing.T) {
 }
 
 // TestCopiesOfManyKeysAreBounded uses more keys than a session keeps copies of, each often enough
-// for copies to be made.
+// for a copy to be made.
 func TestCopiesOfManyKeysAreBounded(t *testing.T) {
 	m, tok, keys := openCounted(t, 50)
 	for _, k := range keys {
@@ -148,8 +148,8 @@ func TestCopiesOfManyKeysAreBounded(t *testing.T) {
 	}
 }
 
-// TestAModuleIsInitializedOnce has Open initialise the module once, however the token is named:
-// some look at every object that they have when they are.
+// TestAModuleIsInitializedOnce has Open initialize the module once, however the token is named:
+// some modules look at every object that they have when they are initialized.
 func TestAModuleIsInitializedOnce(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	m := tokentest.New(t, cfg.Module)

@@ -39,8 +39,8 @@ func countLogins(t *testing.T, module string) *atomic.Int32 {
 	return &c.logins
 }
 
-// crypto11 logs in by itself unless told not to, past the counter: so this test
-// also asks the token, which remembers that a wrong PIN was tried.
+// crypto11 logs in by itself, past the counter, unless its config forbids it: so this test also
+// asks the token, which remembers that a wrong PIN was sent.
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	logins := countLogins(t, cfg.Module)
@@ -380,8 +380,7 @@ func TestPINThatDoesNotCome(t *testing.T) {
 	}
 }
 
-// lockedToken answers as a token does after too many wrong PINs. SoftHSM never
-// locks.
+// lockedToken answers as a token does after too many wrong PINs. SoftHSM never locks.
 type lockedToken struct{ loginCounter }
 
 func (l *lockedToken) GetTokenInfo(slot uint) (pkcs11.TokenInfo, error) {
@@ -485,8 +484,8 @@ func TestWaitingForASessionEndsWithTheContext(t *testing.T) {
 	}
 }
 
-// SoftHSM crashes a process that exits with it initialised: this runs a process
-// that opens, signs and closes, and looks at how it ended.
+// SoftHSM crashes a process that exits while it is initialized: this runs a process that opens,
+// signs and closes, and looks at how it ended.
 func TestProcessEndsInOrderAfterClose(t *testing.T) {
 	if os.Getenv("TOKEN_TEST_CHILD") == "1" {
 		tok := softhsmtest.Open(t)

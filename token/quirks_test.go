@@ -43,20 +43,20 @@ func TestTheTokenMayMakeTheNonces(t *testing.T) {
 	}
 }
 
-// A token that makes its own nonces, and was not said to, would seal what does not open.
+// A token that makes its own nonces, without the quirk, would seal what does not open.
 func TestATokensNonceIsRefusedWhereNoneIsAwaited(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	m := tokentest.New(t, cfg.Module)
 	m.SetOwnNonces(true)
 	tok := m.Open(t, cfg)
-	for _, nonce := range [][token.NonceSize]byte{{}, {1}} { // it takes the one, and not the other
+	for _, nonce := range [][token.NonceSize]byte{{}, {1}} { // it takes the first, and not the second
 		if sealed, err := wrappingKey(t, tok).Seal(t.Context(), &nonce, []byte("plaintext"), nil); err == nil {
 			t.Errorf("Seal() = %x, want an error", sealed)
 		}
 	}
 }
 
-// A token that was said to make nonces, and does not, would use the same one always.
+// A token that has the quirk, and makes no nonces, would always use the same one.
 func TestANonceThatTheTokenDidNotMakeIsRefused(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	cfg.Quirks.TokenNonce = true
@@ -71,7 +71,7 @@ func TestANonceThatTheTokenDidNotMakeIsRefused(t *testing.T) {
 	}
 }
 
-// SoftHSM has RFC 5649 under 0x210A: said to be KWP's number, it serves what KWP is for.
+// SoftHSM has RFC 5649 under 0x210A: with that as the number of KWP, it does what KWP is for.
 func TestKWPMayHaveAnotherNumber(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	cfg.Quirks.KWP = uint(token.KeyWrapPad)

@@ -20,7 +20,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
-// goneCodes are what modules say when something of theirs is gone.
+// goneCodes are what modules return when something of theirs is gone.
 var goneCodes = []token.RV{
 	token.CKR_SESSION_HANDLE_INVALID, token.CKR_SESSION_CLOSED, token.CKR_OBJECT_HANDLE_INVALID, engine.CKR_KEY_HANDLE_INVALID,
 	token.CKR_USER_NOT_LOGGED_IN, token.CKR_DEVICE_REMOVED, token.CKR_DEVICE_ERROR, token.CKR_TOKEN_NOT_PRESENT,
@@ -28,7 +28,7 @@ var goneCodes = []token.RV{
 	engine.CKR_WRAPPING_KEY_HANDLE_INVALID, engine.CKR_UNWRAPPING_KEY_HANDLE_INVALID,
 }
 
-// faulty is a token behind a module that does as it is told, with a key of each kind.
+// faulty is a token behind a module that fails on purpose, with a key of each kind.
 type faulty struct {
 	*tokentest.Module
 	cfg     token.Config
@@ -65,7 +65,7 @@ func openFaulty(t *testing.T, change func(*token.Config)) *faulty {
 	return f
 }
 
-// operation is one that is tried again by itself.
+// operation is one that recovery may repeat.
 type operation struct {
 	name string
 	do   func(*testing.T, *faulty) error
@@ -118,8 +118,8 @@ func verifies(public crypto.PublicKey, message, sig []byte) bool {
 	return token.Verifies(public, input, sig)
 }
 
-// TestWhatIsGoneComesBack has each function fail with each code, the first time and the
-// third time it is called, in every operation that is tried again.
+// TestWhatIsGoneComesBack has each function fail with each code, the first time and the third
+// time it is called, in every operation that may be repeated.
 func TestWhatIsGoneComesBack(t *testing.T) {
 	for _, copies := range []bool{false, true} {
 		t.Run(fmt.Sprintf("copies=%t", copies), func(t *testing.T) {
@@ -164,7 +164,8 @@ func comesBack(t *testing.T, f *faulty) {
 	f.Reset()
 }
 
-// TestTheWholeSessionTableIsLost drops sessions, login and all, under many goroutines.
+// TestTheWholeSessionTableIsLost drops the sessions, and with them the login, beneath many
+// goroutines.
 func TestTheWholeSessionTableIsLost(t *testing.T) {
 	for _, library := range []bool{false, true} {
 		t.Run(fmt.Sprintf("library=%t", library), func(t *testing.T) {
@@ -244,7 +245,7 @@ func TestACancelledOperationIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// What makes or destroys an object that stays is asked for once.
+// What makes or destroys an object that stays is tried once.
 func TestGenerationIsNotTriedAgain(t *testing.T) {
 	f := openFaulty(t, nil)
 	before := countObjects(t, f.tok)
@@ -276,7 +277,7 @@ func TestGenerationIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A fault before the generation is none of it: it is made good, and one key is made.
+// A fault before the generation is recovered from, and one key is made.
 func TestAGenerationBeginsInASoundSession(t *testing.T) {
 	f := openFaulty(t, nil)
 	for range 3 {
@@ -334,8 +335,8 @@ func TestAVendorsOwnCodeIsRecoveredFromWhereItIsNamed(t *testing.T) {
 	}
 }
 
-// replace has another key stand under the ID of one in use, and the sessions dropped, so
-// that it is found again.
+// replace puts another key under the ID of one in use, and drops the sessions, so that the key is
+// found again.
 func TestAnotherKeyUnderTheSameIDStopsEverything(t *testing.T) {
 	t.Run("signature key", func(t *testing.T) {
 		f := openFaulty(t, nil)
@@ -392,7 +393,7 @@ func wantChanged(t *testing.T, f *faulty, op operation) {
 	}
 }
 
-// It runs in a process of its own: the module of one that is stuck cannot be finalised.
+// It runs in a process of its own: a module that does not answer cannot be finalized.
 func TestAStuckModuleEndsWithASentence(t *testing.T) {
 	if os.Getenv("HSM_KP_TEST_STUCK") == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestAStuckModuleEndsWithASentence$", "-test.v")
@@ -452,7 +453,7 @@ func TestFewerSessionsThanThought(t *testing.T) {
 	wg.Wait()
 }
 
-// Two Tokens on a module: one has it initialized again under the other.
+// Two Tokens on a module: one has it initialized again beneath the other.
 func TestTheOtherTokenOfTheModuleRecoversToo(t *testing.T) {
 	f := openFaulty(t, nil)
 	other := f.Open(t, f.cfg)
@@ -506,7 +507,7 @@ func TestRecoveriesLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// settled is how many goroutines there are once those that end have ended.
+// settled returns the number of goroutines once those that end have ended.
 func settled(t *testing.T) int {
 	t.Helper()
 	time.Sleep(200 * time.Millisecond)

@@ -75,7 +75,7 @@ func TestTheLastRefusedPINsOfATokenAreRemembered(t *testing.T) {
 	}
 }
 
-// What cannot be read might have the PIN in it: it is not sent.
+// A file that cannot be read might list the PIN: the PIN is not sent.
 func TestADamagedFileOfRefusedPINsSendsNone(t *testing.T) {
 	cfg := softhsmtest.Config(t)
 	logins := countLogins(t, cfg.Module)

@@ -204,7 +204,7 @@ func TestPanicTakesNoSessionWithIt(t *testing.T) {
 	}
 }
 
-// ownNonce is a token that takes a nonce of its own and tells it.
+// ownNonce is a token that makes its own nonce and returns it.
 type ownNonce struct{ token.Cryptoki }
 
 func (o ownNonce) EncryptInit(s pkcs11.SessionHandle, _ []*pkcs11.Mechanism, key pkcs11.ObjectHandle) error {

@@ -33,7 +33,7 @@ func lacks(t *testing.T, tok *token.Token) (names []string) {
 	return names
 }
 
-// Of C_WrapKey, NSS lets keys out that are not extractable: that is told.
+// NSS wraps keys that are not extractable: the report says so.
 func TestNSSDoesAllButEdwardsCurvesAndKeeping(t *testing.T) {
 	tok := openToken(t, vendortest.NSS(t))
 	if got, want := strings.Join(lacks(t, tok), ", "), "sign Ed25519, sign Ed448, keep what is not extractable"; got != want {
@@ -41,7 +41,7 @@ func TestNSSDoesAllButEdwardsCurvesAndKeeping(t *testing.T) {
 	}
 }
 
-// What is made in NSS is found again once it was closed, with the attributes that matter.
+// What was made in NSS is found again after it was closed, with the attributes that matter.
 func TestKeysOfNSSStay(t *testing.T) {
 	cfg := vendortest.NSS(t)
 	var id []byte
@@ -79,7 +79,7 @@ func trySign(k *token.SigningKey) error {
 	return err
 }
 
-// NSS takes a private key back only with its public point, and other tokens only without.
+// NSS unwraps a private key only with its public point, and other tokens only without.
 func TestThePublicPointGoesToWhoWantsIt(t *testing.T) {
 	cfg := vendortest.NSS(t)
 	for _, c := range []struct {
@@ -101,7 +101,7 @@ func TestThePublicPointGoesToWhoWantsIt(t *testing.T) {
 	}
 }
 
-// The point comes from the record, and NSS believes it: what derives is the private key.
+// The point comes from the record, and NSS does not check it: what derives is the private key.
 func TestAForeignPointChangesNothingInNSS(t *testing.T) {
 	tok := openToken(t, vendortest.NSS(t))
 	k, err := tok.GenerateKeyWrappingKey(t.Context(), nil, "test")
@@ -153,7 +153,7 @@ func TestAWrongPINIsSentToNSSOnce(t *testing.T) {
 	}
 }
 
-// A process has one NSS database open at a time: the module is the process's.
+// A process has one NSS database open at a time: the module belongs to the process.
 func TestASecondNSSDatabaseIsRefusedBesideTheFirst(t *testing.T) {
 	first := openToken(t, vendortest.NSS(t))
 	second := vendortest.NSS(t)
@@ -192,8 +192,8 @@ func TestNSSUnderManyGoroutines(t *testing.T) {
 	wg.Wait()
 }
 
-// p11-kit 0.24 passes ECDSA and RSA, and no more; and for each who loads its client there is
-// another one, so that the second way into a module is none.
+// p11-kit 0.24 passes on ECDSA and RSA, and no more. It gives each caller a state of its own, so
+// that onecall cannot be used.
 func TestThroughP11KitATokenSignsByECDSAAndDecryptsByRSA(t *testing.T) {
 	s := vendortest.P11Kit(t, softhsmtest.Config(t))
 	tok := openToken(t, s.Config())
@@ -225,7 +225,7 @@ func TestThroughP11KitATokenSignsByECDSAAndDecryptsByRSA(t *testing.T) {
 	}
 }
 
-// A crash of the module is one of another process, and costs a moment.
+// A crash of the module is one of another process, and delays an operation briefly.
 func TestSignaturesOutliveTheModulesProcess(t *testing.T) {
 	s := vendortest.P11Kit(t, softhsmtest.Config(t))
 	cfg := s.Config()

@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// watching counts what Config.Watch is told of.
+// watching counts what Config.Watch is called with.
 type watching struct {
 	mu   sync.Mutex
 	seen map[string]map[token.RV]int
@@ -36,7 +36,7 @@ func (w *watching) count(function string, rv token.RV) int {
 	return w.seen[function][rv]
 }
 
-// Whatever the module counts, whoever watches is told of, either way of calling it.
+// The watcher sees whatever the module counts, through onecall and through the libraries.
 func TestEveryCallOfASessionIsWatched(t *testing.T) {
 	for _, long := range []bool{false, true} {
 		t.Run(fmt.Sprintf("library calls %v", long), func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestEveryCallOfASessionIsWatched(t *testing.T) {
 			for function := range f.AllCalls() {
 				call, begins := strings.CutSuffix(function, "Init")
 				if begins && w.count(call, 0) > 0 {
-					continue // in one with the call
+					continue // part of the call
 				}
 				switch function {
 				case "C_Initialize", "C_Finalize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismInfo":

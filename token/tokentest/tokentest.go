@@ -1,7 +1,7 @@
-// Package tokentest has a PKCS#11 module for tests that stands before a real one and does
-// what real ones do on bad days: it is slow, fails the k-th call of a function, drops
-// sessions, is away for a while, has few sessions, lacks a mechanism, returns a wrong
-// signature. It counts calls. It is built with the system's C compiler.
+// Package tokentest has a PKCS#11 module for tests that stands before a real one and does what
+// real ones do on bad days: it is slow, fails the k-th call of a function, drops sessions, is
+// gone for a while, has few sessions, lacks a mechanism, or returns a wrong signature. It counts
+// calls. It is built with the system's C compiler.
 package tokentest
 
 import (
@@ -25,7 +25,7 @@ import (
 //go:embed testdata/faults.c
 var source []byte
 
-// functions are those that are looked at, in the order of faults.c.
+// functions are those that can fail and are counted, in the order of faults.c.
 var functions = []string{
 	"C_Initialize", "C_Finalize", "C_GetInfo", "C_GetSlotList", "C_GetTokenInfo", "C_GetMechanismInfo", "C_OpenSession", "C_CloseSession",
 	"C_GetSessionInfo", "C_Login", "C_Logout", "C_CopyObject", "C_DestroyObject", "C_GetAttributeValue", "C_FindObjectsInit", "C_FindObjects",
@@ -55,10 +55,10 @@ const (
 	ruleWords = 5
 )
 
-// Module is a module before a real one. Its settings take effect at once, also in other
-// processes that have loaded it. They are safe for concurrent use.
+// Module is a module before a real one. Its settings take effect at once, also in other processes
+// that have loaded it. Its methods are safe for concurrent use.
 type Module struct {
-	// Path is that of the library, for token.Config.
+	// Path is the path of the library, for token.Config.
 	Path  string
 	words []atomic.Int64
 	rules int
@@ -96,7 +96,7 @@ func (m *Module) attach(tb testing.TB, size int) {
 	m.words = unsafe.Slice((*atomic.Int64)(unsafe.Pointer(unsafe.SliceData(b))), size/8)
 }
 
-// build compiles the module against the headers that miekg/pkcs11 brings.
+// build compiles the module against the headers of miekg/pkcs11.
 func build(tb testing.TB, out string) {
 	tb.Helper()
 	cc := os.Getenv("CC")
@@ -122,14 +122,13 @@ func build(tb testing.TB, out string) {
 	}
 }
 
-// SetLatency has every call take longer by d.
+// SetLatency makes every call take d longer.
 func (m *Module) SetLatency(d time.Duration) { m.words[wordLatency].Store(d.Microseconds()) }
 
-// DropSessions closes all sessions at the next call that takes one, and with them ends
-// the login.
+// DropSessions closes all sessions at the next call that takes one, which ends the login.
 func (m *Module) DropSessions() { m.words[wordDrop].Store(1) }
 
-// SetDown has every call that takes a session fail with CKR_DEVICE_ERROR, while it is set.
+// While it is set, SetDown makes every call that takes a session fail with CKR_DEVICE_ERROR.
 func (m *Module) SetDown(down bool) {
 	m.words[wordDown].Store(truth(down))
 }
@@ -141,32 +140,31 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// SetSessions lets so many sessions be open at once; 0 is as many as the token has.
+// SetSessions allows so many open sessions; 0 is as many as the token has.
 func (m *Module) SetSessions(n int) { m.words[wordSessions].Store(int64(n)) }
 
-// HideMechanism has the module not know a mechanism (CKM_…); 0 ends that.
+// HideMechanism removes a mechanism (CKM_…) from the module; 0 ends that.
 func (m *Module) HideMechanism(mechanism uint) { m.words[wordMechanism].Store(int64(mechanism)) }
 
 // SpoilSignature spoils the k-th signature from now on, 1 being the next one.
 func (m *Module) SpoilSignature(k int) { m.words[wordSpoil].Store(int64(k)) }
 
-// SwapKey has the k-th signature from now on, 1 being the next one, made with another key of
-// the token on the same curve, where there is one.
+// SwapKey makes the k-th signature from now on, 1 being the next one, with another key of the
+// token on the same curve, if there is one.
 func (m *Module) SwapKey(k int) { m.words[wordSwap].Store(int64(k)) }
 
-// SetOwnNonces has the module make the nonces of AES-GCM, and take nothing but zeros in
-// their place.
+// SetOwnNonces has the module make the nonces of AES-GCM, and refuse any but zeros.
 func (m *Module) SetOwnNonces(own bool) { m.words[wordNonces].Store(truth(own)) }
 
 // Sessions returns how many sessions are open.
 func (m *Module) Sessions() int { return int(m.words[wordOpen].Load()) }
 
-// Calls returns how often a function was called, with what only asked for a length.
+// Calls returns how often a function was called, including calls that only asked for a length.
 func (m *Module) Calls(function string) int {
 	return int(m.words[wordCalls+index(function)].Load())
 }
 
-// AllCalls returns how often each function was called that was.
+// AllCalls returns how often each function was called, without those that were not.
 func (m *Module) AllCalls() map[string]int {
 	calls := make(map[string]int)
 	for i, f := range functions {
@@ -180,8 +178,8 @@ func (m *Module) AllCalls() map[string]int {
 // Any stands for every function that takes a session, in Fail.
 const Any = "any"
 
-// Fail has the k-th call of a function from now on fail with rv, 1 being the next one, and
-// the calls after it, so many in all. It returns how many calls there were since.
+// Fail makes the k-th call of a function from now on, 1 being the next one, fail with rv, and so
+// many calls in all. seen returns how many calls there were since.
 func (m *Module) Fail(tb testing.TB, function string, k, calls int, rv token.RV) (seen func() int) {
 	tb.Helper()
 	if m.rules == rules {
@@ -201,7 +199,7 @@ func (m *Module) Fail(tb testing.TB, function string, k, calls int, rv token.RV)
 	return func() int { return int(r[4].Load()) }
 }
 
-// Reset ends all that was set, and begins to count anew. Sessions stay open.
+// Reset ends all that was set, and counts from zero. Sessions stay open.
 func (m *Module) Reset() {
 	for i := range m.words {
 		if i != wordOpen {
@@ -219,7 +217,7 @@ func index(function string) int {
 	return i
 }
 
-// Config returns cfg with the module in the place of its own.
+// Config returns cfg with this module instead of its own.
 func (m *Module) Config(cfg token.Config) token.Config {
 	cfg.Module = m.Path
 	return cfg

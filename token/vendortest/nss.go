@@ -23,13 +23,13 @@ var nssModules = []string{
 type Database struct {
 	Module   string // path of NSS softoken
 	Dir      string // of the database
-	Label    string // of the token that it is
+	Label    string // of its token
 	PINPath  string // file with the PIN, for its owner only
 	InitArgs string // of C_Initialize
 }
 
-// NewDatabase makes an NSS database in a folder of the test. NSS knows the token of a
-// database by what C_Initialize is told, so a process may have one of them open at a time.
+// NewDatabase makes an NSS database in a folder of the test. NSS finds the token of a database by
+// the arguments of C_Initialize, so a process may have one of them open at a time.
 func NewDatabase(tb testing.TB) *Database {
 	tb.Helper()
 	certutil := requireProgram(tb, "certutil")

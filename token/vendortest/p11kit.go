@@ -19,7 +19,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// p11KitClients is where systems put the module that speaks to a p11-kit server.
+// p11KitClients is where systems put the client module of a p11-kit server.
 var p11KitClients = []string{
 	"/usr/lib/*/pkcs11/p11-kit-client.so", // Debian, Ubuntu
 	"/usr/lib64/pkcs11/p11-kit-client.so", // Fedora, RHEL
@@ -30,16 +30,16 @@ var p11KitClients = []string{
 // serverAddress is the variable in which the client finds the server.
 const serverAddress = "P11_KIT_SERVER_ADDRESS"
 
-// deadline is how long the server may take for what takes it some milliseconds.
+// deadline is how long the server may take for what takes some milliseconds.
 const deadline = 10 * time.Second
 
-// Server is a p11-kit server before a token: the module runs in a process of the server,
-// one for each client that initialises p11-kit-client.so.
+// Server is a p11-kit server before a token: the module runs in a process of the server, one for
+// each client that initializes p11-kit-client.so.
 type Server struct {
 	// Module is the path of p11-kit-client.so.
 	Module string
-	// Address is what the environment variable P11_KIT_SERVER_ADDRESS has to say; in this
-	// process it does until the test ends.
+	// Address is the value of the environment variable P11_KIT_SERVER_ADDRESS, which is set in
+	// this process until the test ends.
 	Address string
 
 	tb      testing.TB
@@ -49,16 +49,16 @@ type Server struct {
 	running *exec.Cmd // nil: none
 }
 
-// socket is the path of the socket of every server of this process: the client reads the
-// variable once, when it is loaded, and a module once loaded stays. It is short, as the
-// path of a socket has to be.
+// socket is the path of the socket of every server of this process: the client reads the variable
+// once, when it is loaded, and a loaded module stays. It is short, because the path of a socket
+// has to be.
 var socket = sync.OnceValue(func() string {
 	return filepath.Join(os.TempDir(), "p11kit-"+rand.Text()[:10], "socket")
 })
 
-// P11Kit starts a p11-kit server before the token of real, which is to be named by its
-// label or serial number. The server reads the environment of this process, and stops when
-// the test ends. There may be one at a time in a process.
+// P11Kit starts a p11-kit server before the token of real, which must have a label or a serial
+// number. The server reads the environment of this process, and stops when the test ends. There
+// may be one at a time in a process.
 func P11Kit(tb testing.TB, real token.Config) *Server {
 	tb.Helper()
 	program := requireProgram(tb, "p11-kit")
@@ -89,7 +89,7 @@ func OpenP11Kit(tb testing.TB, real token.Config) *token.Token {
 	return open(tb, cfg)
 }
 
-// Config is that of the token behind the server.
+// Config is for the token behind the server.
 func (s *Server) Config() token.Config {
 	cfg := s.real
 	cfg.Module = s.Module
@@ -97,7 +97,7 @@ func (s *Server) Config() token.Config {
 	return cfg
 }
 
-// Start starts the server, where it does not run, and waits until it listens.
+// Start starts the server, if it does not run, and waits until it listens.
 func (s *Server) Start() {
 	s.tb.Helper()
 	if s.running != nil {
@@ -115,7 +115,7 @@ func (s *Server) Start() {
 	s.running = cmd
 	listens := make(chan error, 1)
 	go func() {
-		_, err := bufio.NewReader(out).ReadString('\n') // it says where it listens once it does
+		_, err := bufio.NewReader(out).ReadString('\n') // it prints where it listens once it does
 		listens <- err
 		_, _ = io.Copy(io.Discard, out)
 	}()
@@ -130,14 +130,14 @@ func (s *Server) Start() {
 	}
 }
 
-// Stop kills the server and every module that runs in a process of it. The socket goes, as
-// it does when the machine restarts.
+// Stop kills the server and every process of it that runs the module. The socket is removed, as
+// when the machine restarts.
 func (s *Server) Stop() {
 	s.tb.Helper()
 	if s.running == nil {
 		return
 	}
-	// First the server, so that it starts nothing; its processes would outlive it.
+	// The server goes first, so that it starts nothing; its processes would outlive it.
 	modules := s.modules()
 	s.kill(s.running.Process.Pid)
 	for _, pid := range modules {
@@ -150,9 +150,9 @@ func (s *Server) Stop() {
 	}
 }
 
-// KillModules kills every process of the server that runs the module, as a crash of the
-// module does, waits until they are gone, and returns how many there were. The server goes
-// on: a client that initialises its module anew has a new process.
+// KillModules kills every process of the server that runs the module, as a crash of the module
+// does, waits until they are gone, and returns how many there were. The server goes on: a client
+// that initializes its module again gets a new process.
 func (s *Server) KillModules() int {
 	s.tb.Helper()
 	pids := s.modules()
@@ -189,8 +189,8 @@ func (s *Server) modules() (pids []int) {
 	return pids
 }
 
-// parent reads the parent of a process, 0 where the process is gone, from its stat file:
-// "PID (NAME) STATE PARENT ...", and the name may have anything in it.
+// parent reads the parent of a process, 0 if the process is gone, from its stat file: "PID (NAME)
+// STATE PARENT ...", and the name may contain anything.
 func parent(path string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {

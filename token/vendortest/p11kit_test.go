@@ -12,7 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// tokens is how many tokens the server lets its client see.
+// tokens is how many tokens the server shows to its client.
 func tokens(t *testing.T, s *vendortest.Server) int {
 	t.Helper()
 	infos, err := token.List(t.Context(), s.Module, token.Quirks{})

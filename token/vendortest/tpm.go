@@ -22,26 +22,26 @@ var tpmModules = []string{
 	"/usr/lib/pkcs11/libtpm2_pkcs11.so",   // Alpine, Arch
 }
 
-// brokers is where systems put what libtss2 speaks to tpm2-abrmd with.
+// brokers is where systems put the library by which libtss2 reaches tpm2-abrmd.
 var brokers = []string{"/usr/lib/*/libtss2-tcti-tabrmd.so.0", "/usr/lib64/libtss2-tcti-tabrmd.so.0", "/usr/lib/libtss2-tcti-tabrmd.so.0"}
 
 // Device is a TPM in software with a token of tpm2-pkcs11 on it.
 //
-// A TPM has room for three keys at a time, and tpm2-pkcs11 lets go of those that it made or
-// used only when it is finalised. Here tpm2-abrmd exchanges up to a hundred of them; it is
-// reached over a D-Bus of its own.
+// A TPM has room for three keys at a time, and tpm2-pkcs11 drops those that it made or used only
+// when it is finalized. Here tpm2-abrmd exchanges up to a hundred of them, over a D-Bus of its
+// own.
 type Device struct {
 	Module  string            // path of tpm2-pkcs11
 	Label   string            // of the token
 	PINPath string            // file with the PIN, for its owner only
-	Environ map[string]string // that the module needs; in this process it has it until the test ends
+	Environ map[string]string // what the module needs; it is set in this process until the test ends
 
 	pin token.PIN
 }
 
-// NewDevice makes a TPM in a process of its own, and a token on it. It ends with the test.
-// The module reads the environment when it is initialised, so a process may have one of them
-// open at a time.
+// NewDevice makes a TPM in a process of its own, and a token on it. It ends with the test. The
+// module reads the environment when it is initialized, so a process may have one of them open at
+// a time.
 func NewDevice(tb testing.TB) *Device {
 	tb.Helper()
 	// The path of a socket has 107 bytes at most, and those of tests are long.
@@ -106,7 +106,7 @@ func writePIN(path string) (token.PIN, error) {
 	return token.NewPIN([]byte(pin)), os.WriteFile(path, []byte(pin+"\n"), 0o600)
 }
 
-// busConfig has a D-Bus for whoever reaches its socket, which nobody else does.
+// busConfig is for a D-Bus that takes anybody who reaches its socket, which nobody else can.
 const busConfig = `<busconfig><type>session</type><listen>unix:path=%s</listen>
 <policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>
 `
@@ -149,7 +149,7 @@ func run(tb testing.TB, socket string, environ []string, program string, args ..
 	}
 	tb.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // it was told to end
+		_ = cmd.Wait() // it was asked to end
 	})
 	if socket == "" {
 		return

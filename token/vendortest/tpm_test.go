@@ -7,7 +7,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// A process has one TPM after the other: nothing of the one before is in the way.
+// A process has one TPM after the other, and the first is not in the way of the second.
 func TestATPMIsThereForATest(t *testing.T) {
 	for _, name := range []string{"first", "second"} {
 		t.Run(name, func(t *testing.T) {

@@ -1,8 +1,8 @@
-// Package vendortest gives tests tokens of other makes than SoftHSM, and SoftHSM's behind
-// another module: NSS softoken, a TPM in software, and a p11-kit server.
+// Package vendortest gives tests tokens of other makes than SoftHSM, and SoftHSM's behind another
+// module: NSS softoken, a TPM in software, and a p11-kit server.
 //
-// Where something that a token is made with is not installed, the test is skipped, and
-// failed where CI=true: scripts/install-deps test installs all of it.
+// If something that makes a token is not installed, the test is skipped, and fails if CI=true:
+// scripts/install-deps test installs all of it.
 package vendortest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// missing skips a test that cannot run, except where everything has to.
+// missing skips a test that cannot run, or fails it if CI=true.
 func missing(tb testing.TB, err error) {
 	tb.Helper()
 	if os.Getenv("CI") == "true" {
@@ -22,7 +22,7 @@ func missing(tb testing.TB, err error) {
 	tb.Skip(err)
 }
 
-// requireProgram returns the path of a program, by the first of its names that is there.
+// requireProgram returns the path of a program, by the first of its names that is found.
 func requireProgram(tb testing.TB, names ...string) string {
 	tb.Helper()
 	for _, name := range names {
@@ -34,7 +34,7 @@ func requireProgram(tb testing.TB, names ...string) string {
 	return ""
 }
 
-// requireModule returns the first file that one of the patterns fits.
+// requireModule returns the first file that matches one of the patterns.
 func requireModule(tb testing.TB, patterns ...string) string {
 	tb.Helper()
 	for _, pattern := range patterns {

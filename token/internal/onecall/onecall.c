@@ -48,14 +48,14 @@ struct ck_list *onecall_open(const char *path, const char **fault, int *several)
 		*fault = "it gives no list of functions";
 		return NULL;
 	}
-	// p11-kit's client has another state, and other functions, for whoever asks.
+	// p11-kit's client gives each caller other functions, with a state of their own.
 	struct ck_list *again = NULL;
 	*several = get(&again) == 0 && again != NULL && memcmp(l->fn, again->fn, sizeof l->fn) != 0;
 	return l;
 }
 
-// run begins an operation and does all of it at once. out is big enough: a length is
-// not asked for.
+// run begins an operation and does all of it. out is large enough, so the length is not asked
+// for.
 static struct result run(struct ck_list *l, int begin, int whole, ck_ulong session, struct mechanism *m, ck_ulong key,
 	ck_byte *in, ck_ulong in_len, ck_byte *out, ck_ulong out_len) {
 	struct result r = {begin, 0, 0};

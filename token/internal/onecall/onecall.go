@@ -1,12 +1,12 @@
 //go:build unix
 
-// Package onecall does what a key package costs of a token in as few calls as PKCS#11
-// allows: it begins an operation and does all of it in one crossing of cgo, into a buffer
-// that is big enough, and so never asks for a length first. Behind a network HSM each
-// call is a round trip, and miekg/pkcs11 makes three where two do.
+// Package onecall does what a key package needs of a token in as few calls as PKCS#11 allows: it
+// begins an operation and does all of it in one crossing of cgo, into a buffer that is large
+// enough, and so never asks for a length first. Behind a network HSM each call is a round trip,
+// and miekg/pkcs11 makes three where two suffice.
 //
-// It is a second way into a library that miekg/pkcs11 has loaded and initialised, and
-// keeps nothing of its own: sessions, handles and mechanisms are the caller's.
+// It is a second way into a library that is already loaded and initialized. It keeps no state:
+// sessions, handles and mechanisms are the caller's.
 package onecall
 
 /*
@@ -29,8 +29,8 @@ type Library struct {
 	several bool
 }
 
-// Open loads the library at path, which has to be the very file that miekg/pkcs11 loaded:
-// the loader then gives the same one; see Several. It stays loaded.
+// Open loads the library at path, which must be the file that miekg/pkcs11 loaded: the loader
+// then returns the same library, unless Several is true. It stays loaded.
 func Open(path string) (*Library, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
@@ -46,8 +46,8 @@ func Open(path string) (*Library, error) {
 	return &Library{list, several != 0}, nil
 }
 
-// Several reports whether the library is another one for each who loads it, with sessions
-// and a login of its own. Then this is no second way into the one of somebody else.
+// Several reports whether the library gives each caller a state of its own, with its own sessions
+// and login. Then this is no second way to what another caller initialized.
 func (l *Library) Several() bool { return l.several }
 
 // Failed is a call that failed.
@@ -66,7 +66,7 @@ var names = map[C.int]string{
 	C.FN_GET_ATTRIBUTE_VALUE: "C_GetAttributeValue",
 }
 
-// output returns what a call put into out, or its error.
+// output returns what a call wrote into out, or its error.
 func output(r C.struct_result, out []byte) ([]byte, error) {
 	if r.rv != 0 {
 		return nil, &Failed{Func: names[r.fn], RV: uint(r.rv)}
@@ -77,7 +77,7 @@ func output(r C.struct_result, out []byte) ([]byte, error) {
 	return out[:r.n], nil
 }
 
-// nothing is where empty inputs are: tokens take no null pointer for one.
+// nothing stands for empty inputs: some tokens refuse a null pointer.
 var nothing [1]byte
 
 func bytesOf(b []byte) (*C.ck_byte, C.ck_ulong) {
@@ -95,8 +95,8 @@ func (l *Library) Sign(session, mechanism uint, parameter []byte, key uint, in, 
 	return output(C.onecall_sign(l.list, C.ck_ulong(session), C.ck_ulong(mechanism), p, pn, C.ck_ulong(key), text, textLen, o, on), out)
 }
 
-// GCM is what AES-GCM (CKM_AES_GCM) takes beside key and text. A token that chooses a nonce
-// of its own writes it into IV.
+// GCM is what AES-GCM (CKM_AES_GCM) takes beside key and text. A token that makes its own nonce
+// writes it into IV.
 type GCM struct {
 	Mechanism uint
 	IV, AAD   []byte
@@ -109,8 +109,8 @@ func (l *Library) EncryptGCM(session, key uint, g GCM, in, out []byte) ([]byte, 
 	return l.gcm(0, session, key, g, in, out)
 }
 
-// DecryptGCM is C_DecryptInit and C_Decrypt. It returns the part of out that holds the
-// plaintext. out has to be as long as in: some tokens want room for the tag.
+// DecryptGCM is C_DecryptInit and C_Decrypt. It returns the part of out that holds the plaintext.
+// out must be as long as in: some tokens want room for the tag.
 func (l *Library) DecryptGCM(session, key uint, g GCM, in, out []byte) ([]byte, error) {
 	return l.gcm(1, session, key, g, in, out)
 }
@@ -131,7 +131,7 @@ type OAEP struct {
 }
 
 // DecryptOAEP is C_DecryptInit and C_Decrypt. It returns the part of out that holds the
-// plaintext. out has to be as long as in.
+// plaintext. out must be as long as in.
 func (l *Library) DecryptOAEP(session, key uint, o OAEP, in, out []byte) ([]byte, error) {
 	label, labelLen := bytesOf(o.Label)
 	text, textLen := bytesOf(in)
@@ -154,18 +154,17 @@ func (l *Library) Attribute(session, object, attribute uint, out []byte) ([]byte
 	return output(C.onecall_attribute(l.list, C.ck_ulong(session), C.ck_ulong(object), C.ck_ulong(attribute), o, on), out)
 }
 
-// MaxAttributes is how many attributes Attributes asks for at most.
+// MaxAttributes is the largest number of attributes that Attributes takes.
 const MaxAttributes = C.MAX_ATTRIBUTES
 
-// Unavailable is the length of a value that the token does not tell
-// (CK_UNAVAILABLE_INFORMATION).
+// Unavailable is the length of a value that the token does not show (CK_UNAVAILABLE_INFORMATION).
 const Unavailable = ^uint(0)
 
-// Attributes is C_GetAttributeValue of several attributes at once. Each has its own part of what
-// is returned, as long as lens says, and lens says then how long the value is. Where the call
-// fails, lens says what the token has left there: PKCS#11 has it look at all of them, and set
-// those that it does not tell to Unavailable, but a length that is still that of the part may be
-// one that it did not come to.
+// Attributes is C_GetAttributeValue of several attributes at once. Each has its own part of out,
+// of the length in lens, which Attributes replaces by the length of the value. If the call fails,
+// lens has what the token left there: by PKCS#11 the token looks at all attributes, and sets
+// those that it does not show to Unavailable. But a length that is still that of the part may
+// belong to an attribute that the token did not reach.
 func (l *Library) Attributes(session, object uint, types, lens []uint) (out []byte, err error) {
 	if len(types) != len(lens) || len(types) > MaxAttributes {
 		return nil, fmt.Errorf("%d attributes into %d parts: %d is the most", len(types), len(lens), MaxAttributes)

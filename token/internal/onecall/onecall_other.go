@@ -1,6 +1,6 @@
 //go:build !unix
 
-// Package onecall is for Unix only: elsewhere Open fails, and callers go the longer way.
+// Package onecall is for Unix only: elsewhere Open fails, and callers use miekg/pkcs11.
 package onecall
 
 import "errors"
@@ -35,7 +35,7 @@ var errUnix = errors.New("not on this system")
 // Open fails.
 func Open(string) (*Library, error) { return nil, errUnix }
 
-// Several is not known.
+// Several is unknown.
 func (*Library) Several() bool { return false }
 
 // Sign fails.
@@ -56,10 +56,10 @@ func (*Library) Wrap(_, _, _, _ uint, _ []byte) ([]byte, error) { return nil, er
 // Attribute fails.
 func (*Library) Attribute(_, _, _ uint, _ []byte) ([]byte, error) { return nil, errUnix }
 
-// MaxAttributes is how many attributes Attributes asks for at most.
+// MaxAttributes is the largest number of attributes that Attributes takes.
 const MaxAttributes = 32
 
-// Unavailable is the length of a value that the token does not tell.
+// Unavailable is the length of a value that the token does not show.
 const Unavailable = ^uint(0)
 
 // Attributes fails.

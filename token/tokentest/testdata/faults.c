@@ -1,6 +1,6 @@
-// A PKCS#11 module for tests that stands before a real one: it passes every call on, and
-// counts, delays, fails or spoils those that it is told to. What to do stands in a file
-// that both sides map: see struct control, and tokentest.go, which writes it.
+// A PKCS#11 module for tests that stands before a real one: it passes every call on, and counts,
+// delays, fails or spoils calls as a file says that both sides map: see struct control, and
+// tokentest.go, which writes it.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 #include "pkcs11go.h"
 
-// The functions that are looked at, in the order of tokentest.go.
+// The functions that can fail, in the order of tokentest.go.
 enum {
 	F_Initialize, F_Finalize, F_GetInfo, F_GetSlotList, F_GetTokenInfo, F_GetMechanismInfo, F_OpenSession, F_CloseSession,
 	F_GetSessionInfo, F_Login, F_Logout, F_CopyObject, F_DestroyObject, F_GetAttributeValue, F_FindObjectsInit, F_FindObjects,
@@ -26,7 +26,7 @@ enum {
 	F_GenerateKeyPair, F_WrapKey, F_UnwrapKey, F_DeriveKey, F_GenerateRandom, F_COUNT,
 };
 
-// Rules are at most so many at once.
+// The number of rules.
 #define RULES 16
 
 struct rule {
@@ -41,11 +41,11 @@ struct control {
 	_Atomic long latency;   // microseconds a call
 	_Atomic long drop;      // close all sessions at the next call
 	_Atomic long down;      // CKR_DEVICE_ERROR while it is set
-	_Atomic long sessions;  // at most so many, 0: as the token has it
-	_Atomic long mechanism; // that the module does not have, 0: none
-	_Atomic long spoil;     // the signature that is spoilt, 1 is the next one; 0: none
+	_Atomic long sessions;  // the largest number, 0: as the token has it
+	_Atomic long mechanism; // that the module hides, 0: none
+	_Atomic long spoil;     // the signature to spoil, 1 is the next one; 0: none
 	_Atomic long swap;      // the C_SignInit that gets another key of the token, 1 is the next one; 0: none
-	_Atomic long nonces;    // the module makes the nonces of AES-GCM, and takes zeros alone
+	_Atomic long nonces;    // the module makes the nonces of AES-GCM, and takes only zeros
 	_Atomic long open;      // sessions that are open
 	_Atomic long calls[F_COUNT];
 	struct rule rules[RULES];
@@ -98,8 +98,8 @@ static double now(void) {
 	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
-// wait sleeps for so many microseconds. A machine wakes a thread some time later than it was
-// asked to: what that was on average is taken off beforehand.
+// wait sleeps for so many microseconds. A machine wakes a thread somewhat late: the average delay
+// is subtracted beforehand.
 static void wait(long us) {
 	static _Thread_local double late;
 	double from = now(), asked = us - late;
@@ -108,7 +108,8 @@ static void wait(long us) {
 	late += (now() - from - asked - late) / 8;
 }
 
-// enter is called before each call is passed on. What it returns is returned instead.
+// enter is called before each call is passed on. A value other than CKR_OK is returned instead of
+// the call's.
 static CK_RV enter(long f, int session) {
 	long us = atomic_load(&control->latency);
 	atomic_fetch_add(&control->calls[f], 1);
@@ -167,7 +168,7 @@ PASS_MECHANISM(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAND
 PASS_MECHANISM(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR b, CK_ULONG n, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR k), (s, m, w, b, n, t, c, k), m)
 PASS_MECHANISM(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k, CK_ATTRIBUTE_PTR t, CK_ULONG c, CK_OBJECT_HANDLE_PTR d), (s, m, k, t, c, d), m)
 
-// same says whether two objects have the same CKA_ID, as a key has and its copies.
+// same reports whether two objects have the same CKA_ID, as a key and its copies have.
 static int same(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE a, CK_OBJECT_HANDLE b) {
 	CK_BYTE x[64], y[64];
 	CK_ATTRIBUTE of_a = {CKA_ID, x, sizeof x}, of_b = {CKA_ID, y, sizeof y};
@@ -175,7 +176,7 @@ static int same(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE a, CK_OBJECT_HANDLE b) {
 	       of_a.ulValueLen == of_b.ulValueLen && memcmp(x, y, of_a.ulValueLen) == 0;
 }
 
-// other returns another private key of the same type, or the key itself where there is none.
+// other returns another private key of the same type, or the key itself if there is none.
 static CK_OBJECT_HANDLE other(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key) {
 	CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
 	CK_KEY_TYPE type;
@@ -206,7 +207,7 @@ static CK_RV my_SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAND
 	return rv;
 }
 
-// own_nonce puts a nonce in the place of zeros, as AWS CloudHSM does.
+// own_nonce replaces zeros by a nonce, as AWS CloudHSM does.
 static CK_RV own_nonce(CK_MECHANISM_PTR m) {
 	if (m->mechanism != CKM_AES_GCM || !atomic_load(&control->nonces))
 		return CKR_OK;
@@ -235,7 +236,7 @@ static CK_RV my_Finalize(CK_VOID_PTR a) {
 	if (rv == CKR_OK)
 		atomic_store(&control->open, 0);
 #ifdef __GLIBC__
-	malloc_trim(0); // what the module gave back is not counted as the process's any more
+	malloc_trim(0); // what the module freed should not count as the process's memory
 #endif
 	return rv;
 }
@@ -269,8 +270,7 @@ static CK_RV my_CloseSession(CK_SESSION_HANDLE h) {
 	return rv;
 }
 
-// A signature is spoilt in its last byte. One that is only asked for its length is not
-// counted.
+// A signature is spoiled in its last byte. A call that only asks for its length is not counted.
 static CK_RV my_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m) {
 	CK_RV rv = enter(F_Sign, 1);
 	if (rv == CKR_OK)
@@ -280,8 +280,8 @@ static CK_RV my_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR
 	return rv;
 }
 
-// attach maps the control file and loads the real module, whose names stand beside this
-// library's own.
+// attach maps the control file and loads the real module, whose path is in a file beside this
+// library.
 static int attach(void) {
 	Dl_info self;
 	char name[4096], path[4096] = "";
