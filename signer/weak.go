@@ -29,7 +29,7 @@ func (k *Key) requireStrong() error {
 // weaknesses returns the attributes with wrong values, in words.
 func weaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
-		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, Required: true},
 		// Another use of a signature key would allow forgeries.
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},

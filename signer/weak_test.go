@@ -23,18 +23,18 @@ func TestWeaknesses(t *testing.T) {
 		change func(*token.KeyAttributes)
 		want   []string
 	}{
-		"as generated":    {func(*token.KeyAttributes) {}, nil},
-		"extractable":     {func(a *token.KeyAttributes) { *a.Extractable = true }, []string{"CKA_EXTRACTABLE is true"}},
-		"not sensitive":   {func(a *token.KeyAttributes) { *a.Sensitive = false }, []string{"CKA_SENSITIVE is false"}},
-		"not private":     {func(a *token.KeyAttributes) { *a.Private = false }, []string{"CKA_PRIVATE is false"}},
-		"not told":        {func(a *token.KeyAttributes) { a.Extractable = nil }, []string{"CKA_EXTRACTABLE is not told"}},
-		"other use":       {func(a *token.KeyAttributes) { *a.Derive = true }, []string{"CKA_DERIVE is true"}},
-		"origin not told": {func(a *token.KeyAttributes) { a.Local, a.AlwaysSensitive, a.NeverExtractable = nil, nil, nil }, nil},
+		"as generated":        {func(*token.KeyAttributes) {}, nil},
+		"extractable":         {func(a *token.KeyAttributes) { *a.Extractable = true }, []string{"CKA_EXTRACTABLE is true"}},
+		"not sensitive":       {func(a *token.KeyAttributes) { *a.Sensitive = false }, []string{"CKA_SENSITIVE is false"}},
+		"not private":         {func(a *token.KeyAttributes) { *a.Private = false }, []string{"CKA_PRIVATE is false"}},
+		"not reported":        {func(a *token.KeyAttributes) { a.Extractable = nil }, []string{"CKA_EXTRACTABLE is not reported"}},
+		"other use":           {func(a *token.KeyAttributes) { *a.Derive = true }, []string{"CKA_DERIVE is true"}},
+		"origin not reported": {func(a *token.KeyAttributes) { a.Local, a.AlwaysSensitive, a.NeverExtractable = nil, nil, nil }, nil},
 		"imported": {func(a *token.KeyAttributes) { *a.Local, *a.AlwaysSensitive, *a.NeverExtractable = false, false, false }, []string{
 			"CKA_ALWAYS_SENSITIVE is false", "CKA_NEVER_EXTRACTABLE is false", "CKA_LOCAL is false",
 		}},
-		"nothing told": {func(a *token.KeyAttributes) { *a = token.KeyAttributes{} }, []string{
-			"CKA_TOKEN is not told", "CKA_PRIVATE is not told", "CKA_SENSITIVE is not told", "CKA_EXTRACTABLE is not told", "CKA_SIGN is not told",
+		"nothing reported": {func(a *token.KeyAttributes) { *a = token.KeyAttributes{} }, []string{
+			"CKA_TOKEN is not reported", "CKA_PRIVATE is not reported", "CKA_SENSITIVE is not reported", "CKA_EXTRACTABLE is not reported", "CKA_SIGN is not reported",
 		}},
 	} {
 		a := strong()

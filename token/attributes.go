@@ -85,10 +85,10 @@ func (s session) readKeyAttributes(o pkcs11.ObjectHandle) (KeyAttributes, error)
 
 // AttributeRule says what an attribute of a key must be.
 type AttributeRule struct {
-	Name       string // such as "CKA_EXTRACTABLE"
-	Value      *bool  // what the token reports
-	Want       bool
-	MustBeTold bool // a token that does not report it breaks the rule
+	Name     string // such as "CKA_EXTRACTABLE"
+	Value    *bool  // what the token reports
+	Want     bool
+	Required bool // a token that does not report it breaks the rule
 }
 
 // Custody returns the rules of a key that was made in its token and cannot leave it. They hold
@@ -110,8 +110,8 @@ func (a KeyAttributes) Custody() []AttributeRule {
 func Broken(rules ...AttributeRule) (faults []string) {
 	for _, r := range rules {
 		switch {
-		case r.Value == nil && r.MustBeTold:
-			faults = append(faults, r.Name+" is not told")
+		case r.Value == nil && r.Required:
+			faults = append(faults, r.Name+" is not reported")
 		case r.Value != nil && *r.Value != r.Want:
 			faults = append(faults, fmt.Sprintf("%s is %t", r.Name, *r.Value))
 		}

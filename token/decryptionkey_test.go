@@ -82,10 +82,10 @@ func TestADecryptionKeyDecryptsAndDoesNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 		faults := token.Broken(append(a.Custody(),
-			token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
-			token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, MustBeTold: true},
-			token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, MustBeTold: true},
-			token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive, MustBeTold: true})...)
+			token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, Required: true},
+			token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Required: true},
+			token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, Required: true},
+			token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive, Required: true})...)
 		if len(faults) > 0 {
 			t.Errorf("attributes: %q", faults)
 		}

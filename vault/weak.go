@@ -7,8 +7,8 @@ import (
 // weaknesses returns the attributes that break custody, in words.
 func weaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
-		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt, Want: true, MustBeTold: true},
-		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt, Want: true, Required: true},
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, Required: true},
 		// A key that also wraps would decrypt what it wrapped, and take keys out.
 		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
@@ -20,8 +20,8 @@ func weaknesses(a token.KeyAttributes) []string {
 // wrappingWeaknesses returns those of a key that wraps.
 func wrappingWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
-		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap, Want: true, MustBeTold: true},
-		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_WRAP", Value: a.Wrap, Want: true, Required: true},
+		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap, Want: true, Required: true},
 		// A key that also decrypts would take out what it wrapped.
 		token.AttributeRule{Name: "CKA_ENCRYPT", Value: a.Encrypt},
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
@@ -33,7 +33,7 @@ func wrappingWeaknesses(a token.KeyAttributes) []string {
 // decryptionWeaknesses returns those of an RSA key.
 func decryptionWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
-		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt, Want: true, Required: true},
 		// A key that also unwraps would bring in keys that others made.
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
 		// An RSA signature is a decryption.
@@ -45,7 +45,7 @@ func decryptionWeaknesses(a token.KeyAttributes) []string {
 // stampingWeaknesses returns those of a key that makes the stamps of an RSA key.
 func stampingWeaknesses(a token.KeyAttributes) []string {
 	return token.Broken(append(a.Custody(),
-		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_SIGN", Value: a.Sign, Want: true, Required: true},
 		token.AttributeRule{Name: "CKA_DECRYPT", Value: a.Decrypt},
 		token.AttributeRule{Name: "CKA_UNWRAP", Value: a.Unwrap},
 		token.AttributeRule{Name: "CKA_DERIVE", Value: a.Derive},

@@ -21,21 +21,21 @@ func strong() token.KeyAttributes {
 
 func TestWrappingKeysThatBreakCustodyAreNamed(t *testing.T) {
 	for want, change := range map[string]func(*token.KeyAttributes){
-		"CKA_TOKEN is false":             func(a *token.KeyAttributes) { a.Token = told(false) },
-		"CKA_PRIVATE is false":           func(a *token.KeyAttributes) { a.Private = told(false) },
-		"CKA_SENSITIVE is false":         func(a *token.KeyAttributes) { a.Sensitive = told(false) },
-		"CKA_SENSITIVE is not told":      func(a *token.KeyAttributes) { a.Sensitive = nil },
-		"CKA_EXTRACTABLE is true":        func(a *token.KeyAttributes) { a.Extractable = told(true) },
-		"CKA_EXTRACTABLE is not told":    func(a *token.KeyAttributes) { a.Extractable = nil },
-		"CKA_ENCRYPT is false":           func(a *token.KeyAttributes) { a.Encrypt = told(false) },
-		"CKA_DECRYPT is false":           func(a *token.KeyAttributes) { a.Decrypt = told(false) },
-		"CKA_ALWAYS_SENSITIVE is false":  func(a *token.KeyAttributes) { a.AlwaysSensitive = told(false) },
-		"CKA_NEVER_EXTRACTABLE is false": func(a *token.KeyAttributes) { a.NeverExtractable = told(false) },
-		"CKA_LOCAL is false":             func(a *token.KeyAttributes) { a.Local = told(false) },
-		"CKA_WRAP is true":               func(a *token.KeyAttributes) { a.Wrap = told(true) },
-		"CKA_UNWRAP is true":             func(a *token.KeyAttributes) { a.Unwrap = told(true) },
-		"CKA_SIGN is true":               func(a *token.KeyAttributes) { a.Sign = told(true) },
-		"CKA_DERIVE is true":             func(a *token.KeyAttributes) { a.Derive = told(true) },
+		"CKA_TOKEN is false":              func(a *token.KeyAttributes) { a.Token = told(false) },
+		"CKA_PRIVATE is false":            func(a *token.KeyAttributes) { a.Private = told(false) },
+		"CKA_SENSITIVE is false":          func(a *token.KeyAttributes) { a.Sensitive = told(false) },
+		"CKA_SENSITIVE is not reported":   func(a *token.KeyAttributes) { a.Sensitive = nil },
+		"CKA_EXTRACTABLE is true":         func(a *token.KeyAttributes) { a.Extractable = told(true) },
+		"CKA_EXTRACTABLE is not reported": func(a *token.KeyAttributes) { a.Extractable = nil },
+		"CKA_ENCRYPT is false":            func(a *token.KeyAttributes) { a.Encrypt = told(false) },
+		"CKA_DECRYPT is false":            func(a *token.KeyAttributes) { a.Decrypt = told(false) },
+		"CKA_ALWAYS_SENSITIVE is false":   func(a *token.KeyAttributes) { a.AlwaysSensitive = told(false) },
+		"CKA_NEVER_EXTRACTABLE is false":  func(a *token.KeyAttributes) { a.NeverExtractable = told(false) },
+		"CKA_LOCAL is false":              func(a *token.KeyAttributes) { a.Local = told(false) },
+		"CKA_WRAP is true":                func(a *token.KeyAttributes) { a.Wrap = told(true) },
+		"CKA_UNWRAP is true":              func(a *token.KeyAttributes) { a.Unwrap = told(true) },
+		"CKA_SIGN is true":                func(a *token.KeyAttributes) { a.Sign = told(true) },
+		"CKA_DERIVE is true":              func(a *token.KeyAttributes) { a.Derive = told(true) },
 	} {
 		a := strong()
 		change(&a)

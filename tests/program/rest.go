@@ -154,9 +154,9 @@ func (o *Opened) ObjectFaults() (faults []error, halves int) {
 func isCopy(info *token.ObjectInfo) bool {
 	a := info.Attributes
 	return len(token.Broken(
-		token.AttributeRule{Name: "CKA_TOKEN", Value: a.Token, MustBeTold: true},
-		token.AttributeRule{Name: "CKA_SENSITIVE", Value: a.Sensitive, Want: true, MustBeTold: true},
-		token.AttributeRule{Name: "CKA_EXTRACTABLE", Value: a.Extractable, MustBeTold: true},
+		token.AttributeRule{Name: "CKA_TOKEN", Value: a.Token, Required: true},
+		token.AttributeRule{Name: "CKA_SENSITIVE", Value: a.Sensitive, Want: true, Required: true},
+		token.AttributeRule{Name: "CKA_EXTRACTABLE", Value: a.Extractable, Required: true},
 	)) == 0
 }
 
@@ -175,7 +175,7 @@ func half(info *token.ObjectInfo) bool {
 func keptBadly(info *token.ObjectInfo, use string) []string {
 	a := info.Attributes
 	if info.Class == token.ClassPublicKey {
-		return token.Broken(token.AttributeRule{Name: "CKA_TOKEN", Value: a.Token, Want: true, MustBeTold: true})
+		return token.Broken(token.AttributeRule{Name: "CKA_TOKEN", Value: a.Token, Want: true, Required: true})
 	}
 	rules := a.Custody()
 	for _, u := range []struct {
@@ -186,7 +186,7 @@ func keptBadly(info *token.ObjectInfo, use string) []string {
 		{"encrypt", a.Encrypt, info.Class == token.ClassSecretKey}, {"decrypt", a.Decrypt, true}, {"sign", a.Sign, true},
 		{"wrap", a.Wrap, info.Class == token.ClassSecretKey}, {"unwrap", a.Unwrap, true}, {"derive", a.Derive, true},
 	} {
-		rules = append(rules, token.AttributeRule{Name: u.name, Value: u.value, Want: slices.Contains(strings.Fields(use), u.name), MustBeTold: u.told})
+		rules = append(rules, token.AttributeRule{Name: u.name, Value: u.value, Want: slices.Contains(strings.Fields(use), u.name), Required: u.told})
 	}
 	return token.Broken(rules...)
 }

@@ -30,7 +30,7 @@ func (s *Session) Crypto11Key(keyType uint, id []byte) (crypto11.PrivateKey, err
 	case err != nil:
 		return nil, callError("C_FindObjects", err)
 	case len(keys) == 0:
-		return nil, fmt.Errorf("key %x is gone while it is read", id)
+		return nil, fmt.Errorf("key %x was destroyed while it was read", id)
 	case len(keys) > 1:
 		return nil, fmt.Errorf("%w: %d do", ErrAmbiguousKey, len(keys))
 	}

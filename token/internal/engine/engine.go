@@ -146,7 +146,7 @@ func (m *module) endHold(timeout time.Duration, why error) {
 func (cfg Config) sessions(info slotInfo) (int, error) {
 	n := cfg.Sessions
 	if n < 0 {
-		return 0, fmt.Errorf("%d sessions asked for", n)
+		return 0, fmt.Errorf("%d sessions requested", n)
 	}
 	if cfg.Quirks.OneAtATime {
 		n = 1
