@@ -66,6 +66,7 @@ type FileModeError struct {
 	Mode fs.FileMode
 }
 
+// Error names the file and its mode.
 func (e *FileModeError) Error() string {
 	return fmt.Sprintf("file %q is open to others than its owner: mode %#o, want 0600 or less", e.Path, e.Mode)
 }

@@ -41,6 +41,7 @@ func (s *Session) Making() (end func()) {
 	return func() { m.turns.leave(making) }
 }
 
+// Search returns the objects that match. Without the login it misses private objects: see Find.
 func (s *Session) Search(template []*pkcs11.Attribute) (found []pkcs11.ObjectHandle, err error) {
 	if s.link != nil {
 		s.link.engine.module.turns.enter(searching)

@@ -67,6 +67,7 @@ func openSession(api Cryptoki, slot uint, user bool) (*Session, error) {
 	return &Session{api: api, handle: h, user: user}, nil
 }
 
+// Close closes the session (C_CloseSession).
 func (s *Session) Close() error {
 	return callError("C_CloseSession", s.api.CloseSession(s.handle))
 }

@@ -19,35 +19,35 @@ const (
 )
 
 // enter waits until no call of the other kind runs.
-func (a *turnstile) enter(kind int) {
-	a.mu.Lock()
-	if a.running == 0 || a.kind == kind && len(a.waiting[1-kind]) == 0 {
-		a.kind = kind
-		a.running++
-		a.mu.Unlock()
+func (t *turnstile) enter(kind int) {
+	t.mu.Lock()
+	if t.running == 0 || t.kind == kind && len(t.waiting[1-kind]) == 0 {
+		t.kind = kind
+		t.running++
+		t.mu.Unlock()
 		return
 	}
 	turn := make(chan struct{})
-	a.waiting[kind] = append(a.waiting[kind], turn)
-	a.mu.Unlock()
+	t.waiting[kind] = append(t.waiting[kind], turn)
+	t.mu.Unlock()
 	<-turn
 }
 
 // leave ends what enter began. The last call to leave lets in all waiting calls of the other
 // kind.
-func (a *turnstile) leave(kind int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.running--; a.running > 0 {
+func (t *turnstile) leave(kind int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.running--; t.running > 0 {
 		return
 	}
 	next := 1 - kind
-	if len(a.waiting[next]) == 0 {
+	if len(t.waiting[next]) == 0 {
 		next = kind
 	}
-	a.kind, a.running = next, len(a.waiting[next])
-	for _, turn := range a.waiting[next] {
+	t.kind, t.running = next, len(t.waiting[next])
+	for _, turn := range t.waiting[next] {
 		close(turn)
 	}
-	a.waiting[next] = nil
+	t.waiting[next] = nil
 }
