@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/backoff"
 )
 
 // Step is a step of a recovery. Package token documents the steps.
@@ -104,20 +105,15 @@ func (r *recovery) next(asked Step) Step {
 	return asked
 }
 
-// The delays before an operation is tried again: none the first time, then doubled each time.
-const (
-	leastDelay = 50 * time.Millisecond
-	mostDelay  = 5 * time.Second
-)
+// retries are the delays before an operation is tried again, after the first time.
+var retries = backoff.Backoff{First: 50 * time.Millisecond, Most: 5 * time.Second}
 
-// delay returns how long to wait after so many tries: half to one and a half of the delay, so
-// that operations that failed together do not return together.
+// delay returns how long to wait after so many tries: nothing after the first.
 func delay(tries int) time.Duration {
 	if tries <= 1 {
 		return 0
 	}
-	d := min(leastDelay<<min(tries-2, 10), mostDelay)
-	return d/2 + rand.N(d)
+	return retries.Delay(tries - 2)
 }
 
 // recover does what err asks for. It returns nil if the operation should be tried again. l is the
@@ -153,7 +149,7 @@ func (e *Engine) recover(ctx context.Context, r *recovery, l *link, epoch uint64
 	}
 	wait = min(wait, e.cfg.Patience-spent) // the last try is at the end
 	e.observe(Recovery{Step: step, Cause: err, Try: r.tries, Delay: wait, Since: spent})
-	if err := pause(ctx, wait); err != nil {
+	if err := backoff.Sleep(ctx, wait); err != nil {
 		return err
 	}
 	if l == nil {
@@ -182,20 +178,6 @@ func (e *Engine) renewSessions(l *link) error {
 		defer e.exclusive()()
 		l.pool.renew(e.epochs.Add(1))
 	})
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // renew takes a step on the link that an operation failed on. If the link was replaced meanwhile,
