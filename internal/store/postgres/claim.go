@@ -12,6 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // Claim implements store.Store. Where ctx ends while the claim is being committed, it returns
@@ -49,7 +50,7 @@ func wantsOf(group []*waiting) (order []*want) {
 		if c.n == 0 {
 			continue
 		}
-		k := key{c.identity, seconds(c.at)}
+		k := key{c.identity, sqlstore.Seconds(c.at)}
 		if wants[k] == nil {
 			wants[k] = &want{identity: k.identity, at: k.at}
 			order = append(order, wants[k])
@@ -77,10 +78,7 @@ const claimSome = `WITH first AS (SELECT id FROM (SELECT k.id FROM key_packages 
 // confirmed that it has the private keys.
 const free = `k.identity = (SELECT id FROM identities WHERE name = @name)
 		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
-		AND k.not_before <= @at AND ` + settled + ` AND ` + ahead
-
-// settled is what no device still has to confirm.
-const settled = `(k.release_digest IS NULL OR k.confirmed_at IS NOT NULL)`
+		AND k.not_before <= @at AND ` + sqlstore.Settled + ` AND ` + ahead
 
 // ahead is what no backlog has. Where there is none at all, no row is looked up.
 const ahead = `(NOT EXISTS (SELECT 1 FROM backlogs WHERE finished_at IS NULL)
@@ -90,11 +88,11 @@ const ahead = `(NOT EXISTS (SELECT 1 FROM backlogs WHERE finished_at IS NULL)
 // claim finds rows for claims that ask for the same, later.
 func (tx *transaction) claim(w *want) {
 	some := 1 << bits.Len(uint(w.n-1))
-	laterAll(tx, &w.rows, scanKeyPackage, fmt.Sprintf(claimSome, some), pgx.NamedArgs{"name": w.identity, "at": w.at, "n": w.n})
+	queueAll(tx, &w.rows, sqlstore.ScanKeyPackage, fmt.Sprintf(claimSome, some), pgx.NamedArgs{"name": w.identity, "at": w.at, "n": w.n})
 }
 
 // handOut gives the rows that were found to the claims, the first ones first.
-func (tx *transaction) handOut(w *want) error {
+func (tx *transaction) handOut(ctx context.Context, w *want) error {
 	rows := w.rows
 	slices.SortFunc(rows, func(a, b row) int { return int(a.ID - b.ID) })
 	for _, one := range w.claims {
@@ -103,7 +101,7 @@ func (tx *transaction) handOut(w *want) error {
 		for i := range mine {
 			e := record.EntryOf(&mine[i].KeyPackage, audit.Claimed, one.Act.at)
 			e.Actor = store.Actor(one.Context)
-			if err := tx.record(mine[i].ID, e); err != nil {
+			if err := tx.Record(ctx, mine[i].ID, e); err != nil {
 				return err
 			}
 			one.Act.claimed = append(one.Act.claimed, mine[i].KeyPackage)

@@ -27,12 +27,12 @@ type waiting = record.Waiting[*act]
 
 // together does acts in one transaction.
 func (s *Store) together(ctx context.Context, group []*waiting) error {
-	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
+	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
 }
 
-// apart reports whether an error of several acts may be that of one of them, and not of the
+// ofOneAct reports whether an error of several acts may be that of one of them, and not of the
 // server.
-func apart(err error) bool { return !lost(err) && !dialing(err) }
+func ofOneAct(err error) bool { return !lost(err) && !dialing(err) }
 
 // planOnce has statements planned once a connection, and not for each of their arguments: that
 // would take as long as a small group's claim does.
@@ -44,7 +44,7 @@ func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
 	tx.early = tx.mayWait
 	wants := wantsOf(group)
 	if len(wants) > 0 {
-		tx.later(planOnce)
+		tx.queue(planOnce)
 	}
 	for _, w := range wants {
 		tx.claim(w)
@@ -55,13 +55,13 @@ func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
 		return err
 	}
 	for _, w := range wants {
-		if err := tx.handOut(w); err != nil {
+		if err := tx.handOut(ctx, w); err != nil {
 			return err
 		}
 	}
 	for _, one := range group {
 		for _, e := range one.Act.entries {
-			if err := tx.record(numbers[string(e.Ref)], e); err != nil {
+			if err := tx.Record(ctx, numbers[string(e.Ref)], e); err != nil {
 				return err
 			}
 		}
@@ -83,7 +83,7 @@ func (tx *transaction) find(group []*waiting) map[string]int64 {
 	if len(refs) > 0 {
 		var ref []byte
 		var number int64
-		tx.later("SELECT ref, id FROM contents WHERE ref = ANY($1)", refs).Query(func(rows pgx.Rows) error {
+		tx.queue("SELECT ref, id FROM contents WHERE ref = ANY($1)", refs).Query(func(rows pgx.Rows) error {
 			_, err := pgx.ForEachRow(rows, []any{&ref, &number}, func() error { numbers[string(ref)] = number; return nil })
 			return err
 		})

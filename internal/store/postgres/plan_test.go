@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // A claim walks the index of what may be claimed, also where the statistics say that nearly
@@ -26,7 +27,7 @@ func TestAClaimWalksTheIndexOfWhatIsFree(t *testing.T) {
 			}
 		}
 		for _, n := range []int{1, 64} {
-			lines, err := query(t.Context(), s.pool, value[string], "EXPLAIN "+fmt.Sprintf(claimSome, n), pgx.NamedArgs{"name": "alice", "at": seconds(made), "n": n})
+			lines, err := sqlstore.ReadAll(t.Context(), s, sqlstore.Value[string], "EXPLAIN "+fmt.Sprintf(claimSome, n), pgx.NamedArgs{"name": "alice", "at": sqlstore.Seconds(made), "n": n})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,17 +9,16 @@ package postgres
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // Options adjust Open.
@@ -38,6 +37,7 @@ const DefaultConnections = 12
 
 // Store is a store.Store in a PostgreSQL database.
 type Store struct {
+	*sqlstore.Acts
 	pool      *pgxpool.Pool
 	queue     *record.Queue[*act]               // claims and entries
 	small     *record.Queue[smallAct]           // what is beside them
@@ -70,9 +70,10 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, translate(err)
 	}
 	s := &Store{pool: pool}
-	s.queue = record.NewQueue(s.together, apart)
-	s.small = record.NewQueue(s.smallActs, apart)
-	s.additions = record.NewQueue(s.addTogether, apart)
+	s.Acts = sqlstore.New(s, layout)
+	s.queue = record.NewQueue(s.together, ofOneAct)
+	s.small = record.NewQueue(s.smallActs, ofOneAct)
+	s.additions = record.NewQueue(s.addTogether, ofOneAct)
 	if err := s.prepare(ctx, o.Create); err != nil {
 		pool.Close()
 		return nil, translate(err)
@@ -81,7 +82,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 }
 
 func (s *Store) prepare(ctx context.Context, create bool) error {
-	if err := s.durable(ctx); err != nil {
+	if err := s.checkDurable(ctx); err != nil {
 		return err
 	}
 	return s.migrate(ctx, create)
@@ -90,9 +91,9 @@ func (s *Store) prepare(ctx context.Context, create bool) error {
 // errNotDurable reports a server on which a commit may be lost.
 var errNotDurable = errors.New("synchronous_commit is off: what it says is done may be lost")
 
-// durable refuses connections on which a commit returns before it is on a disk. fsync is the
+// checkDurable refuses connections on which a commit returns before it is on a disk. fsync is the
 // server's, and its administrator's, business: it is off on servers that are for tests.
-func (s *Store) durable(ctx context.Context) error {
+func (s *Store) checkDurable(ctx context.Context) error {
 	var setting string
 	err := s.pool.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), bool_and(has_function_privilege(oid, 'EXECUTE'))
 		FROM pg_proc WHERE proname = 'pg_logical_emit_message'`).Scan(&setting, &s.mayWait)
@@ -151,89 +152,4 @@ func (s *Store) Close() error {
 	s.additions.Close()
 	s.pool.Close()
 	return nil
-}
-
-// queryer is the pool, or a transaction.
-type queryer interface {
-	Query(context.Context, string, ...any) (pgx.Rows, error)
-	QueryRow(context.Context, string, ...any) pgx.Row
-}
-
-// scanner is a row, or the rows of a query.
-type scanner interface{ Scan(...any) error }
-
-// query returns all rows of a query.
-func query[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), text string, args ...any) ([]T, error) {
-	rows, err := q.Query(ctx, text, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.AppendRows([]T(nil), rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
-}
-
-// queryOne returns the first row of a query, or store.ErrNotFound.
-func queryOne[T any](ctx context.Context, q queryer, scan func(scanner) (T, error), text string, args ...any) (T, error) {
-	v, err := scan(q.QueryRow(ctx, text, args...))
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = store.ErrNotFound
-	}
-	return v, err
-}
-
-// read runs f, and again where its connection was dead, as all are that were open before the
-// server was started anew.
-func read[T any](ctx context.Context, s *Store, f func(context.Context, queryer) (T, error)) (T, error) {
-	v, err := f(ctx, s.pool)
-	for tried := 1; tried < 3 && err != nil && again(err) && ctx.Err() == nil; tried++ {
-		s.discard(err)
-		v, err = f(ctx, s.pool)
-	}
-	return v, translate(err)
-}
-
-func readAll[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), text string, args ...any) ([]T, error) {
-	return read(ctx, s, func(ctx context.Context, q queryer) ([]T, error) { return query(ctx, q, scan, text, args...) })
-}
-
-func readOne[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), text string, args ...any) (T, error) {
-	return read(ctx, s, func(ctx context.Context, q queryer) (T, error) { return queryOne(ctx, q, scan, text, args...) })
-}
-
-// value scans rows of one column.
-func value[T any](s scanner) (v T, err error) { return v, s.Scan(&v) }
-
-// seconds and date turn times into what is stored: whole seconds since the epoch.
-func seconds(t time.Time) int64 { return t.Unix() }
-
-func date(s int64) time.Time { return time.Unix(s, 0).UTC() }
-
-func optionalDate(s sql.NullInt64) time.Time {
-	if !s.Valid {
-		return time.Time{}
-	}
-	return date(s.Int64)
-}
-
-func optionalSeconds(t time.Time) *int64 {
-	if t.IsZero() {
-		return nil
-	}
-	s := t.Unix()
-	return &s
-}
-
-// optionalBlob returns b for a column that is NULL where it is empty.
-func optionalBlob(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-// blob returns b for a column that is never NULL.
-func blob(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }

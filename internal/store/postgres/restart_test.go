@@ -251,9 +251,9 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tx := begin(conn, beside)
+		tx := begin(conn, concurrent)
 		tx.actor = "test"
-		if err := tx.record(0, audit.Entry{Time: made, Act: audit.Signed}); err != nil {
+		if err := tx.Record(t.Context(), 0, audit.Entry{Time: made, Act: audit.Signed}); err != nil {
 			t.Fatal(err)
 		}
 		if err := tx.end(t.Context()); err != nil {

@@ -234,7 +234,9 @@ var migrations = []string{
 const undefinedTable = "42P01"
 
 // version returns the version of the schema; there is none where hsm_kp_schema is not there.
-func version(ctx context.Context, q queryer) (have int, there bool, err error) {
+func version(ctx context.Context, q interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) (have int, there bool, err error) {
 	err = q.QueryRow(ctx, "SELECT version FROM hsm_kp_schema").Scan(&have)
 	var failed *pgconn.PgError
 	if errors.As(err, &failed) && failed.Code == undefinedTable {

@@ -23,7 +23,7 @@ func (s *Store) share(ctx context.Context, f smallAct) error {
 
 // smallActs does acts in one transaction, each in the name of its own actor.
 func (s *Store) smallActs(ctx context.Context, group []*record.Waiting[smallAct]) error {
-	return s.writeOnce(ctx, beside, func(ctx context.Context, tx *transaction) error {
+	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error {
 		for _, one := range group {
 			tx.actor = store.Actor(one.Context)
 			if err := one.Act(valued{ctx, one.Context}, tx); err != nil {

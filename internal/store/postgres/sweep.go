@@ -10,6 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // sweepBatch is how many rows one transaction of a sweep changes: others come to the end of
@@ -32,13 +33,13 @@ const sweepable = `SELECT id FROM (
 func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (store.Swept, error) {
 	var swept store.Swept
 	var err error
-	if swept.Finished, err = s.finishBacklogs(ctx, now); err != nil {
+	if swept.Finished, err = sqlstore.FinishBacklogs(ctx, s, sweepBatch, now); err != nil {
 		return swept, fmt.Errorf("sweep: %w", err)
 	}
 	for {
 		var did store.Swept
 		rows := 0
-		err := s.write(ctx, beside, func(ctx context.Context, tx *transaction) (err error) {
+		err := s.write(ctx, concurrent, func(ctx context.Context, tx *transaction) (err error) {
 			did, rows, err = tx.sweep(ctx, now, grace)
 			return err
 		})
@@ -55,18 +56,18 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (
 }
 
 func (tx *transaction) sweep(ctx context.Context, now time.Time, grace time.Duration) (did store.Swept, n int, err error) {
-	if _, err := tx.change(ctx, "SELECT pg_advisory_xact_lock($1)", lockSweep); err != nil {
+	if _, err := tx.Change(ctx, "SELECT pg_advisory_xact_lock($1)", lockSweep); err != nil {
 		return did, 0, err
 	}
-	due, err := query(ctx, tx, value[int64], sweepable,
-		pgx.NamedArgs{"now": seconds(now), "before": seconds(now.Add(-grace)), "batch": sweepBatch})
+	due, err := sqlstore.All(ctx, tx, sqlstore.Value[int64], sweepable,
+		pgx.NamedArgs{"now": sqlstore.Seconds(now), "before": sqlstore.Seconds(now.Add(-grace)), "batch": sweepBatch})
 	if err != nil {
 		return did, 0, err
 	}
 	rows, err := tx.rows(ctx, due)
 	for i := range rows {
 		if err == nil {
-			err = tx.sweepRow(&rows[i], now, grace, &did)
+			err = tx.sweepRow(ctx, &rows[i], now, grace, &did)
 		}
 	}
 	return did, len(due), err
@@ -74,19 +75,19 @@ func (tx *transaction) sweep(ctx context.Context, now time.Time, grace time.Dura
 
 // sweepRow does what the time has come for, in the order of a life. Others may have been
 // quicker since the row was found.
-func (tx *transaction) sweepRow(r *row, now time.Time, grace time.Duration, did *store.Swept) error {
-	if err := tx.catchUp(r, now); err != nil || r.State == store.Erased || r.State == store.Consumed {
+func (tx *transaction) sweepRow(ctx context.Context, r *row, now time.Time, grace time.Duration, did *store.Swept) error {
+	if err := tx.catchUp(ctx, r, now); err != nil || r.State == store.Erased || r.State == store.Consumed {
 		return err
 	}
 	if r.Ends(now) {
-		if err := tx.release(r, now); err != nil {
+		if err := tx.release(ctx, r, now); err != nil {
 			return err
 		}
 		did.Released++
 	}
 	if r.Expires(now) {
-		tx.later("UPDATE key_packages SET state = 'expired' WHERE id = $1", r.ID)
-		if err := tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.Expired, now)); err != nil {
+		tx.queue("UPDATE key_packages SET state = 'expired' WHERE id = $1", r.ID)
+		if err := tx.Record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Expired, now)); err != nil {
 			return err
 		}
 		r.State = store.Expired
@@ -94,9 +95,9 @@ func (tx *transaction) sweepRow(r *row, now time.Time, grace time.Duration, did 
 	}
 	if r.GraceOver(now, grace) {
 		did.Erased++
-		tx.later(eraseKeyPackage, seconds(now), r.ID)
-		tx.later(eraseContents, r.ID)
-		return tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.Erased, now))
+		tx.queue(eraseKeyPackage, sqlstore.Seconds(now), r.ID)
+		tx.queue(eraseContents, r.ID)
+		return tx.Record(ctx, r.ID, record.EntryOf(&r.KeyPackage, audit.Erased, now))
 	}
 	return nil
 }
@@ -105,30 +106,3 @@ func (tx *transaction) sweepRow(r *row, now time.Time, grace time.Duration, did 
 // with it.
 const eraseKeyPackage = `UPDATE key_packages SET state = 'erased', erased_at = $1,
 	reserved_from = NULL, reserved_until = NULL WHERE id = $2`
-
-// Retire implements store.Store.
-func (s *Store) Retire(ctx context.Context, refs [][]byte, until, at time.Time) error {
-	return s.write(ctx, beside, func(ctx context.Context, tx *transaction) error {
-		rows, err := tx.keyPackages(ctx, refs, at)
-		if err != nil {
-			return err
-		}
-		for _, r := range rows {
-			if !r.Retirable() {
-				return fmt.Errorf("key package %x: %w: it is %s", r.Ref, store.ErrState, r.State)
-			}
-			if err := tx.retire(r, until, at); err != nil {
-				return err
-			}
-			r.State = store.Retired
-		}
-		return nil
-	})
-}
-
-// retire retires a key package; one that is reserved stays so until its Welcome is settled.
-func (tx *transaction) retire(r *row, until, at time.Time) error {
-	tx.later(`UPDATE key_packages SET state = CASE state WHEN 'reserved' THEN state ELSE 'retired' END, retired_until = $1,
-		reserved_from = CASE state WHEN 'reserved' THEN 'retired' END WHERE id = $2`, seconds(until), r.ID)
-	return tx.record(r.ID, record.EntryOf(&r.KeyPackage, audit.Retired, at))
-}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/backoff"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // Advisory locks of a database that stores use: "hskp", and what for.
@@ -32,12 +31,64 @@ const (
 // themselves. Acts on key packages share it, so that none of what they rest on changes under
 // them, and lock the rows of those they are about.
 const (
-	alone  kind = "SELECT pg_advisory_xact_lock($1)"
-	beside kind = "SELECT pg_advisory_xact_lock_shared($1)"
+	exclusive  kind = "SELECT pg_advisory_xact_lock($1)"
+	concurrent kind = "SELECT pg_advisory_xact_lock_shared($1)"
 )
 
 // kind is how a transaction takes lockActs.
 type kind string
+
+var _ sqlstore.Database = (*Store)(nil)
+
+// Read implements sqlstore.Database. It runs f again if its connection was dead, as all are that
+// were open before the server was restarted.
+func (s *Store) Read(ctx context.Context, f func(context.Context, sqlstore.Querier) error) error {
+	err := f(ctx, reader{s.pool})
+	for tried := 1; tried < 3 && err != nil && again(err) && ctx.Err() == nil; tried++ {
+		s.discard(err)
+		err = f(ctx, reader{s.pool})
+	}
+	return translate(err)
+}
+
+// reader reads outside a transaction.
+type reader struct{ pool *pgxpool.Pool }
+
+// Each implements sqlstore.Querier.
+func (r reader) Each(ctx context.Context, scan func(sqlstore.Scanner) error, text string, args ...any) error {
+	return each(ctx, r.pool, scan, text, args...)
+}
+
+func each(ctx context.Context, q interface {
+	Query(context.Context, string, ...any) (pgx.Rows, error)
+}, scan func(sqlstore.Scanner) error, text string, args ...any) error {
+	rows, err := q.Query(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Exclusive implements sqlstore.Database.
+func (s *Store) Exclusive(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
+	return s.write(ctx, exclusive, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
+}
+
+// Concurrent implements sqlstore.Database.
+func (s *Store) Concurrent(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
+	return s.write(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
+}
+
+// Grouped implements sqlstore.Database.
+func (s *Store) Grouped(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
+	return s.share(ctx, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
+}
 
 // transaction is one act, or several of one kind. What it adds to the trail, and to counters
 // that many acts share, is kept until its end, so that others wait for it for as short as can
@@ -47,33 +98,23 @@ type kind string
 // Each message to the server is a wait for its answer. What need not be answered before the
 // next statement is queued, and goes with it; so does what begins a transaction, and what ends it.
 type transaction struct {
-	conn    *pgxpool.Conn
-	actor   string
-	id      string // of the transaction, once it is about to end
-	mark    *mark  // what it leaves behind, likewise; nil: nothing in the trail
-	mayWait bool   // for the disk after COMMIT, if that is to be early
-	early   bool   // COMMIT does not wait for the disk
-	ended   bool   // COMMIT was answered
-	queued  pgx.Batch
-	entries []numberedEntry
-	trail   end
-	uses    map[int64]int64 // more uses of wrapping keys, by their row
-	moved   map[int64]int64 // more key packages moved, by the backlog
-	// finished are backlogs that are finished with this transaction.
-	finished []finished
-	// wrappingKeys are rows of those that private keys may be put under, by their ids.
-	wrappingKeys map[string]int64
+	conn     *pgxpool.Conn
+	actor    string
+	id       string // of the transaction, once it is about to end
+	mark     *mark  // what it leaves behind, likewise; nil: nothing in the trail
+	mayWait  bool   // for the disk after COMMIT, if that is to be early
+	early    bool   // COMMIT does not wait for the disk
+	ended    bool   // COMMIT was answered
+	queued   pgx.Batch
+	entries  []numberedEntry
+	trail    end
+	counters *sqlstore.Counters
 }
 
 // mark is what the last entry of a transaction has, by which it is known again.
 type mark struct {
 	sequence int64
 	random   []byte
-}
-
-type finished struct {
-	backlog int64
-	at      time.Time
 }
 
 // numberedEntry is an entry of the trail with the row of the key package that it is about, or 0.
@@ -149,9 +190,9 @@ func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transa
 
 // begin begins a transaction, with its first statement.
 func begin(conn *pgxpool.Conn, k kind) *transaction {
-	tx := &transaction{conn: conn, uses: map[int64]int64{}, moved: map[int64]int64{}, wrappingKeys: map[string]int64{}}
-	tx.later("BEGIN ISOLATION LEVEL READ COMMITTED")
-	tx.later(string(k), lockActs)
+	tx := &transaction{conn: conn, counters: sqlstore.NewCounters()}
+	tx.queue("BEGIN ISOLATION LEVEL READ COMMITTED")
+	tx.queue(string(k), lockActs)
 	return tx
 }
 
@@ -169,8 +210,8 @@ const (
 	waitForDisk = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'hsm-kp', '') END"
 )
 
-// waitForDisk returns when all that was committed by then is on the disk.
-func (s *Store) waitForDisk(ctx context.Context) error {
+// Durable implements sqlstore.Database.
+func (s *Store) Durable(ctx context.Context) error {
 	if !s.mayWait {
 		return nil // no COMMIT is early then
 	}
@@ -182,16 +223,16 @@ func (s *Store) waitForDisk(ctx context.Context) error {
 // it are passed over, COMMIT too.
 func (tx *transaction) commit(ctx context.Context) error {
 	if tx.early {
-		tx.later(commitEarly)
+		tx.queue(commitEarly)
 	}
-	tx.later("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+	tx.queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
 		if tx.ended = tag.String() == "COMMIT"; !tx.ended {
 			return pgx.ErrTxCommitRollback
 		}
 		return nil
 	})
 	if tx.early {
-		tx.later(waitForDisk)
+		tx.queue(waitForDisk)
 	}
 	return tx.flush(ctx)
 }
@@ -258,19 +299,19 @@ func (s *Store) committed(ctx context.Context, tx *transaction) (done, known boo
 		return false, true
 	}
 	if err == nil {
-		err = s.waitForDisk(ctx)
+		err = s.Durable(ctx)
 	}
 	return bytes.Equal(random, tx.mark.random), err == nil
 }
 
-// later queues a statement. It is sent before the next one that is not queued, or at the end.
-func (tx *transaction) later(text string, args ...any) *pgx.QueuedQuery {
+// queue queues a statement. It is sent before the next one that is not queued, or at the end.
+func (tx *transaction) queue(text string, args ...any) *pgx.QueuedQuery {
 	return tx.queued.Queue(text, args...)
 }
 
-// laterAll queues a query, whose rows are put in the place that to points to.
-func laterAll[T any](tx *transaction, to *[]T, scan func(scanner) (T, error), text string, args ...any) {
-	tx.later(text, args...).Query(func(rows pgx.Rows) (err error) {
+// queueAll queues a query, whose rows are put in the place that to points to.
+func queueAll[T any](tx *transaction, to *[]T, scan func(sqlstore.Scanner) (T, error), text string, args ...any) {
+	tx.queue(text, args...).Query(func(rows pgx.Rows) (err error) {
 		*to, err = pgx.AppendRows([]T(nil), rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
 		return err
 	})
@@ -286,26 +327,21 @@ func (tx *transaction) flush(ctx context.Context) error {
 	return tx.conn.SendBatch(ctx, &queued).Close()
 }
 
-// Query implements queryer.
-func (tx *transaction) Query(ctx context.Context, text string, args ...any) (pgx.Rows, error) {
+// Each implements sqlstore.Querier.
+func (tx *transaction) Each(ctx context.Context, scan func(sqlstore.Scanner) error, text string, args ...any) error {
+	if err := tx.flush(ctx); err != nil {
+		return err
+	}
+	return each(ctx, tx.conn, scan, text, args...)
+}
+
+// query returns rows as PostgreSQL has them.
+func (tx *transaction) query(ctx context.Context, text string, args ...any) (pgx.Rows, error) {
 	if err := tx.flush(ctx); err != nil {
 		return nil, err
 	}
 	return tx.conn.Query(ctx, text, args...)
 }
-
-// QueryRow implements queryer.
-func (tx *transaction) QueryRow(ctx context.Context, text string, args ...any) pgx.Row {
-	if err := tx.flush(ctx); err != nil {
-		return failed{err}
-	}
-	return tx.conn.QueryRow(ctx, text, args...)
-}
-
-// failed is the row of a query that was not sent.
-type failed struct{ err error }
-
-func (f failed) Scan(...any) error { return f.err }
 
 // copyFrom adds rows to a table.
 func (tx *transaction) copyFrom(ctx context.Context, table string, columns []string, rows pgx.CopyFromSource) (int64, error) {
@@ -315,8 +351,8 @@ func (tx *transaction) copyFrom(ctx context.Context, table string, columns []str
 	return tx.conn.CopyFrom(ctx, pgx.Identifier{table}, columns, rows)
 }
 
-// change runs a statement and returns how many rows it changed.
-func (tx *transaction) change(ctx context.Context, text string, args ...any) (int64, error) {
+// Change implements sqlstore.Tx.
+func (tx *transaction) Change(ctx context.Context, text string, args ...any) (int64, error) {
 	if err := tx.flush(ctx); err != nil {
 		return 0, err
 	}
@@ -324,24 +360,19 @@ func (tx *transaction) change(ctx context.Context, text string, args ...any) (in
 	return tag.RowsAffected(), err
 }
 
-// count adds to the counters, later.
-func (tx *transaction) count() {
-	for _, key := range slices.Sorted(maps.Keys(tx.uses)) {
-		tx.later("UPDATE wrapping_keys SET uses = uses + $1 WHERE id = $2", tx.uses[key], key)
-	}
-	for _, backlog := range slices.Sorted(maps.Keys(tx.moved)) {
-		tx.later("UPDATE backlogs SET moved = moved + $1 WHERE id = $2", tx.moved[backlog], backlog)
-	}
-	for _, f := range tx.finished {
-		tx.later("UPDATE backlogs SET finished_at = $1 WHERE id = $2 AND finished_at IS NULL", seconds(f.at), f.backlog)
-	}
-	tx.finished = nil
-	clear(tx.uses)
-	clear(tx.moved)
+// Later implements sqlstore.Tx.
+func (tx *transaction) Later(_ context.Context, text string, args ...any) error {
+	tx.queue(text, args...)
+	return nil
 }
+
+// Counters implements sqlstore.Tx.
+func (tx *transaction) Counters() *sqlstore.Counters { return tx.counters }
 
 // end does what was kept for the end, but for what goes with COMMIT.
 func (tx *transaction) end(ctx context.Context) error {
-	tx.count()
+	if err := tx.counters.Write(ctx, tx); err != nil {
+		return err
+	}
 	return tx.chain(ctx)
 }

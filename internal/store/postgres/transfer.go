@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 var (
@@ -19,7 +20,7 @@ var (
 
 // Snapshot implements record.Source: no act takes place beside it.
 func (s *Store) Snapshot(ctx context.Context, f func(record.Snapshot) error) error {
-	return s.write(ctx, alone, func(_ context.Context, tx *transaction) error { return f(snapshot{tx}) })
+	return s.write(ctx, exclusive, func(_ context.Context, tx *transaction) error { return f(snapshot{tx}) })
 }
 
 type snapshot struct{ tx *transaction }
@@ -27,7 +28,7 @@ type snapshot struct{ tx *transaction }
 // Rows implements record.Snapshot. As it reads, no other table can be read.
 func (s snapshot) Rows(ctx context.Context, t *record.Table) iter.Seq2[[]any, error] {
 	return func(yield func([]any, error) bool) {
-		rows, err := s.tx.Query(ctx, `SELECT "`+strings.Join(t.Names(), `", "`)+`" FROM `+from(t)+" ORDER BY 1")
+		rows, err := s.tx.query(ctx, `SELECT "`+strings.Join(t.Names(), `", "`)+`" FROM `+from(t)+" ORDER BY 1")
 		if err != nil {
 			yield(nil, translate(err))
 			return
@@ -68,7 +69,7 @@ func widen(values []any) {
 // Load implements record.Sink.
 func (s *Store) Load(ctx context.Context, from record.Snapshot) (counts map[string]int64, err error) {
 	counts = make(map[string]int64)
-	err = s.write(ctx, alone, func(ctx context.Context, tx *transaction) error {
+	err = s.write(ctx, exclusive, func(ctx context.Context, tx *transaction) error {
 		for _, t := range record.Tables {
 			if counts[t.Name], err = tx.load(ctx, t, from.Rows(ctx, t)); err != nil {
 				return fmt.Errorf("table %s: %w", t.Name, err)
@@ -80,7 +81,7 @@ func (s *Store) Load(ctx context.Context, from record.Snapshot) (counts map[stri
 }
 
 func (tx *transaction) load(ctx context.Context, t *record.Table, rows iter.Seq2[[]any, error]) (int64, error) {
-	some, err := queryOne(ctx, tx, value[bool], "SELECT EXISTS (SELECT 1 FROM "+t.Name+")")
+	some, err := sqlstore.One(ctx, tx, sqlstore.Value[bool], "SELECT EXISTS (SELECT 1 FROM "+t.Name+")")
 	if err != nil || some {
 		if some {
 			err = record.ErrNotEmpty
@@ -103,14 +104,14 @@ func (tx *transaction) load(ctx context.Context, t *record.Table, rows iter.Seq2
 		n, err = tx.copyFrom(ctx, t.Name, t.Names(), source)
 	}
 	if err == nil && t.Serial { // the next row gets the number after the last
-		_, err = tx.change(ctx, "SELECT setval(pg_get_serial_sequence($1, 'id'), coalesce(max(id), 1), max(id) IS NOT NULL) FROM "+t.Name, t.Name)
+		_, err = tx.Change(ctx, "SELECT setval(pg_get_serial_sequence($1, 'id'), coalesce(max(id), 1), max(id) IS NOT NULL) FROM "+t.Name, t.Name)
 	}
 	return n, err
 }
 
 // loadKeyPackages parts rows with all columns of key packages into those of the two tables.
 func (tx *transaction) loadKeyPackages(ctx context.Context, columns []string, rows pgx.CopyFromSource) (n int64, err error) {
-	if _, err = tx.change(ctx, "CREATE TEMPORARY TABLE loading ON COMMIT DROP AS SELECT * FROM key_packages JOIN contents USING (id) WITH NO DATA"); err == nil {
+	if _, err = tx.Change(ctx, "CREATE TEMPORARY TABLE loading ON COMMIT DROP AS SELECT * FROM key_packages JOIN contents USING (id) WITH NO DATA"); err == nil {
 		n, err = tx.copyFrom(ctx, "loading", columns, rows)
 	}
 	parts := map[string][]string{"contents": {"id"}}
@@ -124,7 +125,7 @@ func (tx *transaction) loadKeyPackages(ctx context.Context, columns []string, ro
 	for _, table := range []string{"key_packages", "contents"} {
 		list := `"` + strings.Join(parts[table], `", "`) + `"`
 		if err == nil {
-			_, err = tx.change(ctx, "INSERT INTO "+table+" ("+list+") SELECT "+list+" FROM loading ORDER BY id")
+			_, err = tx.Change(ctx, "INSERT INTO "+table+" ("+list+") SELECT "+list+" FROM loading ORDER BY id")
 		}
 	}
 	return n, err

@@ -16,13 +16,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 // DefaultBusyTimeout is how long a call waits for another process's writing.
@@ -53,18 +53,15 @@ type Options struct {
 
 // Store is a store.Store in one file.
 type Store struct {
-	db *sql.DB // reads, any number at once
-	w  *sql.DB // writes, one at a time
+	*sqlstore.Acts
+	reader *sql.DB // any number at once
+	writer *sql.DB // one at a time
 	// These run for every key package, and are prepared once.
 	insert *sql.Stmt // a key package
 	append *sql.Stmt // an entry of the trail
 
-	// small are acts that share a transaction with others that wait for one.
-	small *record.Queue[act]
+	small *record.Queue[smallAct]
 }
-
-// act is one of those that share a transaction.
-type act func(context.Context, *transaction) error
 
 var _ store.Store = (*Store)(nil)
 
@@ -87,8 +84,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err := recognize(ctx, path, o.BusyTimeout); err != nil {
 		return nil, translate(err)
 	}
-	s := &Store{w: openDB(path, o, 1, writeCacheKiB), db: openDB(path, o, 4, readCacheKiB)}
-	s.small = record.NewQueue(s.smallActs, apart)
+	s := &Store{writer: openDB(path, o, 1, writeCacheKiB), reader: openDB(path, o, 4, readCacheKiB)}
+	s.Acts = sqlstore.New(s, layout)
+	s.small = record.NewQueue(s.smallActs, ofOneAct)
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(translate(err), s.Close())
 	}
@@ -152,14 +150,14 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (s *Store) prepare(ctx context.Context) error {
-	if err := migrate(ctx, s.w); err != nil {
+	if err := migrate(ctx, s.writer); err != nil {
 		return err
 	}
 	var err error
-	if s.insert, err = s.w.PrepareContext(ctx, insertKeyPackage); err != nil {
+	if s.insert, err = s.writer.PrepareContext(ctx, insertKeyPackage); err != nil {
 		return err
 	}
-	s.append, err = s.w.PrepareContext(ctx, insertEntry)
+	s.append, err = s.writer.PrepareContext(ctx, insertEntry)
 	return err
 }
 
@@ -173,148 +171,5 @@ func (s *Store) Close() error {
 		}
 	}
 	// The writer last: closing the last connection folds the WAL into the file.
-	return errors.Join(append(errs, s.db.Close(), s.w.Close())...)
-}
-
-// transaction holds the write lock from its start, and adds to the trail.
-type transaction struct {
-	*sql.Tx
-	store *Store
-	actor string
-	head  *head // of the trail, once it was read
-	// append is the store's, once it was used.
-	append *sql.Stmt
-	// prepared are the statements that change something, which end with the transaction.
-	prepared map[string]*sql.Stmt
-}
-
-// ExecContext prepares a statement once: many run for row after row.
-func (tx *transaction) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
-	stmt := tx.prepared[text]
-	if stmt == nil {
-		var err error
-		if stmt, err = tx.PrepareContext(ctx, text); err != nil {
-			return nil, err
-		}
-		tx.prepared[text] = stmt
-	}
-	return stmt.ExecContext(ctx, args...)
-}
-
-// write runs f in a transaction. Where ctx ends, it is rolled back. The statements of
-// f get a context that does not end: for one that may, the driver starts a goroutine at
-// each statement, which doubles the cost of a row.
-func (s *Store) write(ctx context.Context, f func(context.Context, *transaction) error) error {
-	tx, err := s.w.BeginTx(ctx, nil)
-	if err != nil {
-		return translate(err)
-	}
-	defer tx.Rollback()
-	err = f(context.WithoutCancel(ctx), &transaction{Tx: tx, store: s, actor: store.Actor(ctx), prepared: make(map[string]*sql.Stmt)})
-	if err == nil {
-		err = tx.Commit()
-	}
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err() // it was rolled back under f
-	}
-	return translate(err)
-}
-
-// share runs f in a transaction that others may have part in.
-func (s *Store) share(ctx context.Context, f act) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return s.small.Do(ctx, f)
-}
-
-// smallActs does acts in one transaction, each in the name of its own actor.
-func (s *Store) smallActs(ctx context.Context, group []*record.Waiting[act]) error {
-	return s.write(ctx, func(_ context.Context, tx *transaction) error {
-		for _, one := range group {
-			tx.actor = store.Actor(one.Context)
-			if err := one.Act(context.WithoutCancel(one.Context), tx); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// apart reports whether an error of several acts may be that of one of them.
-func apart(err error) bool {
-	for _, all := range []error{store.ErrBusy, store.ErrFull, store.ErrReadOnly, store.ErrDamaged} {
-		if errors.Is(err, all) {
-			return false
-		}
-	}
-	return true
-}
-
-// translate wraps an error of SQLite with the error of package store that it
-// means, where there is one.
-func translate(err error) error {
-	var code sqlite3.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, sql.ErrNoRows):
-		return store.ErrNotFound
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
-	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
-	case !errors.As(err, &code):
-		return err
-	}
-	switch {
-	case code.SystemErrno == syscall.ENOSPC, code.SystemErrno == syscall.EDQUOT:
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
-	case code.Code == sqlite3.ErrBusy, code.Code == sqlite3.ErrLocked:
-		return fmt.Errorf("%w: %w", store.ErrBusy, err)
-	case code.Code == sqlite3.ErrFull:
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
-	case code.Code == sqlite3.ErrReadonly, code.Code == sqlite3.ErrPerm, code.Code == sqlite3.ErrCantOpen:
-		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
-	case code.Code == sqlite3.ErrNotADB, code.Code == sqlite3.ErrCorrupt:
-		return fmt.Errorf("%w: %w", store.ErrDamaged, err)
-	case code.ExtendedCode == sqlite3.ErrConstraintUnique, code.ExtendedCode == sqlite3.ErrConstraintPrimaryKey:
-		return store.ErrExists
-	case code.ExtendedCode == sqlite3.ErrConstraintForeignKey:
-		return store.ErrNotFound
-	}
-	return err
-}
-
-// seconds and date turn times into what is stored: whole seconds since the
-// epoch.
-func seconds(t time.Time) int64 { return t.Unix() }
-
-func date(s int64) time.Time { return time.Unix(s, 0).UTC() }
-
-// blob returns b for a column that is never NULL, which the driver makes of nil.
-func blob(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-// optionalBlob returns b for a column that is NULL where it is empty.
-func optionalBlob(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-func optionalDate(s sql.NullInt64) time.Time {
-	if !s.Valid {
-		return time.Time{}
-	}
-	return date(s.Int64)
-}
-
-func optionalSeconds(t time.Time) sql.NullInt64 {
-	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
+	return errors.Join(append(errs, s.reader.Close(), s.writer.Close())...)
 }

@@ -42,7 +42,7 @@ func TestSuite(t *testing.T) {
 // erasure rest on.
 func TestSettingsHoldInEveryConnection(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store.db"))
-	for name, db := range map[string]*sql.DB{"reading": s.db, "writing": s.w} {
+	for name, db := range map[string]*sql.DB{"reading": s.reader, "writing": s.writer} {
 		var held []*sql.Conn
 		for range db.Stats().MaxOpenConnections {
 			conn, err := db.Conn(t.Context())
@@ -99,7 +99,7 @@ func TestOpenWithoutCreateMakesNothing(t *testing.T) {
 func TestANewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	if _, err := s.w.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations)+1)); err != nil {
+	if _, err := s.writer.Exec(fmt.Sprintf("PRAGMA user_version = %d", len(migrations)+1)); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -156,7 +156,7 @@ func makeDatabase(t *testing.T, path, text string) {
 func TestAHeldStoreIsBusy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	holder := open(t, path)
-	tx, err := holder.w.BeginTx(t.Context(), nil)
+	tx, err := holder.writer.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestKilledWriter(t *testing.T) {
 		next = n / killedBatch
 	}
 	var result string
-	if err := s.db.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
+	if err := s.reader.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
 		t.Errorf("integrity_check = %q, %v, want ok", result, err)
 	}
 	key, err := s.CurrentWrappingKey(t.Context(), store.Seal)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
+	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
 var (
@@ -17,7 +18,7 @@ var (
 
 // Snapshot implements record.Source: it holds the lock for writing.
 func (s *Store) Snapshot(ctx context.Context, f func(record.Snapshot) error) error {
-	return s.write(ctx, func(_ context.Context, tx *transaction) error { return f(snapshot{tx.Tx}) })
+	return s.write(ctx, func(_ context.Context, tx *transaction) error { return f(snapshot{tx.tx}) })
 }
 
 type snapshot struct{ tx *sql.Tx }
@@ -66,7 +67,7 @@ func (s *Store) Load(ctx context.Context, from record.Snapshot) (counts map[stri
 	counts = make(map[string]int64)
 	err = s.write(ctx, func(ctx context.Context, tx *transaction) error {
 		for _, t := range record.Tables {
-			if counts[t.Name], err = load(ctx, tx, t, from.Rows(ctx, t)); err != nil {
+			if counts[t.Name], err = tx.load(ctx, t, from.Rows(ctx, t)); err != nil {
 				return fmt.Errorf("table %s: %w", t.Name, err)
 			}
 		}
@@ -75,15 +76,15 @@ func (s *Store) Load(ctx context.Context, from record.Snapshot) (counts map[stri
 	return counts, err
 }
 
-func load(ctx context.Context, tx *transaction, t *record.Table, rows iter.Seq2[[]any, error]) (n int64, err error) {
-	var some bool
-	if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.Name+")").Scan(&some); err != nil || some {
+func (tx *transaction) load(ctx context.Context, t *record.Table, rows iter.Seq2[[]any, error]) (n int64, err error) {
+	some, err := sqlstore.One(ctx, tx, sqlstore.Value[bool], "SELECT EXISTS (SELECT 1 FROM "+t.Name+")")
+	if err != nil || some {
 		if some {
 			err = record.ErrNotEmpty
 		}
 		return 0, err
 	}
-	insert, err := tx.PrepareContext(ctx, "INSERT INTO "+t.Name+" ("+quoted(t)+") VALUES (?"+strings.Repeat(", ?", len(t.Columns)-1)+")")
+	insert, err := tx.tx.PrepareContext(ctx, "INSERT INTO "+t.Name+" ("+quoted(t)+") VALUES (?"+strings.Repeat(", ?", len(t.Columns)-1)+")")
 	if err != nil {
 		return 0, err
 	}
@@ -104,7 +105,7 @@ func load(ctx context.Context, tx *transaction, t *record.Table, rows iter.Seq2[
 func storable(values []any) []any {
 	for i, v := range values {
 		if b, ok := v.([]byte); ok {
-			values[i] = blob(b)
+			values[i] = sqlstore.Blob(b)
 		}
 	}
 	return values
