@@ -79,6 +79,10 @@ func (s *Store) discard(err error) {
 	}
 }
 
+// ofOneAct reports whether an error of several acts may be that of one of them, and not of the
+// server.
+func ofOneAct(err error) bool { return !lost(err) && !dialing(err) }
+
 // translate wraps an error of PostgreSQL with the error of package store that it means, where
 // there is one. What the server says of a row is left out: it quotes values.
 func translate(err error) error {

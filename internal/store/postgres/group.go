@@ -30,10 +30,6 @@ func (s *Store) together(ctx context.Context, group []*waiting) error {
 	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
 }
 
-// ofOneAct reports whether an error of several acts may be that of one of them, and not of the
-// server.
-func ofOneAct(err error) bool { return !lost(err) && !dialing(err) }
-
 // planOnce has statements planned once a connection, and not for each of their arguments: that
 // would take as long as a small group's claim does.
 const planOnce = "SET LOCAL plan_cache_mode = force_generic_plan"

@@ -1,10 +1,8 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,58 +35,6 @@ const (
 
 // kind is how a transaction takes lockActs.
 type kind string
-
-var _ sqlstore.Database = (*Store)(nil)
-
-// Read implements sqlstore.Database. It runs f again if its connection was dead, as all are that
-// were open before the server was restarted.
-func (s *Store) Read(ctx context.Context, f func(context.Context, sqlstore.Querier) error) error {
-	err := f(ctx, reader{s.pool})
-	for tried := 1; tried < 3 && err != nil && again(err) && ctx.Err() == nil; tried++ {
-		s.discard(err)
-		err = f(ctx, reader{s.pool})
-	}
-	return translate(err)
-}
-
-// reader reads outside a transaction.
-type reader struct{ pool *pgxpool.Pool }
-
-// Each implements sqlstore.Querier.
-func (r reader) Each(ctx context.Context, scan func(sqlstore.Scanner) error, text string, args ...any) error {
-	return each(ctx, r.pool, scan, text, args...)
-}
-
-func each(ctx context.Context, q interface {
-	Query(context.Context, string, ...any) (pgx.Rows, error)
-}, scan func(sqlstore.Scanner) error, text string, args ...any) error {
-	rows, err := q.Query(ctx, text, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// Exclusive implements sqlstore.Database.
-func (s *Store) Exclusive(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
-	return s.write(ctx, exclusive, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
-}
-
-// Concurrent implements sqlstore.Database.
-func (s *Store) Concurrent(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
-	return s.write(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
-}
-
-// Grouped implements sqlstore.Database.
-func (s *Store) Grouped(ctx context.Context, f func(context.Context, sqlstore.Tx) error) error {
-	return s.share(ctx, func(ctx context.Context, tx *transaction) error { return f(ctx, tx) })
-}
 
 // transaction is one act, or several of one kind. What it adds to the trail, and to counters
 // that many acts share, is kept until its end, so that others wait for it for as short as can
@@ -123,8 +69,8 @@ type numberedEntry struct {
 	audit.Entry
 }
 
-// attempts is how often a transaction is begun if it was refused for the sake of another, or if
-// its connection turned out to be dead.
+// attempts is how often a transaction is tried that was refused in favor of another, or whose
+// connection was dead.
 const attempts = 8
 
 // between is how long to wait between two attempts.
@@ -243,65 +189,6 @@ func (tx *transaction) rollback(ctx context.Context) {
 	if c := tx.conn.Conn(); !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
 		c.Exec(ctx, "ROLLBACK")
 	}
-}
-
-// errUnknown reports a transaction of which nobody could say whether it was committed.
-var errUnknown = errors.New("whether the last act was done is not known")
-
-// The server is asked every askAgain, for as long as patience, what became of a transaction. Its
-// callers wait; others do not.
-const (
-	patience = 30 * time.Second
-	askAgain = 50 * time.Millisecond
-)
-
-// outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
-// nil where it was committed, cause where it was not.
-func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	s.discard(cause)
-	for {
-		switch done, known := s.committed(ctx, tx); {
-		case known && done:
-			return nil
-		case known:
-			return fmt.Errorf("%w: nothing was done: %w", store.ErrAway, cause)
-		}
-		if backoff.Sleep(ctx, askAgain) != nil {
-			return fmt.Errorf("%w: %w: %w", store.ErrAway, errUnknown, cause)
-		}
-	}
-}
-
-// committed asks whether a transaction was committed. Its number alone does not tell: a server
-// that was cut off forgets the numbers that were not on its disk yet, and gives them to others,
-// which may claim the same key packages and have the same entries. So its own entry has to be
-// there too. It is looked for afterwards: what was committed when the server was asked is seen then.
-func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
-	var status *string
-	err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", tx.id).Scan(&status)
-	switch {
-	case code(err) == codeInvalid: // a number that is not given out yet
-		return false, true
-	case err != nil || status == nil:
-		return false, false
-	case *status == "aborted":
-		return false, true
-	case *status != "committed":
-		return false, false
-	case tx.mark == nil:
-		return true, true
-	}
-	var random []byte
-	err = s.pool.QueryRow(ctx, "SELECT mark FROM audit WHERE sequence = $1", tx.mark.sequence).Scan(&random)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, true
-	}
-	if err == nil {
-		err = s.Durable(ctx)
-	}
-	return bytes.Equal(random, tx.mark.random), err == nil
 }
 
 // queue queues a statement. It is sent before the next one that is not queued, or at the end.

@@ -16,14 +16,14 @@ const insertEntry = "INSERT INTO audit (sequence, key_package, entry, hash) VALU
 
 // Record implements sqlstore.Tx.
 func (tx *transaction) Record(ctx context.Context, keyPackage int64, e audit.Entry) error {
-	if tx.end == nil {
+	if tx.trail == nil {
 		last, err := tx.readEnd(ctx)
 		if err != nil {
 			return err
 		}
-		tx.end = &last
+		tx.trail = &last
 	}
-	e.Sequence = tx.end.next
+	e.Sequence = tx.trail.next
 	if e.Actor == "" {
 		e.Actor = tx.actor
 	}
@@ -31,7 +31,7 @@ func (tx *transaction) Record(ctx context.Context, keyPackage int64, e audit.Ent
 		return fmt.Errorf("add to the audit trail: %w", err)
 	}
 	entry := e.Bytes()
-	hash := audit.Chain(tx.end.hash, entry)
+	hash := audit.Chain(tx.trail.hash, entry)
 	if tx.append == nil {
 		tx.append = tx.tx.StmtContext(ctx, tx.store.append) // it ends with the transaction
 	}
@@ -39,7 +39,7 @@ func (tx *transaction) Record(ctx context.Context, keyPackage int64, e audit.Ent
 	if err != nil {
 		return fmt.Errorf("add to the audit trail: %w", err)
 	}
-	tx.end.next, tx.end.hash = tx.end.next+1, hash
+	tx.trail.next, tx.trail.hash = tx.trail.next+1, hash
 	return nil
 }
 
