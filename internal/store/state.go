@@ -7,25 +7,24 @@ type State string
 
 // The states of a key package.
 const (
-	// Pending: on its way to a folder or to a directory, and perhaps there already. It is
-	// handed out to nobody else.
+	// Pending: on its way to a folder or to a directory, and perhaps there already. It is handed
+	// out to nobody else.
 	Pending State = "pending"
 	// Available: made, and not handed out.
 	Available State = "available"
 	// Published: handed out to a directory. It must not be handed out again.
 	Published State = "published"
-	// Claimed: handed out to one who is about to add its client to a group.
+	// Claimed: handed out to somebody who is about to add its client to a group.
 	Claimed State = "claimed"
 	// Reserved: being opened with a Welcome, for a while. Nobody else opens it then.
 	Reserved State = "reserved"
-	// Consumed: opened with a Welcome, once and for all. Its private init key is
-	// erased; that of its leaf may be kept for a while.
+	// Consumed: used up by a Welcome. Its private init key is erased. That of its leaf may be
+	// kept for a while.
 	Consumed State = "consumed"
-	// Retired: replaced by others. It is not handed out any more, and opens Welcomes
-	// for a time of grace.
-	Retired State = "retired"
-	// Expired: its lifetime is over. It opens Welcomes that are late, for a time of
+	// Retired: replaced by others. It is no longer handed out, and opens Welcomes for a time of
 	// grace.
+	Retired State = "retired"
+	// Expired: its lifetime is over. It opens late Welcomes for a time of grace.
 	Expired State = "expired"
 	// Erased: its private keys were erased, and no Welcome was opened with it.
 	Erased State = "erased"
@@ -34,22 +33,22 @@ const (
 // States are all states, in the order of a life.
 var States = []State{Pending, Available, Published, Claimed, Reserved, Consumed, Retired, Expired, Erased}
 
-// Step is what leads from one state to another.
+// Step leads from one state to another.
 type Step string
 
 // The steps of a life.
 const (
 	Write   Step = "write"   // begin to write it to a folder, or to send it to a directory
-	Publish Step = "publish" // it is where others take it from
-	Claim   Step = "claim"   // hand it to one who adds its client
+	Publish Step = "publish" // others can take it
+	Claim   Step = "claim"   // hand it to somebody who adds its client
 	Reserve Step = "reserve" // open a Welcome with it
-	Release Step = "release" // give it back, or the reservation's time has come
+	Release Step = "release" // return it, or the reservation's time is over
 	Consume Step = "consume" // the Welcome was the one
 	Retire  Step = "retire"  // others take its place
 	Expire  Step = "expire"  // its lifetime is over
-	Erase   Step = "erase"   // its grace is over, or its wrapping key goes
+	Erase   Step = "erase"   // its grace is over, or its wrapping key is destroyed
 
-	// Of one whose private keys are for a device:
+	// Steps of one whose private keys are for a device:
 	HandOver Step = "hand over" // the device is about to get them
 	Confirm  Step = "confirm"   // the device has them, and they are erased here
 )
@@ -64,11 +63,10 @@ type Transition struct {
 	To   State
 }
 
-// Transitions are all that there are. A key package is born pending or available. One
-// that is released, and one of last resort that would be consumed, is in the state
-// again that it was reserved from, unless it was retired or expired meanwhile. One whose
-// private keys are for a device is never reserved; handing them over, and erasing them once
-// the device has them, leaves its state as it is.
+// Transitions are all that there are. A key package is born pending or available. One that is
+// released, and one of last resort that would be consumed, returns to the state that it was reserved
+// from, unless it was retired or expired meanwhile. One whose private keys are for a device is never
+// reserved. To hand them over, and to erase them once the device has them, leaves its state as it is.
 var Transitions = transitions()
 
 func transitions() []Transition {
@@ -103,6 +101,6 @@ func Allowed(from State, step Step, to State) bool {
 	return slices.Contains(Transitions, Transition{from, step, to})
 }
 
-// Open reports whether a key package in this state still has its private init key, unless its
-// device has it.
+// Open reports whether the private init key of a key package in this state still exists, here or
+// on its device.
 func (s State) Open() bool { return s != Consumed && s != Erased }

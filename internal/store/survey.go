@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Pool counts the key packages of one kind that an identity has, and that still have their
-// private keys.
+// Pool counts the key packages of one kind that an identity has and that still have their private
+// keys.
 type Pool struct {
 	Identity   string
 	Suite      uint16
@@ -14,7 +14,7 @@ type Pool struct {
 	LastResort bool
 	Count      uint64
 	FirstEnds  time.Time // the first end of a lifetime
-	// Ending is how many lifetimes end before each of the times that were asked for.
+	// Ending is how many lifetimes end before each of the given times.
 	Ending []uint64
 }
 
@@ -25,16 +25,16 @@ type Ending struct {
 	Count uint64
 }
 
-// Surveys look at all key packages at once, for whoever watches over them: they cost a walk
-// over those that have their private keys, whatever the number of identities.
+// Surveys look at all key packages at once, for those who operate them. A survey costs a walk over
+// the key packages that have their private keys, whatever the number of identities.
 type Surveys interface {
-	// Pools returns what there is, by identity, suite, state and whether it is of last
-	// resort, in this order. Key packages of a version that does not sign yet are not among
-	// it, and nothing is of what there is none of.
+	// Pools returns the pools in the order of identity, suite, state, and whether they are of
+	// last resort. It leaves out key packages of a version that does not sign yet, and empty
+	// pools.
 	Pools(ctx context.Context, before ...time.Time) ([]Pool, error)
-	// Endings returns how many lifetimes of key packages that are available or published end
-	// in each of n spans of time from a time on, the last of which has no end. Spans without
-	// any are left out. Those that ended before are not counted; those of a version that does
-	// not sign yet are.
+	// Endings returns how many lifetimes of available or published key packages end in each of n
+	// spans of time that begin at from. The last span has no end. Empty spans are left out. It
+	// does not count lifetimes that ended before, and counts those of a version that does not
+	// sign yet.
 	Endings(ctx context.Context, from time.Time, span time.Duration, n int) ([]Ending, error)
 }

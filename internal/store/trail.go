@@ -10,7 +10,7 @@ import (
 
 // Checkpoint is a signed note over the audit trail as it was.
 type Checkpoint struct {
-	Size      uint64 // how many entries it is over
+	Size      uint64 // how many entries it covers
 	Note      []byte
 	CreatedAt time.Time
 }
@@ -21,30 +21,28 @@ type AuditKey struct {
 	Label       string // CKA_LABEL
 	TokenSerial string
 	Origin      string // of the checkpoints, and the name of the key in notes
-	VerifierKey string // what an auditor pins
+	VerifierKey string // which an auditor pins
 	CreatedAt   time.Time
 }
 
 // Trail remembers what was done.
 type Trail interface {
-	// Record adds entries of acts that change nothing in the store. Sequence, and Actor
-	// where it is empty, are set.
+	// Record adds entries of acts that change nothing in the store. It sets Sequence, and Actor
+	// if that is empty.
 	Record(ctx context.Context, entries ...audit.Entry) error
-	// Entries yields the trail from the entry with that sequence number on, in constant
-	// memory and without holding writers back. Ref is that of the key package that EntriesOf
-	// yields the entry for: where somebody has written to the store it may be another than the
-	// entry says.
+	// Entries yields the trail from the entry with that sequence number on, in constant memory
+	// and without holding writers back. Ref is that of the key package for which EntriesOf yields
+	// the entry. If somebody has tampered with the store, it may differ from the entry's own.
 	Entries(ctx context.Context, from uint64) iter.Seq2[audit.Stored, error]
 	// EntriesOf yields the entries of one key package, oldest first.
 	EntriesOf(ctx context.Context, ref []byte) iter.Seq2[audit.Stored, error]
-	// AddCheckpoint keeps a checkpoint. One of the same size is kept as it is.
+	// AddCheckpoint adds a checkpoint. If there is one of the same size, it does nothing.
 	AddCheckpoint(ctx context.Context, c Checkpoint) error
 	// Checkpoints returns all, the oldest first.
 	Checkpoints(ctx context.Context) ([]Checkpoint, error)
-	// AddAuditKey adds a key for checkpoints, the current one from then on, and settles the
-	// intent to make it. The trail has its verifier key. The error is ErrExists, or ErrState
-	// where the intent says that it succeeds another, and that is not the current one any
-	// more.
+	// AddAuditKey adds a key for checkpoints, which is the current one from then on, and settles
+	// the intent to make it. The trail has its verifier key. The error is ErrExists, or ErrState
+	// if the intent says that it succeeds another key, and that is no longer the current one.
 	AddAuditKey(ctx context.Context, k AuditKey) error
 	// AuditKeys returns all, the oldest first: the last one signs.
 	AuditKeys(ctx context.Context) ([]AuditKey, error)

@@ -15,8 +15,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
-// Claim implements store.Store. Where ctx ends while the claim is being committed, it returns
-// what was claimed.
+// Claim implements store.Store. If ctx ends while the claim is being committed, Claim returns what
+// was claimed.
 func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time) ([]store.KeyPackage, error) {
 	if err := ctx.Err(); err != nil || n <= 0 {
 		return nil, err
@@ -28,7 +28,7 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 	return one.claimed, nil
 }
 
-// want is what claims ask for that are served by one statement, and the rows that it found.
+// want is what several claims ask for that one statement serves, and the rows that it found.
 type want struct {
 	identity string
 	at       int64
@@ -37,7 +37,7 @@ type want struct {
 	rows     []row
 }
 
-// wantsOf returns what the claims among acts ask for, the first ones first.
+// wantsOf returns what the claims among acts ask for, in their order.
 func wantsOf(group []*waiting) (order []*want) {
 	type key struct {
 		identity string
@@ -61,11 +61,10 @@ func wantsOf(group []*waiting) (order []*want) {
 	return order
 }
 
-// claimSome hands out the first rows that are free, in one statement. Rows that another
-// transaction is about to hand out are passed over. What is under a key that is being
-// shredded, or in a backlog, is left out. For a number that is not in the text, PostgreSQL
-// takes it for a tenth of the rows, and sorts them all; so a power of two is there, of which no
-// more are looked at than are wanted.
+// claimSome hands out the first rows that are free, in one statement. It skips rows that another
+// transaction is about to hand out, and rows in a backlog. PostgreSQL assumes that a limit which is
+// not in the text means a tenth of the rows, and sorts them all. So the text has a power of two as
+// its limit, and no more of these rows are read than are wanted.
 const claimSome = `WITH first AS (SELECT id FROM (SELECT k.id FROM key_packages k
 		WHERE k.state = 'available' AND NOT k.last_resort AND ` + free + ` AND k.not_after > @at
 		ORDER BY k.id - 0 LIMIT %d FOR NO KEY UPDATE SKIP LOCKED) AS few LIMIT @n)
@@ -74,24 +73,24 @@ const claimSome = `WITH first AS (SELECT id FROM (SELECT k.id FROM key_packages 
 	WHERE k.id = first.id AND i.id = k.identity
 	RETURNING ` + keyPackageColumns + `, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint`
 
-// free is what signs still, is valid at a time, in no backlog, and not for a device that has not
-// confirmed that it has the private keys.
+// free is the condition of rows that may be handed out: of the version that signs, valid at a time,
+// in no backlog, and not for a device that has still to confirm that it has the private keys.
 const free = `k.identity = (SELECT id FROM identities WHERE name = @name)
 		AND k.version = (SELECT version FROM identities WHERE name = @name AND retired_at IS NULL)
 		AND k.not_before <= @at AND ` + sqlstore.Settled + ` AND ` + ahead
 
-// ahead is what no backlog has. Where there is none at all, no row is looked up.
+// ahead is the condition of rows that are in no backlog. If there is no backlog, it reads no row.
 const ahead = `(NOT EXISTS (SELECT 1 FROM backlogs WHERE finished_at IS NULL)
 		OR NOT EXISTS (SELECT 1 FROM backlogs o JOIN contents c ON c.id = k.id WHERE o.finished_at IS NULL
 			AND (o.wrapping_key = c.wrapping_key OR o.identity = k.identity AND o.before > k.version AND o.last >= k.id)))`
 
-// claim finds rows for claims that ask for the same, later.
+// claim queues the statement that finds rows for claims.
 func (tx *transaction) claim(w *want) {
 	some := 1 << bits.Len(uint(w.n-1))
 	queueAll(tx, &w.rows, sqlstore.ScanKeyPackage, fmt.Sprintf(claimSome, some), pgx.NamedArgs{"name": w.identity, "at": w.at, "n": w.n})
 }
 
-// handOut gives the rows that were found to the claims, the first ones first.
+// handOut gives the rows that were found to the claims, in their order.
 func (tx *transaction) handOut(ctx context.Context, w *want) error {
 	rows := w.rows
 	slices.SortFunc(rows, func(a, b row) int { return int(a.ID - b.ID) })

@@ -27,8 +27,7 @@ func furnish(tb testing.TB, s *Store) {
 	}
 }
 
-// batchFrom makes n key packages of the size of suite 2's, with refs that are
-// random as KeyPackageRefs are.
+// batchFrom makes n key packages of the size of suite 2's, with refs as random as KeyPackageRefs are.
 func batchFrom(source *rand.Rand, n int) []store.KeyPackage {
 	batch := make([]store.KeyPackage, n)
 	for i := range batch {
@@ -72,8 +71,8 @@ func BenchmarkAddKeyPackages(b *testing.B) {
 }
 
 // BenchmarkClaims has 64 clients claim one key package after the other, with commits on the
-// disk, and reports claims a second and how long the slowest in a hundred took. They are of one
-// process, or of three. A million rows take a minute to fill in; -short leaves them out.
+// disk, and reports claims a second and how long the slowest in a hundred took. The clients are in
+// one process, or in three. A million rows take a minute to fill in; -short leaves them out.
 func BenchmarkClaims(b *testing.B) {
 	for _, stored := range []int{100_000, 1_000_000} {
 		if testing.Short() && stored > 100_000 {
@@ -84,7 +83,7 @@ func BenchmarkClaims(b *testing.B) {
 		first := openAt(b, url)
 		furnish(b, first)
 		fill(b, first, rand.New(rand.NewPCG(1, 2)), stored)
-		for _, settle := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // what the filling in left to do
+		for _, settle := range []string{"VACUUM ANALYZE", "CHECKPOINT"} { // what filling in has left behind
 			if _, err := first.pool.Exec(b.Context(), settle); err != nil {
 				b.Fatal(err)
 			}

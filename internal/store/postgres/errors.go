@@ -14,7 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Codes of PostgreSQL, Appendix A of its documentation.
+// Error codes of PostgreSQL: Appendix A of its documentation.
 const (
 	codeUnique        = "23505"
 	codeForeignKey    = "23503"
@@ -28,10 +28,10 @@ const (
 	codeReadOnly      = "25006"
 	codePrivilege     = "42501"
 	classDamaged      = "XX"    // internal errors, and data that is corrupted
-	classOperator     = "57P"   // the server is shut down, or not up yet
+	classOperator     = "57P"   // the server is shutting down, or starting
 	classConnection   = "08"    // the connection failed
-	classLogin        = "28"    // the user, or how it proves who it is
-	codeNoDatabase    = "3D000" // it is not there
+	classLogin        = "28"    // the user is refused
+	codeNoDatabase    = "3D000" // there is no such database
 )
 
 func code(err error) string {
@@ -42,7 +42,7 @@ func code(err error) string {
 	return ""
 }
 
-// lost reports whether an error is that of a connection that is gone, or was never made.
+// lost reports whether an error is that of a connection that is lost, or was never made.
 func lost(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && !dialing(err) {
 		return false
@@ -55,14 +55,14 @@ func lost(err error) bool {
 		errors.Is(err, net.ErrClosed) || strings.Contains(err.Error(), "conn closed")
 }
 
-// dialing reports whether an error is that of making a connection.
+// dialing reports whether an error came from making a connection.
 func dialing(err error) bool {
 	var failed *pgconn.ConnectError
 	return errors.As(err, &failed)
 }
 
-// again reports whether a transaction that failed before it was committed may succeed: it was
-// refused for the sake of another, or had a connection that turned out to be dead.
+// again reports whether a transaction that failed before COMMIT may succeed the next time: it was
+// refused in favor of another, or its connection was dead.
 func again(err error) bool {
 	switch code(err) {
 	case codeSerialization, codeDeadlock:
@@ -71,20 +71,20 @@ func again(err error) bool {
 	return lost(err) && !dialing(err)
 }
 
-// discard closes all connections after an error that says that theirs is lost: those that
-// were open with it are so too.
+// discard closes all connections after an error of a lost connection: those that were open at the
+// same time are lost too.
 func (s *Store) discard(err error) {
 	if lost(err) {
 		s.pool.Reset()
 	}
 }
 
-// ofOneAct reports whether an error of several acts may be that of one of them, and not of the
-// server.
+// ofOneAct reports whether an error of several acts in one transaction may come from one of them,
+// rather than from the server that they share.
 func ofOneAct(err error) bool { return !lost(err) && !dialing(err) }
 
-// translate wraps an error of PostgreSQL with the error of package store that it means, where
-// there is one. What the server says of a row is left out: it quotes values.
+// translate wraps an error of PostgreSQL with the error of package store that it means, if there
+// is one. It leaves out what the server says of a row, because that quotes values.
 func translate(err error) error {
 	switch {
 	case err == nil, errors.Is(err, store.ErrAway):

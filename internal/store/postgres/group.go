@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 )
 
-// act is one that shares a transaction with others: a claim of n key packages, or entries that
-// come by themselves, such as those of signatures.
+// act is an act that shares a transaction with others: a claim of n key packages, or entries by
+// themselves, such as those of signatures.
 type act struct {
 	identity string
 	n        int
@@ -25,17 +25,17 @@ type act struct {
 // waiting is an act, with the context of its caller.
 type waiting = record.Waiting[*act]
 
-// together does acts in one transaction.
+// together runs acts in one transaction.
 func (s *Store) together(ctx context.Context, group []*waiting) error {
 	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return tx.acts(ctx, group) })
 }
 
-// planOnce has statements planned once a connection, and not for each of their arguments: that
-// would take as long as a small group's claim does.
+// planOnce makes the server plan a statement once per connection. A plan for each set of arguments
+// would take as long as the claim of a small group.
 const planOnce = "SET LOCAL plan_cache_mode = force_generic_plan"
 
-// acts does acts. What they ask for goes over in one message, in which the end of the trail is
-// taken last; their entries are the next one, with COMMIT.
+// acts runs acts. One message has all their questions, and takes the end of the trail last. The
+// next one has their entries, with COMMIT.
 func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
 	tx.early = tx.mayWait
 	wants := wantsOf(group)
@@ -65,7 +65,7 @@ func (tx *transaction) acts(ctx context.Context, group []*waiting) error {
 	return nil
 }
 
-// find asks, later, for the rows of the key packages that entries are about.
+// find queues a query for the rows of the key packages that entries are about.
 func (tx *transaction) find(group []*waiting) map[string]int64 {
 	var refs [][]byte
 	for _, one := range group {

@@ -25,8 +25,9 @@ const keyPackageColumns = `k.id, c.ref, i.name, k.cipher_suite, k.state, k.last_
 	k.version, c.leaf, k.claimed_at, k.retired_until, k.erased_at, k.reserved_from, coalesce(k.directory, ''), k.leased_until,
 	k.release_digest, k.handed_over_at, k.confirmed_at`
 
-// keyPackageTables has key packages with what they consist of and refer to, and the backlogs
-// that they are to follow: r, to be retired, the first of several, and e, to be erased.
+// keyPackageTables has key packages with what they consist of and refer to, and the backlogs that
+// they have still to follow: r, the first one that retires them, and e, which erases their private
+// keys.
 const keyPackageTables = ` FROM key_packages k JOIN contents c ON c.id = k.id JOIN identities i ON i.id = k.identity JOIN wrapping_keys w ON w.id = c.wrapping_key
 	LEFT JOIN backlogs r ON r.id = (SELECT min(o.id) FROM backlogs o
 		WHERE o.finished_at IS NULL AND o.identity = k.identity AND o.before > k.version AND o.last >= k.id)
@@ -40,7 +41,7 @@ var layout = sqlstore.Layout{Contents: "contents", HasKeys: hasKeys, Lagging: ke
 
 type row = record.Row
 
-// insertColumns are those of new rows of the two tables.
+// insertColumns and contentColumns are those of new rows in the two tables.
 var (
 	insertColumns  = []string{"id", "identity", "version", "cipher_suite", "state", "last_resort", "custody", "created_at", "not_before", "not_after", "published_at", "release_digest"}
 	contentColumns = []string{"id", "wrapping_key", "ref", "leaf", "sealed", "public"}
@@ -49,7 +50,7 @@ var (
 // adding is what one caller adds.
 type adding = record.Waiting[[]store.KeyPackage]
 
-// few are so many key packages that a transaction of their own would cost more than they do.
+// few is how many key packages cost less than a transaction of their own would.
 const few = 64
 
 // AddKeyPackages implements store.Store.
@@ -70,8 +71,8 @@ func (s *Store) addTogether(ctx context.Context, acts []*adding) error {
 	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error { return tx.addAll(ctx, acts) })
 }
 
-// addAll adds the key packages of several callers, in the name of each. The rows get their
-// numbers first, and go over in one COPY a table.
+// addAll adds the key packages of several callers, in the name of each. The rows get their numbers
+// first, and are sent in one COPY for each table.
 func (tx *transaction) addAll(ctx context.Context, acts []*adding) error {
 	n := 0
 	for _, a := range acts {
@@ -150,9 +151,8 @@ func (tx *transaction) newRow(ctx context.Context, signers map[string]signer, nu
 	return row, content, tx.Record(ctx, number, record.EntryOf(k, audit.Generated, k.CreatedAt))
 }
 
-// signs fails for a version that does not sign, nor is to. What one that is old or retired signed
-// would be retired by nobody; the next version of a retired one begins it anew. The error is
-// store.ErrNotFound or store.ErrState.
+// signs fails for a version that is old or retired: nobody would retire what it signed. The next
+// version of a retired one begins it anew. The error is store.ErrNotFound or store.ErrState.
 func (by signer) signs(known bool, version uint64) error {
 	switch {
 	case !known:
@@ -187,10 +187,9 @@ func (s *Store) KeyPackages(ctx context.Context, f store.Filter) iter.Seq2[store
 	})
 }
 
-// condition fits the rows of a page, which begins after the row @after. Those of
-// one identity are found by index, which has them by state and then by row: the
-// first of each state, and of these the page. While rows lag behind a backlog, no index
-// has the states.
+// condition fits the rows of a page, which begins after the row @after. An index finds those of
+// one identity; it has them by state and then by row, so the condition takes the first of each
+// state, and of these the page. While rows lag behind a backlog, no index has the states.
 func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 	args = pgx.NamedArgs{"identity": f.Identity, "state": string(f.State), "key": f.WrappingKeyID}
 	state := "k.state = @state"
@@ -226,7 +225,7 @@ func condition(f store.Filter, lags bool) (text string, args pgx.NamedArgs) {
 	return "k.id IN (" + strings.Join(firsts, " UNION ALL ") + ")", args
 }
 
-// unconfirmed fits what the index unconfirmed has.
+// unconfirmed fits the rows that the index unconfirmed has.
 func unconfirmed(f store.Filter, state string) string {
 	text := "k.id > @after AND e.id IS NULL AND k.release_digest IS NOT NULL AND k.confirmed_at IS NULL AND k.erased_at IS NULL"
 	if f.Identity != "" {
@@ -277,8 +276,8 @@ func (tx *transaction) keyPackage(ctx context.Context, ref []byte, at time.Time)
 }
 
 // rows locks rows in the order of their numbers, and returns them as they are then, the oldest
-// first. They are read once all are locked, by a statement of its own: one that waits for a lock
-// sees what it is about as it was left, and all else as it was when it began.
+// first. A second statement reads them once all are locked: a statement that waits for a lock sees
+// the locked rows as they were left, but everything else as it was when the statement began.
 func (tx *transaction) rows(ctx context.Context, numbers []int64) ([]row, error) {
 	if len(numbers) == 0 {
 		return nil, nil

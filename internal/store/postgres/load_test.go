@@ -20,9 +20,9 @@ var load = flag.Int("load", 20_000, "how many key packages to store, and to clai
 
 const loadClients = 64
 
-// 64 clients claim from one process as fast as they can, then at several rates, beside batches
-// that are added and beside a sweep, and the rest from three processes: no key package goes out
-// twice, and none is left. How long claims took is logged.
+// 64 clients claim from one process as fast as they can, then at several rates, beside batches that
+// are added and beside a sweep, and then three processes claim the rest: no key package is handed
+// out twice, and none is left. The test logs how long claims took.
 func TestLoad(t *testing.T) {
 	url := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: loadSettings}).Database(t)
 	s := openAt(t, url)
@@ -53,8 +53,8 @@ func TestLoad(t *testing.T) {
 	told.none(t, s)
 }
 
-// disk writes 8 KiB fifty times a second, each on the disk before the next, while claims are
-// paced: what a commit cannot be quicker than.
+// disk writes 8 KiB fifty times a second, each on the disk before the next, while claims are paced:
+// a commit cannot be faster.
 func disk(ctx context.Context, t *testing.T) (took []time.Duration) {
 	f, err := os.CreateTemp("", "disk")
 	if err != nil {
@@ -78,7 +78,7 @@ func disk(ctx context.Context, t *testing.T) (took []time.Duration) {
 // loadSettings are those of a server with a few GiB of memory.
 var loadSettings = []string{"max_connections=200", "shared_buffers=1GB", "max_wal_size=4GB"}
 
-// settle does what the filling in left to do.
+// settle does what filling in has left behind.
 func settle(tb testing.TB, s *Store) {
 	tb.Helper()
 	for _, act := range []string{"VACUUM ANALYZE", "CHECKPOINT"} {
@@ -88,7 +88,7 @@ func settle(tb testing.TB, s *Store) {
 	}
 }
 
-// expiring adds key packages of somebody else whose lifetime is an hour.
+// expiring adds key packages of another identity with a lifetime of an hour.
 func expiring(t *testing.T, s *Store, n int) {
 	if err := s.AddIdentity(t.Context(), store.Identity{Name: "bob", CreatedAt: made}); err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func (l *ledger) one(t *testing.T, s *Store) bool {
 	return true
 }
 
-// closed has each client claim when its last claim is done.
+// closed makes each client claim as soon as its last claim is done.
 func (l *ledger) closed(t *testing.T, s *Store, n int) []time.Duration {
 	return clients(func(i int) (took []time.Duration) {
 		for range n / loadClients {
@@ -138,8 +138,8 @@ func (l *ledger) closed(t *testing.T, s *Store, n int) []time.Duration {
 	})
 }
 
-// paced has claims come at a rate, whether those before are done or not. How long one takes counts
-// from when it was to come.
+// paced starts claims at a rate, whether the ones before are done or not. The time of a claim counts
+// from when it was due.
 func (l *ledger) paced(t *testing.T, s *Store, rate, n int) []time.Duration {
 	n = min(n, 10*rate) // seconds
 	ctx, cancel := context.WithCancel(t.Context())
@@ -163,7 +163,7 @@ func (l *ledger) paced(t *testing.T, s *Store, rate, n int) []time.Duration {
 	})
 }
 
-// beside has claims come at 1000 a second while another act is done over and over.
+// beside starts 1000 claims a second while another act runs over and over.
 func (l *ledger) beside(t *testing.T, s *Store, n int, act func(context.Context) error) []time.Duration {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -192,7 +192,7 @@ func clients(f func(int) []time.Duration) []time.Duration {
 	return slices.Concat(took...)
 }
 
-// processes has three processes claim what is left.
+// processes makes three processes claim what is left.
 func (l *ledger) processes(t *testing.T, url string) (took []time.Duration) {
 	var wg sync.WaitGroup
 	claimers := []*claimer{{clients: 22}, {clients: 21}, {clients: 21}}
@@ -211,7 +211,7 @@ func (l *ledger) processes(t *testing.T, url string) (took []time.Duration) {
 	return took
 }
 
-// none checks that none of alice's is left, and that none was handed out twice.
+// none checks that no key package of alice's is left, and that none was handed out twice.
 func (l *ledger) none(t *testing.T, s *Store) {
 	t.Helper()
 	for ref, n := range l.claimed {

@@ -13,8 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// errUnknown reports a transaction of which nobody could say whether it was committed.
-var errUnknown = errors.New("whether the last act was done is not known")
+// errUnknown reports a transaction that may have been committed or not.
+var errUnknown = errors.New("it is not known whether the last act was done")
 
 // outcome asks the server every askAgain, for as long as patience. Callers of that transaction wait
 // meanwhile, others do not.
@@ -23,8 +23,8 @@ const (
 	askAgain = 50 * time.Millisecond
 )
 
-// outcome asks the server what became of a transaction whose COMMIT got no answer. It returns
-// nil where it was committed, cause where it was not.
+// outcome asks the server for the outcome of a transaction whose COMMIT got no answer. It returns
+// nil if it was committed, and wraps cause if it was not.
 func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -42,15 +42,16 @@ func (s *Store) outcome(ctx context.Context, tx *transaction, cause error) error
 	}
 }
 
-// committed asks whether a transaction was committed. Its number alone does not tell: a server
-// that was cut off forgets the numbers that were not on its disk yet, and gives them to others,
-// which may claim the same key packages and have the same entries. So its own entry has to be
-// there too. It is looked for afterwards: what was committed when the server was asked is seen then.
+// committed asks whether a transaction was committed, and reports whether the answer is known. The
+// number of the transaction does not suffice: a server that was cut off forgets numbers that were
+// not on its disk yet, and gives them to other transactions, which may claim the same key packages
+// and have the same entries. So its own entry has to be there too. It is looked up second: what was
+// committed at the first question is visible then.
 func (s *Store) committed(ctx context.Context, tx *transaction) (done, known bool) {
 	var status *string
 	err := s.pool.QueryRow(ctx, "SELECT pg_xact_status($1::text::xid8)", tx.id).Scan(&status)
 	switch {
-	case code(err) == codeInvalid: // a number that is not given out yet
+	case code(err) == codeInvalid: // a number that is not in use yet
 		return false, true
 	case err != nil || status == nil:
 		return false, false

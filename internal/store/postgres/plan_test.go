@@ -12,8 +12,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
-// A claim walks the index of what may be claimed, also where the statistics say that nearly
-// everything may be: by the primary key it would come past all that was claimed before.
+// A claim walks the index of rows that may be claimed, even if the statistics say that nearly all
+// may be: the primary key would lead it past all that were claimed before.
 func TestAClaimWalksTheIndexOfWhatIsFree(t *testing.T) {
 	s := openAt(t, postgrestest.Shared(t).Database(t))
 	furnish(t, s)

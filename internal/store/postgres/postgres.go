@@ -1,10 +1,9 @@
-// Package postgres is the store that several processes, on several machines, have in common:
-// one PostgreSQL database.
+// Package postgres is the store that several processes on several machines share: one PostgreSQL
+// database.
 //
-// A commit is durable when it returns, by the server's own settings (fsync,
-// synchronous_commit), which Open checks. What is erased is overwritten by nobody: PostgreSQL
-// leaves old versions of rows to VACUUM, and to the WAL. Private keys are sealed there, and end
-// with their wrapping key.
+// A commit is durable when it returns if the server's settings (fsync, synchronous_commit) say so;
+// Open checks the latter. Nothing overwrites what is erased: PostgreSQL keeps old versions of rows
+// until VACUUM, and in the WAL. Private keys are sealed there, and end with their wrapping key.
 package postgres
 
 import (
@@ -26,13 +25,13 @@ type Options struct {
 	// Connections are how many connections are open at most; zero means
 	// DefaultConnections.
 	Connections int
-	// Create makes the tables where there are none. Without it, that is
-	// store.ErrNotFound.
+	// Create makes the tables if there are none. Without it, Open fails with
+	// store.ErrNotFound then.
 	Create bool
 }
 
-// DefaultConnections is how many connections a store has at most. Acts of one process share
-// transactions, and seldom want more.
+// DefaultConnections is how many connections a store has at most by default. Acts of one process
+// share transactions and seldom need more.
 const DefaultConnections = 12
 
 // Store is a store.Store in a PostgreSQL database.
@@ -40,22 +39,21 @@ type Store struct {
 	*sqlstore.Acts
 	pool      *pgxpool.Pool
 	queue     *record.Queue[*act]               // claims and entries
-	small     *record.Queue[smallAct]           // what is beside them
+	small     *record.Queue[smallAct]           // intents and identities
 	additions *record.Queue[[]store.KeyPackage] // a few key packages each
 	mayWait   bool                              // for the disk after COMMIT: see waitForDisk
 }
 
 var _ store.Store = (*Store)(nil)
 
-// dialTimeout is how long a connection may take to be made, unless the URL has another
-// connect_timeout.
+// dialTimeout is how long it may take to connect, unless the URL has a connect_timeout.
 const dialTimeout = 10 * time.Second
 
-// Open opens the store in the database that a URL names, postgres://USER@HOST/DATABASE with
-// the parameters of libpq, and brings its schema up to date. What the URL leaves out comes from
-// the environment, as with libpq: PGPASSWORD, PGPASSFILE, PGSERVICE, PGSSLMODE and the others.
-// No error has a password in it. The error is a *store.SchemaError, or wraps one of the errors
-// of package store: store.ErrAway where there is no server.
+// Open opens the store in the database that a URL names, postgres://USER@HOST/DATABASE with the
+// parameters of libpq, and migrates its schema. As with libpq, the environment supplies what the
+// URL leaves out: PGPASSWORD, PGPASSFILE, PGSERVICE, PGSSLMODE and the others. No error has a
+// password in it. The error is a *store.SchemaError, or wraps one of the errors of package store:
+// store.ErrAway if there is no server.
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	cfg, err := parse(url)
 	if err != nil {
@@ -88,11 +86,11 @@ func (s *Store) prepare(ctx context.Context, create bool) error {
 	return s.migrate(ctx, create)
 }
 
-// errNotDurable reports a server on which a commit may be lost.
-var errNotDurable = errors.New("synchronous_commit is off: what it says is done may be lost")
+// errNotDurable reports a server that may lose a commit.
+var errNotDurable = errors.New("synchronous_commit is off: what it reports as done may be lost")
 
-// checkDurable refuses connections on which a commit returns before it is on a disk. fsync is the
-// server's, and its administrator's, business: it is off on servers that are for tests.
+// checkDurable refuses connections on which a commit returns before it is on a disk. It does not
+// look at fsync, which is the choice of the server's administrator: servers for tests have it off.
 func (s *Store) checkDurable(ctx context.Context) error {
 	var setting string
 	err := s.pool.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), bool_and(has_function_privilege(oid, 'EXECUTE'))
@@ -103,8 +101,8 @@ func (s *Store) checkDurable(ctx context.Context) error {
 	return err
 }
 
-// parse makes settings of a URL. Errors of the parser have the whole URL in them, and where it
-// is malformed its password: they are left out.
+// parse returns the settings of a URL. It drops the parser's errors: they quote the URL, with the
+// password if it is malformed.
 func parse(text string) (*pgxpool.Config, error) {
 	if !Names(text) {
 		return nil, errors.New("read the store's URL: it does not begin with postgres://")
@@ -128,7 +126,7 @@ func Names(text string) bool {
 	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
 }
 
-// Redact returns a URL without its password, to be shown. One that is malformed is not shown.
+// Redact returns a URL without its password, to be displayed. It hides a malformed URL.
 func Redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 )
 
-// These variables make a claimer of the test binary: the database, how many clients claim how
+// These variables turn the test binary into a claimer: the database, and how many clients claim how
 // many at a time.
 const (
 	claimerURL     = "HSM_KP_TEST_CLAIMER"
@@ -42,9 +42,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// claimAll claims with several clients until nothing is left, and prints the refs of each claim
-// once it was told of it, and at several times how much of its memory is resident, in KiB. Last
-// come how long claims took, in hundredths of a millisecond, and how many took as long.
+// claimAll claims with several clients until nothing is left. It prints the refs of each claim once
+// it returned, and at several times how much of its memory is resident, in KiB. Last it prints how
+// long claims took, in hundredths of a millisecond, and how many took as long.
 func claimAll(url string, clients, n int) error {
 	s, err := Open(context.Background(), url, Options{})
 	if err != nil {
@@ -85,7 +85,7 @@ func claimAll(url string, clients, n int) error {
 	return nil
 }
 
-// resident returns how many KiB of this process's memory are resident, where that is known.
+// resident returns how many KiB of this process's memory are resident, if that is known.
 func resident() (kib int) {
 	status, _ := os.ReadFile("/proc/self/status")
 	if _, after, found := strings.Cut(string(status), "VmRSS:"); found {
@@ -94,8 +94,8 @@ func resident() (kib int) {
 	return kib
 }
 
-// Three processes claim all that there is, and one is killed in the middle: nothing is handed
-// out twice, and what anybody was told of is claimed, with its entry.
+// Three processes claim all that there is, and one is killed in the middle: nothing is handed out
+// twice, and every claim that returned is recorded, with its entry.
 func TestOfThreeProcessesThatClaimOneIsKilled(t *testing.T) {
 	const stored = 6000
 	url := postgrestest.Shared(t).Database(t)
@@ -145,7 +145,7 @@ func TestOfThreeProcessesThatClaimOneIsKilled(t *testing.T) {
 	}
 }
 
-// claimer is a process that claims, which is killed when it has told of so many.
+// claimer is a process that claims. It is killed when it has printed that many claims.
 type claimer struct {
 	clients, n, limit int
 	refs              []string
@@ -186,7 +186,7 @@ func (c *claimer) run(t *testing.T, url string) {
 func (c *claimer) read(line string) {
 	var n, many int
 	switch {
-	case len(line) == 64: // what it was writing when it was killed may be less
+	case len(line) == 64: // the line that it wrote when it was killed may be shorter
 		c.refs = append(c.refs, line)
 	case strings.HasPrefix(line, "took "):
 		fmt.Sscan(line[5:], &n, &many)

@@ -11,8 +11,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 )
 
-// BenchmarkRecord has many callers add an entry each, one after the other, as SignWithLabel does,
-// with commits on the disk.
+// BenchmarkRecord lets many callers add one entry after the other, as SignWithLabel does, with
+// commits on the disk.
 func BenchmarkRecord(b *testing.B) {
 	s := openAt(b, postgrestest.Start(b, postgrestest.Options{Durable: true}).Database(b))
 	for _, callers := range []int{1, 32, 64} {

@@ -52,7 +52,7 @@ func (s *Store) Release(ctx context.Context, ref, digest []byte, at time.Time) e
 	return s.endReservation(ctx, ref, digest, at, func(ctx context.Context, tx *transaction, r *row) error { return tx.release(ctx, r, at) })
 }
 
-// release ends a reservation for nothing.
+// release ends a reservation without a result.
 func (tx *transaction) release(ctx context.Context, r *row, at time.Time) error {
 	tx.queue(`UPDATE key_packages SET state = reserved_from, reserved_from = NULL, reserved_until = NULL,
 		welcome_digest = NULL WHERE id = $1`, r.ID)
@@ -61,22 +61,22 @@ func (tx *transaction) release(ctx context.Context, r *row, at time.Time) error 
 	return tx.Record(ctx, r.ID, record.WelcomeEntry(&r.KeyPackage, audit.Released, r.WelcomeDigest, at))
 }
 
-// consume and open end a reservation for the Welcome that was the one: open that of a key
-// package of last resort.
+// consume and openLastResort end a reservation for the Welcome that was the one: openLastResort
+// that of a key package of last resort.
 const (
 	consume        = `UPDATE key_packages SET state = 'consumed', consumed_at = $1, reserved_from = NULL, reserved_until = NULL WHERE id = $2`
 	openLastResort = `UPDATE key_packages SET state = reserved_from, opened = opened + 1, reserved_from = NULL, reserved_until = NULL WHERE id = $1`
 )
 
-// setLeaf, eraseSealed and eraseContents change what a key package has of private keys.
+// setLeaf, eraseSealed and eraseContents change the private keys of a key package.
 const (
 	setLeaf       = "UPDATE contents SET leaf = $1 WHERE id = $2 AND leaf <> $1"
 	eraseSealed   = "UPDATE contents SET sealed = '' WHERE id = $1"
 	eraseContents = "UPDATE contents SET sealed = '', leaf = '' WHERE id = $1"
 )
 
-// Consume implements store.Store. The row as it was before, with the sealed keys, stays in the
-// table until it is vacuumed, and in the WAL: see the package.
+// Consume implements store.Store. The old version of the row, with the sealed keys, stays in the
+// table until VACUUM, and in the WAL: see the package comment.
 func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) error {
 	return s.endReservation(ctx, ref, digest, at, func(ctx context.Context, tx *transaction, r *row) error {
 		if r.LastResort {
@@ -90,8 +90,7 @@ func (s *Store) Consume(ctx context.Context, ref, digest []byte, at time.Time) e
 	})
 }
 
-// endReservation runs f on a key package that is reserved for the Welcome with the
-// digest.
+// endReservation runs f on a key package that is reserved for the Welcome with the digest.
 func (s *Store) endReservation(ctx context.Context, ref, digest []byte, at time.Time, f func(context.Context, *transaction, *row) error) error {
 	return s.write(ctx, concurrent, func(ctx context.Context, tx *transaction) error {
 		r, err := tx.keyPackage(ctx, ref, at)

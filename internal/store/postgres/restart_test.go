@@ -18,12 +18,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 )
 
-// ledger is what callers were told.
+// ledger is what calls returned.
 type ledger struct {
 	sync.Mutex
 	added   map[string]bool
 	claimed map[string]int
-	away    int // how often they were told that the server is away
+	away    int // how often it was store.ErrAway
 }
 
 func (l *ledger) add(batch []store.KeyPackage) {
@@ -42,7 +42,7 @@ func (l *ledger) claim(batch []store.KeyPackage) {
 	}
 }
 
-// failed notes an error, which has to be that the server is away.
+// failed notes an error, which has to be store.ErrAway.
 func (l *ledger) failed(t *testing.T, what string, err error) {
 	l.Lock()
 	defer l.Unlock()
@@ -52,10 +52,9 @@ func (l *ledger) failed(t *testing.T, what string, err error) {
 	l.away++
 }
 
-// A server that is cut off in the middle of claims and batches, three times, has lost nothing
-// that anybody was told of, has handed out nothing twice, and has an entry for each act. The
-// same store goes on when it is back. The server itself writes nothing to its disk for which
-// nobody waits.
+// A server that is cut off three times in the middle of claims and batches loses nothing that a call
+// reported, hands out nothing twice, and has an entry for each act. The same store goes on when the
+// server is back. The server itself writes nothing to its disk that no call waits for.
 func TestAServerThatStopsAndStartsLosesNothing(t *testing.T) {
 	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"wal_writer_delay=10s"}})
 	s := openAt(t, server.Database(t))
@@ -162,8 +161,8 @@ func actsOf(t *testing.T, s *Store) map[audit.Act]int {
 	return acts
 }
 
-// Connections that the server ends, as its administrator may at any time, in the middle of a
-// COMMIT as likely as not: what is done is done once, and told; what is not, likewise.
+// The server may end connections at any time, as its administrator may, perhaps in the middle of a
+// COMMIT: what a call reports as done is done once, and what it reports as failed is not done.
 func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 	server := postgrestest.Start(t, postgrestest.Options{Durable: true})
 	url := server.Database(t)
@@ -214,7 +213,7 @@ func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 	}
 }
 
-// What the server says became of a transaction counts, where its COMMIT got no answer.
+// If a COMMIT got no answer, the server's word on the transaction counts.
 func TestTheOutcomeOfATransactionIsAskedFor(t *testing.T) {
 	s := openAt(t, postgrestest.Shared(t).Database(t))
 	cause := errors.New("the cable was cut")
@@ -231,7 +230,7 @@ func TestTheOutcomeOfATransactionIsAskedFor(t *testing.T) {
 		if commit {
 			end = tx.Commit
 		}
-		time.AfterFunc(100*time.Millisecond, func() { end(context.Background()) }) // it is under way meanwhile
+		time.AfterFunc(100*time.Millisecond, func() { end(context.Background()) }) // until then it is under way
 		switch err := s.outcome(t.Context(), &transaction{id: id}, cause); {
 		case commit && err != nil:
 			t.Errorf("outcome() of a committed one err = %v, want nil", err)
@@ -241,8 +240,8 @@ func TestTheOutcomeOfATransactionIsAskedFor(t *testing.T) {
 	}
 }
 
-// A server that was cut off gives the number of a transaction that was not on its disk to
-// another one, which may have the same entry. That this one is committed says nothing of the other.
+// A server that was cut off gives the number of a transaction that was not on its disk to another
+// one, which may have the same entry. If this one is committed, the other is not for that.
 func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 	server := postgrestest.Start(t, postgrestest.Options{Durable: true, Settings: []string{"wal_writer_delay=10s"}})
 	s := openAt(t, server.Database(t))
@@ -300,7 +299,7 @@ func TestTheNumberOfALostTransactionIsGivenOutAgain(t *testing.T) {
 	t.Fatal("its number was not given out again: the test has shown nothing")
 }
 
-// A password is in no error, in whatever way the URL is malformed.
+// No error has a password in it, however the URL is malformed.
 func TestNoErrorHasThePassword(t *testing.T) {
 	for _, text := range []string{
 		"postgres://u:geheim@localhost:port/db", "postgres://u:geheim@local host/db", "postgres://u:geheim%zz@localhost/db",
@@ -317,7 +316,7 @@ func TestNoErrorHasThePassword(t *testing.T) {
 	}
 }
 
-// A server that is there, and does not let anybody in, is not away.
+// A server that refuses everybody can be reached.
 func TestAServerThatLetsNobodyInIsNotAway(t *testing.T) {
 	there := postgrestest.Shared(t).Database(t)
 	for what, c := range map[string]struct {
@@ -340,7 +339,7 @@ func TestAServerThatLetsNobodyInIsNotAway(t *testing.T) {
 	}
 }
 
-// A newer schema is refused, and left as it is.
+// Open refuses a newer schema and leaves it as it is.
 func TestANewerSchemaIsRefused(t *testing.T) {
 	url := postgrestest.Shared(t).Database(t)
 	s := openAt(t, url)
@@ -354,7 +353,7 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	}
 }
 
-// Of several that begin at once with an empty database, all get the same store.
+// Several processes that open an empty database at once all get the same store.
 func TestFirstStartsTakeTurns(t *testing.T) {
 	url := postgrestest.Shared(t).Database(t)
 	if _, err := Open(t.Context(), url, Options{}); !errors.Is(err, store.ErrNotFound) {

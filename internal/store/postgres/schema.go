@@ -11,23 +11,22 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// migrations bring a store from one version of the schema to the next; the version is how
-// many of them were applied (the table hsm_kp_schema). A migration that was released is never
-// changed.
+// migrations bring a store from one version of the schema to the next. The version is how many of
+// them were applied (the table hsm_kp_schema). A migration that was released never changes.
 //
-// Times are whole seconds since the epoch in a bigint: what a store keeps has no fractions,
-// and comes back the same from SQLite as from here. Key packages have a number that grows,
-// which pages follow; the ref is a second index. Sealed keys and key packages are random
-// bytes, which do not compress: they are kept as they are.
+// Times are whole seconds since the epoch in a bigint: a store keeps no fractions, and SQLite and
+// PostgreSQL return the same. Key packages have a number that grows, which pages follow; the ref is
+// a second index. Sealed keys and key packages are random bytes, which do not compress, so they are
+// stored as they are.
 //
-// Claims, sweeps and lists find their rows by partial indexes. A row that is claimed leaves
-// "claimable" at its head, and a dead entry stays there until it is vacuumed; a claim that
-// comes upon one marks it, and those after it pass over it, unless a transaction that is older
-// still holds it back. So the tables are vacuumed early.
+// Claims, sweeps and listings find their rows by partial indexes. A row that is claimed leaves
+// "claimable" at its head, where a dead entry stays until VACUUM. The first claim that meets a dead
+// entry marks it, and later ones skip it, unless an older transaction still holds it back. So the
+// tables are vacuumed early.
 //
-// These indexes have id + 0 or id - 0, and so have the statements that are meant for them: the first rows
-// by id are in the primary key too, and where many rows fit, PostgreSQL would rather walk that
-// one from its beginning, past all rows that do not fit any more.
+// These indexes have id + 0 or id - 0, and so have the statements that are meant for them. The
+// first rows by id are in the primary key too, and if many rows fit, PostgreSQL would rather walk
+// that one from its beginning, past all rows that no longer fit.
 var migrations = []string{
 	`CREATE TABLE identities (
 		id            bigint  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -175,7 +174,8 @@ var migrations = []string{
 		created_at   bigint NOT NULL
 	);`,
 
-	// What goes to directories, who is at it, and by what token a directory knows a client.
+	// Key packages on their way to directories, who holds which lease, and the token by which a
+	// directory knows a client.
 	`ALTER TABLE key_packages ADD COLUMN directory text, ADD COLUMN leased_until bigint;
 	CREATE INDEX on_their_way ON key_packages (identity, directory, (id + 0)) WHERE state = 'pending' AND directory IS NOT NULL;
 	CREATE TABLE leases (
@@ -195,12 +195,12 @@ var migrations = []string{
 	);
 	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
 
-	// What a key package consists of goes to a table of its own: a step writes down a narrow row
-	// then, and comes to none of the indexes by ref and by wrapping key. CLUSTER writes the other
-	// table anew, without what was dropped. "claimable" has an order that no other index has, so
-	// that claims do not take the one by state where both seem to be as good: it has versions that
-	// do not sign yet too. ANALYZE is a transaction that holds dead entries back, and takes place
-	// more seldom.
+	// What a key package consists of moves to a table of its own. A step then writes a narrow row,
+	// and touches neither the index by ref nor the one by wrapping key. CLUSTER rewrites the other
+	// table without the dropped columns. "claimable" has an order that no other index has, so that
+	// claims do not take the index by state when both seem equally good: that one also has versions
+	// that do not sign yet. ANALYZE is a transaction that holds dead entries back, so it runs more
+	// seldom.
 	`CREATE TABLE contents (
 		id           bigint NOT NULL,
 		wrapping_key bigint NOT NULL,
@@ -219,21 +219,21 @@ var migrations = []string{
 	CLUSTER key_packages USING key_packages_pkey;
 	ALTER TABLE key_packages SET WITHOUT CLUSTER, RESET (autovacuum_analyze_scale_factor);`,
 
-	// What is released to devices.
+	// Private keys that are released to devices.
 	`ALTER TABLE key_packages ADD COLUMN release_digest bytea, ADD COLUMN handed_over_at bigint, ADD COLUMN confirmed_at bigint;
 	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND confirmed_at IS NULL AND erased_at IS NULL;`,
 
-	// Where the private keys of an identity's key packages are to be, before it has any.
-	// The last entry of a transaction has a random number, by which the transaction is known again: after a
-	// crash took one back, another one may have its number and the very same entries.
+	// The custody that the key packages of an identity are to have, before it has any.
+	// The last entry of a transaction has a random number, which identifies the transaction: after
+	// a crash took one back, another may have its number and the same entries.
 	`ALTER TABLE identities ADD COLUMN custody text NOT NULL DEFAULT '';
 	ALTER TABLE audit ADD COLUMN mark bytea;`,
 }
 
-// undefinedTable is the code of a query of a table that there is not.
+// undefinedTable is the error code for a table that does not exist.
 const undefinedTable = "42P01"
 
-// version returns the version of the schema; there is none where hsm_kp_schema is not there.
+// version returns the version of the schema, if there is one: the table hsm_kp_schema exists.
 func version(ctx context.Context, q interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 }) (have int, there bool, err error) {
@@ -245,9 +245,8 @@ func version(ctx context.Context, q interface {
 	return have, err == nil, err
 }
 
-// migrate brings the schema up to date. One that is up to date is only read. Several processes
-// that find that it is not take turns. Without create, a database that has no store yet is
-// store.ErrNotFound.
+// migrate brings the schema up to date. It only reads a schema that is. Several processes that find
+// an old one take turns. Without create, a database that has no store yet is store.ErrNotFound.
 func (s *Store) migrate(ctx context.Context, create bool) error {
 	have, there, err := version(ctx, s.pool)
 	switch {
@@ -263,8 +262,8 @@ func (s *Store) migrate(ctx context.Context, create bool) error {
 	return pgx.BeginFunc(ctx, s.pool, migrateTx)
 }
 
-// migrateTx applies the migrations that are missing, all or none. The version is read under
-// the lock: another process may have been quicker.
+// migrateTx applies the missing migrations, all or none. It reads the version under the lock:
+// another process may have migrated the schema meanwhile.
 func migrateTx(tx pgx.Tx) error {
 	ctx := context.Background()
 	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockSchema)

@@ -15,9 +15,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 )
 
-// A database that the program with schema 2 wrote is brought up to date without a loss:
-// testdata/schema-2.sql is what pg_dump made of it, schema-2.jsonl what that program read in it.
-// It has a wrapping key that is being shredded.
+// A database that the program with schema 2 wrote is migrated without a loss. testdata/schema-2.sql
+// is its pg_dump, and schema-2.jsonl what that program read from it. It has a wrapping key that is
+// being shredded.
 func TestADatabaseOfSchema2IsOpened(t *testing.T) {
 	url := postgrestest.Shared(t).Database(t)
 	execute(t, url, "schema-2.sql")
@@ -78,5 +78,5 @@ func readKeyPackages(t *testing.T, name string) (all []store.KeyPackage) {
 	return all
 }
 
-// printed has no difference between no bytes and none.
+// printed does not distinguish nil from empty bytes.
 func printed(k store.KeyPackage) string { return fmt.Sprintf("%+v", k) }

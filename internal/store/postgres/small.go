@@ -7,13 +7,13 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/record"
 )
 
-// A device is provisioned with three transactions of a row or two each: an intent, an identity, its
-// key packages. Those of several devices share transactions, as claims do.
+// To provision a device takes three acts of a row or two each: an intent, an identity, its key
+// packages. The acts for several devices share transactions, as claims do.
 
-// smallAct is one of those that share a transaction, beside those on key packages.
+// smallAct is an act that may share a transaction with others.
 type smallAct func(context.Context, *transaction) error
 
-// share runs f in a transaction that others may have part in.
+// share runs f in a transaction that it may share with others that wait for one.
 func (s *Store) share(ctx context.Context, f smallAct) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -21,7 +21,7 @@ func (s *Store) share(ctx context.Context, f smallAct) error {
 	return s.small.Do(ctx, f)
 }
 
-// smallActs does acts in one transaction, each in the name of its own actor.
+// smallActs runs acts in one transaction, each in the name of its own actor.
 func (s *Store) smallActs(ctx context.Context, group []*record.Waiting[smallAct]) error {
 	return s.writeOnce(ctx, concurrent, func(ctx context.Context, tx *transaction) error {
 		for _, one := range group {

@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/postgres/postgrestest"
 )
 
-// BenchmarkSurvey asks for the pools of ten thousand identities, and for the ends of lifetimes.
+// BenchmarkSurvey reads the pools of ten thousand identities, and the ends of lifetimes.
 func BenchmarkSurvey(b *testing.B) {
 	s := openAt(b, postgrestest.Shared(b).Database(b))
 	furnish(b, s)
@@ -27,7 +27,7 @@ func BenchmarkSurvey(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for k := range each { // as they are made in the course of time
+	for k := range each { // as they would be made over time
 		batch := batchFrom(source, identities)
 		for i := range batch {
 			batch[i].Identity, batch[i].NotAfter = names[i], made.Add(time.Duration(k*100)*time.Hour)

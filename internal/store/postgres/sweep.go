@@ -13,12 +13,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
-// sweepBatch is how many rows one transaction of a sweep changes: others come to the end of
-// the trail in between.
+// sweepBatch is how many rows one transaction of a sweep changes: others get the end of the trail
+// in between.
 const sweepBatch = 500
 
-// sweepable are rows for which the time has come. Each part is found by an index of its
-// own, so that a sweep costs what it does, whatever the store has.
+// sweepable finds rows that are due. An index of its own finds each part, so that a sweep costs
+// what it does, however much the store has.
 const sweepable = `SELECT id FROM (
 	SELECT id FROM key_packages WHERE state = 'reserved' AND reserved_until <= @now
 	UNION ALL SELECT id FROM key_packages WHERE state = 'pending' AND not_after < @now AND consumed_at IS NULL AND erased_at IS NULL
@@ -29,7 +29,7 @@ const sweepable = `SELECT id FROM (
 	UNION ALL SELECT id FROM key_packages WHERE state = 'retired' AND retired_until <= @now
 	) due LIMIT @batch`
 
-// Sweep implements store.Store. Several processes take turns by the batch.
+// Sweep implements store.Store. Several processes take turns, a batch each.
 func (s *Store) Sweep(ctx context.Context, now time.Time, grace time.Duration) (store.Swept, error) {
 	var swept store.Swept
 	var err error
@@ -73,8 +73,8 @@ func (tx *transaction) sweep(ctx context.Context, now time.Time, grace time.Dura
 	return did, len(due), err
 }
 
-// sweepRow does what the time has come for, in the order of a life. Others may have been
-// quicker since the row was found.
+// sweepRow takes the steps that are due, in the order of a life. Others may have taken them since
+// the row was found.
 func (tx *transaction) sweepRow(ctx context.Context, r *row, now time.Time, grace time.Duration, did *store.Swept) error {
 	if err := tx.catchUp(ctx, r, now); err != nil || r.State == store.Erased || r.State == store.Consumed {
 		return err
@@ -102,7 +102,7 @@ func (tx *transaction) sweepRow(ctx context.Context, r *row, now time.Time, grac
 	return nil
 }
 
-// eraseKeyPackage is the end of a key package that no Welcome was opened with; eraseContents goes
+// eraseKeyPackage is the end of a key package that no Welcome was opened with. eraseContents goes
 // with it.
 const eraseKeyPackage = `UPDATE key_packages SET state = 'erased', erased_at = $1,
 	reserved_from = NULL, reserved_until = NULL WHERE id = $2`

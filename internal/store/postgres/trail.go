@@ -13,8 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// record adds an entry to the trail at the end of the transaction. keyPackage is the row of
-// the key package that it is about, or 0.
+// Record implements sqlstore.Tx. The entry is added at the end of the transaction.
 func (tx *transaction) Record(_ context.Context, keyPackage int64, e audit.Entry) error {
 	if e.Actor == "" {
 		e.Actor = tx.actor
@@ -33,9 +32,9 @@ type end struct {
 	taken    bool
 }
 
-// takeEnd takes the end of the trail, later, and reads it and the id of the transaction. From
-// then to the commit no other transaction ends: the hash of each entry is over the one before it.
-// A transaction that will have no entry needs no id, unless it has one.
+// takeEnd queues the statements that lock the end of the trail, and read it and the id of the
+// transaction. From then to the commit no other transaction ends, because the hash of each entry
+// covers the one before it. A transaction without an entry needs no id unless it has one already.
 func (tx *transaction) takeEnd(entries bool) {
 	id := "SELECT coalesce(pg_current_xact_id_if_assigned(), '0')::text"
 	if entries {
@@ -53,7 +52,7 @@ func (tx *transaction) takeEnd(entries bool) {
 	})
 }
 
-// chain appends the entries of a transaction to the trail, with its COMMIT.
+// chain queues the entries of a transaction, to be added to the trail with COMMIT.
 func (tx *transaction) chain(ctx context.Context) error {
 	switch {
 	case tx.trail.taken:

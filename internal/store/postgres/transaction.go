@@ -16,7 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlstore"
 )
 
-// Advisory locks of a database that stores use: "hskp", and what for.
+// The advisory locks of a database: "hskp", and what the lock guards.
 const (
 	lockSchema int64 = 0x68736B70_00000001 + iota // its migration
 	lockActs                                      // see kind
@@ -24,10 +24,10 @@ const (
 	lockSweep                                     // sweeps take turns
 )
 
-// Acts on keys, identities, intents and backlogs decide for many key packages at once, and
-// take place one after the other and beside no act on key packages: they have lockActs for
-// themselves. Acts on key packages share it, so that none of what they rest on changes under
-// them, and lock the rows of those they are about.
+// Acts on keys, identities, intents and backlogs decide for many key packages at once. They hold
+// lockActs exclusively: one runs at a time, and no act on key packages runs beside it. Acts on key
+// packages share the lock, so that nothing that they rely on changes under them, and lock the rows
+// of their own key packages.
 const (
 	exclusive  kind = "SELECT pg_advisory_xact_lock($1)"
 	concurrent kind = "SELECT pg_advisory_xact_lock_shared($1)"
@@ -36,19 +36,19 @@ const (
 // kind is how a transaction takes lockActs.
 type kind string
 
-// transaction is one act, or several of one kind. What it adds to the trail, and to counters
-// that many acts share, is kept until its end, so that others wait for it for as short as can
-// be: the rows of wrapping keys, those of backlogs, and last of all the end of the trail. That
-// all take these in one order keeps them from waiting for each other in a circle.
+// transaction is one act, or several of one kind. It keeps what it adds to the trail, and to
+// counters that many acts share, until its end, so that others wait for it as briefly as possible:
+// first it takes the rows of wrapping keys, then those of backlogs, and last the end of the trail.
+// All transactions take them in this order, so that they never wait for each other in a circle.
 //
-// Each message to the server is a wait for its answer. What need not be answered before the
-// next statement is queued, and goes with it; so does what begins a transaction, and what ends it.
+// Each message to the server waits for an answer. A statement whose answer is not needed for the
+// next one is queued and sent with it. So are the statements that begin and end a transaction.
 type transaction struct {
 	conn     *pgxpool.Conn
 	actor    string
 	id       string // of the transaction, once it is about to end
-	mark     *mark  // what it leaves behind, likewise; nil: nothing in the trail
-	mayWait  bool   // for the disk after COMMIT, if that is to be early
+	mark     *mark  // of its last entry, likewise; nil: it has no entry
+	mayWait  bool   // a COMMIT may be early: see commitEarly
 	early    bool   // COMMIT does not wait for the disk
 	ended    bool   // COMMIT was answered
 	queued   pgx.Batch
@@ -57,7 +57,7 @@ type transaction struct {
 	counters *sqlstore.Counters
 }
 
-// mark is what the last entry of a transaction has, by which it is known again.
+// mark identifies the last entry of a transaction.
 type mark struct {
 	sequence int64
 	random   []byte
@@ -76,9 +76,9 @@ const attempts = 8
 // between is how long to wait between two attempts.
 var between = backoff.Backoff{First: 20 * time.Millisecond, Most: 100 * time.Millisecond}
 
-// write runs f in a transaction, and again where it was refused for the sake of another
-// transaction, or lost its connection before it was committed. Where its COMMIT got no answer, it
-// waits until it is known what became of it.
+// write runs f in a transaction, and again if it was refused in favor of another transaction, or
+// lost its connection before COMMIT. If its COMMIT got no answer, write waits until the outcome is
+// known.
 func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
 	err := s.writeOnce(ctx, k, f)
 	if u := (*record.Unsettled)(nil); errors.As(err, &u) {
@@ -89,7 +89,7 @@ func (s *Store) write(ctx context.Context, k kind, f func(context.Context, *tran
 	return err
 }
 
-// writeOnce is write, but that it is *record.Unsettled where a COMMIT got no answer.
+// writeOnce is like write, but returns *record.Unsettled if a COMMIT got no answer.
 func (s *Store) writeOnce(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
 	for tried := 1; ; tried++ {
 		err := s.try(ctx, k, f)
@@ -109,7 +109,8 @@ func (s *Store) writeOnce(ctx context.Context, k kind, f func(context.Context, *
 	}
 }
 
-// try runs f in a transaction once. Where the error is not *record.Unsettled, nothing was done.
+// try runs f in a transaction once. Unless the error is *record.Unsettled, a transaction that
+// failed did nothing.
 func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transaction) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -126,7 +127,7 @@ func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transa
 		return err
 	}
 	switch err = tx.commit(ctx); {
-	case err == nil, tx.ended && !tx.early: // what came after the answer is about the connection
+	case err == nil, tx.ended && !tx.early: // a later error is about the connection
 		return nil
 	case !tx.ended && !lost(err) && (ctx.Err() == nil || code(err) != ""):
 		return err
@@ -134,7 +135,7 @@ func (s *Store) try(ctx context.Context, k kind, f func(context.Context, *transa
 	return &record.Unsettled{Settle: func() error { return translate(s.outcome(context.WithoutCancel(ctx), tx, err)) }}
 }
 
-// begin begins a transaction, with its first statement.
+// begin begins a transaction when its first statement is sent.
 func begin(conn *pgxpool.Conn, k kind) *transaction {
 	tx := &transaction{conn: conn, counters: sqlstore.NewCounters()}
 	tx.queue("BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -142,15 +143,15 @@ func begin(conn *pgxpool.Conn, k kind) *transaction {
 	return tx
 }
 
-// Whoever has the end of the trail keeps all other transactions waiting, those of other processes
-// too, and a disk takes longer than all that they do. So claims and entries are committed without
-// waiting for it: others see them then, and go on. After that it is waited for, with a transaction
-// that is a record of the WAL and nothing else. What is flushed with a record is all that comes
-// before it, and one flush is for all that wait at the time. It goes by the server's
-// synchronous_commit, standbys included, as any COMMIT does.
+// A transaction that has the end of the trail keeps all others waiting, in other processes too, and
+// the disk takes longer than everything else. So claims and entries are committed early, without
+// waiting for the disk: others see them and go on. Then the caller waits for the disk with a
+// transaction that is one record of the WAL and nothing else. A flush of that record flushes
+// everything before it, and one flush serves all that wait at the time. As any COMMIT does, it
+// follows the server's synchronous_commit, standbys included.
 //
 // Only what nobody acts on outside the database may be seen before it is on the disk: claims and
-// entries. Not so intents: a key would be destroyed for one that a crash took back.
+// entries. Intents must not: a key would be destroyed for an intent that a crash took back.
 const (
 	commitEarly = "SET LOCAL synchronous_commit = off"
 	waitForDisk = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_logical_emit_message(true, 'hsm-kp', '') END"
@@ -159,14 +160,14 @@ const (
 // Durable implements sqlstore.Database.
 func (s *Store) Durable(ctx context.Context) error {
 	if !s.mayWait {
-		return nil // no COMMIT is early then
+		return nil // no COMMIT is early
 	}
 	_, err := s.pool.Exec(ctx, waitForDisk)
 	return translate(err)
 }
 
-// commit sends what is queued, and COMMIT with it. Where a statement of these fails, those after
-// it are passed over, COMMIT too.
+// commit sends what is queued with COMMIT. If one of these statements fails, the server skips
+// those after it, COMMIT too.
 func (tx *transaction) commit(ctx context.Context) error {
 	if tx.early {
 		tx.queue(commitEarly)
@@ -183,8 +184,8 @@ func (tx *transaction) commit(ctx context.Context) error {
 	return tx.flush(ctx)
 }
 
-// rollback ends a transaction that was not committed. A connection that cannot be used any more
-// is closed when it is released.
+// rollback ends a transaction that was not committed. A connection that is no longer usable is
+// closed when it is released.
 func (tx *transaction) rollback(ctx context.Context) {
 	if c := tx.conn.Conn(); !c.IsClosed() && c.PgConn().TxStatus() != 'I' {
 		c.Exec(ctx, "ROLLBACK")
@@ -196,7 +197,7 @@ func (tx *transaction) queue(text string, args ...any) *pgx.QueuedQuery {
 	return tx.queued.Queue(text, args...)
 }
 
-// queueAll queues a query, whose rows are put in the place that to points to.
+// queueAll queues a query and stores its rows in *to.
 func queueAll[T any](tx *transaction, to *[]T, scan func(sqlstore.Scanner) (T, error), text string, args ...any) {
 	tx.queue(text, args...).Query(func(rows pgx.Rows) (err error) {
 		*to, err = pgx.AppendRows([]T(nil), rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
@@ -204,7 +205,7 @@ func queueAll[T any](tx *transaction, to *[]T, scan func(sqlstore.Scanner) (T, e
 	})
 }
 
-// flush sends what is queued, and waits for it.
+// flush sends what is queued, and waits for the answers.
 func (tx *transaction) flush(ctx context.Context) error {
 	if tx.queued.Len() == 0 {
 		return nil
@@ -222,7 +223,7 @@ func (tx *transaction) Each(ctx context.Context, scan func(sqlstore.Scanner) err
 	return each(ctx, tx.conn, scan, text, args...)
 }
 
-// query returns rows as PostgreSQL has them.
+// query returns rows with their values as PostgreSQL has them.
 func (tx *transaction) query(ctx context.Context, text string, args ...any) (pgx.Rows, error) {
 	if err := tx.flush(ctx); err != nil {
 		return nil, err
@@ -256,7 +257,7 @@ func (tx *transaction) Later(_ context.Context, text string, args ...any) error 
 // Counters implements sqlstore.Tx.
 func (tx *transaction) Counters() *sqlstore.Counters { return tx.counters }
 
-// end does what was kept for the end, but for what goes with COMMIT.
+// end writes what was kept for the end, except for what goes with COMMIT.
 func (tx *transaction) end(ctx context.Context) error {
 	if err := tx.counters.Write(ctx, tx); err != nil {
 		return err

@@ -18,14 +18,14 @@ var (
 	_ record.Sink   = (*Store)(nil)
 )
 
-// Snapshot implements record.Source: no act takes place beside it.
+// Snapshot implements record.Source. No other act takes place beside it.
 func (s *Store) Snapshot(ctx context.Context, f func(record.Snapshot) error) error {
 	return s.write(ctx, exclusive, func(_ context.Context, tx *transaction) error { return f(snapshot{tx}) })
 }
 
 type snapshot struct{ tx *transaction }
 
-// Rows implements record.Snapshot. As it reads, no other table can be read.
+// Rows implements record.Snapshot. It reads one table at a time.
 func (s snapshot) Rows(ctx context.Context, t *record.Table) iter.Seq2[[]any, error] {
 	return func(yield func([]any, error) bool) {
 		rows, err := s.tx.query(ctx, `SELECT "`+strings.Join(t.Names(), `", "`)+`" FROM `+from(t)+" ORDER BY 1")
@@ -49,7 +49,7 @@ func (s snapshot) Rows(ctx context.Context, t *record.Table) iter.Seq2[[]any, er
 	}
 }
 
-// from is where the rows of a table are here: key packages are in two tables.
+// from is FROM for a table of package record: key packages are in two tables here.
 func from(t *record.Table) string {
 	if t.Name == "key_packages" {
 		return "key_packages JOIN contents USING (id)"
@@ -57,7 +57,7 @@ func from(t *record.Table) string {
 	return t.Name
 }
 
-// widen makes numbers of all sizes those of record.Number.
+// widen makes numbers of all sizes an int64, as record.Number has it.
 func widen(values []any) {
 	for i, v := range values {
 		if n, ok := v.(int32); ok {
@@ -109,7 +109,7 @@ func (tx *transaction) load(ctx context.Context, t *record.Table, rows iter.Seq2
 	return n, err
 }
 
-// loadKeyPackages parts rows with all columns of key packages into those of the two tables.
+// loadKeyPackages splits rows with all columns of key packages into rows of the two tables.
 func (tx *transaction) loadKeyPackages(ctx context.Context, columns []string, rows pgx.CopyFromSource) (n int64, err error) {
 	if _, err = tx.Change(ctx, "CREATE TEMPORARY TABLE loading ON COMMIT DROP AS SELECT * FROM key_packages JOIN contents USING (id) WITH NO DATA"); err == nil {
 		n, err = tx.copyFrom(ctx, "loading", columns, rows)

@@ -9,8 +9,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Releasable says what keeps the private keys of a key package from being handed over to the
-// device with a release digest: nil where nothing does.
+// Releasable fails if the private keys of a key package may not be handed over to the device with
+// a release digest.
 func (r *Row) Releasable(digest []byte) error {
 	switch {
 	case len(r.ReleaseDigest) == 0:
@@ -25,9 +25,9 @@ func (r *Row) Releasable(digest []byte) error {
 	return nil
 }
 
-// Confirmable says whether the word of a device that it has its private keys changes anything:
-// said a second time, or once they are erased, it does not. The error is store.ErrState for a key
-// package that was not handed over.
+// Confirmable reports whether it changes anything that a device confirms its private keys: the
+// second time, or once they are erased, it does not. The error is store.ErrState for a key package
+// that was not handed over.
 func (r *Row) Confirmable() (changes bool, err error) {
 	if len(r.ReleaseDigest) == 0 || r.HandedOverAt.IsZero() {
 		return false, fmt.Errorf("%w: it was not handed over to a device", store.ErrState)
@@ -35,7 +35,7 @@ func (r *Row) Confirmable() (changes bool, err error) {
 	return len(r.Sealed) > 0, nil
 }
 
-// HandedOverEntry is that of a key package whose private keys a device is about to get.
+// HandedOverEntry is the entry of a key package whose private keys a device is about to get.
 func HandedOverEntry(r *Row, at time.Time) audit.Entry {
 	e := EntryOf(&r.KeyPackage, audit.HandedOver, at)
 	e.Detail = fmt.Sprintf("release key %x", r.ReleaseDigest)

@@ -8,16 +8,17 @@ import (
 	"sync/atomic"
 )
 
-// Queue has small acts that share transactions. A commit is a write to the disk, and the trail is
-// a chain, in which one transaction ends after the other: so a database takes as many transactions
-// a second as its disk takes commits. Acts that come while a transaction of the queue is under way
-// wait for the next, which is of all of them: the more there are, the more share one commit.
+// Queue runs small acts that share transactions: a group commit. A commit is a write to the disk,
+// and the trail is a chain, in which one transaction ends after the other. So a database takes as
+// many transactions a second as its disk takes commits. Acts that come while a transaction of the
+// queue is under way wait for the next one and share it: the more there are, the more share one
+// commit.
 type Queue[A any] struct {
 	together func(context.Context, []*Waiting[A]) error
-	apart    func(error) bool
+	ofOneAct func(error) bool
 	mu       sync.Mutex
 	waiting  []*Waiting[A]
-	running  bool // a transaction of the queue is under way: never two, which would both be smaller
+	running  bool // a transaction of the queue is under way; two would both be smaller
 	closed   context.Context
 	close    context.CancelFunc
 }
@@ -30,19 +31,19 @@ type Waiting[A any] struct {
 	done    chan struct{}
 }
 
-// queueSize is how many acts one transaction is of, at most.
+// queueSize is how many acts one transaction has at most.
 const queueSize = 256
 
-// Unsettled is the error of a transaction of which it is not known yet whether it was committed.
+// Unsettled is the error of a transaction whose outcome is not known yet.
 type Unsettled struct {
-	// Settle waits until it is known, and returns nil where it was.
+	// Settle waits until the outcome is known, and returns nil if it was committed.
 	Settle func() error
 }
 
 // Error implements error.
-func (*Unsettled) Error() string { return "whether it was done is not known yet" }
+func (*Unsettled) Error() string { return "it is not known yet whether it was done" }
 
-// settle waits for what is not known yet.
+// settle waits for the outcome if it is not known yet.
 func settle(err error) error {
 	if u := (*Unsettled)(nil); errors.As(err, &u) {
 		return u.Settle()
@@ -50,20 +51,21 @@ func settle(err error) error {
 	return err
 }
 
-// NewQueue returns a queue whose acts are done by together, all or none. Where that fails with an
-// error that may be of one of them, as apart says, each is done by itself: what one fails for is
-// no matter of the others. Those behind one that fails with Unsettled do not wait until it is known.
-func NewQueue[A any](together func(context.Context, []*Waiting[A]) error, apart func(error) bool) *Queue[A] {
-	q := &Queue[A]{together: together, apart: apart}
+// NewQueue returns a queue whose acts are run by together, all or none. If that fails with an error
+// that ofOneAct says may come from one of them, each is run by itself, so that one that fails does
+// not fail the others. Acts behind a transaction that fails with Unsettled do not wait for its
+// outcome.
+func NewQueue[A any](together func(context.Context, []*Waiting[A]) error, ofOneAct func(error) bool) *Queue[A] {
+	q := &Queue[A]{together: together, ofOneAct: ofOneAct}
 	q.closed, q.close = context.WithCancel(context.Background())
 	return q
 }
 
-// Close ends the transaction that is under way, if there is one.
+// Close cancels the transaction that is under way, if there is one.
 func (q *Queue[A]) Close() { q.close() }
 
-// Do returns when an act is done. Its transaction ends early where the contexts of all that it is
-// of have ended; so where ctx ends alone, the act may be done all the same, and counts as done.
+// Do runs an act and returns when it is done. Its transaction is canceled if the contexts of all its
+// acts have ended. So if ctx ends alone, the act may still be done, and then Do returns nil.
 func (q *Queue[A]) Do(ctx context.Context, act A) error {
 	one := &Waiting[A]{Context: ctx, Act: act, done: make(chan struct{})}
 	q.mu.Lock()
@@ -77,7 +79,7 @@ func (q *Queue[A]) Do(ctx context.Context, act A) error {
 	return one.err
 }
 
-// run does what waits, and ends when nothing does.
+// run runs the acts that wait, and ends when none does.
 func (q *Queue[A]) run() {
 	for group := q.next(); len(group) > 0; group = q.next() {
 		q.serve(group)
@@ -110,11 +112,11 @@ func (q *Queue[A]) serve(group []*Waiting[A]) {
 	q.end(group, err)
 }
 
-// end tells a group how its transaction ended.
+// end reports to a group how its transaction ended.
 func (q *Queue[A]) end(group []*Waiting[A], err error) {
 	for _, one := range group {
 		one.err = err
-		if err != nil && len(group) > 1 && one.Context.Err() == nil && q.apart(err) {
+		if err != nil && len(group) > 1 && one.Context.Err() == nil && q.ofOneAct(err) {
 			one.err = settle(q.try([]*Waiting[A]{one}))
 		}
 		if one.err != nil && one.Context.Err() != nil {
@@ -124,7 +126,7 @@ func (q *Queue[A]) end(group []*Waiting[A], err error) {
 	}
 }
 
-// try does acts in one transaction, which ends early where all their contexts have ended.
+// try runs acts in one transaction, which is canceled if all their contexts have ended.
 func (q *Queue[A]) try(group []*Waiting[A]) error {
 	if len(group) == 0 {
 		return nil

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// gate is a queue whose transactions wait until they are let through, and fail where one of
-// their acts is negative.
+// gate is a queue whose transactions wait until they are let through, and fail if one of their acts
+// is negative.
 type gate struct {
 	*Queue[int]
 	begun chan []int
@@ -18,7 +18,7 @@ type gate struct {
 
 var (
 	errNegative = errors.New("negative")
-	errServer   = errors.New("the server is away")
+	errServer   = errors.New("the server cannot be reached")
 )
 
 func newGate(failure error) *gate {
@@ -42,7 +42,8 @@ func newGate(failure error) *gate {
 	return g
 }
 
-// behind has acts wait behind one that is under way, and returns what waits for their errors.
+// behind makes acts wait behind one that is under way, and returns a function that waits for their
+// errors.
 func (g *gate) behind(t *testing.T, contexts []context.Context, acts ...int) (wait func() []error) {
 	errs := make([]error, len(acts))
 	var wg sync.WaitGroup
@@ -70,7 +71,7 @@ func (g *gate) await(n int) {
 	}
 }
 
-// finish lets transactions through until the queue has nothing left, and returns what they were of.
+// finish lets transactions through until the queue is empty, and returns their acts.
 func (g *gate) finish() (groups [][]int) {
 	g.pass <- struct{}{}
 	for {
@@ -121,7 +122,7 @@ func TestTheServersErrorIsEverybodys(t *testing.T) {
 	}
 }
 
-// Who gave up before the transaction began is not told that the act is done.
+// The act of a caller who gave up before the transaction began is left out, and not reported as done.
 func TestWhoGaveUpIsLeftOut(t *testing.T) {
 	g := newGate(errNegative)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,7 +137,7 @@ func TestWhoGaveUpIsLeftOut(t *testing.T) {
 	}
 }
 
-// What nobody knows yet keeps those waiting that it is about, and nobody else.
+// A transaction whose outcome is not known yet keeps its own callers waiting, and no others.
 func TestOthersGoOnWhileATransactionIsUnsettled(t *testing.T) {
 	known := make(chan error)
 	g := newGate(&Unsettled{Settle: func() error { return <-known }})

@@ -1,6 +1,6 @@
-// Package record is what the backends of package store have in common: a record of a key
-// package as it is stored, what backlogs make of it, and which step it may take. It knows no
-// database. How a step is written down is for each backend to say.
+// Package record has what the backends of package store have in common without knowing a database:
+// the record of a key package as it is stored, what backlogs make of it, which steps it may take,
+// and acts that share transactions.
 package record
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Row is a key package with the number of its row, which pages follow, the state that it was
-// reserved from, and the backlogs that its row has still to follow.
+// Row is a key package with the number of its row, which pages follow, the state that it was reserved
+// from, and the backlogs that its row has still to follow.
 type Row struct {
 	ID                int64
 	ReservedFrom      store.State
@@ -23,7 +23,7 @@ type Row struct {
 	store.KeyPackage
 }
 
-// By returns entries with the name of who acts where they have none, checked.
+// By checks entries, and returns them with an actor for those that have none.
 func By(actor string, entries []audit.Entry) ([]audit.Entry, error) {
 	entries = slices.Clone(entries)
 	for i := range entries {
@@ -37,15 +37,14 @@ func By(actor string, entries []audit.Entry) ([]audit.Entry, error) {
 	return entries, nil
 }
 
-// Lag is what backlogs have in store for a row, as it was read. A backlog with the number 0
-// is none.
+// Lag is what backlogs have decided for a row, as it was read. The number 0 stands for no backlog.
 type Lag struct {
 	Retire, Erase int64     // the backlogs
-	Until         time.Time // when the grace of what is retired ends
+	Until         time.Time // the end of grace of a retired one
 	Erased        time.Time // when the other backlog was begun
 }
 
-// Ahead makes of a row that was read what its backlogs say, in their order.
+// Ahead changes a row that was read to what its backlogs say, in their order.
 func (r *Row) Ahead(l Lag) {
 	if len(r.Sealed)+len(r.Leaf) == 0 {
 		l.Erase = 0
@@ -70,8 +69,8 @@ func (r *Row) Ahead(l Lag) {
 	}
 }
 
-// Retirable reports whether a key package can be retired. Of one that is reserved, what
-// it was reserved from counts: an end of its private keys that is set already stays.
+// Retirable reports whether a key package can be retired. For a reserved one, the state that it was
+// reserved from counts: if the end of its private keys is set already, it stays.
 func (r *Row) Retirable() bool {
 	was := r.State
 	if was == store.Reserved {
@@ -80,7 +79,7 @@ func (r *Row) Retirable() bool {
 	return store.Allowed(was, store.Retire, store.Retired)
 }
 
-// Reservable says what keeps a key package from being reserved: nil where nothing does.
+// Reservable fails if a key package cannot be reserved.
 func (r *Row) Reservable(with store.Reservation) error {
 	switch {
 	case r.State == store.Consumed:
@@ -97,8 +96,7 @@ func (r *Row) Reservable(with store.Reservation) error {
 	return nil
 }
 
-// ReservedFor says what keeps the reservation for the Welcome with the digest from being
-// ended: nil where nothing does.
+// ReservedFor fails if a key package is not reserved for the Welcome with the digest.
 func (r *Row) ReservedFor(digest []byte) error {
 	switch {
 	case r.State != store.Reserved:
@@ -109,12 +107,13 @@ func (r *Row) ReservedFor(digest []byte) error {
 	return nil
 }
 
-// overtaken are the states that a key package may have reached while its file was
-// written: it was published, and fast.
+// overtaken are the states that a key package may have reached while its file was written: it was
+// published, and somebody was fast.
 var overtaken = []store.State{store.Reserved, store.Consumed, store.Retired, store.Expired}
 
-// Movable says whether a key package in one of the states from may move to the state to, and
-// the step that this is. Where it was overtaken, it stays in its state, and was published.
+// Movable fails if a key package is not in one of the states from, or may not move from it to the
+// state to. It returns the step, and whether the key package stays in its state: it was overtaken,
+// and counts as published.
 func (r *Row) Movable(from []store.State, to store.State) (step store.Step, stays bool, err error) {
 	step = store.Write
 	if to == store.Published {
@@ -132,16 +131,16 @@ func (r *Row) Movable(from []store.State, to store.State) (step store.Step, stay
 	return step, false, nil
 }
 
-// Acknowledge says whether the word of a directory that it has a key package changes anything
-// of it: said a second time, it does not. The error is store.ErrErased, or store.ErrState for one
-// that was on no way to this directory.
+// Acknowledge reports whether it changes a key package that a directory acknowledges it: the second
+// time, it does not. The error is store.ErrErased, or store.ErrState for one that was not on its way
+// to this directory.
 func (r *Row) Acknowledge(directory string) (changes bool, err error) {
 	overtaken := slices.Contains(overtaken, r.State)
 	switch {
 	case r.State == store.Erased:
 		return false, store.ErrErased
 	case r.Directory != directory:
-		return false, fmt.Errorf("%w: it is on no way to directory %q", store.ErrState, directory)
+		return false, fmt.Errorf("%w: it is not on its way to directory %q", store.ErrState, directory)
 	case r.State == store.Published, overtaken && r.LeasedUntil.IsZero():
 		return false, nil
 	case r.State != store.Pending && !overtaken:
@@ -150,24 +149,24 @@ func (r *Row) Acknowledge(directory string) (changes bool, err error) {
 	return true, nil
 }
 
-// As reports whether a key package is still what it was when a new sealing of its private
-// keys was made.
+// As reports whether the private keys of a key package are still those that were read when they
+// were rewrapped.
 func (r *Row) As(was *store.Rewrapped) bool {
 	return bytes.Equal(r.Sealed, was.WasSealed) && bytes.Equal(r.Leaf, was.WasLeaf) && bytes.Equal(r.WrappingKeyID, was.WasWrappingKeyID)
 }
 
-// Ends reports whether the time of a reservation has come at now.
+// Ends reports whether the time of a reservation is over at now.
 func (r *Row) Ends(now time.Time) bool {
 	return r.State == store.Reserved && !r.ReservedUntil.After(now)
 }
 
-// Expires reports whether the lifetime of a key package is over, and nothing else ended it.
+// Expires reports whether the lifetime of a key package is over, and nothing else has ended it.
 func (r *Row) Expires(now time.Time) bool {
 	return store.Allowed(r.State, store.Expire, store.Expired) && r.NotAfter.Before(now)
 }
 
-// GraceOver reports whether the private keys of a key package are to be erased: it has been
-// expired for longer than grace, or was retired until a time that has come.
+// GraceOver reports whether the private keys of a key package are to be erased: it has been expired
+// for longer than grace, or was retired until a time that is over.
 func (r *Row) GraceOver(now time.Time, grace time.Duration) bool {
 	return r.State == store.Expired && r.NotAfter.Add(grace).Before(now) ||
 		r.State == store.Retired && !r.RetiredUntil.After(now)
@@ -178,7 +177,7 @@ func EntryOf(k *store.KeyPackage, act audit.Act, at time.Time) audit.Entry {
 	return audit.Entry{Time: at, Act: act, Identity: k.Identity, Ref: k.Ref, KeyID: k.WrappingKeyID}
 }
 
-// AcknowledgedEntry is that of a key package that a directory has.
+// AcknowledgedEntry is the entry of a key package that a directory has.
 func AcknowledgedEntry(r *Row, directory string, at time.Time) audit.Entry {
 	e := EntryOf(&r.KeyPackage, audit.Exported, at)
 	e.Detail = fmt.Sprintf("directory %q", directory)
@@ -192,7 +191,7 @@ func WelcomeEntry(k *store.KeyPackage, act audit.Act, digest []byte, at time.Tim
 	return e
 }
 
-// ReservedEntries are those of a key package that is reserved, as it was before.
+// ReservedEntries are the entries of a reservation of a key package, as it was before.
 func ReservedEntries(was *Row, digest []byte, at time.Time) (entries []audit.Entry) {
 	if was.State != store.Reserved || !bytes.Equal(was.WelcomeDigest, digest) {
 		entries = append(entries, WelcomeEntry(&was.KeyPackage, audit.Reserved, digest, at))
@@ -200,8 +199,8 @@ func ReservedEntries(was *Row, digest []byte, at time.Time) (entries []audit.Ent
 	return append(entries, WelcomeEntry(&was.KeyPackage, audit.Opened, digest, at))
 }
 
-// ConsumedEntry is that of a key package that a Welcome used up, or was opened with where it
-// is of last resort.
+// ConsumedEntry is the entry of a key package that a Welcome used up, or that was opened if it is of
+// last resort.
 func ConsumedEntry(r *Row, digest []byte, at time.Time) audit.Entry {
 	e := WelcomeEntry(&r.KeyPackage, audit.Consumed, digest, at)
 	if r.LastResort {
@@ -210,8 +209,8 @@ func ConsumedEntry(r *Row, digest []byte, at time.Time) audit.Entry {
 	return e
 }
 
-// ShreddedEntry is that of a key package whose wrapping key is condemned. Of a consumed one,
-// what is erased is the leaf's private key.
+// ShreddedEntry is the entry of a key package whose wrapping key is condemned. What is erased of a
+// consumed one is the leaf's private key.
 func ShreddedEntry(r *Row, at time.Time) audit.Entry {
 	act := audit.Erased
 	if r.State == store.Consumed {
@@ -222,7 +221,7 @@ func ShreddedEntry(r *Row, at time.Time) audit.Entry {
 	return e
 }
 
-// Dependents says what depends on a wrapping key.
+// Dependents describes what depends on a wrapping key.
 func Dependents(d store.Dependents) string {
 	var parts []string
 	if d.KeyPackages > 0 {

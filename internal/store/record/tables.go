@@ -8,10 +8,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Kind is what a column holds, of which NULL is a value where the column may be empty.
+// Kind is the kind of values that a column holds. NULL is one of them if the column may be empty.
 type Kind int
 
-// The kinds of columns, each with the Go type that its values have outside a database.
+// The kinds of columns, with the Go types of their values.
 const (
 	Number Kind = iota // int64
 	Flag               // bool
@@ -25,11 +25,11 @@ type Column struct {
 	Kind Kind
 }
 
-// Table is a table that every backend has, by the same name and with the same columns.
+// Table is a table that every backend has, with the same name and the same columns.
 type Table struct {
 	Name    string
-	Columns []Column // the first one is a key that no two rows have the same of
-	Serial  bool     // the database gives the key to new rows
+	Columns []Column // the first one is a unique key
+	Serial  bool     // the database gives new rows their keys
 }
 
 // Names returns the names of the columns.
@@ -56,7 +56,7 @@ func table(name string, serial bool, lists ...[]Column) *Table {
 	return t
 }
 
-// Tables are all that a store consists of, those that others refer to first.
+// Tables are all tables of a store. A table comes after those that it refers to.
 var Tables = []*Table{
 	table("identities", true, columns(Number, "id", "version", "cipher_suite", "created_at", "retired_at", "destroyed_at"),
 		columns(Text, "name", "key_label", "token_serial", "custody"), columns(Bytes, "credential", "signature_key", "key_id", "stamp", "stamp_key"), columns(Flag, "weak_key")),
@@ -77,25 +77,25 @@ var Tables = []*Table{
 	table("accounts", true, columns(Number, "id", "identity", "created_at"), columns(Text, "directory"), columns(Bytes, "client", "wrapping_key", "sealed")),
 }
 
-// Snapshot is a store as it is at one time. Nothing is written to the store while there is one.
+// Snapshot is a store as it is at one time. Nothing is written to the store during a snapshot.
 type Snapshot interface {
-	// Rows returns the rows of a table by its first column, each with the values of its
-	// columns as they are listed.
+	// Rows returns the rows of a table in the order of its first column, each with the values of
+	// its columns as they are listed.
 	Rows(ctx context.Context, t *Table) iter.Seq2[[]any, error]
 }
 
 // Source is a backend whose rows can be copied.
 type Source interface {
-	// Snapshot calls f with a snapshot, which ends with it.
+	// Snapshot calls f with a snapshot, which ends when f returns.
 	Snapshot(ctx context.Context, f func(Snapshot) error) error
 }
 
 // Sink is a backend that rows can be copied to.
 type Sink interface {
-	// Load copies all rows of a snapshot, in one transaction, to a store that has none. The
-	// error is ErrNotEmpty where it has. It returns how many rows each table has by then.
+	// Load copies all rows of a snapshot, in one transaction, to an empty store. The error is
+	// ErrNotEmpty if it is not empty. It returns how many rows each table has then.
 	Load(ctx context.Context, s Snapshot) (map[string]int64, error)
 }
 
-// ErrNotEmpty reports a store that has records where it should have none.
+// ErrNotEmpty reports a store that has records but should have none.
 var ErrNotEmpty = fmt.Errorf("there are records in it: %w", store.ErrExists)

@@ -13,10 +13,10 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// BenchmarkOthersWait ends half a million key packages at once, in the batches of the
-// config's default, and reports how long it took, the first transaction of it, and how long
-// another opening of the store waited at most for each of two kinds of writing: an entry in
-// the trail, and a claim. Filling in takes a minute; -short leaves it out.
+// BenchmarkOthersWait ends half a million key packages at once, in batches of the config's default
+// size. It reports how long all of it took, how long its first transaction took, and how long
+// another opening of the store waited at most for each of two acts: an entry in the trail, and a
+// claim. Filling in takes a minute; -short leaves it out.
 func BenchmarkOthersWait(b *testing.B) {
 	if testing.Short() {
 		b.Skip("short")
@@ -54,7 +54,7 @@ func othersWait(b *testing.B, begin func(*Store) (store.Backlog, error)) {
 	if err := s.AddWrappingKey(b.Context(), store.WrappingKey{ID: []byte("k2"), Purpose: store.Seal, Current: true, CreatedAt: schema1Time}); err != nil {
 		b.Fatal(err)
 	}
-	kept := randomBatch(source, 20_000) // which may be claimed
+	kept := randomBatch(source, 20_000) // these may be claimed
 	for i := range kept {
 		kept[i].Version, kept[i].WrappingKeyID = 2, []byte("k2")
 		kept[i].NotBefore, kept[i].NotAfter = schema1Time.Add(-time.Hour), schema1Time.Add(time.Hour)

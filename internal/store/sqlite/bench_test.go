@@ -13,8 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// randomBatch makes n key packages of the size of suite 2's, with refs that are
-// random as KeyPackageRefs are.
+// randomBatch makes n key packages of the size of suite 2's, with refs as random as KeyPackageRefs
+// are.
 func randomBatch(source *rand.Rand, n int) []store.KeyPackage {
 	batch := rows(0, n)
 	for i := range batch {
@@ -26,7 +26,7 @@ func randomBatch(source *rand.Rand, n int) []store.KeyPackage {
 	return batch
 }
 
-// fill adds n key packages, and is quicker than batches of the usual size.
+// fill adds n key packages, faster than batches of the usual size would.
 func fill(tb testing.TB, s *Store, source *rand.Rand, n int) {
 	tb.Helper()
 	const size = 20000
@@ -37,9 +37,8 @@ func fill(tb testing.TB, s *Store, source *rand.Rand, n int) {
 	}
 }
 
-// BenchmarkAddKeyPackages reports rows a second in batches of 500, the config's
-// default, into a store with so many rows. A million takes half a minute to fill
-// in; -short leaves it out.
+// BenchmarkAddKeyPackages reports rows a second in batches of 500, the config's default, for a store
+// that has no rows, or a million. A million take half a minute to fill in; -short leaves them out.
 func BenchmarkAddKeyPackages(b *testing.B) {
 	for _, stored := range []int{0, 1_000_000} {
 		b.Run(fmt.Sprintf("stored=%d", stored), func(b *testing.B) {
@@ -63,7 +62,7 @@ func BenchmarkAddKeyPackages(b *testing.B) {
 	}
 }
 
-// BenchmarkKeyPackagesOfAFewAmongMany lists twenty among a hundred thousand.
+// BenchmarkKeyPackagesOfAFewAmongMany lists twenty of a hundred thousand.
 func BenchmarkKeyPackagesOfAFewAmongMany(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "store.db"))
 	furnish(b, s)
@@ -93,8 +92,8 @@ func BenchmarkKeyPackagesOfAFewAmongMany(b *testing.B) {
 	}
 }
 
-// BenchmarkVerifyTrail reports how many entries a second are verified, of a trail of half a
-// million. -short leaves it out.
+// BenchmarkVerifyTrail verifies a trail of half a million entries, and reports entries a second.
+// -short leaves it out.
 func BenchmarkVerifyTrail(b *testing.B) {
 	if testing.Short() {
 		b.Skip("short")

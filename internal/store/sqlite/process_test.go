@@ -13,8 +13,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Two processes that write without a pause into one file both get on, and
-// neither runs into the busy timeout.
+// Two processes that write to one file without a pause both make progress, and neither runs into
+// the busy timeout.
 func TestTwoProcessesWriteAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
@@ -35,8 +35,7 @@ func TestTwoProcessesWriteAtOnce(t *testing.T) {
 	}
 }
 
-// batchesOfWriter runs a writer until it has told of n batches, and returns how
-// many it told of.
+// batchesOfWriter runs a writer until it has printed n batches, and returns how many it printed.
 func batchesOfWriter(t *testing.T, path string, start uint64, n int) int {
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "HSM_KP_TEST_WRITER="+path, fmt.Sprintf("HSM_KP_TEST_START=%d", start))

@@ -10,8 +10,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 )
 
-// BenchmarkRecord has many callers add an entry each, one after the other, as SignWithLabel does,
-// with commits on the disk.
+// BenchmarkRecord lets many callers add one entry after the other, as SignWithLabel does, with
+// commits on the disk.
 func BenchmarkRecord(b *testing.B) {
 	s, err := Open(b.Context(), b.TempDir()+"/store.db", Options{Create: true})
 	if err != nil {

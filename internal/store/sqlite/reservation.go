@@ -62,8 +62,8 @@ func (tx *transaction) release(ctx context.Context, r *row, at time.Time) error 
 	return tx.Record(ctx, r.ID, record.WelcomeEntry(&r.KeyPackage, audit.Released, r.WelcomeDigest, at))
 }
 
-// consume and openLastResort end a reservation for the Welcome that was the one: openLastResort that of a key package
-// of last resort.
+// consume and openLastResort end a reservation for the Welcome that was the one: openLastResort
+// that of a key package of last resort.
 const (
 	consume        = "UPDATE key_packages SET state = 'consumed', sealed = x'', consumed_at = ?, reserved_from = NULL, reserved_until = NULL WHERE id = ?"
 	openLastResort = "UPDATE key_packages SET state = reserved_from, leaf = x'', opened = opened + 1, reserved_from = NULL, reserved_until = NULL WHERE id = ?"

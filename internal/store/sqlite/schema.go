@@ -13,13 +13,12 @@ import (
 // applicationID marks a file as a store of hsm-kp (PRAGMA application_id).
 const applicationID = 0x68736B70 // "hskp"
 
-// migrations bring a store from one version of the schema to the next; the
-// version is how many of them were applied (PRAGMA user_version). A migration
-// that was released is never changed.
+// migrations bring a store from one version of the schema to the next. The version is how many of
+// them were applied (PRAGMA user_version). A migration that was released never changes.
 //
-// Key packages have a rowid that grows, so that rows are appended and paging
-// follows it; the ref is a second index. Names and ids of what key packages
-// refer to are replaced by small integers: a million rows repeat them.
+// Key packages have a rowid that grows, so that rows are appended and paging follows it; the ref is
+// a second index. Small integers stand for the names and ids that key packages refer to: a million
+// rows repeat them.
 var migrations = []string{
 	`CREATE TABLE identities (
 		id            INTEGER PRIMARY KEY,
@@ -60,8 +59,8 @@ var migrations = []string{
 	) STRICT;
 	CREATE INDEX key_packages_by_identity ON key_packages (identity, state);`,
 
-	// What stands in the rows of the first version is authenticated by nothing:
-	// their stamps are empty, which fits no record.
+	// Nothing authenticates the rows of the first version: their stamps are empty, which fits no
+	// record.
 	`ALTER TABLE identities ADD COLUMN weak_key INTEGER NOT NULL DEFAULT 0;
 	ALTER TABLE identities ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';
 	ALTER TABLE wrapping_keys ADD COLUMN stamp BLOB NOT NULL DEFAULT x'';`,
@@ -73,10 +72,10 @@ var migrations = []string{
 	ALTER TABLE key_packages ADD COLUMN consumed_at INTEGER;
 	ALTER TABLE key_packages ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;`,
 
-	// Rotation, and the trail. What was expired before had been erased. A stamp has the
-	// id of its wrapping key, 16 bytes, after five others (see vault.Blob).
+	// Rotation, and the trail. What was called expired before had been erased. A stamp has the id
+	// of its wrapping key, 16 bytes, after five others (see vault.Blob).
 	//
-	// The current version of an identity is in identities, the others beside it.
+	// The current version of an identity is in identities, the others are in identity_versions.
 	`ALTER TABLE identities ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
 	ALTER TABLE identities ADD COLUMN stamp_key BLOB NOT NULL DEFAULT x'';
 	ALTER TABLE identities ADD COLUMN retired_at INTEGER;
@@ -153,9 +152,9 @@ var migrations = []string{
 		created_at   INTEGER NOT NULL
 	) STRICT;`,
 
-	// What one transaction has decided of many key packages, and is still to be written down
-	// of each: of those of an identity, of versions before one, that were there by then, or
-	// of those under a wrapping key. A claim passes over those without reading them.
+	// What one transaction has decided for many key packages, and each row has still to follow:
+	// those of an identity, of the versions before one, that were there by then, or those under a
+	// wrapping key. A claim skips them without reading them.
 	`CREATE TABLE backlogs (
 		id           INTEGER PRIMARY KEY,
 		identity     INTEGER REFERENCES identities (id),
@@ -170,12 +169,12 @@ var migrations = []string{
 	CREATE INDEX unfinished_backlogs ON backlogs (identity) WHERE finished_at IS NULL;
 	CREATE INDEX claimable ON key_packages (identity, version, wrapping_key) WHERE state = 'available';`,
 
-	// A key that is to take the place of another one.
+	// An intent to make a key that takes the place of another one.
 	`ALTER TABLE intents ADD COLUMN instead BLOB;
 	CREATE UNIQUE INDEX one_successor ON intents (object, instead) WHERE instead IS NOT NULL;`,
 
-	// Directories: where a key package is published or on its way to, who is at what, and by
-	// what token a directory knows a client.
+	// Directories: where a key package is published or on its way to, who holds which lease, and
+	// the token by which a directory knows a client.
 	`ALTER TABLE key_packages ADD COLUMN directory TEXT;
 	ALTER TABLE key_packages ADD COLUMN leased_until INTEGER;
 	CREATE INDEX on_their_way ON key_packages (identity, directory) WHERE state = 'pending' AND directory IS NOT NULL;
@@ -196,18 +195,18 @@ var migrations = []string{
 	) STRICT;
 	CREATE INDEX accounts_under ON accounts (wrapping_key);`,
 
-	// What is released to devices.
+	// Private keys that are released to devices.
 	`ALTER TABLE key_packages ADD COLUMN release_digest BLOB;
 	ALTER TABLE key_packages ADD COLUMN handed_over_at INTEGER;
 	ALTER TABLE key_packages ADD COLUMN confirmed_at INTEGER;
 	CREATE INDEX unconfirmed ON key_packages (id) WHERE release_digest IS NOT NULL AND sealed <> x'';`,
 
-	// Where the private keys of an identity's key packages are to be, before it has any.
+	// The custody that the key packages of an identity are to have, before it has any.
 	`ALTER TABLE identities ADD COLUMN custody TEXT NOT NULL DEFAULT '';`,
 }
 
-// recognize refuses another program's database. It looks before a connection
-// with our settings is opened, which would write them into the file.
+// recognize refuses another program's database. It looks before a connection with the store's
+// settings is opened, which would write them into the file.
 func recognize(ctx context.Context, path string, busyTimeout time.Duration) error {
 	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
 		"mode":          {"rw"},
@@ -223,8 +222,8 @@ func recognize(ctx context.Context, path string, busyTimeout time.Duration) erro
 	return err
 }
 
-// migrate brings the store up to date, each step in its own transaction. A
-// store that is up to date is only read, so that nobody waits for a writer.
+// migrate brings the schema up to date, each step in its own transaction. It only reads a schema
+// that is, so that nobody waits for a writer.
 func migrate(ctx context.Context, db *sql.DB) error {
 	var version int
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
@@ -244,8 +243,8 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 }
 
-// migrateOnce applies the next migration. The version is read inside the
-// transaction, so that two processes do not apply the same one.
+// migrateOnce applies the next migration. It reads the version inside the transaction, so that two
+// processes do not apply the same one.
 func migrateOnce(ctx context.Context, db *sql.DB) (done bool, err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

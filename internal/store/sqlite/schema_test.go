@@ -13,8 +13,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// A file that the first schema's program wrote is opened by every later one, and
-// brought up to date without a loss.
+// A file that the program with the first schema wrote is migrated without a loss.
 func TestAFileOfSchema1IsOpened(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "schema-1.db"))
 	if err != nil {
@@ -63,8 +62,7 @@ func schema1KeyPackages() []store.KeyPackage {
 	return all
 }
 
-// migratedTo returns a database with the schema of a version, as the program wrote it
-// that knew no later one.
+// migratedTo returns a database with the schema of a version, as the program of that time wrote it.
 func migratedTo(t *testing.T, path string, version int) *sql.DB {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -80,7 +78,7 @@ func migratedTo(t *testing.T, path string, version int) *sql.DB {
 	return db
 }
 
-// What released programs write is frozen by the text that SQLite keeps of it.
+// The text that SQLite keeps of a schema freezes what released programs write.
 func TestSchemasAreFrozen(t *testing.T) {
 	for version := 3; version <= len(migrations); version++ {
 		db := migratedTo(t, filepath.Join(t.TempDir(), "store.db"), version)
@@ -110,8 +108,7 @@ func schemaOf(t *testing.T, db *sql.DB) string {
 	return got.String()
 }
 
-// Version 3 called Expired what had been erased, and did not know which wrapping key a
-// stamp is of.
+// Version 3 called Expired what had been erased, and did not record the wrapping key of a stamp.
 func TestAFileOfSchema3IsBroughtUpToDate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	db := migratedTo(t, path, 3)

@@ -1,9 +1,8 @@
 // Package sqlite is the embedded store: one SQLite file.
 //
-// It runs in WAL mode with synchronous=FULL, so that a commit is on the disk
-// when it returns, and with secure_delete, so that what is deleted is
-// overwritten in the file. Several processes may use one file; a writer waits
-// for another for as long as Options say.
+// It runs in WAL mode with synchronous=FULL, so that a commit is on the disk when it returns, and
+// with secure_delete, so that SQLite overwrites in the file what is deleted. Several processes may
+// use one file. A writer waits for another for as long as Options say.
 package sqlite
 
 import (
@@ -28,17 +27,17 @@ import (
 // DefaultBusyTimeout is how long a call waits for another process's writing.
 const DefaultBusyTimeout = 5 * time.Second
 
-// Page caches in KiB, for each connection. The writer's holds most of the index
-// of KeyPackageRefs over a million key packages.
+// Page caches in KiB, for each connection. The writer's holds most of the index of the
+// KeyPackageRefs of a million key packages.
 const (
 	readCacheKiB  = 4 << 10
 	writeCacheKiB = 48 << 10
 )
 
-// checkpointPages is how long the WAL grows, in pages of 4 KiB, before it is
-// folded into the file. KeyPackageRefs are random, so that each batch changes
-// as many pages of their index as it has rows: the longer the WAL, the more of
-// these changes fall on the same page and are written to the file once.
+// checkpointPages is how long the WAL grows, in pages of 4 KiB, before it is folded into the file.
+// KeyPackageRefs are random, so that each batch changes as many pages of their index as it has
+// rows. The longer the WAL, the more of these changes fall on the same page, which is written to
+// the file once.
 const checkpointPages = 16000
 
 // Options adjust Open.
@@ -46,8 +45,8 @@ type Options struct {
 	// BusyTimeout is how long a call waits for another process; zero means
 	// DefaultBusyTimeout.
 	BusyTimeout time.Duration
-	// Create makes the file where there is none. Without it, that is
-	// store.ErrNotFound.
+	// Create makes the file if there is none. Without it, Open fails with store.ErrNotFound
+	// then.
 	Create bool
 }
 
@@ -65,11 +64,10 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens the store in the file at path and brings its schema up to date. A
-// new file has mode 0600, and so have the files that SQLite puts beside it; the
-// mode of a file that is there already is its owner's choice: what is private in
-// it is sealed. Another program's database is refused and not written to. The
-// error is a *store.SchemaError, or wraps one of the errors of package store.
+// Open opens the store in the file at path and migrates its schema. A new file has mode 0600, and
+// so have the files that SQLite puts beside it. The mode of an existing file is its owner's choice:
+// what is private in it is sealed. Open refuses another program's database without writing to it.
+// The error is a *store.SchemaError, or wraps one of the errors of package store.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -93,7 +91,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// makeFile makes an empty file with mode 0600: SQLite would ask the umask.
+// makeFile makes an empty file with mode 0600: SQLite would use the umask.
 func makeFile(path string, create bool) error {
 	if !create {
 		_, err := os.Stat(path)
@@ -109,8 +107,8 @@ func makeFile(path string, create bool) error {
 	return f.Close()
 }
 
-// openDB opens a pool of connections. The settings stand in the name of the
-// database, so that every connection has them.
+// openDB opens a pool of connections. The settings are in the name of the database, so that every
+// connection has them.
 func openDB(path string, o Options, connections, cacheKiB int) *sql.DB {
 	name := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: url.Values{
 		"mode":           {"rw"},
@@ -127,8 +125,7 @@ func openDB(path string, o Options, connections, cacheKiB int) *sql.DB {
 	return db
 }
 
-// connector opens connections with the settings that the driver has no name
-// for.
+// connector opens connections with the settings that the driver has no name for.
 type connector struct{ name string }
 
 var sqliteDriver = &sqlite3.SQLiteDriver{}
@@ -170,6 +167,6 @@ func (s *Store) Close() error {
 			errs = append(errs, prepared.Close())
 		}
 	}
-	// The writer last: closing the last connection folds the WAL into the file.
+	// The writer is last: closing the last connection folds the WAL into the file.
 	return errors.Join(append(errs, s.reader.Close(), s.writer.Close())...)
 }

@@ -38,8 +38,7 @@ func TestSuite(t *testing.T) {
 	})
 }
 
-// Every connection that is ever opened has the settings that durability and
-// erasure rest on.
+// Every connection has the settings that durability and erasure rest on.
 func TestSettingsHoldInEveryConnection(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store.db"))
 	for name, db := range map[string]*sql.DB{"reading": s.reader, "writing": s.writer} {
@@ -140,7 +139,7 @@ func TestWhatIsNoStoreIsRefused(t *testing.T) {
 	}
 }
 
-// makeDatabase makes a database that is not ours.
+// makeDatabase makes another program's database.
 func makeDatabase(t *testing.T, path, text string) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+path)
@@ -227,8 +226,7 @@ func furnish(tb testing.TB, s *Store) {
 	}
 }
 
-// A writer that is killed leaves whole batches: all that it told of, and none
-// in part.
+// A writer that is killed leaves whole batches: all that it printed, and none in part.
 func TestKilledWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
@@ -259,8 +257,7 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
-// killWriter starts a writer, kills it at a random time and returns how many
-// batches there are by its own word.
+// killWriter starts a writer, kills it at a random time and returns how many batches it printed.
 func killWriter(t *testing.T, path string, start uint64) uint64 {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])

@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// BenchmarkSurvey asks for the pools of ten thousand identities, and for the ends of lifetimes.
+// BenchmarkSurvey reads the pools of ten thousand identities, and the ends of lifetimes.
 func BenchmarkSurvey(b *testing.B) {
 	s := open(b, filepath.Join(b.TempDir(), "store.db"))
 	made := time.Unix(1_800_000_000, 0)
@@ -28,7 +28,7 @@ func BenchmarkSurvey(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for k := range each { // as they are made in the course of time
+	for k := range each { // as they would be made over time
 		batch := randomBatch(source, identities)
 		for i := range batch {
 			batch[i].Identity, batch[i].NotAfter = names[i], made.Add(time.Duration(k*100)*time.Hour)

@@ -16,14 +16,14 @@ var (
 	_ record.Sink   = (*Store)(nil)
 )
 
-// Snapshot implements record.Source: it holds the lock for writing.
+// Snapshot implements record.Source. It holds the write lock.
 func (s *Store) Snapshot(ctx context.Context, f func(record.Snapshot) error) error {
 	return s.write(ctx, func(_ context.Context, tx *transaction) error { return f(snapshot{tx.tx}) })
 }
 
 type snapshot struct{ tx *sql.Tx }
 
-// quoted are the names of the columns, some of which are words of SQL.
+// quoted returns the names of the columns, some of which are SQL keywords.
 func quoted(t *record.Table) string { return `"` + strings.Join(t.Names(), `", "`) + `"` }
 
 func (s snapshot) Rows(ctx context.Context, t *record.Table) iter.Seq2[[]any, error] {
@@ -101,7 +101,7 @@ func (tx *transaction) load(ctx context.Context, t *record.Table, rows iter.Seq2
 	return n, nil
 }
 
-// storable gives empty bytes the form that is not NULL.
+// storable replaces nil bytes, which would be NULL.
 func storable(values []any) []any {
 	for i, v := range values {
 		if b, ok := v.([]byte); ok {

@@ -76,7 +76,7 @@ func stillCurrent(ctx context.Context, tx Tx, o store.Object, id []byte) error {
 	}
 	is, err := currentKey(ctx, tx, o)
 	if err == nil && !bytes.Equal(is, id) {
-		err = fmt.Errorf("%s: %w: %x is the current one by now", o, store.ErrState, is)
+		err = fmt.Errorf("%s: %w: %x is the current one now", o, store.ErrState, is)
 	}
 	return err
 }

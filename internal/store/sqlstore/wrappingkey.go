@@ -201,7 +201,7 @@ func (a *Acts) condemn(ctx context.Context, tx Tx, k *store.WrappingKey, shred b
 		return erasing, err
 	}
 	if stamped > 0 {
-		return erasing, fmt.Errorf("wrapping key %x: %w: %d unfinished acts have its stamp, which a sweep ends", k.ID, store.ErrInUse, stamped)
+		return erasing, fmt.Errorf("wrapping key %x: %w: %d unfinished acts have its stamp; a sweep ends them", k.ID, store.ErrInUse, stamped)
 	}
 	if _, err := tx.Change(ctx, "UPDATE wrapping_keys SET condemned = true WHERE key_id = $1", Blob(k.ID)); err != nil || d.KeyPackages == 0 {
 		return erasing, err

@@ -11,7 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Backlogs: what is decided of many key packages at once, and written down one by one.
+// Backlogs: what is decided for many key packages at once, and written down one by one.
 
 // workOff works a backlog off, n key packages at a time.
 func workOff(t *testing.T, s store.Store, b store.Backlog, n int, at time.Time) store.Backlog {
@@ -24,8 +24,8 @@ func workOff(t *testing.T, s store.Store, b store.Backlog, n int, at time.Time) 
 	return b
 }
 
-// writtenDown works a backlog off and checks that these entries come of it, and that
-// whoever asks the store is told the same before and after.
+// writtenDown works off a backlog and checks that it adds these entries, and that the store's
+// answers are the same before and after.
 func writtenDown(t *testing.T, f *fixture, b store.Backlog, at time.Time, want ...audit.Entry) {
 	t.Helper()
 	before := view(t, f)
@@ -46,7 +46,7 @@ func writtenDown(t *testing.T, f *fixture, b store.Backlog, at time.Time, want .
 	}
 }
 
-// view is what a store says of key packages, in every way that it can be asked.
+// view is what every reading method of a store says of key packages.
 func view(t *testing.T, f *fixture) string {
 	t.Helper()
 	ctx := t.Context()
@@ -80,7 +80,7 @@ func view(t *testing.T, f *fixture) string {
 	return b.String()
 }
 
-// backlogs checks those that are not finished.
+// backlogs checks the unfinished backlogs.
 func backlogs(t *testing.T, f *fixture, want ...store.Backlog) {
 	t.Helper()
 	got, err := f.again().Backlogs(t.Context())
@@ -90,7 +90,7 @@ func backlogs(t *testing.T, f *fixture, want ...store.Backlog) {
 	}
 }
 
-// rotate switches alice to her next version and writes nothing down. The grace of those
+// rotate switches alice to her next version and writes nothing down. The grace of the versions
 // before is as many hours as the number of the version.
 func rotate(t *testing.T, f *fixture, number uint64) store.Backlog {
 	t.Helper()
@@ -110,8 +110,8 @@ func shredK1(t *testing.T, f *fixture) store.Backlog {
 	return b
 }
 
-// What is in a backlog is retired for whoever asks, and every step is refused that leads
-// from no such state.
+// Every answer says that what is in a backlog is retired, and every step that does not lead from
+// that state is refused.
 func aBacklogHoldsFromItsBeginning(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx, at := t.Context(), made.Add(time.Minute)
@@ -136,7 +136,7 @@ func aBacklogHoldsFromItsBeginning(t *testing.T, f *fixture) {
 		}
 	}
 	refused(t, f, "AddKeyPackages of the version before", store.ErrState, func() error { return f.AddKeyPackages(ctx, batch(200, 1)) })
-	backlogs(t, f, b) // nothing was written down by what was refused
+	backlogs(t, f, b) // refused steps wrote nothing down
 	var want []audit.Entry
 	for _, s := range retiring {
 		want = append(want, about(ref(number(s)), audit.Retired, at, ""))
@@ -144,8 +144,8 @@ func aBacklogHoldsFromItsBeginning(t *testing.T, f *fixture) {
 	writtenDown(t, f, b, at, want...)
 }
 
-// An act on a key package of a backlog writes it down first, in the same transaction, and
-// working off passes it over.
+// An act on a key package of a backlog writes it down first, in the same transaction, and WorkOff
+// skips it.
 func whatABacklogSaysIsDone(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx, at := t.Context(), made.Add(time.Minute)
@@ -182,8 +182,8 @@ func whatABacklogSaysIsDone(t *testing.T, f *fixture) {
 	}, about(ref(6), audit.Retired, at, ""))
 }
 
-// From the moment that a wrapping key is condemned with what is under it, nothing of that
-// opens, is handed out or is put under another key.
+// Once a wrapping key is condemned with what is under it, nothing under it opens, is handed out or
+// is put under another key.
 func aShreddedKeyOpensNothing(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx, at, w := t.Context(), made.Add(time.Minute), []byte("w")
@@ -269,7 +269,7 @@ func workingOffInParts(t *testing.T, f *fixture) {
 	}
 }
 
-// Several that work one backlog off write each key package down once.
+// Several callers that work off one backlog write each key package down once.
 func workingOffAtOnce(t *testing.T, f *fixture) {
 	rotated(t, f)
 	const many = 300
@@ -302,8 +302,8 @@ func workingOffAtOnce(t *testing.T, f *fixture) {
 	}
 }
 
-// Of several backlogs the first one to come to a key package has it, whichever is worked
-// off first.
+// The first of several backlogs that has a key package decides for it, whichever is worked off
+// first.
 func backlogsFollowEachOther(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx := t.Context()
@@ -346,7 +346,7 @@ func backlogsFollowEachOther(t *testing.T, f *fixture) {
 	}
 }
 
-// A sweep works off what an interrupted act has left, before all else.
+// A sweep first works off what an interrupted act has left.
 func aSweepWorksOff(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx := t.Context()
@@ -370,8 +370,8 @@ func aSweepWorksOff(t *testing.T, f *fixture) {
 	}
 }
 
-// The next version of a retired identity begins it anew: what is added for it later is not
-// retired with what was there, unless somebody says so once more.
+// The next version of a retired identity begins it anew: key packages that are added for it later
+// are not retired with the earlier ones, unless the identity is retired once more.
 func aBacklogHasWhatWasThere(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx := t.Context()
@@ -428,8 +428,8 @@ func aBacklogHasWhatWasThere(t *testing.T, f *fixture) {
 	}
 }
 
-// An identity that was begun anew, and is retired again while the first retirement is not
-// written down, is retired as the last call says.
+// An identity that was begun anew, and is retired again before the first retirement is written down,
+// is retired as the last call says.
 func retiringAgainWhatWasBegunAnew(t *testing.T, f *fixture) {
 	rotated(t, f)
 	ctx := t.Context()

@@ -78,7 +78,7 @@ func claiming(t *testing.T, f *fixture) {
 	}
 }
 
-// Each key package goes to one of many.
+// Each key package goes to one of many callers.
 func claimingOnce(t *testing.T, f *fixture) {
 	furnish(t, f)
 	const stock, claimers = 60, 8
@@ -116,7 +116,7 @@ func claimingOnce(t *testing.T, f *fixture) {
 	}
 }
 
-// What is written to a folder is nobody else's.
+// A key package that is written to a folder goes to nobody else.
 func moving(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx := t.Context()
@@ -141,7 +141,7 @@ func moving(t *testing.T, f *fixture) {
 	for i, r := range three {
 		want := time.Time{}
 		if i == 2 {
-			want = made // it has been published
+			want = made // it was published
 		}
 		if k := state(t, f, r, store.Pending, true); !k.PublishedAt.Equal(want) {
 			t.Errorf("key package %d was published at %v, want %v", i, k.PublishedAt, want)
@@ -204,7 +204,7 @@ func retiringKeyPackages(t *testing.T, f *fixture) {
 	check(t, "Consume", f.Consume(ctx, r, []byte("w"), made), nil)
 	state(t, f, r, store.Consumed, false)
 
-	// One that is retired opens Welcomes, and is retired afterwards if it was not the one.
+	// A retired one opens Welcomes, and is retired afterwards if it was not the one.
 	a := ref(number(store.Available))
 	check(t, "Reserve", reserve(t, f, a, []byte("w"), nil), nil)
 	refused(t, f, "Retire of one reserved from Retired", store.ErrState, func() error { return f.Retire(ctx, [][]byte{a}, until.Add(time.Hour), made) })
@@ -214,7 +214,7 @@ func retiringKeyPackages(t *testing.T, f *fixture) {
 	}
 }
 
-// A lifetime that is over does not begin anew, whoever opens and whoever retires.
+// A lifetime that is over does not begin anew, whatever opens or retires the key package.
 func retiringWhatExpired(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx, r := t.Context(), ref(number(store.Expired))
@@ -258,7 +258,7 @@ func keepingTheLeaf(t *testing.T, f *fixture) {
 	check(t, "Reserve", reserve(t, f, ref(1), []byte("w"), []byte("leaf")), nil)
 	check(t, "Consume", f.Consume(ctx, ref(1), []byte("w"), made), nil)
 	leaf(1, store.Consumed, "", "leaf")
-	for range 2 { // once it is erased, that is done
+	for range 2 { // the second time changes nothing
 		check(t, "EraseLeaf", f.EraseLeaf(ctx, ref(1), made), nil)
 		leaf(1, store.Consumed, "", "")
 	}
@@ -276,7 +276,7 @@ func keepingTheLeaf(t *testing.T, f *fixture) {
 	leaf(10, store.Available, "sealed", "")
 }
 
-// What was not consumed is erased when its grace is over, and not before.
+// A key package that was not consumed is erased when its grace is over, and not before.
 func sweepingWithGrace(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx := t.Context()
@@ -313,7 +313,7 @@ func sweepingWithGrace(t *testing.T, f *fixture) {
 	sweep(end.Add(2*time.Second), store.Swept{Released: 1, Erased: 1})
 	state(t, f, ref(6), store.Erased, false)
 
-	// What is expired opens a Welcome that is late.
+	// An expired one opens a late Welcome.
 	_, err = f.Reserve(ctx, reservation(ref(1), []byte("w"), end.Add(2*grace), end))
 	check(t, "Reserve of an expired one", err, nil)
 	_, err = f.Reserve(ctx, reservation(ref(4), []byte("w"), end.Add(2*grace), end))

@@ -15,15 +15,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// What goes to directories.
+// Key packages that go to directories.
 
 // toMain asks for n of alice's key packages for the directory "main", for a minute.
 func toMain(n int, now time.Time) store.Dispatch {
 	return store.Dispatch{Identity: "alice", Directory: "main", N: n, Now: now, Until: now.Add(time.Minute)}
 }
 
-// dispatch puts key packages on their way, and returns the refs of those that go for the
-// first time and of those that go again.
+// dispatch puts key packages on their way, and returns the refs of those that go for the first time
+// and of those that go again.
 func dispatch(t *testing.T, f *fixture, d store.Dispatch) (first, again [][]byte) {
 	t.Helper()
 	got, err := f.Dispatch(t.Context(), d)
@@ -73,7 +73,7 @@ func dispatching(t *testing.T, f *fixture) {
 	first, again := dispatch(t, f, toMain(2, at))
 	wantRefs(t, "Dispatch()", first, 6, 7)
 	wantRefs(t, "Dispatch() again", again)
-	// Leased: neither for others nor for other directories, nor to be claimed.
+	// While they are leased, they go to no other sender, directory or claim.
 	other := toMain(10, at)
 	other.Directory = "other"
 	first, _ = dispatch(t, f, other)
@@ -92,7 +92,7 @@ func dispatching(t *testing.T, f *fixture) {
 	first, again = dispatch(t, f, resume)
 	wantRefs(t, "Dispatch() of those alone that were on their way", again, 6, 7)
 	wantRefs(t, "Dispatch() of new ones", first)
-	// Where a key package is written to a folder, it is on no way to a directory.
+	// A key package that is written to a folder is not on its way to a directory.
 	check(t, "Move", f.Move(ctx, [][]byte{ref(6)}, []store.State{store.Pending}, store.Pending, at), nil)
 	if k, err := f.KeyPackage(ctx, ref(6)); err != nil || k.Directory != "" || !k.LeasedUntil.IsZero() {
 		t.Errorf("KeyPackage() = %+v, %v, want it on no way", k, err)

@@ -14,7 +14,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// What is released to devices.
+// Private keys that are released to devices.
 
 // released is a batch of key packages for one device.
 func released(from, n uint64, digest string) []store.KeyPackage {
@@ -85,7 +85,7 @@ func confirmingHandovers(t *testing.T, f *fixture) {
 	_, err := f.Reserve(ctx, reservation(ref(0), []byte("w"), made.Add(time.Hour), made))
 	check(t, "Reserve of a confirmed one", err, store.ErrForDevice)
 
-	// It is handed out, retires and ends as all others.
+	// It is handed out, retired and ended like all others.
 	check(t, "Move", f.Move(ctx, [][]byte{ref(0)}, []store.State{store.Available}, store.Published, made), nil)
 	check(t, "Retire", f.Retire(ctx, [][]byte{ref(1)}, made.Add(time.Hour), made), nil)
 	if n, err := f.ConfirmHandover(ctx, [][]byte{ref(1)}, made); err != nil || n != 1 {
@@ -126,7 +126,7 @@ func confirmingHandovers(t *testing.T, f *fixture) {
 	}
 }
 
-// What is for a device depends on its wrapping key until the device has it.
+// Private keys for a device depend on their wrapping key until the device has them.
 func handoversAndWrappingKeys(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx := t.Context()
@@ -170,7 +170,8 @@ func restamped(t *testing.T, f *fixture) store.Identity {
 	return id
 }
 
-// A confirmation and a handing over at the same time end with the keys erased, and recorded once.
+// After a confirmation and a handover at the same time, the keys are erased, and that is recorded
+// once.
 func confirmingOnce(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), released(0, 5, "a")), nil)

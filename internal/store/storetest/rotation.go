@@ -26,7 +26,7 @@ func version(name string, number uint64, state store.VersionState) store.Identit
 	return id
 }
 
-// versions checks all versions of an identity, and that the current one is Identity's.
+// versions checks all versions of an identity, and that Identity returns the current one.
 func versions(t *testing.T, f *fixture, name string, want ...store.Identity) {
 	t.Helper()
 	got, err := f.again().Versions(t.Context(), name)
@@ -66,7 +66,7 @@ func proposing(t *testing.T, f *fixture) {
 	}
 }
 
-// A stamp is of one version: that of another does not do.
+// A stamp is of one version: that of another is refused.
 func changingVersions(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx, first, next := t.Context(), identity("alice"), version("alice", 2, store.Next)
@@ -95,7 +95,7 @@ func changingVersions(t *testing.T, f *fixture) {
 	versions(t, f, "alice", restamped, changed)
 }
 
-// Of many that change one record, one wins.
+// Of many callers that change one record, one succeeds.
 func changingOnce(t *testing.T, f *fixture) {
 	furnish(t, f)
 	other := f.again()
@@ -121,8 +121,8 @@ func changingOnce(t *testing.T, f *fixture) {
 	}
 }
 
-// oneOfEachState adds a key package of each state, numbered as store.States are. What is
-// reserved was available before, and was reserved for "w" for an hour.
+// oneOfEachState adds a key package of each state, numbered as store.States are. The reserved one was
+// available before, and was reserved for "w" for an hour.
 func oneOfEachState(t *testing.T, f *fixture) {
 	t.Helper()
 	ctx := t.Context()
@@ -150,7 +150,7 @@ func oneOfEachState(t *testing.T, f *fixture) {
 			check(t, "Retire", f.Retire(ctx, [][]byte{r}, made.Add(time.Hour), made), nil)
 		case store.Erased:
 			check(t, "Retire", f.Retire(ctx, [][]byte{r}, made, made), nil)
-		case store.Claimed: // the oldest that is available goes first
+		case store.Claimed: // the oldest available one goes first
 			check(t, "Reserve", reserve(t, f, ref(1), []byte("v"), nil), nil)
 			claimed, err := f.Claim(ctx, "alice", 1, made)
 			check(t, "Claim", err, nil)
@@ -180,7 +180,7 @@ func number(s store.State) uint64 {
 // retiring are the states that a key package is retired in.
 var retiring = []store.State{store.Pending, store.Available, store.Published, store.Claimed, store.Reserved}
 
-// retiredWithIdentity checks what is left of oneOfEachState once alice's were retired.
+// retiredWithIdentity checks what is left of oneOfEachState once alice was retired.
 func retiredWithIdentity(t *testing.T, f *fixture, until time.Time) {
 	t.Helper()
 	for _, s := range retiring {
@@ -324,7 +324,7 @@ func destruction(id []byte, o store.Object) store.Intent {
 	return store.Intent{KeyID: id, Object: o, TokenSerial: "0123", Destroy: true, Stamp: []byte("stamp"), CreatedAt: made}
 }
 
-// A next version is given up with its key. Its number is not used again.
+// A next version is given up with its key. Its number is not reused.
 func givingUpANextVersion(t *testing.T, f *fixture) {
 	furnish(t, f)
 	next := version("alice", 2, store.Next)
@@ -354,7 +354,7 @@ func aLeafIsUnderTheKeyOfItsKeyPackage(t *testing.T, f *fixture) {
 	check(t, "Reserve", err, nil)
 }
 
-// A key that a sweep took for unfinished is destroyed: nothing is recorded with it.
+// A key that a sweep took for unfinished is destroyed: no record is made with it.
 func anIntentThatWasSettledMeanwhile(t *testing.T, f *fixture) {
 	id := identity("alice")
 	check(t, "Intend", f.Intend(t.Context(), store.Intent{KeyID: id.KeyID, Object: store.ObjectSignatureKey, TokenSerial: "0123", CreatedAt: made}), nil)
@@ -412,13 +412,13 @@ func condemningByForce(t *testing.T, f *fixture) {
 	refused(t, f, "CondemnSignatureKey of a retired identity", store.ErrInUse, func() error { return f.CondemnSignatureKey(ctx, "alice", 1, false, i) })
 	check(t, "CondemnSignatureKey by force", f.CondemnSignatureKey(ctx, "alice", 1, true, i), nil)
 	check(t, "Settle", f.Settle(ctx, i.KeyID, made), nil)
-	state(t, f, ref(1), store.Retired, true) // it opens Welcomes all the same
+	state(t, f, ref(1), store.Retired, true) // it still opens Welcomes
 	alice := identity("alice")
 	alice.RetiredAt, alice.DestroyedAt = made, made
 	versions(t, f, "alice", alice)
 }
 
-// A key that another version or identity signs with is not destroyed, by no force.
+// A key that another version or identity signs with is not destroyed, even by force.
 func condemningASharedKey(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx, i := t.Context(), destruction([]byte("id of alice"), store.ObjectSignatureKey)

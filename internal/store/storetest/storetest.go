@@ -1,5 +1,4 @@
-// Package storetest is the one suite of tests that every backend of package
-// store passes.
+// Package storetest is the one suite of tests that every backend of package store passes.
 package storetest
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Open returns a new, empty store and a function that opens it once more, as
-// another process would. The test closes what it opens.
+// Open returns a new, empty store and a function that opens it once more, as another process would.
+// The test closes what it opens.
 type Open func(t *testing.T) (s store.Store, again func() store.Store)
 
 // Run runs the suite.
@@ -137,7 +136,7 @@ func Run(t *testing.T, open Open) {
 		t.Run(name, func(t *testing.T) {
 			s, again := open(t)
 			test(t, &fixture{Store: s, again: again})
-			trail(t, s) // verifies, whatever was done
+			trail(t, s) // which has to verify
 		})
 	}
 }
@@ -147,7 +146,7 @@ type fixture struct {
 	again func() store.Store
 }
 
-// made is a time with nothing below the second: what a store keeps.
+// made is a time in whole seconds, as a store keeps it.
 var made = time.Unix(1_800_000_000, 0).UTC()
 
 func identity(name string) store.Identity {
@@ -466,7 +465,7 @@ func publishingAllOrNothing(t *testing.T, f *fixture) {
 	}
 }
 
-// Of many that publish the same key package at once, one wins.
+// Of many callers that publish the same key package at once, one succeeds.
 func publishingOnce(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
@@ -573,8 +572,7 @@ func emptyBatch(t *testing.T, f *fixture) {
 	check(t, "Move of none", f.Move(t.Context(), nil, nil, store.Published, made), nil)
 }
 
-// nilBlobs stores key packages without private keys, as those whose keys a
-// device keeps.
+// nilBlobs stores key packages without private keys, such as those whose keys a device keeps.
 func nilBlobs(t *testing.T, f *fixture) {
 	check(t, "AddIdentity", f.AddIdentity(t.Context(), store.Identity{Name: "alice", CreatedAt: made}), nil)
 	check(t, "AddWrappingKey", f.AddWrappingKey(t.Context(), wrappingKey("k1")), nil)

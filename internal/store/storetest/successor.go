@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Keys that take the place of others.
+// Keys that take the places of others.
 
 // succession is the intent to make a key that takes the place of another.
 func succession(id string, o store.Object, instead string) store.Intent {
@@ -65,7 +65,7 @@ func oneKeySucceedsAnother(t *testing.T, f *fixture) {
 	})
 }
 
-// Of many that would take one key's place, one is under way, and one does.
+// Of many keys that would take the place of one, one is under way at a time, and one succeeds.
 func succeedingOnce(t *testing.T, f *fixture) {
 	other := f.again()
 	defer other.Close()

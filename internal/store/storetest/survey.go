@@ -8,12 +8,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Surveys: what there is of all identities, in one question.
+// Surveys: the key packages of all identities, in one call.
 
 const day = 24 * time.Hour
 
-// surveyed has key packages of alice's and bob's that end at several times, and some in each
-// state.
+// surveyed adds key packages of alice and bob that end at several times, some in each state.
 func surveyed(t *testing.T, f *fixture) {
 	t.Helper()
 	furnish(t, f)
@@ -52,7 +51,7 @@ func pools(t *testing.T, f *fixture) {
 	suite := "alice 1 available false: 1, first 7257600, ending [0 0 0]"
 	pools(suite, "alice 2 available false: 3, first -86400, ending [1 2 3]", resort, bobs[0], bobs[1], eike)
 
-	// One is claimed, one used up, and of one the time has come.
+	// One is claimed, one is used up, and the lifetime of one is over.
 	_, err := f.Claim(t.Context(), "alice", 1, made)
 	check(t, "Claim", err, nil)
 	check(t, "Reserve", reserve(t, f, ref(2), []byte("w"), nil), nil)
@@ -62,7 +61,7 @@ func pools(t *testing.T, f *fixture) {
 	claimed, expired := "alice 2 claimed false: 1, first 86399, ending [0 1 1]", "alice 2 expired false: 1, first -86400, ending [1 1 1]"
 	pools(suite, resort, claimed, expired, bobs[0], bobs[1], eike)
 
-	// What a backlog says holds from its beginning.
+	// A backlog counts from its beginning.
 	_, err = f.RetireIdentity(t.Context(), "bob", made.Add(day), made)
 	check(t, "RetireIdentity", err, nil)
 	pools(suite, resort, claimed, expired, "bob 2 retired false: 2, first 5184000, ending [0 0 1]", eike)

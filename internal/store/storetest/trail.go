@@ -13,9 +13,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// What the trail has of each act, and that it has nothing of an act that was not done.
+// What the trail has of each act, and that it has nothing of an act that failed.
 
-// trail returns the entries of a store, which have to verify.
+// trail returns the entries of a store, and checks that they verify.
 func trail(t *testing.T, s store.Store) []audit.Entry {
 	t.Helper()
 	if _, err := audit.Verify(s.Entries(t.Context(), 0), nil); err != nil {
@@ -25,7 +25,7 @@ func trail(t *testing.T, s store.Store) []audit.Entry {
 	for stored, err := range s.Entries(t.Context(), 0) {
 		check(t, "Entries", err, nil)
 		all = append(all, parse(t, stored))
-		if stored.Ref == nil { // Verify compares it where it is told
+		if stored.Ref == nil { // Verify compares it unless it is nil
 			t.Fatalf("Entries() does not say whose entry %d is", len(all)-1)
 		}
 	}
@@ -39,7 +39,7 @@ func parse(t *testing.T, stored audit.Stored) audit.Entry {
 	return e
 }
 
-// words are entries as a person compares them.
+// words are entries as text, to be compared.
 func words(all []audit.Entry) string {
 	var b strings.Builder
 	for _, e := range all {
@@ -49,8 +49,8 @@ func words(all []audit.Entry) string {
 	return b.String()
 }
 
-// recorded does an act and checks that the trail has grown by these entries alone.
-// Their sequence numbers are filled in, and "unknown" where they name no actor.
+// recorded runs an act and checks that the trail has grown by these entries alone. It fills in their
+// sequence numbers, and "unknown" for those without an actor.
 func recorded(t *testing.T, f *fixture, what string, act func() error, want ...audit.Entry) {
 	t.Helper()
 	before := trail(t, f)
@@ -66,8 +66,8 @@ func recorded(t *testing.T, f *fixture, what string, act func() error, want ...a
 	}
 }
 
-// refused does an act that has to fail with the error, and checks that it changed
-// nothing, the trail included.
+// refused runs an act that has to fail with the error, and checks that it changed nothing, the trail
+// included.
 func refused(t *testing.T, f *fixture, what string, want error, act func() error) {
 	t.Helper()
 	before := everything(t, f)
@@ -77,7 +77,7 @@ func refused(t *testing.T, f *fixture, what string, want error, act func() error
 	}
 }
 
-// everything is all that a store says of itself.
+// everything is all that a store returns.
 func everything(t *testing.T, s store.Store) string {
 	t.Helper()
 	var b strings.Builder
@@ -106,7 +106,7 @@ func everything(t *testing.T, s store.Store) string {
 	return b.String()
 }
 
-// about is an entry about a key package of alice's under k1.
+// about is an entry about a key package of alice under k1.
 func about(r []byte, act audit.Act, at time.Time, detail string) audit.Entry {
 	return audit.Entry{Time: at, Act: act, Identity: "alice", Ref: r, KeyID: []byte("k1"), Detail: detail}
 }
@@ -187,7 +187,7 @@ func trailOfALastResort(t *testing.T, f *fixture) {
 		about(ref(1), audit.Consumed, made, "Welcome ab, last resort"))
 }
 
-// A sweep goes through all that has come to pass, in the order of a life.
+// A sweep takes all steps that are due, in the order of a life.
 func trailOfASweep(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
@@ -199,7 +199,7 @@ func trailOfASweep(t *testing.T, f *fixture) {
 	}, about(ref(1), audit.Released, late, "Welcome ab"), about(ref(1), audit.Expired, late, ""), about(ref(1), audit.Erased, late, ""))
 }
 
-// An act and its entry come together, or not at all.
+// An act and its entry are committed together, or not at all.
 func trailOfWhatCannotBeWritten(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 3)), nil)
@@ -280,7 +280,7 @@ func recording(t *testing.T, f *fixture) {
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(1, 1)), nil)
 	known := audit.Entry{Time: made, Act: audit.Unwrapped, Identity: "alice", Ref: ref(1), KeyID: []byte("k1"), Detail: "a reason"}
 	numbered := known
-	numbered.Sequence = 77 // is set by the store
+	numbered.Sequence = 77 // the store sets it
 	unknown := audit.Entry{Time: made, Act: "something newer", Ref: ref(9)}
 	recorded(t, f, "Record", func() error { return f.Record(t.Context(), numbered, unknown) }, known, unknown)
 	recorded(t, f, "Record of nothing", func() error { return f.Record(t.Context()) })
@@ -347,13 +347,13 @@ func entriesFrom(t *testing.T, f *fixture) {
 		if seen++; seen == 300 {
 			break
 		}
-		if seen%100 == 0 { // writers are not held back
+		if seen%100 == 0 { // writers have to be able to go on
 			check(t, "Record while listing", f.Record(t.Context(), audit.Entry{Time: made, Act: audit.Refused}), nil)
 		}
 	}
 }
 
-// Writers through two openings make one trail.
+// Writers through two openings of a store make one trail.
 func severalHands(t *testing.T, f *fixture) {
 	furnish(t, f)
 	other := f.again()
@@ -439,8 +439,8 @@ func checkpoints(t *testing.T, f *fixture) {
 	}
 }
 
-// entriesAtOnce has many callers of Record beside claims: each entry is there once, in its own
-// actor's name, and that of a caller who gave up only where Record says so.
+// entriesAtOnce has many callers of Record beside claims: each entry is there once, in the name of
+// its own actor. The entry of a caller who gave up is there only if Record says so.
 func entriesAtOnce(t *testing.T, f *fixture) {
 	const callers, each = 24, 8
 	furnish(t, f)

@@ -11,9 +11,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// What Welcomes and the end of lifetimes do to key packages.
+// What Welcomes, and the end of lifetimes, do to key packages.
 
-// state checks what state a key package is in, and whether it has its sealed keys.
+// state checks the state of a key package, and whether it has its sealed keys.
 func state(t *testing.T, f *fixture, r []byte, want store.State, sealed bool) store.KeyPackage {
 	t.Helper()
 	k, err := f.again().KeyPackage(t.Context(), r)
@@ -117,7 +117,7 @@ func lastResort(t *testing.T, f *fixture) {
 	}
 }
 
-// Of many who want one key package for different Welcomes, one gets it.
+// Of many callers that want one key package for different Welcomes, one gets it.
 func reservingOnce(t *testing.T, f *fixture) {
 	furnish(t, f)
 	check(t, "AddKeyPackages", f.AddKeyPackages(t.Context(), batch(0, 1)), nil)
@@ -171,7 +171,7 @@ func sweeping(t *testing.T, f *fixture) {
 	}
 	state(t, f, ref(0), store.Available, true)
 	state(t, f, ref(1), store.Published, true)
-	state(t, f, ref(4), store.Erased, false) // released, and swept in the same go
+	state(t, f, ref(4), store.Erased, false) // released, and erased by the same sweep
 	state(t, f, ref(9), store.Consumed, false)
 	state(t, f, ref(4999), store.Erased, false)
 	state(t, f, ref(4998), store.Available, true)

@@ -106,7 +106,7 @@ func rewrapped(t *testing.T, f *fixture, to string, refs ...uint64) []store.Rewr
 	return out
 }
 
-// keys checks what private keys a key package has, and under which wrapping key.
+// keys checks which private keys a key package has, and under which wrapping key.
 func keys(t *testing.T, f *fixture, n uint64, sealed, leaf, under string) {
 	t.Helper()
 	k, err := f.again().KeyPackage(t.Context(), ref(n))
@@ -181,7 +181,7 @@ func rewrappingRefused(t *testing.T, f *fixture) {
 	}
 }
 
-// What changed since it was read is left alone, and what was erased stays so.
+// A record that changed since it was read is left as it is, and what was erased stays erased.
 func rewrappingWhatChanged(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx := t.Context()
@@ -283,7 +283,7 @@ func dependents(t *testing.T, f *fixture) {
 	want("k2", 3, 2)
 }
 
-// rotated has k1 and k2, of which k2 is current, and alice's stamp under k2.
+// rotated sets up k1 and k2, of which k2 is current, and alice's stamp under k2.
 func rotated(t *testing.T, f *fixture) {
 	t.Helper()
 	alice := identity("alice")
@@ -335,7 +335,7 @@ func condemningAWrappingKey(t *testing.T, f *fixture) {
 	refused(t, f, "CondemnWrappingKey of a destroyed one", store.ErrWrappingKey, condemn("k1", true))
 }
 
-// nothingUnder checks that nothing is added under k1 any more.
+// nothingUnder checks that nothing can be added under k1.
 func nothingUnder(t *testing.T, f *fixture) {
 	t.Helper()
 	ctx := t.Context()
@@ -352,8 +352,8 @@ func nothingUnder(t *testing.T, f *fixture) {
 	refused(t, f, "RotateWrappingKey", store.ErrWrappingKey, func() error { return f.RotateWrappingKey(ctx, []byte("k1"), made) })
 }
 
-// Stamps keep a wrapping key, also those of versions that do not sign, and whatever is
-// shredded.
+// A stamp keeps a wrapping key from being destroyed, also that of a version that does not sign, and
+// also with shred.
 func stampsKeepAWrappingKey(t *testing.T, f *fixture) {
 	furnish(t, f)
 	ctx := t.Context()
@@ -447,7 +447,7 @@ func shredding(t *testing.T, f *fixture) {
 	}, audit.Entry{Time: made.Add(1000 * 24 * time.Hour), Act: audit.Expired, Identity: "alice", Ref: ref(100), KeyID: []byte("k2")})
 }
 
-// intents checks those that are not settled.
+// intents checks the unsettled intents.
 func intents(t *testing.T, f *fixture, want ...store.Intent) {
 	t.Helper()
 	got, err := f.again().Intents(t.Context())
@@ -484,7 +484,7 @@ func intending(t *testing.T, f *fixture) {
 	intents(t, f, first, third, second)
 }
 
-// What records a key settles the intent to make it, and no other.
+// The act that records a key settles the intent to make it, and no other.
 func intentsAreSettled(t *testing.T, f *fixture) {
 	ctx := t.Context()
 	next := version("alice", 2, store.Next)

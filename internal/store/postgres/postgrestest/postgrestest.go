@@ -1,9 +1,8 @@
 // Package postgrestest gives tests a PostgreSQL of their own.
 //
-// The server is started from the binaries that are installed, in a temporary folder, and
-// listens on a Unix socket in it and nowhere else. The tests of one binary share one server and
-// have a database each. A watchdog stops it and removes the folder when the test binary ends,
-// in whatever way.
+// The server runs from the installed binaries, in a temporary folder, and listens only on a Unix
+// socket in it. The tests of one binary share one server and have a database each. A watchdog stops
+// the server and removes the folder when the test binary ends, however it ends.
 package postgrestest
 
 import (
@@ -29,20 +28,20 @@ import (
 
 // Options are those of a server.
 type Options struct {
-	// Durable has commits on the disk when they return, as in production. Without it the
-	// server is quicker, and loses what it has where the machine stops, not where it does.
+	// Durable puts commits on the disk before they return, as in production. Without it the
+	// server is faster, and loses data if the machine stops, but not if the server does.
 	Durable bool
-	// Dir is a folder that stays, with its databases, and may be there from before. Its path
-	// is short: the path of a socket has 107 bytes. Empty: a temporary folder.
+	// Dir is a folder that is kept, with its databases, and may exist already. Its path has to
+	// be short: the path of a socket has 107 bytes. Empty: a temporary folder.
 	Dir string
-	// Settings are more of postgresql.conf, such as "max_connections=200".
+	// Settings are lines for postgresql.conf, such as "max_connections=200".
 	Settings []string
 }
 
 // Server is a PostgreSQL server.
 type Server struct {
 	dir, bin string
-	user     *syscall.Credential // the one it runs as; nil: who runs the test
+	user     *syscall.Credential // the user that it runs as; nil: the user of the test
 	options  Options
 	process  *exec.Cmd
 	watchdog *exec.Cmd
@@ -53,8 +52,7 @@ type Server struct {
 // superuser is the role that tests connect as.
 const superuser = "postgres"
 
-// FindServer returns the folder of initdb and postgres, the newest version's where there are
-// several.
+// FindServer returns the folder of initdb and postgres, of the newest version if there are several.
 func FindServer() (string, error) {
 	patterns := []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/libexec/postgresql*", "/opt/homebrew/opt/postgresql*/bin", "/usr/bin", "/usr/local/bin"}
 	for _, pattern := range patterns {
@@ -73,8 +71,8 @@ var shared struct {
 	server *Server
 }
 
-// Shared returns the server of this test binary, which is not durable. Without PostgreSQL it
-// skips the test, or fails it where CI=true.
+// Shared returns the server of this test binary, which is not durable. Without PostgreSQL it skips
+// the test, or fails it if CI=true.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
 	bin := find(tb)
@@ -119,7 +117,7 @@ func start(bin string, o Options) (*Server, error) {
 	if dir == "" {
 		dir, err = os.MkdirTemp("", "pg")
 	} else {
-		err = os.MkdirAll(dir, 0o755) // whoever runs the server gets to it
+		err = os.MkdirAll(dir, 0o755) // the user of the server reads it
 	}
 	if err != nil {
 		return nil, err
@@ -135,7 +133,7 @@ func start(bin string, o Options) (*Server, error) {
 	return s, nil
 }
 
-// remove removes a folder that does not stay.
+// remove removes a folder that is not kept.
 func (s *Server) remove() error {
 	if s.options.Dir != "" {
 		return nil
@@ -156,7 +154,7 @@ func (s *Server) make() error {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
-		return nil // it is there from before
+		return nil // it exists already
 	}
 	out, err := s.command("initdb", "-D", s.data(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync").CombinedOutput()
 	if err != nil {
@@ -165,7 +163,7 @@ func (s *Server) make() error {
 	return nil
 }
 
-// unprivileged is somebody who is not root.
+// unprivileged returns a user who is not root.
 func unprivileged() (uid, gid int, err error) {
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -179,7 +177,7 @@ func unprivileged() (uid, gid int, err error) {
 	return 0, 0, errors.New("there is no user postgres or nobody to run PostgreSQL as")
 }
 
-// command is a program of PostgreSQL's, apart from the terminal's signals.
+// command runs a program of PostgreSQL, out of reach of the terminal's signals.
 func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.dir
@@ -190,8 +188,8 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// watch starts what ends the server when this process does: it reads from a pipe that ends
-// then.
+// watch starts the watchdog, which ends the server when this process ends: it reads from a pipe that
+// is closed then.
 func (s *Server) watch() error {
 	s.watchdog = exec.Command("/bin/sh", "-c", `cat >/dev/null
 		pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
@@ -206,7 +204,7 @@ func (s *Server) watch() error {
 	return s.watchdog.Start()
 }
 
-// Up starts a server that is stopped, and waits until it answers.
+// Up starts a stopped server, and waits until it answers.
 func (s *Server) Up() error {
 	args := []string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "unix_socket_permissions=0777"}
 	settings := s.options.Settings
@@ -249,12 +247,12 @@ func (s *Server) await() error {
 	}
 }
 
-// Stop stops the server as an operator does who is in a hurry: connections are cut off, and it
-// recovers from its log when it is started again.
+// Stop stops the server as an operator in a hurry does: it cuts off connections, and the server
+// recovers from its log at the next start.
 func (s *Server) Stop() error { return s.stop(syscall.SIGQUIT) }
 
-// Shutdown stops the server as a service manager does: transactions under way are rolled back,
-// and connections are told why they end.
+// Shutdown stops the server as a service manager does: it rolls back transactions under way, and
+// tells connections why they end.
 func (s *Server) Shutdown() error { return s.stop(syscall.SIGINT) }
 
 func (s *Server) stop(how syscall.Signal) error {
@@ -264,7 +262,7 @@ func (s *Server) stop(how syscall.Signal) error {
 	if err := s.process.Process.Signal(how); err != nil {
 		return err
 	}
-	s.process.Wait() // its status says how it was stopped
+	s.process.Wait() // its status only says how it was stopped
 	s.process = nil
 	return nil
 }
@@ -292,7 +290,7 @@ func (s *Server) Database(tb testing.TB) string {
 	return s.URL(name)
 }
 
-// Exec does something in a database.
+// Exec runs a statement in a database.
 func Exec(tb testing.TB, url, statement string) {
 	tb.Helper()
 	conn, err := pgx.Connect(tb.Context(), url)
