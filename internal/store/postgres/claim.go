@@ -22,7 +22,7 @@ func (s *Store) Claim(ctx context.Context, identity string, n int, at time.Time)
 		return nil, err
 	}
 	one := &act{identity: identity, n: n, at: at}
-	if err := s.queue.Do(ctx, one); err != nil {
+	if err := s.claims.Do(ctx, one); err != nil {
 		return nil, err
 	}
 	return one.claimed, nil

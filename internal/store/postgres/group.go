@@ -96,5 +96,5 @@ func (s *Store) Record(ctx context.Context, entries ...audit.Entry) error {
 	if err != nil {
 		return err
 	}
-	return s.queue.Do(ctx, &act{entries: entries})
+	return s.claims.Do(ctx, &act{entries: entries})
 }

@@ -38,8 +38,8 @@ const DefaultConnections = 12
 type Store struct {
 	*sqlstore.Acts
 	pool      *pgxpool.Pool
-	queue     *record.Queue[*act]               // claims and entries
-	small     *record.Queue[smallAct]           // intents and identities
+	claims    *record.Queue[*act]               // and entries by themselves
+	small     *record.Queue[smallAct]           // intents, identities
 	additions *record.Queue[[]store.KeyPackage] // a few key packages each
 	mayWait   bool                              // for the disk after COMMIT: see waitForDisk
 }
@@ -69,7 +69,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{pool: pool}
 	s.Acts = sqlstore.New(s, layout)
-	s.queue = record.NewQueue(s.together, ofOneAct)
+	s.claims = record.NewQueue(s.together, ofOneAct)
 	s.small = record.NewQueue(s.smallActs, ofOneAct)
 	s.additions = record.NewQueue(s.addTogether, ofOneAct)
 	if err := s.prepare(ctx, o.Create); err != nil {
@@ -145,7 +145,7 @@ func Redact(text string) string {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
-	s.queue.Close()
+	s.claims.Close()
 	s.small.Close()
 	s.additions.Close()
 	s.pool.Close()

@@ -1,18 +1,21 @@
-// Package sqlstore has those acts of a store that run seldom: on identities, intents, wrapping
-// keys, audit keys, accounts and leases, and the surveys. Each is written once, in SQL that SQLite
-// and PostgreSQL both understand. The acts on key packages, which run often, are each backend's own.
+// Package sqlstore has the part of a store that is written once, in SQL that SQLite and PostgreSQL
+// both understand: the acts that run seldom (on identities, intents, wrapping keys, audit keys,
+// accounts, leases and backlogs), the surveys, reading the trail, and the steps of key packages that
+// differ only in where their private keys are. Claims, dispatch, reservations, sweeps and writing to
+// the trail are each backend's own.
 //
-// One text runs on both backends if it keeps these rules:
+// A text runs on both backends if it keeps these rules:
 //
-//   - Arguments are $1, $2 and so on, and each appears for the first time in this order: SQLite
-//     numbers them by first appearance.
-//   - Times are whole seconds since the epoch, flags are used as conditions by themselves
-//     (WHERE current, not WHERE current = 1), and empty bytes are an argument.
-//   - A statement that may find its row there says ON CONFLICT: in PostgreSQL, one that fails
-//     ends the transaction.
-//   - Names are sorted in Go: how PostgreSQL compares text is a setting of the database.
+//   - Arguments are $1, $2 and so on, and appear for the first time in this order: SQLite numbers
+//     them by first appearance.
+//   - Times are whole seconds since the epoch. A flag is a condition by itself (WHERE current, not
+//     WHERE current = 1). Empty bytes are an argument, because their literals differ.
+//   - An INSERT that may meet an existing row and goes on has ON CONFLICT: in PostgreSQL, a
+//     statement that fails ends the transaction.
+//   - An order that has to be the same in both is made in Go: how PostgreSQL compares text is a
+//     setting of the database.
 //
-// What is left, where key packages are and which index finds them, is a Layout.
+// The rest that differs is a Layout: where key packages are, and which index finds them.
 package sqlstore
 
 import (
