@@ -16,8 +16,8 @@ import (
 // errUnknown reports a transaction that may have been committed or not.
 var errUnknown = errors.New("it is not known whether the last act was done")
 
-// outcome asks the server every askAgain, for as long as patience. Callers of that transaction wait
-// meanwhile, others do not.
+// outcome asks the server again after askAgain, for as long as patience. The callers of that
+// transaction wait meanwhile, others do not.
 const (
 	patience = 30 * time.Second
 	askAgain = 50 * time.Millisecond

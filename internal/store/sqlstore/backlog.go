@@ -74,10 +74,9 @@ func unfinished(ctx context.Context, tx Tx, condition string, args ...any) (stor
 	return b, err
 }
 
-// unfinishedRetiring returns the last unfinished backlog of an identity with all its versions, if
-// it has all that there is to retire. Key packages that were added since, of a next version, are
-// for another backlog: what a backlog says of a key package does not change, and an older one comes
-// before those that have it by now.
+// unfinishedRetiring returns the last unfinished backlog of an identity with all its versions,
+// unless key packages were added since, of a next version. Those need another backlog: what a
+// backlog says of a key package never changes, and the older backlog decides.
 func unfinishedRetiring(ctx context.Context, tx Tx, name string) (store.Backlog, error) {
 	return unfinished(ctx, tx, `b.before = $1 AND b.identity = (SELECT id FROM identities WHERE name = $2)
 		AND NOT EXISTS (SELECT 1 FROM key_packages k WHERE k.identity = b.identity AND k.state IN (`+RetirableStates+`, 'reserved') AND k.id > b.last)

@@ -42,10 +42,10 @@ func (a *Acts) entries(ctx context.Context, condition string, from int64, args .
 	text := "SELECT a.sequence, a.entry, a.hash, a.key_package IS NOT NULL, k.ref FROM audit a LEFT JOIN " + a.layout.Contents + ` k ON k.id = a.key_package
 		WHERE ` + condition + " ORDER BY a.sequence LIMIT " + strconv.Itoa(Page)
 	return func(yield func(audit.Stored, error) bool) {
-		for from := from; ; { // whoever ranges again begins again
+		for from := from; ; { // each range over it begins anew
 			rows, err := ReadAll(ctx, a.db, scanEntry, text, append(args[:len(args):len(args)], from)...)
 			if err == nil && len(rows) < Page {
-				err = a.db.Durable(ctx) // whoever keeps a copy has none that a crash takes back
+				err = a.db.Durable(ctx) // a crash does not take back what the caller has copied
 			}
 			if err != nil {
 				yield(audit.Stored{}, err)
@@ -65,8 +65,8 @@ func (a *Acts) entries(ctx context.Context, condition string, from int64, args .
 	}
 }
 
-// file looks at an entry that is filed under no key package. An entry about a key package that the
-// store does not have is where it should be.
+// file gives an entry that is filed under no key package the ref that it names, if the store has no
+// such key package: then the entry is where it should be.
 func (a *Acts) file(ctx context.Context, n *numbered) error {
 	if n.filed {
 		return nil
