@@ -37,6 +37,7 @@ type ledger struct {
 	printed map[string]bool // refs that were printed, in all rounds
 	files   map[string]bool // refs of files that were found valid
 	token   []byte          // SoftHSM's token.object, whole
+	begin   time.Duration   // from the start of a run to its first file, when it was measured last
 }
 
 func newLedger(t *testing.T) *ledger {
@@ -44,7 +45,9 @@ func newLedger(t *testing.T) *ledger {
 	l := &ledger{t: t, i: program.Install(t), out: filepath.Join(t.TempDir(), "out"), printed: make(map[string]bool), files: make(map[string]bool)}
 	l.i.Edit("batch: 500", "batch: 10") // a round has many commits to be killed in
 	l.i.Run("identity", "create", "alice", "--suite", "1")
+	start := time.Now()
 	l.i.Run("identity", "create", "bob", "--suite", "2")
+	l.begin = time.Since(start) // it logs in, too
 	var err error
 	if l.token, err = os.ReadFile(tokenObject(t, l.i)); err != nil {
 		t.Fatal(err)
@@ -87,17 +90,22 @@ func (l *ledger) generate(name string, wait func(), signal os.Signal, args ...st
 	return refs, cmd.ProcessState
 }
 
-// sleep waits for a random time up to most.
-func sleep(most time.Duration) { time.Sleep(rand.N(most)) }
+// sleep waits for a random time, up to a quarter of a second after the first file is due.
+func (l *ledger) sleep() { time.Sleep(rand.N(l.begin + 250*time.Millisecond)) }
 
 // sleepFromFirstFile waits for the first file of a run, then for a random time
 // up to most: on a machine that is busy, a run may take long to begin.
 func (l *ledger) sleepFromFirstFile(most time.Duration) {
-	before := len(l.names())
-	for deadline := time.Now().Add(10 * time.Second); len(l.names()) <= before && time.Now().Before(deadline); {
+	l.t.Helper()
+	before, start := len(l.names()), time.Now()
+	for len(l.names()) <= before {
+		if time.Since(start) > program.Patience {
+			l.t.Fatalf("no file after %v", program.Patience)
+		}
 		time.Sleep(time.Millisecond)
 	}
-	sleep(most)
+	l.begin = time.Since(start)
+	time.Sleep(rand.N(most))
 }
 
 // list returns the refs in the store.
@@ -249,9 +257,13 @@ func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
 	l := newLedger(t)
 	var stored map[string]bool
 	unseen := 0 // rounds that stored what they did not come to print
-	for round := range rounds {
+	round := 0
+	for ; round < rounds || len(l.printed) < rounds; round++ {
+		if round == 3*rounds {
+			t.Fatalf("%d key packages were printed in %d rounds, want many: the kills come too early to tell anything", len(l.printed), round)
+		}
 		name := []string{"alice", "bob"}[round%2]
-		wait := func() { sleep(450 * time.Millisecond) }
+		wait := l.sleep
 		if round%3 == 0 {
 			wait = func() { l.sleepFromFirstFile(300 * time.Millisecond) }
 		}
@@ -270,10 +282,7 @@ func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d stored, %d printed, %d files after %d kills; %d came between commit and print",
-		len(stored), len(l.printed), len(l.files), rounds, unseen)
-	if len(l.printed) < rounds {
-		t.Errorf("%d key packages were printed, want many: the kills come too early to tell anything", len(l.printed))
-	}
+		len(stored), len(l.printed), len(l.files), round, unseen)
 
 	// What was committed and perhaps not written is known, and is written after
 	// all.
@@ -344,7 +353,7 @@ func TestAnInterruptedRunLeavesNothingHalf(t *testing.T) {
 func TestAKilledRunWithoutAFolder(t *testing.T) {
 	l := newLedger(t)
 	for range 6 {
-		l.generate("alice", func() { sleep(300 * time.Millisecond) }, os.Kill)
+		l.generate("alice", l.sleep, os.Kill)
 		mendToken(t, l.i, l.token)
 		available := l.list("--state", "available")
 		for ref := range l.printed {

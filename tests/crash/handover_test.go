@@ -31,7 +31,7 @@ func TestKilledWhileHandingOver(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, i, before+1)
+		waitUntil(t, i, handedOver, before+1)
 		time.Sleep(rand.N(20 * time.Millisecond))
 		kill(t, cmd)
 	}
@@ -67,15 +67,16 @@ func TestKilledWhileConfirming(t *testing.T) {
 	if err := os.WriteFile(file, results, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	between := 0
+	between, left := 0, 60
 	for range 12 {
 		cmd := i.Command("handover", "confirm", "--results", file)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10*time.Millisecond + rand.N(30*time.Millisecond))
+		waitUntil(t, i, confirmed, 61-left)
+		time.Sleep(rand.N(10 * time.Millisecond))
 		kill(t, cmd)
-		left := unconfirmed(t, i)
+		left = unconfirmed(t, i)
 		if left > 0 && left < 60 {
 			between++
 		}
@@ -96,11 +97,10 @@ func TestKilledWhileConfirming(t *testing.T) {
 		Confirmed int `json:"confirmed"`
 		Before    int `json:"confirmed_before"`
 	}
-	left := unconfirmed(t, i)
 	if err := json.Unmarshal(i.Run("handover", "confirm", "--results", file, "--json"), &done); err != nil || done.Confirmed != left || done.Confirmed+done.Before != 60 {
 		t.Errorf("the last confirmation says %+v, %v, and %d were left", done, err, left)
 	}
-	if n := countOf(t, i, acts("confirmed")); n != 60 || unconfirmed(t, i) != 0 {
+	if n := countOf(t, i, confirmed); n != 60 || unconfirmed(t, i) != 0 {
 		t.Errorf("%d were confirmed, want 60, each once", n)
 	}
 	i.CheckRest(t)
@@ -167,7 +167,7 @@ func acts(act string) string {
 	return "SELECT count(*) FROM audit WHERE instr(entry, CAST('" + act + "' AS BLOB)) > 0"
 }
 
-var handedOver = acts("handed-over")
+var handedOver, confirmed = acts("handed-over"), acts("confirmed")
 
 func countOf(t *testing.T, i *program.Installation, query string) (n int) {
 	t.Helper()
@@ -182,13 +182,13 @@ func countOf(t *testing.T, i *program.Installation, query string) (n int) {
 	return n
 }
 
-// waitUntil waits for the trail to have n handovers. What comes before is SoftHSM's login: see waitWhile.
-func waitUntil(t *testing.T, i *program.Installation, n int) {
+// waitUntil waits for the trail to have n entries of an act. What comes before is SoftHSM's login: see waitWhile.
+func waitUntil(t *testing.T, i *program.Installation, act string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if countOf(t, i, handedOver) >= n {
+	for deadline := time.Now().Add(program.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if countOf(t, i, act) >= n {
 			return
 		}
 	}
-	t.Fatalf("there are not %d after twenty seconds", n)
+	t.Fatalf("there are not %d after %v", n, program.Patience)
 }

@@ -25,10 +25,9 @@ type publishing struct {
 	kind   string
 }
 
-// lease is how long a key package is one sender's here: the shortest that the config takes.
-const lease = 2 * time.Second
-
-func newPublishing(t *testing.T, kind string) *publishing {
+// newPublishing makes one whose senders have a key package to themselves for the time of lease,
+// and half of it to send it.
+func newPublishing(t *testing.T, kind string, lease time.Duration) *publishing {
 	t.Helper()
 	p := &publishing{program.Install(t), t, directorytest.New(program.Theirs), kind}
 	t.Cleanup(p.server.Close)
@@ -36,7 +35,7 @@ func newPublishing(t *testing.T, kind string) *publishing {
 	if kind == "http" {
 		url += "/key-packages"
 	}
-	p.Edit("directories: []", fmt.Sprintf("directories:\n  - {name: main, type: %s, url: %q, timeout: 1s, deadline: 1s, lease: %v, batch: 4}", kind, url, lease))
+	p.Edit("directories: []", fmt.Sprintf("directories:\n  - {name: main, type: %s, url: %q, timeout: %v, deadline: %[3]v, lease: %[4]v, batch: 4}", kind, url, lease/2, lease))
 	p.Edit("  low: 20 ", "  low: 3 ")
 	p.Edit("  high: 50 ", "  high: 6 ")
 	p.Run("identity", "create", "alice")
@@ -49,11 +48,21 @@ func (p *publishing) refs(state string) []string {
 	return strings.Fields(string(p.Run("list", "--refs", "--state", state)))
 }
 
+// long is a lease that no sender outlives, however busy the machine is: who was killed leaves a
+// lease that expire ends. short is waited for.
+const long, short = 4 * time.Minute, 10 * time.Second
+
+// expire ends all leases, as time does.
+func (p *publishing) expire() {
+	p.t.Helper()
+	execSQL(p.t, p.Installation, "UPDATE key_packages SET leased_until = 0 WHERE leased_until > 0; UPDATE leases SET until = 0")
+}
+
 // until runs a command until it succeeds: what was leased by one that was killed is free only
 // when the lease is over.
 func (p *publishing) until(args ...string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(program.Patience); ; time.Sleep(100 * time.Millisecond) {
 		out, err := p.Command(args...).CombinedOutput()
 		if err != nil && time.Now().After(deadline) {
 			p.t.Fatalf("%v: %v\n%s", args, err, out)
@@ -135,7 +144,7 @@ func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
 	for _, kind := range []string{"http", "openmls"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			p := newPublishing(t, kind)
+			p := newPublishing(t, kind, long)
 			if kind == "openmls" { // a token that nobody kept is another story: see TestKilledBeforeTheTokenIsKept
 				p.Run("generate", "-i", "alice")
 				p.Run("publish")
@@ -156,6 +165,7 @@ func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
 						t.Errorf("request %d, after %v: publish was not killed\n%s", request, after, out)
 					}
 					p.server.Unfail()
+					p.expire()
 					p.until("publish")
 					p.checkDone(total)
 				}
@@ -170,7 +180,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	for _, kind := range []string{"http", "openmls"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			p := newPublishing(t, kind)
+			p := newPublishing(t, kind, long)
 			p.Run("generate", "-i", "alice")
 			p.Run("publish")
 			p.Generate("alice", "6")
@@ -184,6 +194,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 					killed++
 				}
 				p.checkTruth()
+				p.expire()
 				p.until("publish")
 				p.checkDone(total)
 			}
@@ -212,7 +223,7 @@ func inStore(calls []string) []int {
 // A delivery service gives its token once. Where that is lost, what it took in with it is
 // known to be there, and the rest is told.
 func TestKilledBeforeTheTokenIsKept(t *testing.T) {
-	p := newPublishing(t, "openmls")
+	p := newPublishing(t, "openmls", short)
 	p.Generate("alice", "3")
 	if out, err := p.killedBy(true, p.Command("publish"), func() {}); err == nil {
 		t.Errorf("publish was not killed\n%s", out)
@@ -231,7 +242,7 @@ func TestKilledBeforeTheTokenIsKept(t *testing.T) {
 // Several runs at once, some killed: an identity is at its high mark in the end, and not above
 // it.
 func TestReplenishingAtOnce(t *testing.T) {
-	p := newPublishing(t, "http")
+	p := newPublishing(t, "http", long)
 	var runs []*exec.Cmd
 	for range 4 {
 		cmd := p.Command("replenish")

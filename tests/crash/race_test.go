@@ -183,7 +183,7 @@ func TestFourProcessesAndOneRotation(t *testing.T) {
 	const racers = 4
 	p := prepare(t)
 	p.Edit("automatic: false", "automatic: true")
-	p.sql(t, "UPDATE wrapping_keys SET created_at = created_at - 100 * 86400 WHERE current = 1")
+	execSQL(t, p.Installation, "UPDATE wrapping_keys SET created_at = created_at - 100 * 86400 WHERE current = 1")
 	before := p.count(t, "wrapping_keys")
 	hold := p.holdStore(t)
 	time.AfterFunc(racers*stagger+500*time.Millisecond, hold)
@@ -229,10 +229,10 @@ func TestFourProcessesAndTheFirstCheckpoint(t *testing.T) {
 	}
 }
 
-// sql changes the store behind hsm-kp's back.
-func (p *prepared) sql(t *testing.T, statement string) {
+// execSQL changes the store behind hsm-kp's back.
+func execSQL(t *testing.T, i *program.Installation, statement string) {
 	t.Helper()
-	db := p.database(t)
+	db := database(t, i)
 	defer db.Close()
 	if _, err := db.Exec(statement); err != nil {
 		t.Fatal(err)
@@ -242,7 +242,7 @@ func (p *prepared) sql(t *testing.T, statement string) {
 // count counts the rows of a table.
 func (p *prepared) count(t *testing.T, table string) (n int) {
 	t.Helper()
-	db := p.database(t)
+	db := database(t, p.Installation)
 	defer db.Close()
 	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
 		t.Fatal(err)
@@ -250,9 +250,9 @@ func (p *prepared) count(t *testing.T, table string) (n int) {
 	return n
 }
 
-func (p *prepared) database(t *testing.T) *sql.DB {
+func database(t *testing.T, i *program.Installation) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+filepath.Join(p.Dir, "hsm-kp.db")+"?mode=rw")
+	db, err := sql.Open("sqlite3", "file:"+filepath.Join(i.Dir, "hsm-kp.db")+"?mode=rw")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,17 +262,17 @@ func (p *prepared) database(t *testing.T) *sql.DB {
 // stagger is the time between two logins.
 const stagger = 100 * time.Millisecond
 
-// afterLogin runs a command, and runs it again where SoftHSM would not let it in: for a
+// afterLogin runs a command, and runs it again if SoftHSM would not let it in: for a
 // moment of each login, token.object is empty for other processes. SoftHSM 2.6.1 cuts it
 // to nothing and lets go of its lock before what it wrote is flushed. A process that
 // comes then finds no token, or is told CKR_GENERAL_ERROR.
 func (p *prepared) afterLogin(args ...string) error {
-	for try := 1; ; try++ {
+	for deadline := time.Now().Add(program.Patience); ; {
 		out, err := p.Command(args...).CombinedOutput()
 		switch exit, failed := errors.AsType[*exec.ExitError](err); {
 		case err == nil:
 			return nil
-		case try < 10 && failed && exit.ExitCode() == 3: // the token
+		case time.Now().Before(deadline) && failed && exit.ExitCode() == 3: // the token
 			time.Sleep(stagger / 2)
 		default:
 			return fmt.Errorf("%w: %s", err, out)
@@ -284,7 +284,7 @@ func (p *prepared) afterLogin(args ...string) error {
 // called.
 func (p *prepared) holdStore(t *testing.T) (letGo func()) {
 	t.Helper()
-	db := p.database(t)
+	db := database(t, p.Installation)
 	db.SetMaxOpenConns(1) // the transaction lives in one connection
 	if _, err := db.Exec("BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)

@@ -11,9 +11,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hsm-kp/hsm-kp/softhsm"
 )
+
+// Patience is how long a test waits for what takes moments. It only ends a test that hangs: it is
+// long enough for a machine that has other work, and no measure of the product.
+const Patience = 2 * time.Minute
 
 // Root returns the folder of the product's module.
 func Root() string {

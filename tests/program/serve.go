@@ -77,7 +77,7 @@ func Serve(t testing.TB, cmd *exec.Cmd, socket string) *Service {
 	})
 	client := Local(socket)
 	defer client.CloseIdleConnections()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(Patience); ; {
 		r, err := client.Get("http://local/readyz")
 		if err == nil {
 			r.Body.Close()
@@ -98,7 +98,7 @@ func Serve(t testing.TB, cmd *exec.Cmd, socket string) *Service {
 
 // Local returns a client over a Unix socket.
 func Local(socket string) *http.Client {
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &http.Client{Timeout: Patience, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 }
