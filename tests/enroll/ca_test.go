@@ -125,7 +125,7 @@ func (c *ca) serve() {
 		}
 	})
 	c.t.Cleanup(c.stop)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(program.Patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if conn, err := net.Dial("tcp", c.address); err == nil {
 			_ = conn.Close()
 			return

@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -148,7 +147,7 @@ func (s *service) remote(certificates ...tls.Certificate) *http.Client {
 	roots.AddCert(s.ca.Certificate)
 	t := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: certificates}}
 	s.t.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Timeout: 20 * time.Second, Transport: t}
+	return &http.Client{Timeout: program.Patience, Transport: t}
 }
 
 // api returns the API for a client, through gRPC.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The pages are served beside the API, over mutual TLS, to callers to whom a rule grants them.
@@ -43,10 +42,11 @@ func TestPagesAreForThoseWhoAreGrantedThem(t *testing.T) {
 	if _, err := s.remote([]tls.Certificate{}...).Get("https://" + s.addr + "/metrics"); err == nil {
 		t.Error("/metrics without a certificate: want no connection")
 	}
-	var text string // a refused connection is counted once the trail has it
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(text, `operation="connect"`) && time.Now().Before(deadline); {
+	var text string
+	s.until("a refused connection is counted, once the trail has it", func() bool {
 		_, text = get(watch, "/metrics")
-	}
+		return strings.Contains(text, `operation="connect"`)
+	})
 	for _, want := range []string{
 		`hsm_kp_requests_total{code="permission_denied",operation="status",rule=""} 1`,
 		`hsm_kp_refusals_total{operation="metrics",reason="not_granted"} 1`,

@@ -17,6 +17,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/wire"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/tests/program"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
@@ -146,14 +147,13 @@ func (s *service) checkTrail(actor, act string, detail ...string) {
 	s.t.Helper()
 	want := append([]string{`"` + actor + `"`, `"` + act + `"`}, detail...)
 	var trail string
-	for range 5 {
+	for deadline := time.Now().Add(program.Patience / 4); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		trail = string(s.on.Run("audit", "show", "--json"))
 		if slices.ContainsFunc(strings.Split(trail, "\n"), func(line string) bool {
 			return !slices.ContainsFunc(want, func(text string) bool { return !strings.Contains(line, text) })
 		}) {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	s.t.Errorf("the trail has no %q of %s that says %q:\n%s", act, actor, detail, trail)
 }

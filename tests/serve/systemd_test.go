@@ -117,9 +117,7 @@ func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
 	if err := <-early; err != nil {
 		t.Errorf("a caller from before it was started: %v", err)
 	}
-	if !m.heard("READY=1") {
-		t.Errorf("it said %q, want READY=1", m.said)
-	}
+	s.until("READY=1", func() bool { return m.heard("READY=1") })
 	if status, _ := s.post(s.local(), "http://local", "Generate", `{"identity":"alice"}`); status != http.StatusOK {
 		t.Errorf("Generate = %d, want 200", status)
 	}
@@ -136,9 +134,20 @@ func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
 	}
 }
 
+// underWay waits until more key packages are stored than there were: their request is under way.
+func (s *service) underWay(were int) {
+	s.t.Helper()
+	s.until("key packages are stored", func() bool {
+		return strings.Count(string(s.on.Run("list", "--refs", "--limit", strconv.Itoa(were+1))), "\n") > were
+	})
+}
+
 // What is under way when it is told to stop is done and answered; nobody new is let in.
 func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
-	s := start(t, func(_ *service, with *settings) { with.limits = "batch: 100000" })
+	s := start(t, func(s *service, with *settings) {
+		s.on.Edit("batch: 500", "batch: 100") // what is under way is seen early
+		with.limits = "batch: 100000"
+	})
 	api := s.asApp()
 	generate(t, api, 1)
 	const many = 3000
@@ -150,18 +159,21 @@ func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
 		}
 		answered <- err
 	}()
-	time.Sleep(200 * time.Millisecond)
+	s.underWay(1)
 	if err := s.process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	s.until("nobody new is let in", func() bool {
+		c, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
 	select {
 	case err := <-answered:
-		t.Fatalf("it was done (%v) before it was told to stop: want more", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	if c, err := net.Dial("tcp", s.addr); err == nil {
-		c.Close()
-		t.Error("somebody new was let in")
+		t.Fatalf("it was done (%v) before nobody new was let in: want more", err)
+	default:
 	}
 	if err := <-answered; err != nil {
 		t.Errorf("Generate() err = %v, want nil", err)
@@ -184,12 +196,12 @@ func TestItDoesNotWaitForEver(t *testing.T) {
 		_, err := api.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice", Count: 50000}))
 		failed <- err
 	}()
-	time.Sleep(200 * time.Millisecond)
+	s.underWay(1)
 	begun := time.Now()
 	if err := s.stop(); err == nil {
 		t.Error("exit status 0, want another")
 	}
-	if took := time.Since(begun); took > 8*time.Second {
+	if took := time.Since(begun); took > 20*time.Second { // by default it would be half a minute
 		t.Errorf("it ended after %v, want about 1 s", took)
 	}
 	if err := <-failed; err == nil {

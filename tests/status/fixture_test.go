@@ -126,7 +126,7 @@ server:
 			s.t.Errorf("serve ended with %v:\n%s", err, log.String())
 		}
 	}))
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(program.Patience); ; time.Sleep(20 * time.Millisecond) {
 		if r, err := http.Get("http://" + s.addr + "/readyz"); err == nil {
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
@@ -134,7 +134,7 @@ server:
 			}
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatal("not ready after 20 s")
+			s.t.Fatalf("not ready after %v", program.Patience)
 		}
 	}
 }

@@ -51,8 +51,13 @@ func TestAScrapeSaysWhatWasDone(t *testing.T) {
 	if status := s.call("SignWithLabel", `{"identity":"alice@example.com","label":"MyProtocol","content":"AAE="}`); status != http.StatusBadRequest {
 		t.Fatalf("SignWithLabel: %d, want it refused", status)
 	}
-	time.Sleep(1100 * time.Millisecond) // the interval
-	got, counts := s.scrape(), s.count("alice@example.com")
+	counts := s.count("alice@example.com")
+	got := s.scrape()
+	available := `hsm_kp_key_packages{` + p256 + `,identity="alice@example.com",last_resort="false",state="available"}`
+	for deadline := time.Now().Add(program.Patience); got[available] != counts["available"] && time.Now().Before(deadline); {
+		time.Sleep(100 * time.Millisecond) // the store is counted once an interval, or less often on a slow machine
+		got = s.scrape()
+	}
 	for line, want := range map[string]float64{
 		`hsm_kp_requests_total{code="ok",operation="claim",rule="local"}`:                                      7,
 		`hsm_kp_requests_total{code="ok",operation="generate",rule="local"}`:                                   1,
