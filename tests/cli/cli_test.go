@@ -249,7 +249,7 @@ func mount(dir, kib string) error {
 // unmount waits for processes of the script to let go of dir.
 func unmount(dir string) error {
 	var err error
-	for range 50 {
+	for range 600 {
 		if err = exec.Command("umount", dir).Run(); err == nil {
 			return nil
 		}

@@ -156,7 +156,7 @@ func (f *fleet) newClient(uri string) *client {
 		RootCAs: roots, Certificates: []tls.Certificate{f.issue(func(c *x509.Certificate) { c.URIs = []*url.URL{u} })},
 	}}
 	f.t.Cleanup(transport.CloseIdleConnections)
-	return &client{uri: uri, http: &http.Client{Transport: transport, Timeout: time.Minute}}
+	return &client{uri: uri, http: &http.Client{Transport: transport, Timeout: patience}}
 }
 
 // freeAddress is an address that nobody listens at. It is not among those that connections

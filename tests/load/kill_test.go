@@ -58,10 +58,10 @@ func anyone() string { return people[rand.IntN(len(people)-1)] }
 // Marks of the delivery service.
 const low, high = 6, 12
 
-// A directory may take so long here, and a key package is one sender's for the shortest lease
-// that goes with that.
+// A directory may take so long here, however busy the machine is, and a key package is one
+// sender's for the shortest lease that goes with that.
 const (
-	deadline = 5 * time.Second
+	deadline = 20 * time.Second
 	lease    = 2 * deadline
 )
 

@@ -114,14 +114,14 @@ func (o *outage) note(operation string, err error) {
 
 // persist repeats an operation until it succeeds, as a client does after UNAVAILABLE.
 func (o *outage) persist(operation string, f func() error) bool {
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		err := f()
 		o.note(operation, err)
 		if err == nil {
 			return true
 		}
 	}
-	o.Errorf("%s was not done in a minute", operation)
+	o.Errorf("%s was not done in %v", operation, patience)
 	return false
 }
 
@@ -243,7 +243,7 @@ func (o *outage) snapshot(counts map[string]int) map[string]int {
 func (o *outage) goOn() time.Duration {
 	o.Helper()
 	before := o.snapshot(o.done)
-	return o.eventually("all operations are done again", recovery, func() bool { return o.more(o.done, before, 3) })
+	return o.eventually("all operations are done again", patience, func() bool { return o.more(o.done, before, 3) })
 }
 
 // recovery is how long services may take to notice that the database is gone or back. They need far
