@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,13 @@ type faulty struct {
 
 	mu    sync.Mutex
 	steps []token.Step
+}
+
+// took reports whether a recovery has taken a step.
+func (f *faulty) took(s token.Step) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.steps, s)
 }
 
 func openFaulty(t *testing.T, change func(*token.Config)) *faulty {
@@ -192,24 +200,25 @@ func TestTheWholeSessionTableIsLost(t *testing.T) {
 func TestADeviceThatIsAwayIsWaitedFor(t *testing.T) {
 	f := openFaulty(t, nil)
 	f.SetDown(true)
-	back := time.AfterFunc(700*time.Millisecond, func() { f.SetDown(false) })
-	defer back.Stop()
-	start := time.Now()
 	var wg sync.WaitGroup
+	var back atomic.Bool
+	wg.Go(func() { // once the last step was taken, and tried again
+		for deadline := time.Now().Add(f.cfg.Patience / 2); !f.took(token.StepModule) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(300 * time.Millisecond)
+		back.Store(true)
+		f.SetDown(false)
+	})
 	for _, op := range operations {
 		wg.Go(func() {
-			if err := op.do(t, f); err != nil {
-				t.Errorf("%s err = %v, want nil", op.name, err)
+			if err := op.do(t, f); err != nil || !back.Load() {
+				t.Errorf("%s err = %v, the device was back: %v; want nil, and after it", op.name, err, back.Load())
 			}
 		})
 	}
 	wg.Wait()
-	if d := time.Since(start); d < 600*time.Millisecond {
-		t.Errorf("done after %v, before the device was back", d)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Contains(f.steps, token.StepLogin) || !slices.Contains(f.steps, token.StepModule) {
+	if !f.took(token.StepLogin) || !f.took(token.StepModule) {
 		t.Errorf("steps = %v, want a new login and then the module initialized again", f.steps)
 	}
 }
@@ -222,7 +231,7 @@ func TestPatienceEnds(t *testing.T) {
 	if !errors.Is(err, token.CKR_DEVICE_ERROR) || !strings.Contains(err.Error(), "tried ") {
 		t.Errorf("Sign() err = %v, want CKR_DEVICE_ERROR and how often it was tried", err)
 	}
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > 15*time.Second { // openFaulty's patience is 20 s
 		t.Errorf("Sign() took %v, want some 300 ms", d)
 	}
 	f.SetDown(false)
@@ -240,7 +249,7 @@ func TestACancelledOperationIsNotTriedAgain(t *testing.T) {
 	if err := f.tok.Random(ctx, make([]byte, 8)); err == nil {
 		t.Error("Random() err = nil, want one")
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 15*time.Second {
 		t.Errorf("Random() took %v after its context ended", d)
 	}
 }
@@ -404,8 +413,8 @@ func TestAStuckModuleEndsWithASentence(t *testing.T) {
 		}
 		return
 	}
-	f := openFaulty(t, func(c *token.Config) { c.Timeout = 2 * time.Second })
-	f.SetLatency(20 * time.Second)
+	f := openFaulty(t, func(c *token.Config) { c.Timeout = time.Second })
+	f.SetLatency(10 * time.Minute)
 	start := time.Now()
 	for range 2 { // the second fails at once
 		if err := operations[0].do(t, f); !errors.Is(err, token.ErrStuck) {
@@ -415,16 +424,15 @@ func TestAStuckModuleEndsWithASentence(t *testing.T) {
 	if err := f.tok.Close(); err != nil && !errors.Is(err, token.ErrStuck) {
 		t.Errorf("Close() err = %v, want nil or %v", err, token.ErrStuck)
 	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("it took %v, want some 2 s", d)
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("it took %v, want some 1 s", d)
 	}
 }
 
 // Many calls may take longer than one.
 func TestASlowListIsNotStuck(t *testing.T) {
-	const timeout = 2 * time.Second
-	f := openFaulty(t, func(c *token.Config) { c.Timeout = timeout })
-	f.SetLatency(timeout / 20)
+	f := openFaulty(t, func(c *token.Config) { c.Timeout = time.Second })
+	f.SetLatency(25 * time.Millisecond)
 	defer f.SetLatency(0)
 	start := time.Now()
 	if _, err := f.tok.KeyPairs(t.Context()); err != nil {
@@ -433,7 +441,7 @@ func TestASlowListIsNotStuck(t *testing.T) {
 	if _, err := f.tok.Objects(t.Context()); err != nil {
 		t.Errorf("Objects() err = %v, want nil", err)
 	}
-	if d := time.Since(start); d < timeout {
+	if d := time.Since(start); d < time.Second {
 		t.Skipf("it took %v only", d)
 	}
 }
@@ -491,7 +499,11 @@ func TestRecoveriesLeaveNothingBehind(t *testing.T) {
 	disturb()
 	goroutines, files, sessions := settled(t), openFiles(t), f.Sessions()
 	disturb()
-	if n := settled(t); n > goroutines+2 {
+	n := settled(t)
+	for deadline := time.Now().Add(time.Minute); n > goroutines+2 && time.Now().Before(deadline); {
+		n = settled(t)
+	}
+	if n > goroutines+2 {
 		t.Errorf("%d goroutines, want %d as before", n, goroutines)
 	}
 	if n := openFiles(t); n > files+4 {

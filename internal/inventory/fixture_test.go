@@ -335,7 +335,7 @@ func (f *fixture) checkShownIsStored(tb testing.TB, s *shown) {
 // checkNoGoroutineIsLeft waits until the number of goroutines is base again.
 func checkNoGoroutineIsLeft(tb testing.TB, base int) {
 	tb.Helper()
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > base; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
 			tb.Fatalf("%d goroutines, want %d as before\n%s", runtime.NumGoroutine(), base, stacks[:runtime.Stack(stacks, true)])

@@ -70,6 +70,10 @@ func TestSoak(t *testing.T) {
 	for round := range soakRounds {
 		s.round(t, *soak/soakRounds)
 		before, after = after, usageOf(t, f)
+		if round > 0 { // those that end may take a moment
+			checkNoGoroutineIsLeft(t, before.goroutines)
+			after.goroutines = runtime.NumGoroutine()
+		}
 		t.Logf("after %v: %v", *soak/soakRounds*time.Duration(round+1), after)
 	}
 	t.Logf("%v: %d key packages made, %d Welcomes opened, %d wrapping keys replaced, %d faults, %d operations refused for them",

@@ -31,7 +31,7 @@ var p11KitClients = []string{
 const serverAddress = "P11_KIT_SERVER_ADDRESS"
 
 // deadline is how long the server may take for what takes some milliseconds.
-const deadline = 10 * time.Second
+const deadline = time.Minute
 
 // Server is a p11-kit server before a token: the module runs in a process of the server, one for
 // each client that initializes p11-kit-client.so.

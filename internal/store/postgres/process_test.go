@@ -167,7 +167,7 @@ func (c *claimer) run(t *testing.T, url string) {
 	}
 	guard := time.AfterFunc(time.Hour, func() { cmd.Process.Kill() })
 	if c.limit < 10000 {
-		guard.Reset(time.Minute)
+		guard.Reset(10 * time.Minute)
 	}
 	defer guard.Stop()
 	killed := false

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,17 @@ func (l *ledger) claim(batch []store.KeyPackage) {
 	}
 }
 
+// until waits until callers have been told something.
+func (l *ledger) until(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	told := func() bool { l.Lock(); defer l.Unlock(); return so() }
+	for deadline := time.Now().Add(time.Minute); !told(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody was told after a minute: %s", what)
+		}
+	}
+}
+
 // failed notes an error, which has to be store.ErrAway.
 func (l *ledger) failed(t *testing.T, what string, err error) {
 	l.Lock()
@@ -71,12 +83,14 @@ func TestAServerThatStopsAndStartsLosesNothing(t *testing.T) {
 			wg.Go(func() { addUntil(ctx, t, s, l, rand.New(rand.NewPCG(i, 1))) })
 		}
 	}
-	for range 3 {
+	for round := range 3 {
+		l.until(t, "of claims and batches", func() bool { return len(l.claimed) > 100*round && len(l.added) > 100*round })
 		time.Sleep(500 * time.Millisecond)
 		if err := server.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(200 * time.Millisecond)
+		l.until(t, "that the server is away", func() bool { return l.away > round })
 		if err := server.Up(); err != nil {
 			t.Fatal(err)
 		}
@@ -172,15 +186,16 @@ func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close(context.Background())
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	known := func(err error) bool { return errors.Is(err, store.ErrAway) && !errors.Is(err, errUnknown) }
-	var told, small, ended int
+	var told, small atomic.Int64
+	ended := 0
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			if err := s.Record(t.Context(), audit.Entry{Time: made, Act: audit.Signed}); err == nil {
-				told++
+				told.Add(1)
 			} else if !known(err) {
 				t.Errorf("Record() err = %v, want nil, or that nothing was done", err)
 			}
@@ -188,14 +203,20 @@ func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 	})
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if err := s.AddIdentity(t.Context(), store.Identity{Name: fmt.Sprint("device-", small), KeyID: fmt.Append(nil, small), CreatedAt: made}); err == nil {
-				small++
+			if err := s.AddIdentity(t.Context(), store.Identity{Name: fmt.Sprint("device-", small.Load()), KeyID: fmt.Append(nil, small.Load()), CreatedAt: made}); err == nil {
+				small.Add(1)
 			} else if !known(err) {
 				t.Errorf("AddIdentity() err = %v, want nil, or that nothing was done", err)
 			}
 		}
 	})
-	for ctx.Err() == nil {
+	// For five seconds, and until something was done in between: on a busy machine a connection may
+	// take longer to be made than it lives, so each lives longer than the one before.
+	begun, least := time.Now(), int64(0)
+	for pause := 5 * time.Millisecond; time.Since(begun) < 5*time.Second || least == 0 && time.Since(begun) < time.Minute; time.Sleep(pause) {
+		if least = min(told.Load(), small.Load()); least == 0 {
+			pause += time.Millisecond
+		}
 		var n int
 		err := other.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 			WHERE datname = current_database() AND pid <> pg_backend_pid()`).Scan(&n)
@@ -203,13 +224,14 @@ func TestAnActWhoseConnectionIsEndedIsDoneOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		ended += n
-		time.Sleep(5 * time.Millisecond)
 	}
+	cancel()
 	wg.Wait()
 	acts := actsOf(t, s)
-	t.Logf("%d and %d acts, %d connections ended", told, small, ended)
-	if acts[audit.Signed] != told || acts[audit.Created] != small || told == 0 || small == 0 || ended == 0 {
-		t.Errorf("the trail has %d signed and %d created, %d and %d were told, with %d connections ended", acts[audit.Signed], acts[audit.Created], told, small, ended)
+	signed, created := int(told.Load()), int(small.Load())
+	t.Logf("%d and %d acts, %d connections ended", signed, created, ended)
+	if acts[audit.Signed] != signed || acts[audit.Created] != created || signed == 0 || created == 0 || ended == 0 {
+		t.Errorf("the trail has %d signed and %d created, %d and %d were told, with %d connections ended", acts[audit.Signed], acts[audit.Created], signed, created, ended)
 	}
 }
 

@@ -47,7 +47,7 @@ func batchesOfWriter(t *testing.T, path string, start uint64, n int) int {
 		t.Error(err)
 		return 0
 	}
-	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	guard := time.AfterFunc(10*time.Minute, func() { cmd.Process.Kill() })
 	defer guard.Stop()
 	told := 0
 	for lines := bufio.NewScanner(out); told < n && lines.Scan(); told++ {

@@ -257,7 +257,8 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
-// killWriter starts a writer, kills it at a random time and returns how many batches it printed.
+// killWriter starts a writer, kills it at a random time, mostly after its first batch, and returns
+// how many batches it printed.
 func killWriter(t *testing.T, path string, start uint64) uint64 {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -269,9 +270,17 @@ func killWriter(t *testing.T, path string, start uint64) uint64 {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(time.Duration(50+rand.IntN(150))*time.Millisecond, func() { cmd.Process.Kill() })
+	after := time.Duration(rand.IntN(100)) * time.Millisecond
+	kill := func() { time.AfterFunc(after, func() { cmd.Process.Kill() }) }
+	early := rand.IntN(4) == 0 // it may not have begun
+	if early {
+		kill()
+	}
 	told := start
 	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if told == start && !early {
+			kill()
+		}
 		n, err := strconv.ParseUint(lines.Text(), 10, 64)
 		if err != nil {
 			t.Fatalf("the writer says %q", lines.Text())

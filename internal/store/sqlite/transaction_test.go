@@ -21,7 +21,7 @@ func TestContextThatEndsInABatch(t *testing.T) {
 		if inside.Err() != nil {
 			t.Errorf("the context inside a transaction ended, want it not to")
 		}
-		for range 100 { // until the transaction is rolled back
+		for range 6000 { // until the transaction is rolled back
 			if _, err := tx.Change(inside, "UPDATE wrapping_keys SET uses = uses + 1"); err != nil {
 				return err
 			}

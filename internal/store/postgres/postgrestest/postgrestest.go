@@ -228,7 +228,7 @@ func (s *Server) Up() error {
 }
 
 // patience is how long a server may take to start.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func (s *Server) await() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
