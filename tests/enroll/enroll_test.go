@@ -98,7 +98,7 @@ func configure(t *testing.T, on *program.Installation, authority *ca) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	section := fmt.Sprintf("\nx509:\n  roots: %q\n  enroll: {command: %s, timeout: 30s}\n", authority.root(), command)
+	section := fmt.Sprintf("\nx509:\n  roots: %q\n  enroll: {command: %s, timeout: 5m}\n", authority.root(), command)
 	before := []byte("\nx509:\n")
 	if !bytes.Contains(text, before) {
 		t.Fatal("the config has no x509")
