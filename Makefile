@@ -21,7 +21,7 @@ test: lint ## all tests, with the race detector, against a real SoftHSM and othe
 	@scripts/install-deps test
 	$(GO) test -race -timeout 30m ./...
 	$(GO) test -short -timeout 30m -run '^$$' -bench . -benchtime 1x ./... # that they run
-	cd tests && $(GO) test -race -count=1 -timeout 30m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # never cached: these run a program that the cache does not see change
+	cd tests && $(GO) test -race -count=1 -timeout 60m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # never cached: these run a program that the cache does not see change
 
 interop: ## tests with other MLS libraries; needs Node.js, Rust and Java beside Go
 	@scripts/install-deps interop

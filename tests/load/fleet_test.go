@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -87,7 +86,7 @@ func newFleet(t testing.TB, on *program.Installation, services, clients int) *fl
 	f.prober = f.newClient("spiffe://example.com/prober").http
 	t.Cleanup(f.end)
 	for i := range services {
-		s := &service{t: t, on: on.By(fmt.Sprintf("serve-%d.yaml", i)), addr: freeAddress(t), log: filepath.Join(f.dir, fmt.Sprintf("serve-%d.log", i))}
+		s := &service{t: t, on: on.By(fmt.Sprintf("serve-%d.yaml", i)), addr: program.FreeAddress(t), log: filepath.Join(f.dir, fmt.Sprintf("serve-%d.log", i))}
 		f.configure(s)
 		f.services = append(f.services, s)
 		for _, c := range f.clients {
@@ -157,21 +156,6 @@ func (f *fleet) newClient(uri string) *client {
 	}}
 	f.t.Cleanup(transport.CloseIdleConnections)
 	return &client{uri: uri, http: &http.Client{Transport: transport, Timeout: patience}}
-}
-
-// freeAddress is an address that nobody listens at. It is not among those that connections
-// take by themselves, so that nobody takes it while its service is down.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no address is free")
-	return ""
 }
 
 // start starts a service and waits until it is ready. If it ends because SoftHSM was busy with

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -103,15 +105,20 @@ func Local(socket string) *http.Client {
 	}}}
 }
 
-// FreeAddress returns an address of this machine at which nobody listens.
+// FreeAddress returns an address of this machine at which nobody listens. It is not among those
+// that connections take by themselves, so that nobody takes it before its service does, or while
+// that is down.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no address is free")
+	return ""
 }
 
 // IssueTLS lets a CA certify a new key for TLS, as a client or a server.

@@ -132,7 +132,7 @@ func script(blocks []block) string {
 		for _, s := range blocks[i].steps {
 			fmt.Fprintf(&b, "echo %s\n%s", marker, s.command)
 			if strings.HasSuffix(s.command, "&\n") {
-				b.WriteString("for i in $(seq 200); do curl -sf --unix-socket ~/kp/hsm-kp.sock http://hsm-kp/readyz >/dev/null && break; sleep 0.1; done\n")
+				b.WriteString("for i in $(seq 1200); do curl -sf --unix-socket ~/kp/hsm-kp.sock http://hsm-kp/readyz >/dev/null && break; sleep 0.1; done\n")
 			}
 		}
 	}
