@@ -33,7 +33,7 @@ func isLost(err error) bool {
 // AuditKeys returns the keys that sign or have signed checkpoints, the oldest first: the last one
 // signs. The error is ErrNoAuditKey if there are none. It needs no token.
 func (o *Operator) AuditKeys(ctx context.Context) ([]store.AuditKey, error) {
-	keys, err := o.Store.AuditKeys(ctx)
+	keys, err := o.store.AuditKeys(ctx)
 	if err == nil && len(keys) == 0 {
 		err = ErrNoAuditKey
 	}
@@ -72,10 +72,10 @@ func (o *Operator) NewAuditKey(ctx context.Context) (last []byte, err error) {
 
 // auditKey returns the key that signs checkpoints. The first time, it makes it.
 func (o *Operator) auditKey(ctx context.Context) (*signer.Key, store.AuditKey, error) {
-	keys, err := o.Store.AuditKeys(ctx)
+	keys, err := o.store.AuditKeys(ctx)
 	if err == nil && len(keys) == 0 {
 		if _, err = o.makeAuditKey(ctx, nil); err == nil {
-			keys, err = o.Store.AuditKeys(ctx)
+			keys, err = o.store.AuditKeys(ctx)
 		}
 	}
 	if err != nil {
@@ -113,7 +113,7 @@ func sameAuditKey(record *store.AuditKey, key *signer.Key) error {
 
 // currentAuditKey returns the id of the key that signs checkpoints.
 func (o *Operator) currentAuditKey(ctx context.Context) ([]byte, error) {
-	keys, err := o.Store.AuditKeys(ctx)
+	keys, err := o.store.AuditKeys(ctx)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
@@ -132,13 +132,13 @@ func (o *Operator) makeAuditKey(ctx context.Context, instead []byte) (bool, erro
 		return false, err
 	}
 	serial := t.Info().Serial
-	id, err := vault.NewKeyID(o.Rand)
+	id, err := vault.NewKeyID(o.rand)
 	if err != nil {
 		return false, err
 	}
 	record := store.AuditKey{
 		KeyID: id, Label: "hsm-kp audit", TokenSerial: serial,
-		Origin: cmp.Or(o.Settings.Audit.Origin, "hsm-kp/"+serial), CreatedAt: o.Now().UTC().Truncate(time.Second),
+		Origin: cmp.Or(o.settings.Audit.Origin, "hsm-kp/"+serial), CreatedAt: o.now().UTC().Truncate(time.Second),
 	}
 	if err := audit.CheckOrigin(record.Origin); err != nil {
 		return false, requestf("audit.origin: %v", err)
@@ -167,7 +167,7 @@ func (o *Operator) generateAuditKey(ctx context.Context, t *token.Token, record 
 		if record.VerifierKey, err = audit.VerifierKey(record.Origin, key.Public()); err != nil {
 			return err
 		}
-		return o.Store.AddAuditKey(ctx, *record)
+		return o.store.AddAuditKey(ctx, *record)
 	}
 	return fmt.Errorf("make the audit key: %w", faults)
 }

@@ -34,7 +34,7 @@ func (e *InterruptedError) Unwrap() []error { return []error{ErrPartial, e.Cause
 
 // workOff writes down what was decided of many key packages. It needs no token.
 func (o *Operator) workOff(ctx context.Context, b store.Backlog) (store.Backlog, error) {
-	b, err := o.records.WorkOff(ctx, b, o.Now(), o.backlogProgress(ctx))
+	b, err := o.records.WorkOff(ctx, b, o.now(), o.backlogProgress(ctx))
 	return b, o.backlogError(ctx, b, err)
 }
 
@@ -43,7 +43,7 @@ func (o *Operator) backlogProgress(ctx context.Context) func(store.Backlog) {
 	of, counted := uint64(0), false
 	return func(b store.Backlog) {
 		if !counted {
-			if left, err := o.Store.Left(ctx, b.ID); err == nil {
+			if left, err := o.store.Left(ctx, b.ID); err == nil {
 				of = b.Moved + left
 			}
 			counted = true
@@ -57,7 +57,7 @@ func (o *Operator) backlogError(ctx context.Context, b store.Backlog, err error)
 	if !errors.Is(err, inventory.ErrInterrupted) {
 		return err
 	}
-	left, fault := o.Store.Left(context.WithoutCancel(ctx), b.ID)
+	left, fault := o.store.Left(context.WithoutCancel(ctx), b.ID)
 	if fault != nil {
 		return fault
 	}
@@ -67,7 +67,7 @@ func (o *Operator) backlogError(ctx context.Context, b store.Backlog, err error)
 // finishBacklogs works off what interrupted acts have left, and returns how many key packages
 // that was.
 func (o *Operator) finishBacklogs(ctx context.Context) (finished uint64, err error) {
-	backlogs, err := o.Store.Backlogs(ctx)
+	backlogs, err := o.store.Backlogs(ctx)
 	for _, b := range backlogs {
 		if err != nil {
 			break

@@ -30,7 +30,7 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 	if err := o.checkChain(chain, &record); err != nil {
 		return record, err
 	}
-	counts, err := o.Store.Count(ctx, name)
+	counts, err := o.store.Count(ctx, name)
 	if err != nil {
 		return record, err
 	}
@@ -46,11 +46,11 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 // checkChain checks a chain for the key of an identity, as the config asks, and warns of what the
 // config does not have checked.
 func (o *Operator) checkChain(chain certificate.Chain, id *store.Identity) error {
-	roots, err := LoadRoots(o.Settings.X509.Roots)
+	roots, err := LoadRoots(o.settings.X509.Roots)
 	if err != nil {
 		return err
 	}
-	if err := identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: o.Now(), Roots: roots}); err != nil {
+	if err := identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: o.now(), Roots: roots}); err != nil {
 		return fmt.Errorf("identity %q: %w", id.Name, err)
 	}
 	if roots == nil {
@@ -73,5 +73,5 @@ func (o *Operator) changeCredential(ctx context.Context, record *store.Identity,
 	if err := inv.StampIdentity(ctx, record); err != nil {
 		return err
 	}
-	return o.Store.ChangeIdentity(ctx, *record, was, o.Now())
+	return o.store.ChangeIdentity(ctx, *record, was, o.now())
 }

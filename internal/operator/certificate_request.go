@@ -58,12 +58,12 @@ func (o *Operator) requestCertificate(ctx context.Context, id *identity.Identity
 		return CertificateRequested{}, fmt.Errorf("identity %q: %w", id.Name, err)
 	}
 	entry := audit.Entry{
-		Time: o.Now(), Act: audit.Requested, Identity: id.Name, Detail: fmt.Sprintf("certificate for %.200s", r.Subject.String()),
+		Time: o.now(), Act: audit.Requested, Identity: id.Name, Detail: fmt.Sprintf("certificate for %.200s", r.Subject.String()),
 	}
 	if key, ok := id.Signer.(*signer.Key); ok {
 		entry.KeyID = key.ID()
 	}
-	if err := o.Store.Record(ctx, entry); err != nil {
+	if err := o.store.Record(ctx, entry); err != nil {
 		return CertificateRequested{}, err
 	}
 	return CertificateRequested{r, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})}, nil
@@ -85,7 +85,7 @@ func (o *Operator) whatToCertify(r *RequestCertificateRequest, record *store.Ide
 			return out, requestf("%v", err)
 		}
 	}
-	settings := o.Settings.Identities[record.Name]
+	settings := o.settings.Identities[record.Name]
 	for _, names := range []certificate.Request{
 		{DNSNames: settings.DNSNames, Emails: settings.Emails, URIs: settings.URIs},
 		{DNSNames: r.DNSNames, Emails: r.Emails, URIs: r.URIs},
@@ -103,11 +103,11 @@ func (o *Operator) whatToCertify(r *RequestCertificateRequest, record *store.Ide
 // subjectOf returns the subject that the config has for an identity, and whether it is for this
 // identity alone.
 func (o *Operator) subjectOf(name string) (subject string, own bool) {
-	if own := o.Settings.Identities[name].Subject; own != "" {
+	if own := o.settings.Identities[name].Subject; own != "" {
 		return own, true
 	}
 	subject = "CN=" + certificate.EscapeValue(name)
-	if all := o.Settings.X509.Subject; all != "" {
+	if all := o.settings.X509.Subject; all != "" {
 		subject += "," + all
 	}
 	return subject, false

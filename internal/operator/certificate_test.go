@@ -33,9 +33,9 @@ func (f *fixture) gateway(t *testing.T, name string) {
 // trust makes a CA's certificate the config's root.
 func (f *fixture) trust(t *testing.T, ca *certificatetest.CA) {
 	t.Helper()
-	f.Settings.X509.Roots = filepath.Join(t.TempDir(), "roots.pem")
+	f.settings.X509.Roots = filepath.Join(t.TempDir(), "roots.pem")
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate.Raw})
-	if err := os.WriteFile(f.Settings.X509.Roots, text, 0o600); err != nil {
+	if err := os.WriteFile(f.settings.X509.Roots, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -115,8 +115,8 @@ func TestCertifyAnIdentity(t *testing.T) {
 
 func TestTheConfigSaysWhatACertificateIsAskedFor(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		f.Settings.X509.Subject = "O=Example\\, Inc.,C=CH"
-		f.Settings.Identities = map[string]config.Identity{"own": {Subject: "CN=Own", Emails: []string{"own@example.com"}}}
+		f.settings.X509.Subject = "O=Example\\, Inc.,C=CH"
+		f.settings.Identities = map[string]config.Identity{"own": {Subject: "CN=Own", Emails: []string{"own@example.com"}}}
 		f.gateway(t, "gateway")
 		f.gateway(t, "own")
 		none := ""
@@ -235,13 +235,13 @@ func TestAChangedRecordIsNotCertified(t *testing.T) {
 		root := certificatetest.NewRoot(t)
 		f.gateway(t, "gateway")
 		chain := f.certified(t, root, RequestCertificateRequest{Identity: "gateway"})
-		record, err := f.Store.Identity(t.Context(), "gateway")
+		record, err := f.store.Identity(t.Context(), "gateway")
 		if err != nil {
 			t.Fatal(err)
 		}
 		was := record.Stamp
 		record.Credential = keypackage.BasicCredential([]byte("mallory")).Bytes()
-		if err := f.Store.ChangeIdentity(t.Context(), record, was, f.clock.Now()); err != nil {
+		if err := f.store.ChangeIdentity(t.Context(), record, was, f.clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.ImportCertificate(t.Context(), "gateway", chain); !errors.Is(err, vault.ErrStamp) {

@@ -37,7 +37,7 @@ func (o *Operator) signTrail(ctx context.Context, result audit.Result, key *sign
 	c.Checkpoint = audit.Checkpoint{Origin: record.Origin, Size: result.Entries, Root: result.Root}
 	c.Note, err = audit.Sign(c.Checkpoint, key)
 	if err == nil {
-		err = o.Store.AddCheckpoint(ctx, store.Checkpoint{Size: c.Size, Note: c.Note, CreatedAt: o.Now()})
+		err = o.store.AddCheckpoint(ctx, store.Checkpoint{Size: c.Size, Note: c.Note, CreatedAt: o.now()})
 	}
 	return c, err
 }
@@ -45,12 +45,12 @@ func (o *Operator) signTrail(ctx context.Context, result audit.Result, key *sign
 // handOver has the audit key before the current one sign how the trail stands, unless it has
 // done so since the trail names the current one. It returns that checkpoint.
 func (o *Operator) handOver(ctx context.Context, result audit.Result, announced []audit.Announcement) ([]byte, error) {
-	keys, err := o.Store.AuditKeys(ctx)
+	keys, err := o.store.AuditKeys(ctx)
 	if err != nil || len(keys) < 2 {
 		return nil, err
 	}
 	before, now := keys[len(keys)-2], keys[len(keys)-1]
-	kept, err := o.Store.Checkpoints(ctx)
+	kept, err := o.store.Checkpoints(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func (f *fixture) interrupted(t *testing.T, fresh func(state string), act func(c
 			}
 			fresh(state)
 			ctx, cancel := context.WithCancel(t.Context())
-			s := &cut{Store: f.Store}
+			s := &cut{Store: f.store}
 			s.left.Store(k)
 			if cancels {
 				s.cancel = cancel

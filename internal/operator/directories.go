@@ -119,7 +119,7 @@ func (a *account) Token(ctx context.Context) ([]byte, error) {
 // Keep implements directory.Account.
 func (a *account) Keep(ctx context.Context, token []byte) error {
 	record := a.record
-	record.CreatedAt = a.operator.Now().UTC()
+	record.CreatedAt = a.operator.now().UTC()
 	return a.inventory.KeepAccount(ctx, record, token)
 }
 

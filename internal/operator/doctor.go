@@ -61,10 +61,10 @@ func (o *Operator) Diagnose(ctx context.Context) (*Diagnosis, error) {
 	for _, s := range ciphersuite.All() {
 		d.Suites = append(d.Suites, diagnoseSuite(s, report))
 	}
-	if o.Store == nil {
+	if o.store == nil {
 		return d, nil
 	}
-	for _, err := range o.Store.KeyPackages(ctx, store.Filter{Unconfirmed: true}) {
+	for _, err := range o.store.KeyPackages(ctx, store.Filter{Unconfirmed: true}) {
 		if err != nil {
 			return d, err
 		}

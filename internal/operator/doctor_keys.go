@@ -91,7 +91,7 @@ func (o *Operator) keyChecks(ctx context.Context, t *token.Token) ([]keyCheck, e
 }
 
 func (o *Operator) wrappingKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	keys, err := o.Store.WrappingKeys(ctx)
+	keys, err := o.store.WrappingKeys(ctx)
 	objects := map[store.Purpose]string{store.Seal: "sealing key", store.Wrap: "wrapping key"}
 	var checks []keyCheck
 	for _, k := range keys {
@@ -110,13 +110,13 @@ func (o *Operator) wrappingKeyChecks(ctx context.Context, t *token.Token) ([]key
 func (o *Operator) checkWrappingKey(ctx context.Context, t *token.Token, k *store.WrappingKey) error {
 	c, err := o.recognize(ctx, t, k)
 	if v, ok := c.(vault.Sealer); err == nil && ok {
-		_, err = v.Prove(ctx, o.Rand)
+		_, err = v.Prove(ctx, o.rand)
 	}
 	return err
 }
 
 func (o *Operator) signatureKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	identities, err := o.Store.Identities(ctx)
+	identities, err := o.store.Identities(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (o *Operator) signatureKeyChecks(ctx context.Context, t *token.Token) ([]ke
 	}
 	var checks []keyCheck
 	for _, id := range identities {
-		versions, err := o.Store.Versions(ctx, id.Name)
+		versions, err := o.store.Versions(ctx, id.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +155,7 @@ func checkSignatureKey(ctx context.Context, inv *inventory.Inventory, t *token.T
 }
 
 func (o *Operator) auditKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	keys, err := o.Store.AuditKeys(ctx)
+	keys, err := o.store.AuditKeys(ctx)
 	var checks []keyCheck
 	for i, k := range keys {
 		if k.TokenSerial != t.Info().Serial {

@@ -78,7 +78,7 @@ func (o *Operator) Generate(ctx context.Context, r GenerateRequest) (GenerateRes
 	}
 	old, due := [][]byte(nil), true
 	if r.IfDue {
-		if old, due, err = o.lastResorts(ctx, &record, o.Now()); err != nil || !due {
+		if old, due, err = o.lastResorts(ctx, &record, o.now()); err != nil || !due {
 			return GenerateResult{}, err
 		}
 	}
@@ -130,18 +130,18 @@ type production struct {
 func (o *Operator) production(record *store.Identity, custody string, count uint64, lastResort bool) (production, error) {
 	p := production{record: record, custody: custody, count: count, lastResort: lastResort}
 	if p.custody == "" {
-		p.custody = o.Settings.CustodyOf(record.Name)
+		p.custody = o.settings.CustodyOf(record.Name)
 	}
 	if p.custody != vault.CustodyWrapped && p.custody != vault.CustodyToken {
 		return p, requestf("custody %q is neither wrapped nor token", p.custody)
 	}
 	var err error
-	if p.policy, err = PolicyOf(o.Settings, record.Name, o.Rand); err != nil {
+	if p.policy, err = PolicyOf(o.settings, record.Name, o.rand); err != nil {
 		return p, err
 	}
-	if len(o.Settings.KeyPackages.Peers) == 0 {
+	if len(o.settings.KeyPackages.Peers) == 0 {
 		p.peers = profile.All()
-	} else if p.peers, err = LookupPeers(o.Settings.KeyPackages.Peers); err != nil {
+	} else if p.peers, err = LookupPeers(o.settings.KeyPackages.Peers); err != nil {
 		return p, requestf("key_packages.peers %v", err)
 	}
 	return p, nil
@@ -164,11 +164,11 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 	}
 	result.Identity = id
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if p.policy.Roots, err = LoadRoots(o.Settings.X509.Roots); err != nil {
+		if p.policy.Roots, err = LoadRoots(o.settings.X509.Roots); err != nil {
 			return result, err
 		}
 	}
-	if !o.Scheduled {
+	if !o.scheduled {
 		if err := o.RotateWhenDue(ctx); err != nil {
 			return result, err
 		}
@@ -180,7 +180,7 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 	if err := o.warnOf(id, p.policy, p.lastResort, p.peers); err != nil {
 		return result, err
 	}
-	start := o.Now()
+	start := o.now()
 	g := &generation{Operator: o, ctx: context.WithoutCancel(ctx), out: out, each: p.each, count: p.count, start: start}
 	result.Stored, err = inv.Generate(ctx, inventory.Request{
 		Identity:   id,
@@ -192,7 +192,7 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 		Custody:    p.custody,
 		Now:        start,
 	}, g.take)
-	result.Written, result.Took = g.taken, o.Now().Sub(start)
+	result.Written, result.Took = g.taken, o.now().Sub(start)
 	if errors.Is(err, inventory.ErrInterrupted) {
 		err = fmt.Errorf("%w: %d of %s are stored: %w", ErrPartial, result.Stored, Plural(p.count, "key package"), context.Cause(ctx))
 	}
@@ -240,21 +240,21 @@ func (g *generation) write(batch []store.KeyPackage) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := g.Now()
+	now := g.now()
 	refs := make([][]byte, len(batch))
 	for i := range batch {
 		refs[i] = batch[i].Ref
 		batch[i].State, batch[i].PublishedAt = store.Published, now
 	}
-	return files, g.Store.Move(g.ctx, refs, []store.State{store.Pending}, store.Published, now)
+	return files, g.store.Move(g.ctx, refs, []store.State{store.Pending}, store.Published, now)
 }
 
 // retireOld retires key packages of last resort that another replaced, and returns how many.
 func (o *Operator) retireOld(ctx context.Context, old [][]byte) (retired uint64, err error) {
-	now := o.Now()
-	until := now.Add(time.Duration(o.Settings.KeyPackages.Grace))
+	now := o.now()
+	until := now.Add(time.Duration(o.settings.KeyPackages.Grace))
 	for _, ref := range old {
-		err := o.Store.Retire(ctx, [][]byte{ref}, until, now)
+		err := o.store.Retire(ctx, [][]byte{ref}, until, now)
 		if errors.Is(err, store.ErrState) {
 			continue // it ended by itself meanwhile
 		}
@@ -272,8 +272,8 @@ func (o *Operator) retireOld(ctx context.Context, old [][]byte) (retired uint64,
 // lastResorts returns the key packages of last resort that a new one replaces, and whether one
 // is due: none of them is fresh. A fresh one is valid after the given time.
 func (o *Operator) lastResorts(ctx context.Context, record *store.Identity, after time.Time) (old [][]byte, due bool, err error) {
-	now, due := o.Now(), true
-	for k, err := range o.Store.KeyPackages(ctx, store.Filter{Identity: record.Name, LastResort: true}) {
+	now, due := o.now(), true
+	for k, err := range o.store.KeyPackages(ctx, store.Filter{Identity: record.Name, LastResort: true}) {
 		if err != nil {
 			return nil, false, err
 		}
@@ -281,7 +281,7 @@ func (o *Operator) lastResorts(ctx context.Context, record *store.Identity, afte
 			continue
 		}
 		used := k.State == store.Reserved || k.Opened > 0
-		aged := now.After(k.CreatedAt.Add(time.Duration(o.Settings.KeyPackages.LastResort.MaxAge))) || after.After(k.NotAfter)
+		aged := now.After(k.CreatedAt.Add(time.Duration(o.settings.KeyPackages.LastResort.MaxAge))) || after.After(k.NotAfter)
 		if !used && !aged && k.Version == record.Version {
 			due = false
 			continue
@@ -304,7 +304,7 @@ func (o *Operator) warnOf(id *identity.Identity, p identity.Policy, lastResort b
 	if id.Suite.Experimental {
 		o.warnf("cipher suite %v (0x%04X) is experimental: its number is not assigned, and peers may take it for another suite", id.Suite.ID, uint16(id.Suite.ID))
 	}
-	now := o.Now()
+	now := o.now()
 	template, err := id.Template(p, now, lastResort)
 	if err != nil {
 		return fmt.Errorf("prepare key packages: %w", err)

@@ -88,10 +88,10 @@ func TestNothingIsGeneratedForWhoCannotSign(t *testing.T) {
 func TestAnInterruptedGenerateSaysWhatIsStored(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.identity(t, "alice")
-		f.Settings.Store.Batch = 2
+		f.settings.Store.Batch = 2
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		result, err := f.over(t, f.Store).Generate(ctx, GenerateRequest{Identity: "alice", Count: 1000, Each: func([]Written) error { cancel(); return nil }})
+		result, err := f.over(t, f.store).Generate(ctx, GenerateRequest{Identity: "alice", Count: 1000, Each: func([]Written) error { cancel(); return nil }})
 		if !errors.Is(err, ErrPartial) || result.Stored == 0 || result.Stored == 1000 {
 			t.Fatalf("Generate() = %d stored, %v, want some and %v", result.Stored, err, ErrPartial)
 		}
@@ -110,7 +110,7 @@ func TestOneOfLastResortIsReplacedWhenItIsDue(t *testing.T) {
 			later   time.Duration
 			due     bool
 			retired uint64
-		}{{0, true, 0}, {time.Hour, false, 0}, {time.Duration(f.Settings.KeyPackages.LastResort.MaxAge), true, 1}} {
+		}{{0, true, 0}, {time.Hour, false, 0}, {time.Duration(f.settings.KeyPackages.LastResort.MaxAge), true, 1}} {
 			f.clock.advance(want.later)
 			got, err := f.Generate(t.Context(), due)
 			if err != nil || got.Due != want.due || got.Retired != want.retired {

@@ -30,9 +30,9 @@ func (o *Operator) ConfirmHandovers(ctx context.Context, refs [][]byte) (Confirm
 		if ctx.Err() != nil {
 			return done, fmt.Errorf("%w: %d of %s are confirmed: %w", ErrPartial, done.Confirmed+done.Before, Plural(len(refs), "key package"), context.Cause(ctx))
 		}
-		batch := left[:min(max(o.Settings.Store.Batch, 1), len(left))]
+		batch := left[:min(max(o.settings.Store.Batch, 1), len(left))]
 		left = left[len(batch):]
-		n, err := o.records.ConfirmHandover(context.WithoutCancel(ctx), batch, o.Now())
+		n, err := o.records.ConfirmHandover(context.WithoutCancel(ctx), batch, o.now())
 		if err != nil {
 			return done, err
 		}
@@ -49,7 +49,7 @@ const namedFaults = 20
 func (o *Operator) checkHandovers(ctx context.Context, refs [][]byte) error {
 	var faults []error
 	for _, ref := range refs {
-		record, err := o.Store.KeyPackage(ctx, ref)
+		record, err := o.store.KeyPackage(ctx, ref)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 		case err != nil:

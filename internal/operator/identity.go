@@ -21,7 +21,7 @@ type IdentityDetails struct {
 
 // Identities returns the current version of all identities, by name.
 func (o *Operator) Identities(ctx context.Context) ([]store.Identity, error) {
-	return o.Store.Identities(ctx)
+	return o.store.Identities(ctx)
 }
 
 // Identity returns what the store has about an identity. The error is ErrNoIdentity if there is
@@ -32,10 +32,10 @@ func (o *Operator) Identity(ctx context.Context, name string) (IdentityDetails, 
 		return IdentityDetails{}, err
 	}
 	out := IdentityDetails{Identity: record}
-	if out.KeyPackages, err = o.Store.Count(ctx, name); err != nil {
+	if out.KeyPackages, err = o.store.Count(ctx, name); err != nil {
 		return out, err
 	}
-	if out.Versions, err = o.Store.Versions(ctx, name); err != nil {
+	if out.Versions, err = o.store.Versions(ctx, name); err != nil {
 		return out, err
 	}
 	for _, v := range out.Versions {

@@ -55,7 +55,7 @@ func (o *Operator) CreateIdentity(ctx context.Context, r CreateIdentityRequest) 
 	if r.X509 && suite.Signature == ciphersuite.ED448 {
 		return store.Identity{}, requestf("%v, and %v has Ed448 keys", certificate.ErrKey, suite.ID)
 	}
-	switch _, err := o.Store.Identity(ctx, r.Name); {
+	switch _, err := o.store.Identity(ctx, r.Name); {
 	case err == nil:
 		return store.Identity{}, fmt.Errorf("create identity %q: %w", r.Name, store.ErrExists)
 	case !errors.Is(err, store.ErrNotFound):
@@ -79,11 +79,11 @@ func (o *Operator) createIdentity(ctx context.Context, suite *ciphersuite.Suite,
 		return store.Identity{}, err
 	}
 	if len(r.Key.ID) == 0 && r.Key.Label == "" {
-		return record, o.withNewKey(ctx, inv, &record, o.Store.AddIdentity)
+		return record, o.withNewKey(ctx, inv, &record, o.store.AddIdentity)
 	}
 	key, err := o.existingKey(ctx, suite, r)
 	if err == nil {
-		err = o.addVersion(ctx, inv, &record, key, o.Store.AddIdentity)
+		err = o.addVersion(ctx, inv, &record, key, o.store.AddIdentity)
 	}
 	return record, err
 }
@@ -99,11 +99,11 @@ func (o *Operator) withNewKey(ctx context.Context, inv *inventory.Inventory, rec
 	if err != nil {
 		return err
 	}
-	id, err := vault.NewKeyID(o.Rand)
+	id, err := vault.NewKeyID(o.rand)
 	if err != nil {
 		return err
 	}
-	intent := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: t.Info().Serial, CreatedAt: o.Now()}
+	intent := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: t.Info().Serial, CreatedAt: o.now()}
 	return inv.Make(ctx, intent, func(ctx context.Context) error {
 		key, err := signer.Generate(ctx, t, suite.Signature, id, "hsm-kp identity "+record.Name)
 		if err != nil {
@@ -120,7 +120,7 @@ func (o *Operator) withNewKey(ctx context.Context, inv *inventory.Inventory, rec
 // addVersion records, by add, a version of an identity that signs with key.
 func (o *Operator) addVersion(ctx context.Context, inv *inventory.Inventory, record *store.Identity, key *signer.Key, add func(context.Context, store.Identity) error) error {
 	record.SignatureKey, record.KeyID, record.KeyLabel = key.PublicKey(), key.ID(), key.Label()
-	record.TokenSerial, record.CreatedAt = inv.TokenSerial(), o.Now().UTC().Truncate(time.Second)
+	record.TokenSerial, record.CreatedAt = inv.TokenSerial(), o.now().UTC().Truncate(time.Second)
 	err := inv.StampIdentity(ctx, record)
 	if err == nil {
 		err = add(ctx, *record)
@@ -150,7 +150,7 @@ func (o *Operator) existingKey(ctx context.Context, suite *ciphersuite.Suite, r 
 // warnSharedKey warns of identities that have the same key: a group takes a signature key once
 // (RFC 9420, Section 7.3).
 func (o *Operator) warnSharedKey(ctx context.Context, keyID []byte, serial string) error {
-	others, err := o.Store.Identities(ctx)
+	others, err := o.store.Identities(ctx)
 	for i := range others {
 		if bytes.Equal(others[i].KeyID, keyID) && others[i].TokenSerial == serial {
 			o.warnf("identity %q has the same signature key; the two cannot be in one group", others[i].Name)

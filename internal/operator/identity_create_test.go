@@ -28,7 +28,7 @@ func (f *fixture) identity(t *testing.T, name string) store.Identity {
 func (f *fixture) entries(t *testing.T, name string) []audit.Entry {
 	t.Helper()
 	var out []audit.Entry
-	for stored, err := range f.Store.Entries(t.Context(), 0) {
+	for stored, err := range f.store.Entries(t.Context(), 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,11 +56,11 @@ func (f *fixture) lastEntry(t *testing.T, name string) audit.Entry {
 // nothingUnfinished fails if an act has left an intent or a backlog.
 func (f *fixture) nothingUnfinished(t *testing.T) {
 	t.Helper()
-	intents, err := f.Store.Intents(t.Context())
+	intents, err := f.store.Intents(t.Context())
 	if err != nil || len(intents) != 0 {
 		t.Errorf("Intents() = %+v, %v, want none", intents, err)
 	}
-	backlogs, err := f.Store.Backlogs(t.Context())
+	backlogs, err := f.store.Backlogs(t.Context())
 	if err != nil || len(backlogs) != 0 {
 		t.Errorf("Backlogs() = %+v, %v, want none", backlogs, err)
 	}
@@ -180,7 +180,7 @@ func (s *noIdentities) AddIdentity(_ context.Context, id store.Identity) error {
 
 func TestAKeyThatIsNotRecordedIsDestroyed(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		full := &noIdentities{Store: f.Store}
+		full := &noIdentities{Store: f.store}
 		if _, err := f.over(t, full).CreateIdentity(t.Context(), CreateIdentityRequest{Name: "alice"}); !errors.Is(err, store.ErrFull) {
 			t.Fatalf("CreateIdentity() err = %v, want %v", err, store.ErrFull)
 		}
@@ -199,7 +199,7 @@ func (f *fixture) over(t *testing.T, s store.Store) *Operator {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := f.Config
+	c := f.config
 	c.Store, c.OpenToken = s, func(context.Context) (*token.Token, error) { return opened, nil }
 	return New(c, f.reported)
 }

@@ -31,7 +31,7 @@ func (o *Operator) DestroySignatureKey(ctx context.Context, r DestroySignatureKe
 	if err != nil {
 		return record, err
 	}
-	destroyed, err := inv.DestroySignatureKey(ctx, r.Identity, r.Version, r.Force, o.Now())
+	destroyed, err := inv.DestroySignatureKey(ctx, r.Identity, r.Version, r.Force, o.now())
 	if err == nil {
 		o.forget(destroyed.KeyID)
 	}

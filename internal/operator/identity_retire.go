@@ -23,8 +23,8 @@ func (o *Operator) RetireIdentity(ctx context.Context, name string) (RetireIdent
 	if err != nil {
 		return RetireIdentityResult{}, err
 	}
-	now := o.Now()
-	b, err := o.Store.RetireIdentity(ctx, name, now.Add(time.Duration(o.Settings.KeyPackages.Grace)), now)
+	now := o.now()
+	b, err := o.store.RetireIdentity(ctx, name, now.Add(time.Duration(o.settings.KeyPackages.Grace)), now)
 	if err != nil {
 		return RetireIdentityResult{}, err
 	}

@@ -91,8 +91,8 @@ func (o *Operator) switchTo(ctx context.Context, next *store.Identity, r *Rotate
 	if err != nil {
 		return result, err
 	}
-	now := o.Now()
-	switched, err := o.Store.SwitchIdentity(ctx, next.Name, next.Version, now.Add(time.Duration(o.Settings.KeyPackages.Grace)), now)
+	now := o.now()
+	switched, err := o.store.SwitchIdentity(ctx, next.Name, next.Version, now.Add(time.Duration(o.settings.KeyPackages.Grace)), now)
 	if err != nil {
 		return result, fmt.Errorf("rotate identity %q: %w", next.Name, err)
 	}
@@ -102,7 +102,7 @@ func (o *Operator) switchTo(ctx context.Context, next *store.Identity, r *Rotate
 // switched returns the backlog of a rotation that was interrupted after the next version had
 // become the current one.
 func (o *Operator) switched(ctx context.Context, current *store.Identity) (store.Backlog, error) {
-	backlogs, err := o.Store.Backlogs(ctx)
+	backlogs, err := o.store.Backlogs(ctx)
 	for _, b := range backlogs {
 		if b.Identity == current.Name && b.Version == current.Version {
 			return b, err
@@ -121,7 +121,7 @@ func (o *Operator) resultOf(ctx context.Context, version *store.Identity) (Rotat
 	if result.Chain, err = chainOf(credential); err != nil {
 		return result, fmt.Errorf("read the certificates of %q: %w", version.Name, err)
 	}
-	stock, err := o.Store.Stock(ctx, version.Name)
+	stock, err := o.store.Stock(ctx, version.Name)
 	for _, s := range stock {
 		if s.Version == version.Version {
 			result.Generated += s.Count
@@ -147,11 +147,11 @@ var ErrLessCustody = errors.New("of the key packages that are replaced some have
 // custodyOfNext returns the custody of the key packages that replace others. Nothing falls back
 // silently: if one of the others has its private keys in the token, wrapped has to be asked for.
 func (o *Operator) custodyOfNext(ctx context.Context, r *RotateIdentityRequest) (string, error) {
-	custody := o.Settings.CustodyOf(r.Identity)
+	custody := o.settings.CustodyOf(r.Identity)
 	if r.Custody != "" || custody != vault.CustodyWrapped {
 		return r.Custody, nil
 	}
-	stock, err := o.Store.Stock(ctx, r.Identity)
+	stock, err := o.store.Stock(ctx, r.Identity)
 	if err != nil {
 		return "", err
 	}
@@ -166,7 +166,7 @@ func (o *Operator) custodyOfNext(ctx context.Context, r *RotateIdentityRequest) 
 // replace makes the key packages of a next version that it does not have yet. It returns how many
 // of the versions before are not replaced.
 func (o *Operator) replace(ctx context.Context, next *store.Identity, r *RotateIdentityRequest) (notReplaced uint64, err error) {
-	stock, err := o.Store.Stock(ctx, next.Name)
+	stock, err := o.store.Stock(ctx, next.Name)
 	if err != nil {
 		return 0, err
 	}

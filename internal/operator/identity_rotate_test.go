@@ -55,7 +55,7 @@ func (f *fixture) standingOf(t *testing.T, name string, keysKept bool) standing 
 	if _, err := f.OpenIdentity(t.Context(), &details.Identity); err != nil {
 		t.Errorf("OpenIdentity(%s) err = %v, want nil", name, err)
 	}
-	if out.Stock, err = f.Store.Stock(t.Context(), name); err != nil {
+	if out.Stock, err = f.store.Stock(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(out.Stock, func(a, b store.Stock) int {
@@ -78,7 +78,7 @@ func (f *fixture) noStrays(t *testing.T) {
 	}
 	known := make(map[string]bool)
 	for _, id := range all {
-		versions, err := f.Store.Versions(t.Context(), id.Name)
+		versions, err := f.store.Versions(t.Context(), id.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestRotateIdentity(t *testing.T) {
 		f.generate(t, GenerateRequest{Identity: "alice", Count: 1, LastResort: true})
 		ctx := store.WithActor(t.Context(), "user:alice")
 		got, err := f.RotateIdentity(ctx, RotateIdentityRequest{Identity: "alice"})
-		want := RotateIdentityResult{Version: 2, Generated: 4, Retired: 4, RetiredUntil: f.clock.Now().Add(time.Duration(f.Settings.KeyPackages.Grace))}
+		want := RotateIdentityResult{Version: 2, Generated: 4, Retired: 4, RetiredUntil: f.clock.Now().Add(time.Duration(f.settings.KeyPackages.Grace))}
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("RotateIdentity() = %+v, %v, want %+v", got, err, want)
 		}
@@ -130,7 +130,7 @@ func TestRotateIdentity(t *testing.T) {
 		if switched != 1 {
 			t.Errorf("the trail has %d rotations to another key, want one", switched)
 		}
-		if claimed, err := f.Store.Claim(t.Context(), "alice", 9, f.clock.Now()); err != nil || len(claimed) != 3 || claimed[0].Version != 2 {
+		if claimed, err := f.store.Claim(t.Context(), "alice", 9, f.clock.Now()); err != nil || len(claimed) != 3 || claimed[0].Version != 2 {
 			t.Errorf("Claim() = %d, %v, want the three of version 2", len(claimed), err)
 		}
 	})
@@ -138,7 +138,7 @@ func TestRotateIdentity(t *testing.T) {
 
 func TestAnInterruptedRotationIsTakenUp(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		f.Settings.Store.Batch = 1 // each key package is stored, and retired, by itself
+		f.settings.Store.Batch = 1 // each key package is stored, and retired, by itself
 		fresh := func(state string) {
 			f.identity(t, state)
 			f.generate(t, GenerateRequest{Identity: state, Count: 2})
@@ -217,7 +217,7 @@ func TestARotationThatIsInterruptedWhileRetiring(t *testing.T) {
 		if !errors.As(err, &interrupted) || interrupted.Backlog.Moved != 2 || interrupted.Left != 3 || !strings.Contains(err.Error(), `identity "alice" signs as version 2 now`) {
 			t.Fatalf("RotateIdentity() err = %v, want 2 retired, 3 to go", err)
 		}
-		if claimed, err := f.Store.Claim(t.Context(), "alice", 9, f.clock.Now()); err != nil || len(claimed) != 5 || claimed[0].Version != 2 {
+		if claimed, err := f.store.Claim(t.Context(), "alice", 9, f.clock.Now()); err != nil || len(claimed) != 5 || claimed[0].Version != 2 {
 			t.Errorf("Claim() = %d, %v, want the five of version 2", len(claimed), err)
 		}
 		f.clock.advance(time.Hour)
@@ -264,7 +264,7 @@ func TestHowManyAndWhatARotationMakes(t *testing.T) {
 		if files, err := os.ReadDir(folder); err != nil || len(files) != 7 {
 			t.Errorf("the folder has %d files, %v, want seven", len(files), err)
 		}
-		stock, err := f.Store.Stock(t.Context(), "alice")
+		stock, err := f.store.Stock(t.Context(), "alice")
 		if err != nil || !slices.Contains(stock, store.Stock{Version: 3, State: store.Published, Custody: vault.CustodyWrapped, Count: 7}) {
 			t.Errorf("Stock() = %+v, %v, want seven that are published", stock, err)
 		}
@@ -292,7 +292,7 @@ func TestARefusedRotationChangesNothing(t *testing.T) {
 			t.Errorf("RotateIdentity() without a chain err = %v, want %v", err, ErrNoChain)
 		}
 		for _, name := range []string{"alice", "gateway"} {
-			if versions, err := f.Store.Versions(t.Context(), name); err != nil || len(versions) != 1 {
+			if versions, err := f.store.Versions(t.Context(), name); err != nil || len(versions) != 1 {
 				t.Errorf("%s has %d versions, %v, want one", name, len(versions), err)
 			}
 		}
@@ -305,7 +305,7 @@ func TestARefusedRotationChangesNothing(t *testing.T) {
 
 func TestRetireIdentity(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		f.Settings.Store.Batch = 1
+		f.settings.Store.Batch = 1
 		fresh := func(state string) {
 			f.identity(t, state)
 			f.generate(t, GenerateRequest{Identity: state, Count: 2})
@@ -316,7 +316,7 @@ func TestRetireIdentity(t *testing.T) {
 		}
 		fresh("undisturbed")
 		got, err := f.RetireIdentity(t.Context(), "undisturbed")
-		if want := (RetireIdentityResult{1, 2, f.clock.Now().Add(time.Duration(f.Settings.KeyPackages.Grace))}); err != nil || got != want {
+		if want := (RetireIdentityResult{1, 2, f.clock.Now().Add(time.Duration(f.settings.KeyPackages.Grace))}); err != nil || got != want {
 			t.Fatalf("RetireIdentity() = %+v, %v, want %+v", got, err, want)
 		}
 		if e := f.entries(t, "undisturbed"); !slices.ContainsFunc(e, func(e audit.Entry) bool { return e.Act == audit.Retired && len(e.Ref) == 0 }) {
@@ -369,7 +369,7 @@ func TestDestroySignatureKey(t *testing.T) {
 			t.Errorf("DestroySignatureKey() of a version that is not there err = %v, want %v", err, store.ErrNotFound)
 		}
 		f.wantSignatureKey(t, first.KeyID, true)
-		f.clock.advance(time.Duration(f.Settings.KeyPackages.Grace) + time.Second)
+		f.clock.advance(time.Duration(f.settings.KeyPackages.Grace) + time.Second)
 		if _, err := f.Sweep(t.Context(), SweepRequest{}); err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +423,7 @@ func TestAnInterruptedDestructionIsRepaired(t *testing.T) {
 				t.Fatalf("Sweep() err = %v, want nil", err)
 			}
 			f.wantSignatureKey(t, keys[state], false)
-			if v, err := f.Store.Versions(t.Context(), state); err != nil || v[0].DestroyedAt.IsZero() {
+			if v, err := f.store.Versions(t.Context(), state); err != nil || v[0].DestroyedAt.IsZero() {
 				t.Errorf("%s: Versions() = %+v, %v, want the key destroyed", state, v, err)
 			}
 			f.nothingUnfinished(t)

@@ -45,7 +45,7 @@ func (o *Operator) prepareNext(ctx context.Context, current *store.Identity, cha
 
 // nextVersion returns the next version of an identity, or nil if there is none.
 func (o *Operator) nextVersion(ctx context.Context, name string) (*store.Identity, error) {
-	versions, err := o.Store.Versions(ctx, name)
+	versions, err := o.store.Versions(ctx, name)
 	for i := range versions {
 		if versions[i].State == store.Next {
 			return &versions[i], err
@@ -78,13 +78,13 @@ func (o *Operator) proposeNewKey(ctx context.Context, current *store.Identity) (
 	if credential, err := keypackage.ParseCredential(current.Credential); err == nil && credential.Type == keypackage.CredentialX509 {
 		next.Credential = keypackage.X509Credential(nil).Bytes() // the chain certifies another key
 	}
-	return &next, o.withNewKey(ctx, inv, &next, o.Store.ProposeIdentity)
+	return &next, o.withNewKey(ctx, inv, &next, o.store.ProposeIdentity)
 }
 
 // nextNumber is the number of an identity's next version. A version that was given up keeps its
 // number.
 func (o *Operator) nextNumber(ctx context.Context, name string) (uint64, error) {
-	versions, err := o.Store.Versions(ctx, name)
+	versions, err := o.store.Versions(ctx, name)
 	number := uint64(1)
 	for _, v := range versions {
 		if v.State != store.Next {
@@ -127,7 +127,7 @@ func certified(id *store.Identity) bool {
 
 // certifies reports whether a chain is for the key of a version.
 func (o *Operator) certifies(chain certificate.Chain, id *store.Identity) bool {
-	return identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: o.Now()}) == nil
+	return identity.CheckChain(chain, id.SignatureKey, certificate.Options{Now: o.now()}) == nil
 }
 
 // certifyNext makes a chain the credential of a next version.
@@ -155,9 +155,9 @@ func (o *Operator) proposeChain(ctx context.Context, current *store.Identity, ch
 		return nil, err
 	}
 	next.State, next.RetiredAt = store.Next, time.Time{}
-	next.Credential, next.CreatedAt = keypackage.X509Credential(chain.DER()).Bytes(), o.Now().UTC().Truncate(time.Second)
+	next.Credential, next.CreatedAt = keypackage.X509Credential(chain.DER()).Bytes(), o.now().UTC().Truncate(time.Second)
 	if err := inv.StampIdentity(ctx, &next); err != nil {
 		return nil, err
 	}
-	return &next, o.Store.ProposeIdentity(ctx, next)
+	return &next, o.store.ProposeIdentity(ctx, next)
 }

@@ -40,7 +40,7 @@ func (o *Operator) Resolve(ctx context.Context, prefixes []string) ([][]byte, er
 
 // KeyPackage returns the record with a ref. The error is store.ErrNotFound if there is none.
 func (o *Operator) KeyPackage(ctx context.Context, ref []byte) (store.KeyPackage, error) {
-	return o.Store.KeyPackage(ctx, ref)
+	return o.store.KeyPackage(ctx, ref)
 }
 
 // KeyPackages returns the records that fit, the oldest first. The identity that f names, if any,
@@ -49,7 +49,7 @@ func (o *Operator) KeyPackages(ctx context.Context, f store.Filter) (iter.Seq2[s
 	if err := o.mustBeThere(ctx, f.Identity); err != nil {
 		return nil, err
 	}
-	return o.Store.KeyPackages(ctx, f), nil
+	return o.store.KeyPackages(ctx, f), nil
 }
 
 // Count returns how many key packages an identity has in each state, or all identities have if
@@ -58,7 +58,7 @@ func (o *Operator) Count(ctx context.Context, name string) (map[store.State]uint
 	if err := o.mustBeThere(ctx, name); err != nil {
 		return nil, err
 	}
-	return o.Store.Count(ctx, name)
+	return o.store.Count(ctx, name)
 }
 
 // mustBeThere fails with ErrNoIdentity for a name that no identity has. An empty name is fine.
@@ -77,7 +77,7 @@ var ErrNoneLeft = errors.New("no more of its key packages are available")
 // ones, valid now and not of last resort, the oldest first. Nobody else gets them. If there are
 // fewer, those that there are were handed out, and the error is ErrNoneLeft.
 func (o *Operator) Claim(ctx context.Context, name string, n int) ([]store.KeyPackage, error) {
-	claimed, err := o.Store.Claim(ctx, name, n, o.Now())
+	claimed, err := o.store.Claim(ctx, name, n, o.now())
 	if err != nil || len(claimed) == n {
 		return claimed, err
 	}
@@ -119,7 +119,7 @@ func (o *Operator) Export(ctx context.Context, r ExportRequest) ([]Exported, err
 		return nil, err
 	}
 	for _, ref := range refs { // what cannot be written is not moved
-		record, err := o.Store.KeyPackage(ctx, ref)
+		record, err := o.store.KeyPackage(ctx, ref)
 		if err == nil {
 			_, err = inventory.Public(&record)
 		}
@@ -127,7 +127,7 @@ func (o *Operator) Export(ctx context.Context, r ExportRequest) ([]Exported, err
 			return nil, fmt.Errorf("export: %w", err)
 		}
 	}
-	if err := o.Store.Move(ctx, refs, from, store.Pending, o.Now()); err != nil {
+	if err := o.store.Move(ctx, refs, from, store.Pending, o.now()); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
 	files, err := o.writePending(context.WithoutCancel(ctx), out, refs)
@@ -151,7 +151,7 @@ func (o *Operator) toExport(ctx context.Context, r *ExportRequest) ([][]byte, []
 		return r.Refs, []store.State{store.Available}, nil
 	}
 	var refs [][]byte
-	for record, err := range o.Store.KeyPackages(ctx, store.Filter{State: store.Pending}) {
+	for record, err := range o.store.KeyPackages(ctx, store.Filter{State: store.Pending}) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("list key packages: %w", err)
 		}
@@ -169,10 +169,10 @@ func (o *Operator) writePending(ctx context.Context, out *directory.Spool, refs 
 	expired := 0
 	for i, ref := range refs {
 		var err error
-		if records[i], err = o.Store.KeyPackage(ctx, ref); err != nil {
+		if records[i], err = o.store.KeyPackage(ctx, ref); err != nil {
 			return nil, err
 		}
-		if records[i].NotAfter.Before(o.Now()) {
+		if records[i].NotAfter.Before(o.now()) {
 			expired++
 		}
 	}
@@ -183,7 +183,7 @@ func (o *Operator) writePending(ctx context.Context, out *directory.Spool, refs 
 	if expired > 0 {
 		o.warnf("of %s, %d past their lifetime: every peer refuses those", Plural(len(refs), "key package"), expired)
 	}
-	return files, o.Store.Move(ctx, refs, []store.State{store.Pending}, store.Published, o.Now())
+	return files, o.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, o.now())
 }
 
 // Unwrapped are the HPKE private keys of a key package. Clear erases them.
@@ -205,12 +205,12 @@ var ErrUnwrapRefused = errors.New("the config does not allow private keys to lea
 // records who had them, or who was refused.
 func (o *Operator) Unwrap(ctx context.Context, prefix string) (*Unwrapped, error) {
 	record, err := o.Find(ctx, prefix)
-	if !o.Settings.Unwrap.Allow {
+	if !o.settings.Unwrap.Allow {
 		if err != nil {
 			return nil, ErrUnwrapRefused // of nothing that there is
 		}
-		return nil, errors.Join(ErrUnwrapRefused, o.Store.Record(ctx, audit.Entry{
-			Time: o.Now(), Act: audit.Refused, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID, Detail: "unwrap: not allowed by the config",
+		return nil, errors.Join(ErrUnwrapRefused, o.store.Record(ctx, audit.Entry{
+			Time: o.now(), Act: audit.Refused, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID, Detail: "unwrap: not allowed by the config",
 		}))
 	}
 	if err != nil {
@@ -220,7 +220,7 @@ func (o *Operator) Unwrap(ctx context.Context, prefix string) (*Unwrapped, error
 	if err != nil {
 		return nil, err
 	}
-	keys, err := inv.PrivateKeys(ctx, record.Ref, o.Now())
+	keys, err := inv.PrivateKeys(ctx, record.Ref, o.now())
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func TestPrivateKeysLeaveOnlyIfTheConfigLetsThem(t *testing.T) {
 		if e := f.lastEntry(t, "alice"); e.Act != audit.Refused {
 			t.Errorf("the last entry is %q, want %q", e.Act, audit.Refused)
 		}
-		f.Settings.Unwrap.Allow = true
+		f.settings.Unwrap.Allow = true
 		keys, err := f.Unwrap(t.Context(), prefix)
 		if err != nil || len(keys.InitKey) == 0 || len(keys.Encryption) == 0 {
 			t.Fatalf("Unwrap() = %v, want both keys", err)

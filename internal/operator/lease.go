@@ -19,8 +19,8 @@ const (
 func (o *Operator) lease(ctx context.Context, name string) (context.Context, func(), error) {
 	holder := rand.Text()
 	take := func() error {
-		now := o.Now()
-		return o.Store.Lease(ctx, name, holder, now.Add(leaseTime), now)
+		now := o.now()
+		return o.store.Lease(ctx, name, holder, now.Add(leaseTime), now)
 	}
 	if err := take(); err != nil {
 		return nil, nil, err
@@ -48,7 +48,7 @@ func (o *Operator) lease(ctx context.Context, name string) (context.Context, fun
 	giveBack := func() {
 		stop(nil)
 		<-ended
-		if err := o.Store.Unlease(context.WithoutCancel(ctx), name, holder); err != nil {
+		if err := o.store.Unlease(context.WithoutCancel(ctx), name, holder); err != nil {
 			o.warnf("give back the lease to %s: %w", name, err)
 		}
 	}

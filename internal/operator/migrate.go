@@ -15,7 +15,7 @@ var ErrNoCopy = errors.New("its records cannot be copied")
 // transaction. It returns how many rows each table has. The store that is copied stays as it is,
 // and nobody should write to it any more. It needs no token.
 func (o *Operator) Migrate(ctx context.Context, to store.Store) (rows map[string]int64, err error) {
-	source, readable := o.Store.(record.Source)
+	source, readable := o.store.(record.Source)
 	sink, writable := to.(record.Sink)
 	if !readable || !writable {
 		return nil, ErrNoCopy

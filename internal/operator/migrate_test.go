@@ -19,7 +19,7 @@ func (f *fixture) elsewhere(t *testing.T) *fixture {
 	t.Helper()
 	var s store.Store
 	var err error
-	if _, ok := f.Store.(*sqlite.Store); ok {
+	if _, ok := f.store.(*sqlite.Store); ok {
 		s, err = postgres.Open(t.Context(), postgrestest.Shared(t).Database(t), postgres.Options{Create: true})
 	} else {
 		s, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "there.db"), sqlite.Options{Create: true})
@@ -28,7 +28,7 @@ func (f *fixture) elsewhere(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return &fixture{Operator: f.over(t, s), reported: f.reported, clock: f.clock}
+	return &fixture{config: f.config, Operator: f.over(t, s), reported: f.reported, clock: f.clock}
 }
 
 // What is copied opens, signs and verifies there, and is the same here.
@@ -39,7 +39,7 @@ func TestAStoreMovesToTheOtherBackend(t *testing.T) {
 		f.checkpoint(t)
 		before := f.trail(t, TrailRequest{})
 		there := f.elsewhere(t)
-		rows, err := f.Migrate(t.Context(), there.Store)
+		rows, err := f.Migrate(t.Context(), there.store)
 		if err != nil || rows["identities"] != 1 || rows["key_packages"] != 3 || rows["audit"] != int64(len(before)) {
 			t.Fatalf("Migrate() = %v, %v, want 1 identity, 3 key packages and %d entries", rows, err, len(before))
 		}
@@ -60,7 +60,7 @@ func TestAStoreMovesToTheOtherBackend(t *testing.T) {
 		if _, err := there.VerifyTrail(t.Context(), VerifyTrailRequest{}); err != nil {
 			t.Errorf("VerifyTrail() there err = %v, want nil", err)
 		}
-		if _, err := f.Migrate(t.Context(), there.Store); !errors.Is(err, record.ErrNotEmpty) {
+		if _, err := f.Migrate(t.Context(), there.store); !errors.Is(err, record.ErrNotEmpty) {
 			t.Errorf("Migrate() again err = %v, want %v", err, record.ErrNotEmpty)
 		}
 	})

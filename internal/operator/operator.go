@@ -59,7 +59,14 @@ type Operator struct {
 
 // core is what all Operators over one store share, whomever they report to.
 type core struct {
-	Config
+	settings  *config.Config
+	store     store.Store
+	login     func(context.Context) (*token.Token, error)
+	rand      io.Reader
+	now       func() time.Time
+	workers   func(*token.Token) int
+	scheduled bool
+
 	records     *inventory.Inventory // for what needs no token
 	directories *directories
 
@@ -73,7 +80,10 @@ type core struct {
 // New returns an Operator over c that reports to r.
 func New(c Config, r Report) *Operator {
 	records := inventory.New(inventory.Config{Store: c.Store, Batch: c.Settings.Store.Batch})
-	return &Operator{&core{Config: c, records: records, directories: newDirectories(c.Version), signers: make(map[string]opened)}, r}
+	return &Operator{&core{
+		settings: c.Settings, store: c.Store, login: c.OpenToken, rand: c.Rand, now: c.Now, workers: c.Workers, scheduled: c.Scheduled,
+		records: records, directories: newDirectories(c.Version), signers: make(map[string]opened),
+	}, r}
 }
 
 // Reporting returns an Operator that carries out the same acts, over the same store and token,
@@ -92,7 +102,7 @@ func (c *core) openToken(ctx context.Context) (*token.Token, error) {
 	if c.token != nil {
 		return c.token, nil
 	}
-	t, err := c.OpenToken(ctx)
+	t, err := c.login(ctx)
 	if err == nil {
 		c.token = t
 	}
@@ -114,13 +124,13 @@ func (o *Operator) Inventory(ctx context.Context) (*inventory.Inventory, error) 
 	return o.inventory, nil
 }
 
-func (c *Config) inventoryOver(t *token.Token) *inventory.Inventory {
+func (c *core) inventoryOver(t *token.Token) *inventory.Inventory {
 	return inventory.New(inventory.Config{
-		Store:   c.Store,
-		Ring:    ring{t, c.Rand},
-		Rand:    c.Rand,
-		Workers: c.Workers(t),
-		Batch:   c.Settings.Store.Batch,
+		Store:   c.store,
+		Ring:    ring{t, c.rand},
+		Rand:    c.rand,
+		Workers: c.workers(t),
+		Batch:   c.settings.Store.Batch,
 	})
 }
 
@@ -134,7 +144,7 @@ var ErrNoIdentity = errors.New("there is no such identity")
 
 // record returns the record of an identity. The error is ErrNoIdentity if there is none.
 func (o *Operator) record(ctx context.Context, name string) (store.Identity, error) {
-	record, err := o.Store.Identity(ctx, name)
+	record, err := o.store.Identity(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return record, fmt.Errorf("identity %q: %w", name, ErrNoIdentity)
 	}
@@ -158,7 +168,7 @@ func (o *Operator) OpenIdentity(ctx context.Context, record *store.Identity) (*i
 	}
 	err = inv.CheckIdentity(ctx, record)
 	if errors.Is(err, vault.ErrStamp) {
-		err = inv.RefuseKey(ctx, record.Name, record.KeyID, o.Now(), "sign", err)
+		err = inv.RefuseKey(ctx, record.Name, record.KeyID, o.now(), "sign", err)
 	}
 	if errors.Is(err, vault.ErrStamp) && suite.Experimental {
 		err = fmt.Errorf("%w, or cipher suite 0x%04X was described otherwise in the config when the identity was made", err, record.Suite)
@@ -172,7 +182,7 @@ func (o *Operator) OpenIdentity(ctx context.Context, record *store.Identity) (*i
 	}
 	id, err := identity.New(record.Name, suite, credential, record.SignatureKey, key)
 	if err != nil {
-		return nil, inv.RefuseKey(ctx, record.Name, record.KeyID, o.Now(), "sign", err)
+		return nil, inv.RefuseKey(ctx, record.Name, record.KeyID, o.now(), "sign", err)
 	}
 	return id, nil
 }

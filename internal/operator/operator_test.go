@@ -22,6 +22,7 @@ import (
 // key for each custody, and a clock that a test can set.
 type fixture struct {
 	*Operator
+	config   Config
 	reported *reported
 	clock    *clock
 }
@@ -96,7 +97,7 @@ func newFixture(t *testing.T, s store.Store) *fixture {
 	t.Helper()
 	cfg := softhsmtest.Config(t)
 	f := &fixture{reported: &reported{}, clock: &clock{now: time.Now().UTC().Truncate(time.Second)}}
-	f.Operator = New(Config{
+	f.config = Config{
 		Settings: config.Default(),
 		Store:    s,
 		OpenToken: func(ctx context.Context) (*token.Token, error) {
@@ -107,7 +108,8 @@ func newFixture(t *testing.T, s store.Store) *fixture {
 			return opened, err
 		},
 		Rand: rand.Reader, Now: f.clock.Now, Processors: 2,
-	}, f.reported)
+	}
+	f.Operator = New(f.config, f.reported)
 	inv, err := f.Inventory(t.Context())
 	if err != nil {
 		t.Fatal(err)

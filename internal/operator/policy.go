@@ -165,9 +165,9 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 
 // Policy is the config's policy of an identity, with the trust anchors of X.509 credentials.
 func (o *Operator) Policy(name string) (identity.Policy, error) {
-	p, err := PolicyOf(o.Settings, name, o.Rand)
+	p, err := PolicyOf(o.settings, name, o.rand)
 	if err == nil {
-		p.Roots, err = LoadRoots(o.Settings.X509.Roots)
+		p.Roots, err = LoadRoots(o.settings.X509.Roots)
 	}
 	return p, err
 }

@@ -171,7 +171,7 @@ func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 		return err
 	}
 	for i := range p.request.Lines {
-		if p.request.Lines[i].Credential == manifest.X509 && o.Settings.X509.Roots == "" {
+		if p.request.Lines[i].Credential == manifest.X509 && o.settings.X509.Roots == "" {
 			o.warnf("the config names no x509.roots: nobody vouches for the ends of the chains")
 			break
 		}
@@ -180,9 +180,9 @@ func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 		p.parallel = waiting * t.Sessions()
 	}
 	p.parallel = min(p.parallel, len(p.request.Lines))
-	p.workers = max(o.Workers(t)/max(p.parallel, 1), 1)
+	p.workers = max(o.workers(t)/max(p.parallel, 1), 1)
 	p.inventory, err = o.Inventory(ctx)
-	p.start = o.Now()
+	p.start = o.now()
 	return err
 }
 

@@ -75,7 +75,7 @@ func (o *Operator) certificateOf(l *manifest.Line) (r certificate.Request, err e
 	if r.Subject, err = certificate.ParseName(cmp.Or(l.Subject, subject)); err != nil {
 		return r, err
 	}
-	own := o.Settings.Identities[l.Name]
+	own := o.settings.Identities[l.Name]
 	r.DNSNames, r.Emails, r.URIs = own.DNSNames, own.Emails, own.URIs
 	if len(l.DNSNames)+len(l.Emails)+len(l.URIs) > 0 {
 		r.DNSNames, r.Emails, r.URIs = l.DNSNames, l.Emails, l.URIs

@@ -54,7 +54,7 @@ func (d *device) identify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.record, err = d.Store.Identity(ctx, l.Name)
+	d.record, err = d.store.Identity(ctx, l.Name)
 	if err == nil {
 		return matches(&d.record, l, suite)
 	}
@@ -62,7 +62,7 @@ func (d *device) identify(ctx context.Context) error {
 		return err
 	}
 	if l.Custody != manifest.Device { // an identity whose key packages cannot be kept is of no use
-		if err := d.inventory.Keeps(ctx, l.Name, cmp.Or(l.Custody, d.Settings.CustodyOf(l.Name)), suite); err != nil {
+		if err := d.inventory.Keeps(ctx, l.Name, cmp.Or(l.Custody, d.settings.CustodyOf(l.Name)), suite); err != nil {
 			return err
 		}
 	}
@@ -162,11 +162,11 @@ func (d *device) newChain(ctx context.Context) (certificate.Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(d.Settings.X509.Enroll.Command) == 0 {
+	if len(d.settings.X509.Enroll.Command) == 0 {
 		d.result.Status, d.result.Request = DeviceAwaiting, requested.PEM
 		return nil, nil
 	}
-	return enroll(ctx, d.Settings, d.line.Name, requested.PEM)
+	return enroll(ctx, d.settings, d.line.Name, requested.PEM)
 }
 
 // keyPackages makes the key packages that the device lacks, and reports all that it has.
@@ -217,8 +217,8 @@ func (d *device) makeMissing(ctx context.Context, had []store.KeyPackage) error 
 // retired.
 func (d *device) had(ctx context.Context) ([]store.KeyPackage, error) {
 	var out []store.KeyPackage
-	now := d.Now()
-	for k, err := range d.Store.KeyPackages(ctx, store.Filter{Identity: d.record.Name}) {
+	now := d.now()
+	for k, err := range d.store.KeyPackages(ctx, store.Filter{Identity: d.record.Name}) {
 		if err != nil {
 			return nil, err
 		}
@@ -236,7 +236,7 @@ func (d *device) counted(ctx context.Context, had []store.KeyPackage) (out []sto
 	for i := range had {
 		switch k := &had[i]; {
 		case d.line.Custody == manifest.Release && k.Custody == vault.CustodyRelease:
-			if err := d.inventory.CheckRelease(ctx, k, d.line.ReleaseKey, d.Now()); err != nil {
+			if err := d.inventory.CheckRelease(ctx, k, d.line.ReleaseKey, d.now()); err != nil {
 				return nil, err
 			}
 			out = append(out, *k)
@@ -279,19 +279,19 @@ func (d *device) ask(ctx context.Context) (inventory.Request, error) {
 	if err != nil {
 		return inventory.Request{}, err
 	}
-	policy, err := PolicyOf(d.Settings, d.line.Name, d.Rand)
+	policy, err := PolicyOf(d.settings, d.line.Name, d.rand)
 	if err != nil {
 		return inventory.Request{}, err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if policy.Roots, err = LoadRoots(d.Settings.X509.Roots); err != nil {
+		if policy.Roots, err = LoadRoots(d.settings.X509.Roots); err != nil {
 			return inventory.Request{}, err
 		}
 	}
 	return inventory.Request{
-		Identity: id, Version: d.record.Version, Policy: policy, Pending: d.out != nil, Now: d.Now(),
-		Custody: cmp.Or(d.line.Custody, d.Settings.CustodyOf(d.line.Name)), Workers: d.workers, ReleaseKey: d.line.ReleaseKey,
-		Batch: min(deviceBatch, d.Settings.Store.Batch),
+		Identity: id, Version: d.record.Version, Policy: policy, Pending: d.out != nil, Now: d.now(),
+		Custody: cmp.Or(d.line.Custody, d.settings.CustodyOf(d.line.Name)), Workers: d.workers, ReleaseKey: d.line.ReleaseKey,
+		Batch: min(deviceBatch, d.settings.Store.Batch),
 	}, nil
 }
 
@@ -351,7 +351,7 @@ func (d *device) publish(ctx context.Context, batch []store.KeyPackage) (map[str
 	for i := range names {
 		files[string(refs[i])] = names[i]
 	}
-	return files, d.Store.Move(ctx, refs, []store.State{store.Pending}, store.Published, d.Now())
+	return files, d.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, d.now())
 }
 
 // handOver seals, for the device, the private keys that it has not confirmed yet, and puts them into
@@ -368,7 +368,7 @@ func (d *device) handOver(ctx context.Context, batch []store.KeyPackage, results
 		d.result.Waiting += len(records)
 		return nil
 	}
-	released, err := d.inventory.HandOver(ctx, records, d.line.ReleaseKey, d.Now())
+	released, err := d.inventory.HandOver(ctx, records, d.line.ReleaseKey, d.now())
 	for i := range released {
 		kp, err := inventory.Public(&records[i])
 		if err != nil {

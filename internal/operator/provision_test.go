@@ -112,7 +112,7 @@ func TestProvisionDevicesOfAllCustodies(t *testing.T) {
 				t.Errorf("%s is %+v with %v, want %v", name, d, custodies, want)
 			}
 			for _, k := range d.KeyPackages {
-				record, err := f.Store.KeyPackage(t.Context(), k.Ref)
+				record, err := f.store.KeyPackage(t.Context(), k.Ref)
 				if err != nil || record.Identity != name || record.State != k.State || record.LastResort != k.LastResort || !record.NotAfter.Equal(k.NotAfter) {
 					t.Errorf("the store has %+v, %v, of %+v", record, err, k)
 				}
@@ -173,7 +173,7 @@ func TestPrivateKeysWaitUntilSomebodyIsTold(t *testing.T) {
 
 func TestConfirmHandovers(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		f.Settings.Store.Batch = 2
+		f.settings.Store.Batch = 2
 		manifest := lines(t, `{"name":"tablet","count":5,"custody":"release","release_key":"`+publicKey(t)+`"}`)
 		got, _, err := f.provision(t, ProvisionRequest{Lines: manifest, HandOver: true})
 		if err != nil {
@@ -182,7 +182,7 @@ func TestConfirmHandovers(t *testing.T) {
 		f.identity(t, "alice")
 		f.generate(t, GenerateRequest{Identity: "alice", Count: 1})
 		var own []byte
-		for k, err := range f.Store.KeyPackages(t.Context(), store.Filter{Identity: "alice"}) {
+		for k, err := range f.store.KeyPackages(t.Context(), store.Filter{Identity: "alice"}) {
 			if own = k.Ref; err != nil {
 				t.Fatal(err)
 			}
@@ -204,7 +204,7 @@ func TestConfirmHandovers(t *testing.T) {
 
 		// Cut off at each call, and called again: the result counts what is left.
 		for k := int64(0); ; k++ {
-			s := &cut{Store: f.Store}
+			s := &cut{Store: f.store}
 			s.left.Store(k)
 			done, err := f.over(t, s).ConfirmHandovers(t.Context(), refs)
 			if err == nil {
@@ -224,7 +224,7 @@ func TestConfirmHandovers(t *testing.T) {
 			t.Errorf("%d confirmations are in the trail, want five", n)
 		}
 		for _, ref := range refs {
-			if k, err := f.Store.KeyPackage(t.Context(), ref); err != nil || len(k.Sealed) != 0 || k.ConfirmedAt.IsZero() {
+			if k, err := f.store.KeyPackage(t.Context(), ref); err != nil || len(k.Sealed) != 0 || k.ConfirmedAt.IsZero() {
 				t.Errorf("the store has %+v, %v, want it confirmed and erased", k, err)
 			}
 		}
@@ -247,7 +247,7 @@ func TestConfirmHandovers(t *testing.T) {
 
 func TestAnInterruptedProvisioningIsTakenUp(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		f.Settings.Store.Batch = 1
+		f.settings.Store.Batch = 1
 		manifests := make(map[string][]manifest.Line)
 		fresh := func(state string) {
 			manifests[state] = lines(t,
@@ -418,8 +418,8 @@ func TestDevicesAreCertified(t *testing.T) {
 		if err := os.WriteFile(answer, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		f.Settings.X509.Enroll.Timeout = 60e9
-		f.Settings.X509.Enroll.Command = []string{"sh", "-c", `test "$HSM_KP_DEVICE" = command && grep -q "CERTIFICATE REQUEST" && cat "$0"`, answer}
+		f.settings.X509.Enroll.Timeout = 60e9
+		f.settings.X509.Enroll.Command = []string{"sh", "-c", `test "$HSM_KP_DEVICE" = command && grep -q "CERTIFICATE REQUEST" && cat "$0"`, answer}
 		got, result, err = f.provision(t, r)
 		if err != nil || result.Ready != 2 || result.Made != 2 {
 			t.Fatalf("Provision() = %+v, %v, want two that are ready: %v, %v", result, err, got["file"].Err, got["command"].Err)
@@ -430,7 +430,7 @@ func TestDevicesAreCertified(t *testing.T) {
 				t.Errorf("%s is %+v, %v, want it certified until 2060", name, d, err)
 			}
 		}
-		f.Settings.X509.Enroll.Command = []string{"sh", "-c", "echo not you >&2; exit 7"}
+		f.settings.X509.Enroll.Command = []string{"sh", "-c", "echo not you >&2; exit 7"}
 		r.Lines = append(r.Lines, lines(t, `{"name":"other","credential":"x509"}`)...)
 		got, result, err = f.provision(t, r)
 		if d := got["other"]; !errors.Is(err, ErrDevices) || result.Ready != 2 || !errors.Is(d.Err, ErrEnroll) || !strings.Contains(d.Err.Error(), "not you") {
@@ -448,7 +448,7 @@ func TestProvisionToAFolder(t *testing.T) {
 		}
 		for _, d := range got {
 			for _, k := range d.KeyPackages {
-				record, err := f.Store.KeyPackage(t.Context(), k.Ref)
+				record, err := f.store.KeyPackage(t.Context(), k.Ref)
 				if err != nil || record.State != store.Published || k.State != store.Published {
 					t.Errorf("the store has %+v, %v, of %+v, want it published", record, err, k)
 				}
@@ -473,7 +473,7 @@ func TestWhatEndsARun(t *testing.T) {
 			text = append(text, fmt.Sprintf(`{"name":"device-%02d"}`, i))
 		}
 		r := ProvisionRequest{Lines: lines(t, text...)}
-		s := &cut{Store: f.Store}
+		s := &cut{Store: f.store}
 		s.left.Store(40)
 		given := 0
 		r.Each = func(d *Provisioned) error {
@@ -524,13 +524,13 @@ func TestUsedKeyPackagesCount(t *testing.T) {
 		if _, _, err := f.provision(t, r); err != nil {
 			t.Fatal(err)
 		}
-		if claimed, err := f.Store.Claim(t.Context(), "a", 1, f.clock.Now()); err != nil || len(claimed) != 1 {
+		if claimed, err := f.store.Claim(t.Context(), "a", 1, f.clock.Now()); err != nil || len(claimed) != 1 {
 			t.Fatalf("Claim() = %d, %v", len(claimed), err)
 		}
 		if got, _, err := f.provision(t, r); err != nil || got["a"].Made != 0 || len(got["a"].KeyPackages) != 2 {
 			t.Errorf("a is %+v, %v, want nothing made", got["a"], err)
 		}
-		f.clock.advance(time.Duration(f.Settings.KeyPackages.Lifetime) + time.Hour)
+		f.clock.advance(time.Duration(f.settings.KeyPackages.Lifetime) + time.Hour)
 		if got, _, err := f.provision(t, r); err != nil || got["a"].Made != 2 || len(got["a"].KeyPackages) != 2 {
 			t.Errorf("a is %+v, %v, want two new ones for those that expired", got["a"], err)
 		}

@@ -36,7 +36,7 @@ type Published struct {
 }
 
 func (o *Operator) newPublication(each func(Published) error) *publication {
-	return &publication{Operator: o, each: each, start: o.Now(), down: make(map[string]bool), refused: make(map[string]time.Time)}
+	return &publication{Operator: o, each: each, start: o.now(), down: make(map[string]bool), refused: make(map[string]time.Time)}
 }
 
 // all publishes at most n key packages of an identity, or all if n is 0, and those of
@@ -83,9 +83,9 @@ func (p *publication) batch(ctx context.Context, record *store.Identity, dir con
 	if err != nil {
 		return 0, false, fmt.Errorf("directory %q: %w", dir.Name, err)
 	}
-	now := p.Now()
+	now := p.now()
 	d.Directory, d.Now, d.Until = dir.Name, now, now.Add(time.Duration(dir.Lease))
-	leased, err := p.Store.Dispatch(ctx, d)
+	leased, err := p.store.Dispatch(ctx, d)
 	if err != nil || len(leased) == 0 {
 		return 0, false, err
 	}
@@ -131,10 +131,10 @@ func (p *publication) settle(ctx context.Context, dir config.Directory, leased [
 			p.down[dir.Name] = p.down[dir.Name] || takesNothing(dir, err)
 		}
 	}
-	if err := p.Store.Acknowledge(ctx, acknowledged, dir.Name, p.Now()); err != nil {
+	if err := p.store.Acknowledge(ctx, acknowledged, dir.Name, p.now()); err != nil {
 		return false, fmt.Errorf("record what directory %q has: %w", dir.Name, err)
 	}
-	if err := p.Store.Return(ctx, left, until); err != nil {
+	if err := p.store.Return(ctx, left, until); err != nil {
 		return false, err
 	}
 	for i, err := range results {
@@ -153,7 +153,7 @@ func takesNothing(dir config.Directory, err error) bool {
 // giveBack ends the leases on what was refused: the next run sends it again.
 func (p *publication) giveBack(ctx context.Context) error {
 	for ref, until := range p.refused {
-		if err := p.Store.Return(ctx, [][]byte{[]byte(ref)}, until); err != nil {
+		if err := p.store.Return(ctx, [][]byte{[]byte(ref)}, until); err != nil {
 			return err
 		}
 	}

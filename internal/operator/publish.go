@@ -45,7 +45,7 @@ func (o *Operator) Publish(ctx context.Context, r PublishRequest) (PublishResult
 	}
 	run := o.newPublication(r.Each)
 	err = run.identities(ctx, records, r.Directory, r.Count)
-	result := PublishResult{run.published, run.failed, o.Now().Sub(run.start)}
+	result := PublishResult{run.published, run.failed, o.now().Sub(run.start)}
 	if err == nil {
 		err = o.heldBack(ctx, records)
 	}
@@ -75,7 +75,7 @@ type Publication struct {
 // Publishable returns how many key packages of an identity can be published, without those of last
 // resort.
 func (o *Operator) Publishable(ctx context.Context, name string) (n uint64, err error) {
-	stock, err := o.Store.Stock(ctx, name)
+	stock, err := o.store.Stock(ctx, name)
 	for _, k := range stock {
 		if !k.LastResort && (k.State == store.Available || k.State == store.Pending) {
 			n += k.Count
@@ -127,7 +127,7 @@ func (o *Operator) choose(ctx context.Context, c Choice) ([]store.Identity, erro
 	}
 	if len(records) == 0 {
 		var err error
-		if records, err = o.Store.Identities(ctx); err != nil {
+		if records, err = o.store.Identities(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -150,13 +150,13 @@ var (
 // directory returns the directory with a name, or the identity's if the name is empty.
 func (o *Operator) directory(name, identity string) (config.Directory, error) {
 	if name == "" {
-		name = o.Settings.ReplenishOf(identity).Directory
+		name = o.settings.ReplenishOf(identity).Directory
 	}
-	dir, ok := o.Settings.DirectoryOf(name)
+	dir, ok := o.settings.DirectoryOf(name)
 	switch {
 	case ok:
 		return dir, nil
-	case name == "" && len(o.Settings.Directories) > 1:
+	case name == "" && len(o.settings.Directories) > 1:
 		return dir, ErrSeveral
 	case name == "":
 		return dir, fmt.Errorf("publish: %w", ErrNoDirectory)
@@ -172,7 +172,7 @@ func (o *Operator) heldBack(ctx context.Context, records []store.Identity) error
 		chosen[records[i].Name] = true
 	}
 	n := 0
-	for k, err := range o.Store.KeyPackages(ctx, store.Filter{State: store.Available, Unconfirmed: true}) {
+	for k, err := range o.store.KeyPackages(ctx, store.Filter{State: store.Available, Unconfirmed: true}) {
 		if err != nil {
 			return err
 		}

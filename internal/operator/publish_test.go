@@ -23,7 +23,7 @@ func keyPackageFile(ref []byte) string { return keypackage.Ref(ref).String() + "
 func (f *fixture) spool(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
-	f.Settings.Directories = append(f.Settings.Directories, config.Directory{
+	f.settings.Directories = append(f.settings.Directories, config.Directory{
 		Name: name, Type: config.Spool, Path: dir, Batch: 2, Lease: config.Duration(time.Minute), Concurrency: 1,
 	})
 	return dir
@@ -34,7 +34,7 @@ func (f *fixture) web(t *testing.T, name string) *directorytest.Server {
 	t.Helper()
 	server := directorytest.New(directorytest.Ours)
 	t.Cleanup(server.Close)
-	f.Settings.Directories = append(f.Settings.Directories, config.Directory{
+	f.settings.Directories = append(f.settings.Directories, config.Directory{
 		Name: name, Type: config.HTTP, URL: server.URL + "/key-packages", Batch: 10, Lease: config.Duration(time.Minute), Concurrency: 2,
 		Timeout: config.Duration(5 * time.Second), Deadline: config.Duration(200 * time.Millisecond), MaxResponse: 1 << 20,
 	})
@@ -122,7 +122,7 @@ func TestWhatADirectoryRefusesGoesFirstTheNextTime(t *testing.T) {
 func TestAPoolIsFilledUpOnce(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		dir := f.spool(t, "main")
-		f.Settings.Replenish.Low, f.Settings.Replenish.High, f.Settings.Replenish.LastResort = 3, 5, true
+		f.settings.Replenish.Low, f.settings.Replenish.High, f.settings.Replenish.LastResort = 3, 5, true
 		f.identity(t, "alice")
 		f.generate(t, GenerateRequest{Identity: "alice", Count: 2})
 		var done []Replenished
@@ -153,7 +153,7 @@ func TestAPoolIsFilledUpOnce(t *testing.T) {
 func TestAReplenishmentElsewhereIsLeftAlone(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		dir := f.spool(t, "main")
-		f.Settings.Replenish.Low, f.Settings.Replenish.High, f.Settings.Replenish.LastResort = 1, 1, false
+		f.settings.Replenish.Low, f.settings.Replenish.High, f.settings.Replenish.LastResort = 1, 1, false
 		f.identity(t, "alice")
 		_, giveBack, err := f.lease(t.Context(), `replenish "alice" in "main"`)
 		if err != nil {
@@ -176,8 +176,8 @@ func TestAReplenishmentElsewhereIsLeftAlone(t *testing.T) {
 func TestOneThatCannotBeReplenishedDoesNotHoldUpTheOthers(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		dir := f.spool(t, "main")
-		f.Settings.Replenish.Low, f.Settings.Replenish.High, f.Settings.Replenish.LastResort = 1, 1, false
-		f.Settings.Identities = map[string]config.Identity{"alice": {Replenish: config.OwnReplenish{Directory: "gone"}}}
+		f.settings.Replenish.Low, f.settings.Replenish.High, f.settings.Replenish.LastResort = 1, 1, false
+		f.settings.Identities = map[string]config.Identity{"alice": {Replenish: config.OwnReplenish{Directory: "gone"}}}
 		f.identity(t, "alice")
 		f.identity(t, "bob")
 		if err := f.Replenish(t.Context(), ReplenishRequest{}); !errors.Is(err, ErrNoDirectory) {

@@ -23,14 +23,14 @@ func (f *fixture) crash(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := vault.NewKeyID(f.Rand)
+	id, err := vault.NewKeyID(f.rand)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() {
 		defer close(ended)
-		intent := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.Now()}
+		intent := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.now()}
 		ended <- inv.Make(t.Context(), intent, func(ctx context.Context) error {
 			if _, err := signer.Generate(ctx, f.token, ciphersuite.ECDSA_SECP256R1_SHA256, id, "lost"); err != nil {
 				return err
@@ -89,8 +89,8 @@ func TestSweepDestroysNothingForAPlantedIntent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		planted := store.Intent{KeyID: key.ID(), Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.Now()}
-		if err := f.Store.Intend(t.Context(), planted); err != nil {
+		planted := store.Intent{KeyID: key.ID(), Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.now()}
+		if err := f.store.Intend(t.Context(), planted); err != nil {
 			t.Fatal(err)
 		}
 		swept, err := f.Sweep(t.Context(), SweepRequest{})
@@ -105,8 +105,8 @@ func TestSweepDestroysNothingForAPlantedIntent(t *testing.T) {
 // An act that takes long goes on although a repair fails; it warns.
 func TestTidyingWarnsOfWhatCannotBeRepaired(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		planted := store.Intent{KeyID: []byte("nobody's"), Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.Now()}
-		if err := f.Store.Intend(t.Context(), planted); err != nil {
+		planted := store.Intent{KeyID: []byte("nobody's"), Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.now()}
+		if err := f.store.Intend(t.Context(), planted); err != nil {
 			t.Fatal(err)
 		}
 		f.clock.advance(2 * UnfinishedAfter)
@@ -122,8 +122,8 @@ func TestTidyingWarnsOfWhatCannotBeRepaired(t *testing.T) {
 // What was left in another token is left to whoever has that token.
 func TestSweepWarnsOfUnfinishedActsInOtherTokens(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		elsewhere := store.Intent{KeyID: []byte("elsewhere"), Object: store.ObjectSignatureKey, TokenSerial: "another", CreatedAt: f.Now()}
-		if err := f.Store.Intend(t.Context(), elsewhere); err != nil {
+		elsewhere := store.Intent{KeyID: []byte("elsewhere"), Object: store.ObjectSignatureKey, TokenSerial: "another", CreatedAt: f.now()}
+		if err := f.store.Intend(t.Context(), elsewhere); err != nil {
 			t.Fatal(err)
 		}
 		if swept, err := f.Sweep(t.Context(), SweepRequest{}); err != nil || swept.Repaired != 0 {

@@ -79,7 +79,7 @@ func (p *publication) replenish(ctx context.Context, r *ReplenishRequest, record
 	if err != nil || p.down[dir.Name] { // one that is down was reported
 		return err
 	}
-	one := &replenishment{publication: p, record: record, dir: dir, goal: p.Settings.ReplenishOf(record.Name), now: p.Now()}
+	one := &replenishment{publication: p, record: record, dir: dir, goal: p.settings.ReplenishOf(record.Name), now: p.now()}
 	if r.DryRun {
 		if err := one.measure(ctx); err != nil {
 			return err
@@ -134,7 +134,7 @@ type replenishment struct {
 // setAfter sets when what counts is still valid. It is no later than half of what a key
 // package made now would last: otherwise nothing new would count, and each run would make more.
 func (r *replenishment) setAfter() error {
-	end := r.now.Add(time.Duration(r.Settings.KeyPackages.Lifetime))
+	end := r.now.Add(time.Duration(r.settings.KeyPackages.Lifetime))
 	credential, err := keypackage.ParseCredential(r.record.Credential)
 	if err != nil {
 		return fmt.Errorf("read stored credential of %q: %w", r.record.Name, err)
@@ -192,7 +192,7 @@ func (r *replenishment) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.level, err = r.Store.Level(ctx, r.record.Name, r.dir.Name, r.after); err != nil {
+	if r.level, err = r.store.Level(ctx, r.record.Name, r.dir.Name, r.after); err != nil {
 		return err
 	}
 	if r.dir.Type == config.OpenMLS && r.level.Published > 0 {
@@ -209,7 +209,7 @@ func (r *replenishment) measure(ctx context.Context) error {
 	if r.level.Published+r.level.Underway >= uint64(r.goal.Low) && !r.done.LastResort {
 		return nil
 	}
-	stock, err := r.Store.Stock(ctx, r.record.Name)
+	stock, err := r.store.Stock(ctx, r.record.Name)
 	r.bound = ofDevice(stock)
 	if len(stock) == 0 { // nobody knows better than who made it; its key packages may be under way
 		r.bound = r.record.ForDevice()
@@ -253,7 +253,7 @@ func (r *replenishment) left(ctx context.Context) (n uint64, err error) {
 	}
 	refs, err := service.Left(ctx, id)
 	for _, ref := range refs {
-		k, err := r.Store.KeyPackage(ctx, ref)
+		k, err := r.store.KeyPackage(ctx, ref)
 		if errors.Is(err, store.ErrNotFound) {
 			continue // somebody else's doing
 		}

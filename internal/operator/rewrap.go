@@ -61,17 +61,17 @@ func (o *Operator) keysToRewrap(ctx context.Context, from string) ([]store.Wrapp
 		k, err := o.findWrappingKey(ctx, from)
 		return []store.WrappingKey{k}, err
 	}
-	keys, err := o.Store.WrappingKeys(ctx)
+	keys, err := o.store.WrappingKeys(ctx)
 	return slices.DeleteFunc(keys, func(k store.WrappingKey) bool { return k.Current || k.Condemned }), err
 }
 
 // rewrapFrom puts what is under one wrapping key under the current one.
 func (o *Operator) rewrapFrom(ctx context.Context, inv *inventory.Inventory, k *store.WrappingKey) (inventory.Rewrapped, error) {
-	d, err := o.Store.Dependents(ctx, k.ID)
+	d, err := o.store.Dependents(ctx, k.ID)
 	if err != nil {
 		return inventory.Rewrapped{}, err
 	}
-	done, err := inv.Rewrap(ctx, k.ID, o.Now(), func(r inventory.Rewrapped) {
+	done, err := inv.Rewrap(ctx, k.ID, o.now(), func(r inventory.Rewrapped) {
 		o.report.Progress(Progress{Verb: "rewrapped", Done: r.KeyPackages, Of: d.KeyPackages, Noun: "key package"})
 	})
 	if err != nil && ctx.Err() != nil {

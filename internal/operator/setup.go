@@ -41,7 +41,7 @@ func (e *MechanismError) Unwrap() error { return &RequestError{e.Error()} }
 // that it knows must be in the token and be the same. It may be called again at any time.
 func (o *Operator) SetUp(ctx context.Context, r SetUpRequest) error {
 	purposes := []store.Purpose{store.Seal}
-	if o.Settings.InToken() {
+	if o.settings.InToken() {
 		purposes = append(purposes, store.Wrap)
 	}
 	for _, p := range purposes {
@@ -62,7 +62,7 @@ func (o *Operator) setUpWrappingKey(ctx context.Context, p store.Purpose, sealin
 	if err != nil {
 		return key, false, err
 	}
-	key, err = o.Store.CurrentWrappingKey(ctx, p)
+	key, err = o.store.CurrentWrappingKey(ctx, p)
 	if err == nil {
 		return key, false, o.checkSetUp(ctx, t, &key, sealing)
 	}
@@ -77,7 +77,7 @@ func (o *Operator) setUpWrappingKey(ctx context.Context, p store.Purpose, sealin
 	if err != nil {
 		return key, false, err
 	}
-	key, err = inv.CreateWrappingKey(ctx, m, true, o.Now())
+	key, err = inv.CreateWrappingKey(ctx, m, true, o.now())
 	return key, true, err
 }
 

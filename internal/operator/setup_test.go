@@ -30,7 +30,7 @@ func TestSetUpMakesWhatIsMissing(t *testing.T) {
 			t.Errorf("SetUp() did %q, want %q", did, want)
 		}
 		empty := f.elsewhere(t)
-		empty.Settings.KeyPackages.Custody = vault.CustodyToken
+		empty.settings.KeyPackages.Custody = vault.CustodyToken
 		if did, want := empty.setUp(t, ""), []string{"seal made: true", "wrap made: true"}; !slices.Equal(did, want) {
 			t.Errorf("SetUp() of an empty store did %q, want %q", did, want)
 		}

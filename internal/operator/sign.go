@@ -86,7 +86,7 @@ func (o *Operator) SignWithLabel(ctx context.Context, r SignRequest) ([]byte, er
 	if err := r.Check(id, record); err != nil {
 		return nil, err
 	}
-	signature, err := id.Suite.Signature.SignWithLabel(o.Rand, id.Signer, r.Label, r.Content)
+	signature, err := id.Suite.Signature.SignWithLabel(o.rand, id.Signer, r.Label, r.Content)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -97,8 +97,8 @@ func (o *Operator) SignWithLabel(ctx context.Context, r SignRequest) ([]byte, er
 	if err := public.VerifyWithLabel(r.Label, r.Content, signature); err != nil {
 		return nil, fmt.Errorf("%w: %w", keypackage.ErrSignerFault, err)
 	}
-	if err := o.Store.Record(ctx, audit.Entry{
-		Time: o.Now(), Act: audit.Signed, Identity: record.Name, KeyID: record.KeyID, Detail: r.Label,
+	if err := o.store.Record(ctx, audit.Entry{
+		Time: o.now(), Act: audit.Signed, Identity: record.Name, KeyID: record.KeyID, Detail: r.Label,
 	}); err != nil {
 		return nil, fmt.Errorf("record signature: %w", err)
 	}
@@ -107,5 +107,5 @@ func (o *Operator) SignWithLabel(ctx context.Context, r SignRequest) ([]byte, er
 
 // RecordRefusals records that somebody was refused acts.
 func (o *Operator) RecordRefusals(ctx context.Context, e ...audit.Entry) error {
-	return o.Store.Record(ctx, e...)
+	return o.store.Record(ctx, e...)
 }

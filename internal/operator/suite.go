@@ -14,10 +14,10 @@ import (
 // error is a RequestError.
 func (o *Operator) Suite(name string) (*ciphersuite.Suite, error) {
 	if name == "" {
-		name = o.Settings.KeyPackages.Suite
+		name = o.settings.KeyPackages.Suite
 	}
 	s, err := ciphersuite.Parse(name)
-	if err != nil && switchedOff(&o.Settings.Experimental, name) {
+	if err != nil && switchedOff(&o.settings.Experimental, name) {
 		return nil, requestf("cipher suite %s is experimental, and experimental.enabled is not true in the config", name)
 	}
 	if err != nil {

@@ -41,13 +41,13 @@ func (o *Operator) Sweep(ctx context.Context, r SweepRequest) (SweepResult, erro
 	if err != nil {
 		return SweepResult{Finished: finished}, err
 	}
-	now := o.Now()
-	swept, err := o.Store.Sweep(ctx, now, time.Duration(o.Settings.KeyPackages.Grace))
+	now := o.now()
+	swept, err := o.store.Sweep(ctx, now, time.Duration(o.settings.KeyPackages.Grace))
 	out := SweepResult{Released: swept.Released, Expired: swept.Expired, Erased: swept.Erased, Finished: finished + swept.Finished}
 	if err != nil {
 		return out, err
 	}
-	intents, err := o.Store.Intents(ctx)
+	intents, err := o.store.Intents(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -95,7 +95,7 @@ func (o *Operator) destroyUnused(ctx context.Context, now time.Time) (uint64, er
 	if err != nil || len(unused) == 0 {
 		return 0, err
 	}
-	if !o.Settings.WrappingKeys.Automatic {
+	if !o.settings.WrappingKeys.Automatic {
 		for _, k := range unused {
 			o.report.Warn(&UnusedKeyError{k})
 		}
@@ -116,7 +116,7 @@ func (e *repairError) Unwrap() error { return e.error }
 
 // tidy sweeps at the start of an act that takes long, unless sweeps are scheduled.
 func (o *Operator) tidy(ctx context.Context) error {
-	if o.Scheduled {
+	if o.scheduled {
 		return nil
 	}
 	swept, err := o.Sweep(ctx, SweepRequest{Unfinished: UnfinishedAfter})

@@ -40,13 +40,13 @@ func (o *Operator) Trail(ctx context.Context, r TrailRequest) error {
 			return requestf("there is no act %q; the trail has %s", act, strings.ReplaceAll(strings.Trim(fmt.Sprint(audit.Acts), "[]"), " ", ", "))
 		}
 	}
-	entries, of := o.Store.Entries(ctx, r.From), keypackage.Ref(nil)
+	entries, of := o.store.Entries(ctx, r.From), keypackage.Ref(nil)
 	if r.KeyPackage != "" {
 		var err error
 		if of, err = o.records.Resolve(ctx, r.KeyPackage); err != nil {
 			return err
 		}
-		entries = o.Store.EntriesOf(ctx, of)
+		entries = o.store.EntriesOf(ctx, of)
 	}
 	shown := uint64(0)
 	for stored, err := range entries {

@@ -52,7 +52,7 @@ func (o *Operator) VerifyTrail(ctx context.Context, r VerifyTrailRequest) (*audi
 		return nil, err
 	}
 	var seen []audit.Announcement
-	result, err := audit.Verify(audit.Announced(o.Store.Entries(ctx, 0), &seen), v.checkpoints)
+	result, err := audit.Verify(audit.Announced(o.store.Entries(ctx, 0), &seen), v.checkpoints)
 	if err == nil && v.announced != nil && !slices.Equal(seen[:min(len(v.announced), len(seen))], v.announced) {
 		err = fmt.Errorf("%w while it was read", audit.ErrTampered)
 	}
@@ -66,7 +66,7 @@ func (o *Operator) verifyOwn(ctx context.Context) (result audit.Result, announce
 	if err != nil {
 		return result, nil, err
 	}
-	result, err = audit.Verify(audit.Announced(o.Store.Entries(ctx, 0), &announced), v.checkpoints)
+	result, err = audit.Verify(audit.Announced(o.store.Entries(ctx, 0), &announced), v.checkpoints)
 	return result, announced, err
 }
 
@@ -82,7 +82,7 @@ func (o *Operator) verification(ctx context.Context, r VerifyTrailRequest) (v ve
 	if v.keys, err = o.verifierKeys(ctx, r.Keys); err != nil {
 		return v, err
 	}
-	kept, err := o.Store.Checkpoints(ctx)
+	kept, err := o.store.Checkpoints(ctx)
 	if err != nil {
 		return v, err
 	}
@@ -103,7 +103,7 @@ func (o *Operator) verifierKeys(ctx context.Context, keys []string) ([]string, e
 	if len(keys) > 0 {
 		return keys, nil
 	}
-	known, err := o.Store.AuditKeys(ctx)
+	known, err := o.store.AuditKeys(ctx)
 	for _, k := range known {
 		keys = append(keys, k.VerifierKey)
 	}
@@ -120,7 +120,7 @@ func (v *verification) open(ctx context.Context, o *Operator) error {
 	opened := audit.OpenAll(notes, v.keys, nil)
 	if slices.Contains(opened, nil) {
 		var err error
-		if v.announced, err = audit.Announcements(o.Store.Entries(ctx, 0)); err != nil {
+		if v.announced, err = audit.Announcements(o.store.Entries(ctx, 0)); err != nil {
 			return err
 		}
 		opened = audit.OpenAll(notes, v.keys, v.announced)

@@ -45,11 +45,11 @@ func (o *Operator) OpenWelcome(ctx context.Context, r OpenWelcomeRequest) (*Open
 	if err != nil {
 		return nil, err
 	}
-	now := o.Now()
-	handOver := r.HandOverLeaf && o.Settings.Unwrap.Allow
+	now := o.now()
+	handOver := r.HandOverLeaf && o.settings.Unwrap.Allow
 	opened, err := inv.OpenWelcome(ctx, inventory.WelcomeRequest{
 		Welcome: r.Welcome, Identity: r.Identity, PSK: r.PSK, RatchetTree: r.RatchetTree, KeepLeaf: !handOver,
-		Now: now, Until: now.Add(time.Duration(o.Settings.Welcome.Reservation)),
+		Now: now, Until: now.Add(time.Duration(o.settings.Welcome.Reservation)),
 	})
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (o *Operator) OpenWelcome(ctx context.Context, r OpenWelcomeRequest) (*Open
 		return out, nil
 	}
 	// Whoever gets the key is in the trail first.
-	if err := o.Store.Record(ctx, audit.Entry{
+	if err := o.store.Record(ctx, audit.Entry{
 		Time: now, Act: audit.Unwrapped, Identity: opened.Record.Identity, Ref: opened.Record.Ref, KeyID: opened.Record.WrappingKeyID, Detail: "the leaf's key",
 	}); err != nil {
 		out.Clear()
@@ -74,18 +74,18 @@ func (o *Operator) OpenWelcome(ctx context.Context, r OpenWelcomeRequest) (*Open
 // digest: the member exists. A key package of last resort is only counted. An empty digest is for
 // any Welcome.
 func (o *Operator) ConfirmWelcome(ctx context.Context, ref, digest []byte) (store.KeyPackage, error) {
-	if err := o.records.Confirm(ctx, ref, digest, o.Now()); err != nil {
+	if err := o.records.Confirm(ctx, ref, digest, o.now()); err != nil {
 		return store.KeyPackage{}, err
 	}
-	return o.Store.KeyPackage(ctx, ref)
+	return o.store.KeyPackage(ctx, ref)
 }
 
 // ReleaseWelcome gives back a key package that is reserved for the Welcome with a digest.
 func (o *Operator) ReleaseWelcome(ctx context.Context, ref, digest []byte) (store.KeyPackage, error) {
-	if err := o.records.Release(ctx, ref, digest, o.Now()); err != nil {
+	if err := o.records.Release(ctx, ref, digest, o.now()); err != nil {
 		return store.KeyPackage{}, err
 	}
-	return o.Store.KeyPackage(ctx, ref)
+	return o.store.KeyPackage(ctx, ref)
 }
 
 // Reserved returns the record of a key package, by the first digits of its ref, if it is reserved
@@ -104,10 +104,10 @@ func (o *Operator) Reserved(ctx context.Context, prefix, digest string) (store.K
 // EraseLeaf erases the private key of a leaf, which was kept when its Welcome was opened: the
 // member has another leaf, or is in the group no more.
 func (o *Operator) EraseLeaf(ctx context.Context, ref []byte) (store.KeyPackage, error) {
-	if err := o.records.ConfirmLeaf(ctx, ref, o.Now()); err != nil {
+	if err := o.records.ConfirmLeaf(ctx, ref, o.now()); err != nil {
 		return store.KeyPackage{}, err
 	}
-	return o.Store.KeyPackage(ctx, ref)
+	return o.store.KeyPackage(ctx, ref)
 }
 
 // DecryptPathSecret decrypts a path secret (RFC 9420, Section 7.6) with the leaf's private key,
@@ -117,5 +117,5 @@ func (o *Operator) DecryptPathSecret(ctx context.Context, ref []byte, c inventor
 	if err != nil {
 		return nil, err
 	}
-	return inv.DecryptPathSecret(ctx, ref, c, o.Now())
+	return inv.DecryptPathSecret(ctx, ref, c, o.now())
 }

@@ -71,7 +71,7 @@ func TestTheLeafsKeyIsHandedOverOnlyIfTheConfigLetsIt(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.identity(t, "alice")
 		for _, c := range []struct{ allowed, asked bool }{{false, true}, {true, false}, {true, true}} {
-			f.Settings.Unwrap.Allow = c.allowed
+			f.settings.Unwrap.Allow = c.allowed
 			_, w := f.sampleWelcome(t, "alice", "wrapped")
 			opened, err := f.OpenWelcome(t.Context(), OpenWelcomeRequest{Welcome: w, HandOverLeaf: c.asked})
 			if err != nil {
@@ -94,7 +94,7 @@ func TestAReservationEndsByItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		opened.Clear()
-		f.clock.advance(time.Duration(f.Settings.Welcome.Reservation) + time.Second)
+		f.clock.advance(time.Duration(f.settings.Welcome.Reservation) + time.Second)
 		if swept, err := f.Sweep(t.Context(), SweepRequest{Unfinished: UnfinishedAfter}); err != nil || swept.Released != 1 {
 			t.Errorf("Sweep() = %+v, %v, want a reservation ended", swept, err)
 		}

@@ -36,16 +36,16 @@ func (o *Operator) RotateWhenDue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	due, err := inv.DueWrappingKeys(ctx, o.schedule(), o.Now())
+	due, err := inv.DueWrappingKeys(ctx, o.schedule(), o.now())
 	if err != nil {
 		return err
 	}
 	for _, k := range due {
-		if !o.Settings.WrappingKeys.Automatic {
+		if !o.settings.WrappingKeys.Automatic {
 			o.report.Warn(&DueKeyError{k})
 			continue
 		}
-		next, err := inv.ReplaceWrappingKey(ctx, &k, o.Now())
+		next, err := inv.ReplaceWrappingKey(ctx, &k, o.now())
 		if errors.Is(err, inventory.ErrUnderWay) { // the next run does it, or a sweep repairs
 			o.warnf("%w: new key packages are under the one before", err)
 			continue
@@ -60,6 +60,6 @@ func (o *Operator) RotateWhenDue(ctx context.Context) error {
 
 // schedule is when the config has wrapping keys replaced.
 func (o *Operator) schedule() inventory.Schedule {
-	w := &o.Settings.WrappingKeys
+	w := &o.settings.WrappingKeys
 	return inventory.Schedule{MaxAge: time.Duration(w.MaxAge), MaxUses: w.MaxUses}
 }

@@ -29,13 +29,13 @@ type WrappingKeyUse struct {
 // WrappingKeys returns all wrapping keys, the oldest first, also those that were destroyed. It
 // needs no token.
 func (o *Operator) WrappingKeys(ctx context.Context) ([]WrappingKeyUse, error) {
-	keys, err := o.Store.WrappingKeys(ctx)
+	keys, err := o.store.WrappingKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	uses := make([]WrappingKeyUse, len(keys))
 	for i, k := range keys {
-		d, err := o.Store.Dependents(ctx, k.ID)
+		d, err := o.store.Dependents(ctx, k.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +46,7 @@ func (o *Operator) WrappingKeys(ctx context.Context) ([]WrappingKeyUse, error) {
 
 // findWrappingKey returns the wrapping key whose id, in hexadecimal, begins with prefix.
 func (o *Operator) findWrappingKey(ctx context.Context, prefix string) (store.WrappingKey, error) {
-	keys, err := o.Store.WrappingKeys(ctx)
+	keys, err := o.store.WrappingKeys(ctx)
 	if err != nil {
 		return store.WrappingKey{}, err
 	}
@@ -106,7 +106,7 @@ func (o *Operator) makeWrappingKey(ctx context.Context, r NewWrappingKey, curren
 	if err != nil {
 		return store.WrappingKey{}, err
 	}
-	return inv.CreateWrappingKey(ctx, m, current, o.Now())
+	return inv.CreateWrappingKey(ctx, m, current, o.now())
 }
 
 // RotateWrappingKeyRequest says which wrapping key becomes the current one of its purpose.
@@ -136,7 +136,7 @@ func (o *Operator) RotateWrappingKey(ctx context.Context, r RotateWrappingKeyReq
 	if p := r.New.Purpose; p != "" && k.Purpose != p {
 		return k, requestf("wrapping key %x is one to %s, not to %s", k.ID, k.Purpose, p)
 	}
-	return inv.RotateWrappingKey(ctx, "", k.ID, o.Now())
+	return inv.RotateWrappingKey(ctx, "", k.ID, o.now())
 }
 
 // DestroyWrappingKeyRequest says which wrapping key to destroy.
@@ -166,7 +166,7 @@ func (o *Operator) DestroyWrappingKey(ctx context.Context, r DestroyWrappingKeyR
 	if err != nil {
 		return out, err
 	}
-	out.Erased, err = inv.DestroyWrappingKey(ctx, out.Key.ID, r.Shred, o.Now(), o.backlogProgress(ctx))
+	out.Erased, err = inv.DestroyWrappingKey(ctx, out.Key.ID, r.Shred, o.now(), o.backlogProgress(ctx))
 	if errors.Is(err, inventory.ErrInterrupted) {
 		return out, o.shredInterrupted(ctx, &out.Key, err)
 	}
@@ -178,7 +178,7 @@ func (o *Operator) DestroyWrappingKey(ctx context.Context, r DestroyWrappingKeyR
 
 // shredInterrupted says how far the erasing of what was under a wrapping key is.
 func (o *Operator) shredInterrupted(ctx context.Context, k *store.WrappingKey, err error) error {
-	backlogs, fault := o.Store.Backlogs(context.WithoutCancel(ctx))
+	backlogs, fault := o.store.Backlogs(context.WithoutCancel(ctx))
 	for _, b := range backlogs {
 		if bytes.Equal(b.WrappingKeyID, k.ID) {
 			return o.backlogError(ctx, b, err)

@@ -22,11 +22,11 @@ import (
 // inSmallBatches returns the operator of another process, over the same store and token, that
 // stores batches of n key packages.
 func (f *fixture) inSmallBatches(n int) *fixture {
-	c := f.Config
+	c := f.config
 	c.Settings = config.Default()
 	c.Settings.Store.Batch = n
 	c.OpenToken = f.Token
-	other := &fixture{reported: &reported{}, clock: f.clock}
+	other := &fixture{config: c, reported: &reported{}, clock: f.clock}
 	other.Operator = New(c, other.reported)
 	return other
 }
@@ -55,7 +55,7 @@ func (f *fixture) wantOpens(t *testing.T, ref keypackage.Ref, want error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record, err := f.Store.KeyPackage(t.Context(), ref)
+	record, err := f.store.KeyPackage(t.Context(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func (f *fixture) wantOpens(t *testing.T, ref keypackage.Ref, want error) {
 	}
 	suite, _ := ciphersuite.Lookup(kp.CipherSuite)
 	w := welcometest.NewGroup(t, suite).Welcome(kp)
-	opened, err := inv.OpenWelcome(t.Context(), inventory.WelcomeRequest{Welcome: w, Now: f.Now(), Until: f.Now().Add(time.Hour)})
+	opened, err := inv.OpenWelcome(t.Context(), inventory.WelcomeRequest{Welcome: w, Now: f.now(), Until: f.now().Add(time.Hour)})
 	if !errors.Is(err, want) {
 		t.Errorf("OpenWelcome() for %v err = %v, want %v", ref, err, want)
 	}
@@ -73,7 +73,7 @@ func (f *fixture) wantOpens(t *testing.T, ref keypackage.Ref, want error) {
 		return
 	}
 	defer opened.Clear()
-	if err := inv.Release(t.Context(), ref, inventory.WelcomeDigest(w), f.Now()); err != nil {
+	if err := inv.Release(t.Context(), ref, inventory.WelcomeDigest(w), f.now()); err != nil {
 		t.Error(err)
 	}
 }
@@ -81,7 +81,7 @@ func (f *fixture) wantOpens(t *testing.T, ref keypackage.Ref, want error) {
 // current returns the current wrapping key of a purpose.
 func (f *fixture) current(t *testing.T, p store.Purpose) store.WrappingKey {
 	t.Helper()
-	k, err := f.Store.CurrentWrappingKey(t.Context(), p)
+	k, err := f.store.CurrentWrappingKey(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func (f *fixture) current(t *testing.T, p store.Purpose) store.WrappingKey {
 // acts counts the entries of the trail with an act, by what they are about.
 func (f *fixture) acts(t *testing.T, act audit.Act) (all, ofKeyPackages int) {
 	t.Helper()
-	for stored, err := range f.Store.Entries(t.Context(), 0) {
+	for stored, err := range f.store.Entries(t.Context(), 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
