@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
@@ -124,7 +125,7 @@ func (b *run) perSecond(ctx context.Context, work func(context.Context) error) (
 	start := time.Now()
 	end := start.Add(b.Duration)
 	g, ctx := errgroup.WithContext(ctx)
-	for range b.operator.Workers(b.Token) {
+	for range operator.Workers(b.Token, b.Processors) {
 		g.Go(func() error {
 			for time.Now().Before(end) && ctx.Err() == nil {
 				if err := work(ctx); err != nil {

@@ -59,13 +59,13 @@ type Operator struct {
 
 // core is what all Operators over one store share, whomever they report to.
 type core struct {
-	settings  *config.Config
-	store     store.Store
-	login     func(context.Context) (*token.Token, error)
-	rand      io.Reader
-	now       func() time.Time
-	workers   func(*token.Token) int
-	scheduled bool
+	settings   *config.Config
+	store      store.Store
+	login      func(context.Context) (*token.Token, error)
+	rand       io.Reader
+	now        func() time.Time
+	processors int
+	scheduled  bool
 
 	records     *inventory.Inventory // for what needs no token
 	directories *directories
@@ -81,7 +81,7 @@ type core struct {
 func New(c Config, r Report) *Operator {
 	records := inventory.New(inventory.Config{Store: c.Store, Batch: c.Settings.Store.Batch})
 	return &Operator{&core{
-		settings: c.Settings, store: c.Store, login: c.OpenToken, rand: c.Rand, now: c.Now, workers: c.Workers, scheduled: c.Scheduled,
+		settings: c.Settings, store: c.Store, login: c.OpenToken, rand: c.Rand, now: c.Now, processors: c.Processors, scheduled: c.Scheduled,
 		records: records, directories: newDirectories(c.Version), signers: make(map[string]opened),
 	}, r}
 }
@@ -129,7 +129,7 @@ func (c *core) inventoryOver(t *token.Token) *inventory.Inventory {
 		Store:   c.store,
 		Ring:    ring{t, c.rand},
 		Rand:    c.rand,
-		Workers: c.workers(t),
+		Workers: Workers(t, c.processors),
 		Batch:   c.settings.Store.Batch,
 	})
 }
@@ -137,7 +137,7 @@ func (c *core) inventoryOver(t *token.Token) *inventory.Inventory {
 // Workers is how many key packages are in the making at once: one a session, so that the token
 // never waits, and eight a processor, so that software never waits for a session. With one a
 // processor, processors were idle for a tenth of the time (docs/BENCHMARKS.md).
-func (c *Config) Workers(t *token.Token) int { return t.Sessions() + 8*c.Processors }
+func Workers(t *token.Token, processors int) int { return t.Sessions() + 8*processors }
 
 // ErrNoIdentity reports a name that no identity has.
 var ErrNoIdentity = errors.New("there is no such identity")

@@ -180,7 +180,7 @@ func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 		p.parallel = waiting * t.Sessions()
 	}
 	p.parallel = min(p.parallel, len(p.request.Lines))
-	p.workers = max(o.workers(t)/max(p.parallel, 1), 1)
+	p.workers = max(Workers(t, o.processors)/max(p.parallel, 1), 1)
 	p.inventory, err = o.Inventory(ctx)
 	p.start = o.now()
 	return err
