@@ -82,6 +82,22 @@ func TestSampleWithoutItsCommentMarks(t *testing.T) {
 	}
 }
 
+// A group that the sample has as a comment can be added at its end, as the head of the file says.
+func TestCommentedGroupsCanBeAdded(t *testing.T) {
+	groups := regexp.MustCompile(`(?m)^# ([a-z0-9_]+:\n(?:#.*\n)+)`).FindAllSubmatch(Sample(), -1)
+	if len(groups) < 5 {
+		t.Fatalf("the sample has %d groups as comments, want experimental, x509, identities, audit, directories and server", len(groups))
+	}
+	text := Sample()
+	for _, g := range groups {
+		text = append(text, regexp.MustCompile(`(?m)^# `).ReplaceAll(g[1], nil)...)
+	}
+	d, err := decode(text, Default())
+	if err != nil || len(d.faults) > 0 {
+		t.Fatalf("decode() = %+v, %v, want no faults", d, err)
+	}
+}
+
 // Whatever the name of a folder, the config in it names it correctly.
 func TestWriteSoftHSMKeepsEveryPath(t *testing.T) {
 	for _, name := range []string{

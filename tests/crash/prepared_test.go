@@ -55,7 +55,7 @@ func prepare(t *testing.T) *prepared {
 	}
 	p.Edit("batch: 500", "batch: 3")
 	p.Edit("automatic: true", "automatic: false") // sweep would destroy what the verbs are to destroy
-	p.Edit("\nx509:", "\nidentities:\n  bob:\n    custody: token\nx509:")
+	p.Append("identities:\n  bob:\n    custody: token")
 	p.Run("init") // the wrapping key for custody token
 	if err := os.Mkdir(filepath.Join(p.Dir, "welcomes"), 0o700); err != nil {
 		t.Fatal(err)

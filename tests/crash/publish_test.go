@@ -35,7 +35,7 @@ func newPublishing(t *testing.T, kind string, lease time.Duration) *publishing {
 	if kind == "http" {
 		url += "/key-packages"
 	}
-	p.Edit("directories: []", fmt.Sprintf("directories:\n  - {name: main, type: %s, url: %q, timeout: %v, deadline: %[3]v, lease: %[4]v, batch: 4}", kind, url, lease/2, lease))
+	p.Append(fmt.Sprintf("directories:\n  - {name: main, type: %s, url: %q, timeout: %v, deadline: %[3]v, lease: %[4]v, batch: 4}", kind, url, lease/2, lease))
 	p.Edit("  low: 20 ", "  low: 3 ")
 	p.Edit("  high: 50 ", "  high: 6 ")
 	p.Run("identity", "create", "alice")

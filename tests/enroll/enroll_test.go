@@ -89,23 +89,11 @@ func TestABatchIsCertifiedByStepCA(t *testing.T) {
 // configure sets the CA as the installation's enrollment command.
 func configure(t *testing.T, on *program.Installation, authority *ca) {
 	t.Helper()
-	path := filepath.Join(on.Dir, "hsm-kp.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	command, err := json.Marshal(authority.enrolCommand())
 	if err != nil {
 		t.Fatal(err)
 	}
-	section := fmt.Sprintf("\nx509:\n  roots: %q\n  enroll: {command: %s, timeout: 5m}\n", authority.root(), command)
-	before := []byte("\nx509:\n")
-	if !bytes.Contains(text, before) {
-		t.Fatal("the config has no x509")
-	}
-	if err := os.WriteFile(path, bytes.Replace(text, before, []byte(section), 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	on.Append(fmt.Sprintf("x509:\n  roots: %q\n  enroll: {command: %s, timeout: 5m}", authority.root(), command))
 }
 
 // provision runs a manifest, and returns its results by name and its exit status.

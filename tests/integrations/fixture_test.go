@@ -85,17 +85,18 @@ func (s *service) configure(t *testing.T, address string) {
 		t.Fatal(err)
 	}
 	member := "[get, open_welcome, confirm_welcome, release_welcome, sign_with_label, decrypt_with_label]"
-	text = bytes.Replace(text, []byte("directories: []"), fmt.Appendf(nil, "directories:\n  - {name: main, type: openmls, url: %q}", s.directory.URL), 1)
 	text = fmt.Appendf(text, `
+directories:
+  - {name: main, type: openmls, url: %[9]q}
 server:
-  listen: ["tcp:%s", "unix:%s"]
+  listen: ["tcp:%[1]s", "unix:%s"]
   tls: {certificate: %q, key: %q, client_ca: %q}
   callers:
     member: {uris: [%q], identities: ["alice-*"], operations: %s}
     adder: {uris: [%q], identities: ["alice-*"], operations: [claim]}
-    local: {uids: [%[9]d], identities: ["alice-*"], operations: %[7]s}
-    local-adder: {uids: [%[9]d], identities: ["alice-*"], operations: [claim]}
-`, address, s.socket, s.path("server.pem"), s.path("server.key"), s.path("ca.pem"), memberURI, member, adderURI, os.Getuid())
+    local: {uids: [%[10]d], identities: ["alice-*"], operations: %[6]s}
+    local-adder: {uids: [%[10]d], identities: ["alice-*"], operations: [claim]}
+`, address, s.socket, s.path("server.pem"), s.path("server.key"), s.path("ca.pem"), memberURI, member, adderURI, s.directory.URL, os.Getuid())
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,6 @@ package interop
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -51,15 +49,7 @@ func enableExperiments(t *testing.T, i *program.Installation) {
 		if err := ciphersuite.Register(e.Experiment); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&list, "  - {number: %d, name: %s, kem: %s, aead: %s, hash: %s, signature: %s}\n", uint16(e.ID), e.Name, e.KEM, e.AEAD, e.Hash, e.Signature)
+		fmt.Fprintf(&list, "    - {number: %d, name: %s, kem: %s, aead: %s, hash: %s, signature: %s}\n", uint16(e.ID), e.Name, e.KEM, e.AEAD, e.Hash, e.Signature)
 	}
-	path := filepath.Join(i.Dir, "hsm-kp.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.Replace(text, []byte("  enabled: false # default false\n  suites: []\n"), append([]byte("  enabled: true\n  suites:\n"), list.Bytes()...), 1)
-	if err := os.WriteFile(path, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	i.Append("experimental:\n  enabled: true\n  suites:\n" + list.String())
 }

@@ -109,7 +109,7 @@ func newKilling(t *testing.T) *killing {
 	}
 	on := program.Install(t)
 	wait := fmt.Sprintf("timeout: %v, deadline: %[1]v, lease: %[2]v, batch: 4, rate: 0", deadline, lease)
-	on.Edit("directories: []", fmt.Sprintf(`directories:
+	on.Append(fmt.Sprintf(`directories:
   - {name: plain, type: http, url: %[1]q, %[4]s}
   - {name: other, type: http, url: %[2]q, %[4]s}
   - {name: delivery, type: openmls, url: %[3]q, %[4]s}`, k.plain.URL+"/key-packages", k.other.URL+"/key-packages", k.delivery.URL, wait))

@@ -66,6 +66,19 @@ func (i *Installation) Edit(before, after string) {
 	}
 }
 
+// Append adds a group of keys at the end of the config.
+func (i *Installation) Append(group string) {
+	i.t.Helper()
+	f, err := os.OpenFile(i.ConfigPath(), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	_, err = f.WriteString("\n" + group + "\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
 // Opened is an installation that the test itself has open.
 type Opened struct {
 	Store     store.Store

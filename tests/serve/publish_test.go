@@ -19,7 +19,7 @@ import (
 // withDirectory adds a directory to the config.
 func withDirectory(d *directorytest.Server, more string) func(*service, *settings) {
 	return func(s *service, _ *settings) {
-		s.on.Edit("directories: []", fmt.Sprintf("directories: [{name: main, type: http, url: %q, rate: 0%s}]", d.URL+"/key-packages", more))
+		s.on.Append(fmt.Sprintf("directories: [{name: main, type: http, url: %q, rate: 0%s}]", d.URL+"/key-packages", more))
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *service) certify(name string, days int) {
 	s.t.Helper()
 	ca := certificatetest.NewRoot(s.t)
 	s.write("roots.pem", ca.Certificate.Raw)
-	s.Edit("  # roots:", "  roots: "+filepath.Join(s.dir, "roots.pem")+" #")
+	s.Append("x509:\n  roots: " + filepath.Join(s.dir, "roots.pem"))
 	s.Run("identity", "create", name, "--x509")
 	block, _ := pem.Decode(s.Run("identity", "csr", name))
 	request, err := x509.ParseCertificateRequest(block.Bytes)
