@@ -1,0 +1,95 @@
+package docs
+
+import (
+	"flag"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the pages")
+
+// step is a command of a page, and what the page says that it prints.
+type step struct{ command, output string }
+
+// stepsOf reads commands. Each begins with "$ ", and goes on after a line that ends with | or \, and
+// after <<'END' until END.
+func stepsOf(body string) (steps []step) {
+	open, until := false, ""
+	for line := range strings.Lines(body) {
+		command, begins := strings.CutPrefix(line, "$ ")
+		switch {
+		case until != "":
+			steps[len(steps)-1].command += line
+			if strings.TrimSpace(line) == until {
+				until = ""
+			}
+			continue
+		case begins:
+			steps = append(steps, step{command: command})
+		case open:
+			steps[len(steps)-1].command += line
+		default:
+			steps[len(steps)-1].output += line
+			continue
+		}
+		text := strings.TrimRight(line, "\n")
+		open = strings.HasSuffix(text, "|") || strings.HasSuffix(text, `\`)
+		if m := hereDocument.FindStringSubmatch(text); m != nil {
+			until = m[1]
+		}
+	}
+	return steps
+}
+
+var hereDocument = regexp.MustCompile(`<<'([A-Z]+)'`)
+
+func TestStepsOf(t *testing.T) {
+	got := stepsOf("$ cat >f <<'END'\na\nEND\n$ a |\n  b\nprinted\n$ c\n")
+	want := []step{{"cat >f <<'END'\na\nEND\n", ""}, {"a |\n  b\n", "printed\n"}, {"c\n", ""}}
+	if len(got) != len(want) {
+		t.Fatalf("stepsOf() = %q, want %q", got, want)
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Errorf("stepsOf()[%d] = %q, want %q", i, got[i], want[i])
+		}
+	}
+}
+
+// clip ends lines after what a page shows.
+func clip(s string) string {
+	const width = 260
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if len(line) > width {
+			line = line[:width] + "…\n"
+		} else if !strings.HasSuffix(line, "\n") {
+			line += "\n"
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+var (
+	// digits are what people copy from one command's output into the next command.
+	digits    = regexp.MustCompile(`\b[0-9a-f]{8,}\b`)
+	timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?`)
+	encoded   = regexp.MustCompile(`[0-9A-Za-z+/]{16,}=*(…|")?`)
+	duration  = regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(µs|ms|s)\b`)
+	rate      = regexp.MustCompile(`\b\d+ a second`)
+	spaces    = regexp.MustCompile(`([,:{}\[\]"])\s+`) // protojson writes them or not, build by build
+	columns   = regexp.MustCompile(`  +`)
+)
+
+// random takes out what another run would print otherwise.
+func random(s string) string {
+	s = timestamp.ReplaceAllString(s, "TIME")
+	s = spaces.ReplaceAllString(s, "$1")
+	s = encoded.ReplaceAllString(s, "BYTES$1")
+	s = digits.ReplaceAllString(s, "DIGITS")
+	s = duration.ReplaceAllString(s, "DURATION")
+	s = rate.ReplaceAllString(s, "N a second")
+	return columns.ReplaceAllString(s, "  ")
+}
