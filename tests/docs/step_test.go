@@ -57,12 +57,12 @@ func TestStepsOf(t *testing.T) {
 	}
 }
 
-// clip ends lines after what a page shows.
+// clip ends lines of data after what a page shows.
 func clip(s string) string {
 	const width = 260
 	var b strings.Builder
 	for line := range strings.Lines(s) {
-		if len(line) > width {
+		if len(line) > width && !strings.HasPrefix(line, "hsm-kp:") {
 			line = line[:width] + "…\n"
 		} else if !strings.HasSuffix(line, "\n") {
 			line += "\n"
