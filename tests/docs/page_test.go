@@ -155,3 +155,58 @@ func anchorsOf(page string) (anchors []string) {
 	}
 	return anchors
 }
+
+// A file, folder or package of the repository that a page names is there.
+func TestNamedFilesExist(t *testing.T) {
+	folders, err := os.ReadDir(program.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range folders {
+		if f.IsDir() && !strings.HasPrefix(f.Name(), ".") && f.Name() != "bin" {
+			names = append(names, f.Name())
+		}
+	}
+	named := regexp.MustCompile("[` ](?:\\./)?((?:" + strings.Join(names, "|") + `)(?:/[\w.*-]+)+)`)
+	for _, page := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(read(t, page), -1) {
+			path := strings.TrimRight(m[1], ".")
+			if found, err := filepath.Glob(filepath.Join(program.Root(), path)); err != nil || len(found) == 0 {
+				t.Errorf("%s: names %s, which is not there", page, path)
+			}
+		}
+	}
+}
+
+// What is exported to Prometheus is in the page, and the other way round.
+func TestPageHasTheMetrics(t *testing.T) {
+	page := read(t, "docs/OBSERVABILITY.md")
+	sources, err := filepath.Glob(filepath.Join(program.Root(), "internal/observe/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := make(map[string]bool)
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`"hsm_kp_(\w+)"|\bdesc\("(\w+)"`).FindAllStringSubmatch(string(text), -1) {
+			exported["hsm_kp_"+m[1]+m[2]] = true
+		}
+	}
+	for name := range exported {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("the page does not have %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`(hsm_kp_\\w+)`").FindAllStringSubmatch(page, -1) {
+		if !exported[m[1]] {
+			t.Errorf("the page has %s, which is not exported", m[1])
+		}
+	}
+}

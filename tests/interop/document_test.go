@@ -19,9 +19,10 @@ func (r *results) write(t *testing.T) {
 	var d document
 	d.line("# Interoperability")
 	d.line("")
-	d.line("Written by `make interop`, which builds the MLS libraries below by their own tools,")
-	d.line("runs them as processes of their own, and hands them key packages of hsm-kp whose")
-	d.line("signature keys are in a SoftHSM token. Do not edit: change `tests/interop` and run it.")
+	d.line("For those who write an MLS client: what other MLS libraries make of key packages of hsm-kp.")
+	d.line("`make interop` writes this page. It builds the libraries below with their own tools, runs")
+	d.line("each in a process of its own, and gives them key packages whose signature keys are in a")
+	d.line("SoftHSM token. Do not edit the page: change `tests/interop` and run it.")
 	d.line("")
 	r.writePeers(&d)
 	r.writeGroups(&d)
@@ -78,14 +79,13 @@ func (r *results) writePeers(d *document) {
 		d.row(false, p.hello.Name, strings.TrimPrefix(p.hello.Version, "v"), strings.Join(numbers, ", "), signs)
 	}
 	d.line("")
-	d.line("Suites above 7 are experimental, and their numbers mean what the library takes them")
-	d.line("for:")
+	d.line("Suites above 7 are experimental. What a number means differs from library to library:")
 	d.line("")
 	for _, e := range experiments {
 		d.line("- %d is %s for %s", uint16(e.ID), e.Name, strings.Join(e.peers, ", "))
 	}
 	d.line("")
-	d.line("What is worth knowing of each:")
+	d.line("Notes on each:")
 	d.line("")
 	for _, p := range r.peers {
 		for _, note := range p.hello.Notes {
@@ -100,9 +100,9 @@ func (r *results) writeGroups(d *document) {
 	d.line("")
 	d.line("The library of the row validates a key package of hsm-kp, adds it to a group of its")
 	d.line("own and makes a Welcome. A member that is built with the library of the column and")
-	d.line("the private keys that came back from `hsm-kp unwrap` joins by it, and follows the founder")
-	d.line("to the next epoch by a commit that is encrypted to its leaf. *yes*: both have the same")
-	d.line("epoch authenticator, and each read a message of the other. In the last column `hsm-kp")
+	d.line("the private keys that `hsm-kp unwrap` printed joins with the Welcome, and follows the")
+	d.line("founder to the next epoch by a commit that is encrypted to its leaf. *yes*: both have the")
+	d.line("same epoch authenticator, and each read a message of the other. In the last column `hsm-kp")
 	d.line("welcome open` opens the Welcome, with the same epoch authenticator: with its private keys")
 	d.line("sealed, and in suites 2, 5 and 7 also with private keys that never leave the token. A")
 	d.line("letter is a fault of a library: see the list at the end.")
@@ -150,7 +150,7 @@ func (r *results) writeOwn(d *document) {
 	d.line("## Their key packages")
 	d.line("")
 	d.line("What `hsm-kp verify` finds in key packages that the libraries make by default, each")
-	d.line("decoded and encoded again byte for byte. Findings in parentheses are warnings.")
+	d.line("decoded and encoded again to the same bytes. Findings in parentheses are warnings.")
 	d.line("")
 	d.row(true, "library", "suites", "findings")
 	for _, p := range r.peers {
@@ -177,10 +177,10 @@ func (r *results) writeOwn(d *document) {
 func (r *results) writeVariants(d *document) {
 	d.line("## What is refused")
 	d.line("")
-	d.line("Key packages of suite %d with one thing changed, and signed, put to each library to be", uint16(variantSuite))
-	d.line("added. *adds*: it made a Welcome. The profiles of `hsm-kp verify --for` say the same: the")
-	d.line("test holds each of them to this table. The second column is what `hsm-kp verify` finds;")
-	d.line("in parentheses are warnings.")
+	d.line("Key packages of suite %d with one thing changed, and signed. Each library is asked to add them.", uint16(variantSuite))
+	d.line("*adds*: it made a Welcome. The profiles of `hsm-kp verify --for PEERS` say the same: the test")
+	d.line("compares each of them with this table. The second column is what `hsm-kp verify` finds;")
+	d.line("warnings are in parentheses.")
 	d.line("")
 	d.row(true, append([]string{"key package", "hsm-kp verify"}, r.names()...)...)
 	for _, name := range r.variantNames {
@@ -202,7 +202,7 @@ func (r *results) writeVariants(d *document) {
 }
 
 func (r *results) writeFaults(d *document) {
-	d.line("## Faults that were seen")
+	d.line("## Faults found")
 	d.line("")
 	for _, f := range faults {
 		var numbers []string

@@ -29,9 +29,9 @@ const library = "github.com/thomas-vilte/mls-go"
 
 var notes = []string{
 	"The library has no interface for a signer: a member signs with a private key that is handed over.",
-	"It adds, sends and receives by its Client, and joins by group.JoinFromWelcome: a Client joins only with key packages that it made itself.",
+	"It adds, sends and receives with its Client, and joins with group.JoinFromWelcome: a Client joins only with key packages that it made itself.",
 	"A key package is validated by KeyPackage.Validate and KeyPackage.Verify; neither looks at the leaf's signature or at its lifetime.",
-	"JoinFromWelcome takes no ratchet tree beside the Welcome.",
+	"JoinFromWelcome accepts no ratchet tree beside the Welcome.",
 }
 
 type request struct {

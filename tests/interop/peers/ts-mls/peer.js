@@ -107,8 +107,8 @@ await serve(async (askSignature) => ({
       notes: [
         "validate checks the two signatures only: the library's other checks need a group.",
         "The functions that check these signatures, and the decoder of ratchet trees, are exported but not marked as public.",
-        "The decoders do not refuse bytes that follow what they decode, but say how many they used: the peer refuses.",
-        "Members ask for signatures by a replaced signature.sign of the CiphersuiteImpl, which is public.",
+        "The decoders do not refuse bytes that follow what they decode, but report how many they used: the peer refuses them.",
+        "Members request signatures through a replaced signature.sign of the CiphersuiteImpl, which is public.",
       ],
     };
   },

@@ -114,7 +114,7 @@ impl Peer {
                 ),
                 "validate is that of the library's external client, which the crate's feature \
                  external_client offers.",
-                "X.509 credentials: the last certificate of a chain is taken as the trust anchor, \
+                "X.509 credentials: the last certificate of a chain is used as the trust anchor, \
                  which the library leaves to the application.",
             ],
         })

@@ -34,8 +34,8 @@ import org.bouncycastle.mls.protocol.Group;
 /** Answers requests with the library. */
 final class Peer {
     private static final List<String> NOTES = List.of(
-            "A key package is validated by KeyPackage.verify and LeafNode.verifyLifetime, which say no more than false.",
-            "A group refuses a key package with \"Invalid proposal\" whichever of its checks failed.",
+            "A key package is validated by KeyPackage.verify and LeafNode.verifyLifetime, which return only false.",
+            "A group refuses a key package with \"Invalid proposal\", whichever check failed.",
             "A joined group takes its signer from the Welcome's cipher suite: the peer hands it a subclass of Welcome whose"
                     + " suite asks for signatures.",
             "The library has no method that commits an added member in one step: the peer sends an Add proposal to its own"
