@@ -223,7 +223,7 @@ func (s *session) perform(body string) string {
 		command := s.real(step.command)
 		got := s.shown(s.run(command))
 		if !*update && random(got) != random(step.output) {
-			s.t.Errorf("$ %sprints\n%s\nthe page has\n%s", command, got, step.output)
+			s.t.Errorf("$ %sprints\n%s\nthe page has\n%s\nif that is right: go test ./docs -update", command, got, step.output)
 		}
 		s.remember(step.output, got)
 		fmt.Fprintf(&b, "$ %s%s", strings.NewReplacer(s.addr, "127.0.0.1:8443", s.home, "/home/you").Replace(command), got)
