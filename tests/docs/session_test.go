@@ -70,9 +70,9 @@ func newSession(t *testing.T, bin string) *session {
 		t.Fatal(err)
 	}
 	s.in, s.out = in, bufio.NewReader(out)
+	stuck := time.AfterFunc(10*time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	t.Cleanup(func() {
 		in.Close()
-		stuck := time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 		_, _ = io.Copy(io.Discard, s.out)
 		_ = cmd.Wait()
 		stuck.Stop()
