@@ -78,6 +78,7 @@ var (
 	timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?`)
 	encoded   = regexp.MustCompile(`[0-9A-Za-z+/]{16,}=*(…|")?`)
 	duration  = regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(µs|ms|s)\b`)
+	numbered  = regexp.MustCompile(`(?m)^\d+ +TIME`) // entries of the trail, whose numbers batches decide
 	rate      = regexp.MustCompile(`\b\d+ a second`)
 	spaces    = regexp.MustCompile(`([,:{}\[\]"])\s+`) // protojson writes them or not, build by build
 	columns   = regexp.MustCompile(`  +`)
@@ -86,6 +87,7 @@ var (
 // random takes out what another run would print otherwise.
 func random(s string) string {
 	s = timestamp.ReplaceAllString(s, "TIME")
+	s = numbered.ReplaceAllString(s, "N TIME")
 	s = spaces.ReplaceAllString(s, "$1")
 	s = encoded.ReplaceAllString(s, "BYTES$1")
 	s = digits.ReplaceAllString(s, "DIGITS")
