@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
 
@@ -103,16 +101,14 @@ func (d *demo) narrate() error {
 
 // addDirectory adds a folder to publish to, beside the config, to the config that init made.
 func (d *demo) addDirectory(configPath string) error {
-	text, err := os.ReadFile(configPath)
+	const group = "directories: [{name: spool, type: spool, path: spool}]"
+	d.ui.printf("\n# The config says where key packages are published: with a delivery service or, here, in\n# a folder beside it.\n%s\n", group)
+	f, err := os.OpenFile(configPath, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	const none, some = "directories: []", "directories: [{name: spool, type: spool, path: spool}]"
-	d.ui.printf("\n# The config says where key packages are published: with a delivery service or, here, in\n# a folder beside it.\n%s\n", some)
-	if !bytes.Contains(text, []byte(none)) {
-		return fmt.Errorf("config %s: it has no line %q", configPath, none)
-	}
-	return directory.ReplaceFile(configPath, bytes.Replace(text, []byte(none), []byte(some), 1), 0o600)
+	_, err = f.WriteString("\n" + group + "\n")
+	return errors.Join(err, f.Close())
 }
 
 // join shows what becomes of what was published: somebody adds the client of one to a group.

@@ -150,7 +150,7 @@ func checkLink(t *testing.T, page, to string) {
 func anchorsOf(page string) (anchors []string) {
 	for _, b := range blocksOf(page) {
 		for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(b.body, -1) {
-			kept := regexp.MustCompile("[^\\p{L}\\p{N} _-]").ReplaceAllString(strings.ToLower(m[1]), "")
+			kept := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
 			anchors = append(anchors, strings.ReplaceAll(kept, " ", "-"))
 		}
 	}
