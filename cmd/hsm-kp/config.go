@@ -9,7 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 )
 
 func configCommand(u *ui) *cli.Command {
@@ -68,7 +68,7 @@ func checkConfig(path string, u *ui) error {
 		return err
 	}
 	suitesErr := registerSuites(cfg)
-	policyErr := operator.CheckPolicies(cfg)
+	policyErr := policy.Check(cfg)
 	_, tokenErr := tokenConfig(cfg)
 	if err := errors.Join(suitesErr, policyErr, tokenErr, checkTLS(&cfg.Server)); err != nil {
 		return fmt.Errorf("config %s: %w", path, err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/hsm-kp/hsm-kp/internal/diagnosis"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 	"github.com/hsm-kp/hsm-kp/token"
 )
@@ -97,7 +98,7 @@ type diagnosisJSON struct {
 	Keys        []keyJSON           `json:"keys,omitempty"`    // that the store depends on
 	Unknown     []token.ObjectInfo  `json:"unknown,omitempty"` // labeled as of hsm-kp, and not in the store
 	// Unconfirmed is how many key packages have private keys here that are for a device, up to
-	// operator.MaxUnconfirmed.
+	// diagnosis.MaxUnconfirmed.
 	Unconfirmed int `json:"unconfirmed,omitempty"`
 }
 
@@ -120,7 +121,7 @@ type keyJSON struct {
 	Attributes *token.KeyAttributes `json:"attributes,omitempty"`
 }
 
-func diagnosisOf(d *operator.Diagnosis, at place, exists bool) diagnosisJSON {
+func diagnosisOf(d *diagnosis.Diagnosis, at place, exists bool) diagnosisJSON {
 	out := diagnosisJSON{
 		Token: d.Token, Sessions: d.Sessions, Probes: d.Probes, Store: at.String(), StoreExists: exists,
 		Unknown: d.Unknown, Unconfirmed: d.Unconfirmed,
@@ -136,7 +137,7 @@ func diagnosisOf(d *operator.Diagnosis, at place, exists bool) diagnosisJSON {
 
 // waiting says how many key packages wait for a device.
 func (d *diagnosisJSON) waiting() string {
-	if d.Unconfirmed == operator.MaxUnconfirmed {
+	if d.Unconfirmed == diagnosis.MaxUnconfirmed {
 		return fmt.Sprintf("have not confirmed %d key packages or more", d.Unconfirmed)
 	}
 	return "have not confirmed " + operator.Plural(d.Unconfirmed, "key package")

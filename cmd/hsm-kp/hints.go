@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
@@ -36,7 +37,7 @@ const (
 // exitStatus sorts an error into the statuses that the manual promises.
 func exitStatus(err error) int {
 	var usage *usageError
-	var request *operator.RequestError
+	var request *act.RequestError
 	var configError *config.Error
 	switch {
 	case err == nil:
@@ -189,7 +190,7 @@ var hints = []struct {
 }
 
 // isUsage fits what a command line or the config asks for and cannot be done.
-func isUsage(err error) bool { return as[*usageError](err) || as[*operator.RequestError](err) }
+func isUsage(err error) bool { return as[*usageError](err) || as[*act.RequestError](err) }
 
 func is(targets ...error) func(error) bool {
 	return func(err error) bool { return isAny(err, targets...) }

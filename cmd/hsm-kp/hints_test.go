@@ -16,9 +16,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/hpke"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/diagnosis"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
+	"github.com/hsm-kp/hsm-kp/internal/enroll"
 	"github.com/hsm-kp/hsm-kp/internal/framing"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
@@ -40,10 +43,10 @@ func TestExitStatuses(t *testing.T) {
 		exitDone: {nil},
 		exitFailed: {
 			errors.New("anything"), errSilent, operator.ErrPartial, errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
-			errNotKeyPackage, inventory.ErrSuiteUnknown, operator.ErrNoSuite,
+			errNotKeyPackage, inventory.ErrSuiteUnknown, diagnosis.ErrNoSuite,
 			store.ErrNotFound, store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, store.ErrDamaged,
 			&store.SchemaError{Have: 2, Known: 1},
-			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, operator.ErrNoAuditKey, operator.ErrAuditKeyLost, operator.ErrOtherAuditKey,
+			inventory.ErrAmbiguousRef, inventory.ErrRef, inventory.ErrInterrupted, inventory.ErrWrappingKeySpent, inventory.ErrTooMany, operator.ErrNoAuditKey, operator.ErrAuditKeyLost, audit.ErrOtherKey,
 			inventory.ErrMixedUp, inventory.ErrNotOurs, inventory.ErrUnderWay, store.ErrReserved, store.ErrConsumed, store.ErrErased, errNotWelcome,
 			welcome.ErrNotForIt, welcome.ErrSuite, welcome.ErrForged, welcome.ErrConfirmation, welcome.ErrSignature,
 			&welcome.MissingPSKError{Missing: []welcome.PSKID{{}}}, vault.ErrStamp, store.ErrState, hpke.ErrOpen, syscall.ENOSPC,
@@ -52,15 +55,15 @@ func TestExitStatuses(t *testing.T) {
 			wire.ErrTruncated, wire.ErrTrailing, wire.ErrLength, token.ErrDecrypt, token.ErrKeyMismatch, hpke.ErrKeyMismatch,
 			audit.ErrTampered, audit.ErrEntry, audit.ErrCheckpoint, audit.ErrOrigin, audit.ErrKey, audit.ErrSignature, operator.ErrForeignCheckpoint, &operator.UnvouchedKeyError{},
 			inventory.ErrNothingToShow, inventory.ErrOtherToken, inventory.ErrNoLeaf, store.ErrInUse, store.ErrWrappingKey, store.ErrRewrapped, vault.ErrMixedUp,
-			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, operator.ErrKeyFault,
+			operator.ErrRetired, operator.ErrNoChain, operator.ErrChainOfCurrent, operator.ErrLessCustody, operator.ErrNoneLeft, operator.ErrNoSuchWrappingKey, operator.ErrAmbiguousWrappingKey, errNotCiphertext, diagnosis.ErrKeyFault,
 			directory.ErrRefused, directory.ErrUnauthorized, directory.ErrKnown, directory.ErrUnknownClient, directory.ErrAnswer, directory.ErrUnreachable,
 			&directory.StatusError{Status: 500}, store.ErrHeld, operator.ErrUnpublished, operator.ErrNoDirectory,
-			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, operator.ErrNotHandedOver, operator.ErrDevices, operator.ErrOtherDevice, operator.ErrEnroll, record.ErrNotEmpty, operator.ErrNoCopy,
+			inventory.ErrAtDevice, store.ErrForDevice, store.ErrOtherRelease, operator.ErrNotHandedOver, operator.ErrDevices, operator.ErrOtherDevice, enroll.ErrFailed, record.ErrNotEmpty, operator.ErrNoCopy,
 			&operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, operator.ErrHeldBack, operator.ErrLeftPending,
 			// The token says so, and it is the data that is at fault.
 			fmt.Errorf("%w: %w", vault.ErrSealed, &token.Error{Func: "C_Decrypt", RV: token.CKR_GENERAL_ERROR}),
 		},
-		exitUsage: {usagef("what?"), &operator.RequestError{}, &operator.MechanismError{}, operator.ErrSeveral, &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
+		exitUsage: {usagef("what?"), &act.RequestError{}, &operator.MechanismError{}, operator.ErrSeveral, &config.Error{Path: "x.yaml", Cause: fs.ErrNotExist}, &manifest.Error{}, manifest.ErrEmpty},
 		exitToken: {
 			&token.Error{Func: "C_Sign", RV: token.CKR_DEVICE_ERROR},
 			token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk, token.ErrPINSource,
@@ -162,7 +165,7 @@ func exportedErrors(t *testing.T) []string {
 // Where a person can do something, they are told what.
 func TestHints(t *testing.T) {
 	for _, err := range []error{
-		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &operator.RequestError{}, &operator.MechanismError{},
+		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &act.RequestError{}, &operator.MechanismError{},
 		errNoStore, operator.ErrNoIdentity, inventory.ErrNoWrappingKey, operator.ErrUnwrapRefused,
 		store.ErrExists, store.ErrBusy, store.ErrFull, store.ErrAway, store.ErrLogin, store.ErrNoDatabase, store.ErrReadOnly, &store.SchemaError{Have: 2, Known: 1},
 		inventory.ErrAmbiguousRef, inventory.ErrRef, identity.ErrKeyMismatch, syscall.ENOSPC,

@@ -51,7 +51,7 @@ Examples:
 // endOf says when a chain expires.
 func endOf(chain certificate.Chain) string {
 	_, notAfter := chain.Validity()
-	return fmt.Sprintf("the chain ends at %s, %s", notAfter.UTC().Format(time.RFC3339), operator.DaysLeft(notAfter, time.Now()))
+	return fmt.Sprintf("the chain ends at %s, %s", notAfter.UTC().Format(time.RFC3339), certificate.DaysLeft(notAfter, time.Now()))
 }
 
 // leafOf says whose the first certificate of a chain is.

@@ -56,7 +56,7 @@ func (u *ui) printIdentity(d *operator.IdentityDetails) error {
 	printCertificates(u, "               ", credential)
 	if chain, err := certificate.Parse(credential.Certificates); err == nil {
 		_, notAfter := chain.Validity()
-		u.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), operator.DaysLeft(notAfter, time.Now()))
+		u.printf("valid until    %s, %s\n", notAfter.UTC().Format(time.RFC3339), certificate.DaysLeft(notAfter, time.Now()))
 	}
 	u.printf("signature key  %x\n", d.SignatureKey)
 	u.printf("key in token   CKA_ID %x, CKA_LABEL %q, token serial %s\n", d.KeyID, d.KeyLabel, d.TokenSerial)

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 )
 
 var directoryFlag = &cli.StringFlag{Name: "directory", Aliases: []string{"d"}, Usage: "publish in the directory `NAME` of the config", DefaultText: "the config's"}
@@ -67,7 +68,7 @@ func (e *env) choice(identities []string, suite string) (operator.Choice, error)
 		return choice, nil
 	}
 	var err error
-	choice.Suite, err = e.Suite(suite)
+	choice.Suite, err = policy.Suite(e.config, suite)
 	return choice, err
 }
 

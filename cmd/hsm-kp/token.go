@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
-	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/directories"
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
@@ -55,7 +55,7 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		Label:    c.Label,
 		Serial:   c.Serial,
 		Slot:     c.Slot,
-		PIN:      operator.PINSource(c.PIN),
+		PIN:      directories.PINSource(c.PIN),
 		Sessions: c.Sessions,
 		Timeout:  time.Duration(c.Timeout),
 		Patience: time.Duration(c.Recovery),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/config"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -129,7 +130,7 @@ func verifyPolicy(at *time.Time, maxLifetime, level, roots string) (keypackage.P
 	if p.Level, ok = levels[level]; !ok {
 		return p, usagef("verify: --policy must be strict, rfc or lenient, not %q", level)
 	}
-	p.Roots, err = operator.LoadRoots(roots)
+	p.Roots, err = policy.Roots(roots)
 	return p, err
 }
 
@@ -149,12 +150,12 @@ func requiredOf(extensions, proposals, credentials []string) (keypackage.Require
 			*f.list = append(*f.list, n)
 		}
 	}
-	return operator.RequiredOf(r), nil
+	return policy.Required(r), nil
 }
 
 // parsePeers reads the value of a verb's --for: names of profiles with commas between them.
 func parsePeers(verb, text string) ([]*profile.Profile, error) {
-	peers, err := operator.LookupPeers(strings.Split(text, ","))
+	peers, err := policy.Peers(strings.Split(text, ","))
 	if err != nil {
 		return nil, usagef("%s: --for %v", verb, err)
 	}

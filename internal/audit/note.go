@@ -88,6 +88,19 @@ func VerifierKey(name string, key crypto.PublicKey) (string, error) {
 	return k.String(), nil
 }
 
+// ErrOtherKey reports a key that is not the one that a verifier key is of.
+var ErrOtherKey = errors.New("the token's key is not the one that the store knows")
+
+// CheckVerifier checks that a public key is the one that the verifier key of a name is of. The error
+// is ErrOtherKey, ErrOrigin or ErrKey.
+func CheckVerifier(name, verifier string, key crypto.PublicKey) error {
+	got, err := VerifierKey(name, key)
+	if err == nil && got != verifier {
+		err = fmt.Errorf("audit key of %s: %w", name, ErrOtherKey)
+	}
+	return err
+}
+
 // CheckVerifierKey fails unless Open accepts text as a verifier key. The error wraps ErrKey or
 // ErrOrigin.
 func CheckVerifierKey(vkey string) error {

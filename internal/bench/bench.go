@@ -16,6 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/operator"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -235,7 +236,7 @@ func (b *run) identity(ctx context.Context, name string, s *ciphersuite.Suite) (
 // generate generates key packages until the time is up, and returns how many a second are
 // durable by then.
 func (b *run) generate(ctx context.Context, id *identity.Identity) (float64, error) {
-	policy, err := operator.PolicyOf(b.Settings, "", b.Rand)
+	p, err := policy.Of(b.Settings, "", b.Rand)
 	if err != nil {
 		return 0, err
 	}
@@ -246,7 +247,7 @@ func (b *run) generate(ctx context.Context, id *identity.Identity) (float64, err
 	timed, cancel := context.WithTimeout(ctx, b.Duration)
 	defer cancel()
 	start := time.Now()
-	n, err := inv.Generate(timed, inventory.Request{Identity: id, Policy: policy, Count: inventory.MaxSealings / 4, Now: start},
+	n, err := inv.Generate(timed, inventory.Request{Identity: id, Policy: p, Count: inventory.MaxSealings / 4, Now: start},
 		func([]store.KeyPackage) error { return nil })
 	if err != nil && (!errors.Is(err, inventory.ErrInterrupted) || ctx.Err() != nil) {
 		return 0, err

@@ -111,18 +111,27 @@ func (inv *Inventory) custodian(ctx context.Context, id vault.KeyID) (vault.Cust
 	if err != nil {
 		return nil, err
 	}
-	m, err := MechanismOf(&record)
+	v, err := inv.Recognize(ctx, &record)
 	if err != nil {
 		return nil, err
 	}
-	v, err := inv.ring.Open(ctx, id, m)
-	if err != nil {
-		return nil, fmt.Errorf("open wrapping key %v: %w", id, err)
-	}
-	if err := v.Recognize(ctx, record.Stamp); err != nil {
-		return nil, fmt.Errorf("recognize wrapping key %v: %w", id, err)
-	}
 	inv.vaults[string(id)] = v
+	return v, nil
+}
+
+// Recognize finds a wrapping key in the token, and sees that it is the one that was recorded.
+func (inv *Inventory) Recognize(ctx context.Context, key *store.WrappingKey) (vault.Custodian, error) {
+	m, err := MechanismOf(key)
+	if err != nil {
+		return nil, err
+	}
+	v, err := inv.ring.Open(ctx, key.ID, m)
+	if err != nil {
+		return nil, fmt.Errorf("open wrapping key %v: %w", vault.KeyID(key.ID), err)
+	}
+	if err := v.Recognize(ctx, key.Stamp); err != nil {
+		return nil, fmt.Errorf("recognize wrapping key %v: %w", vault.KeyID(key.ID), err)
+	}
 	return v, nil
 }
 

@@ -21,13 +21,11 @@ var (
 	// ErrAuditKeyLost reports an audit key that was recorded and is not in the token, with the
 	// token's error.
 	ErrAuditKeyLost = errors.New("find the audit key")
-	// ErrOtherAuditKey reports a key in the token that is not the one that was recorded.
-	ErrOtherAuditKey = errors.New("the token's key is not the one that the store knows")
 )
 
 // isLost reports whether an audit key is not in the token any more.
 func isLost(err error) bool {
-	return errors.Is(err, token.ErrNotFound) || errors.Is(err, ErrOtherAuditKey)
+	return errors.Is(err, token.ErrNotFound) || errors.Is(err, audit.ErrOtherKey)
 }
 
 // AuditKeys returns the keys that sign or have signed checkpoints, the oldest first: the last one
@@ -99,16 +97,7 @@ func (o *Operator) findAuditKey(ctx context.Context, record *store.AuditKey) (*s
 	case err != nil:
 		return nil, fmt.Errorf("find the audit key: %w", err)
 	}
-	return key, sameAuditKey(record, key)
-}
-
-// sameAuditKey reports whether a key of the token is the one that was recorded.
-func sameAuditKey(record *store.AuditKey, key *signer.Key) error {
-	verifier, err := audit.VerifierKey(record.Origin, key.Public())
-	if err == nil && verifier != record.VerifierKey {
-		err = fmt.Errorf("audit key %x: %w", record.KeyID, ErrOtherAuditKey)
-	}
-	return err
+	return key, audit.CheckVerifier(record.Origin, record.VerifierKey, key.Public())
 }
 
 // currentAuditKey returns the id of the key that signs checkpoints.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
@@ -46,7 +47,7 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 // checkChain checks a chain for the key of an identity, as the config asks, and warns of what the
 // config does not have checked.
 func (o *Operator) checkChain(chain certificate.Chain, id *store.Identity) error {
-	roots, err := LoadRoots(o.settings.X509.Roots)
+	roots, err := policy.Roots(o.settings.X509.Roots)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
@@ -138,7 +139,7 @@ func TestTheConfigSaysWhatACertificateIsAskedFor(t *testing.T) {
 			"nobody":      {Identity: "gateway", Subject: &none},
 			"no DNS name": {Identity: "gateway", DNSNames: []string{"https://example.com"}},
 		} {
-			var refused *RequestError
+			var refused *act.RequestError
 			if _, err := f.RequestCertificate(t.Context(), r); !errors.As(err, &refused) {
 				t.Errorf("RequestCertificate() for %s err = %v, want a RequestError", what, err)
 			}
@@ -196,7 +197,7 @@ func TestARefusedChainChangesNothing(t *testing.T) {
 				t.Errorf("ImportCertificate() of %s err = %v, want a ChainError", what, err)
 			}
 		}
-		var refused *RequestError
+		var refused *act.RequestError
 		if _, err := f.ImportCertificate(t.Context(), "gateway", nil); !errors.As(err, &refused) {
 			t.Errorf("ImportCertificate() of nothing err = %v, want a RequestError", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -77,7 +78,7 @@ func TestATrailThatIsNotAsItWasSigned(t *testing.T) {
 				t.Errorf("%s: VerifyTrail() = %v, %v, want what held up and %v", name, result, err, audit.ErrTampered)
 			}
 		}
-		request := (*RequestError)(nil)
+		request := (*act.RequestError)(nil)
 		if _, err := f.VerifyTrail(t.Context(), VerifyTrailRequest{Keys: []string{"nonsense"}}); !errors.As(err, &request) {
 			t.Errorf("VerifyTrail() by nonsense err = %v, want a RequestError", err)
 		}

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
+	"github.com/hsm-kp/hsm-kp/internal/diagnosis"
 	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
 // diagnose returns what Diagnose found.
-func (f *fixture) diagnose(t *testing.T) *Diagnosis {
+func (f *fixture) diagnose(t *testing.T) *diagnosis.Diagnosis {
 	t.Helper()
 	d, err := f.Diagnose(t.Context())
 	if err != nil {
@@ -73,8 +74,8 @@ func TestDiagnoseFindsWhatIsAtFault(t *testing.T) {
 				t.Errorf("%s %s: ok %v, %q, want ok %v", k.Object, k.Name, k.OK, k.Reason, want)
 			}
 		}
-		if err := d.Fault(); !errors.Is(err, ErrKeyFault) {
-			t.Errorf("Fault() = %v, want %v", err, ErrKeyFault)
+		if err := d.Fault(); !errors.Is(err, diagnosis.ErrKeyFault) {
+			t.Errorf("Fault() = %v, want %v", err, diagnosis.ErrKeyFault)
 		}
 		if len(d.Unknown) == 0 || slices.ContainsFunc(d.Unknown, func(o token.ObjectInfo) bool { return string(o.ID) != string(stray.ID()) }) {
 			t.Errorf("unknown objects = %+v, want those of %x alone", d.Unknown, stray.ID())
@@ -92,8 +93,8 @@ func TestDiagnoseWithoutAStore(t *testing.T) {
 		if len(d.Suites) != len(ciphersuite.All()) || len(d.Probes) == 0 || len(d.Keys) != 0 {
 			t.Errorf("Diagnose() = %d suites, %d probes, %d keys, want all suites, probes and no keys", len(d.Suites), len(d.Probes), len(d.Keys))
 		}
-		if err := (&Diagnosis{}).Fault(); !errors.Is(err, ErrNoSuite) {
-			t.Errorf("Fault() of a token that serves nothing = %v, want %v", err, ErrNoSuite)
+		if err := (&diagnosis.Diagnosis{}).Fault(); !errors.Is(err, diagnosis.ErrNoSuite) {
+			t.Errorf("Fault() of a token that serves nothing = %v, want %v", err, diagnosis.ErrNoSuite)
 		}
 	})
 }

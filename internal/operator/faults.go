@@ -3,6 +3,7 @@ package operator
 import (
 	"errors"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -28,7 +29,7 @@ func TokenFault(err error) bool {
 
 // endsAll reports whether an error of one identity is one that all others would meet too.
 func endsAll(err error) bool {
-	var request *RequestError
+	var request *act.RequestError
 	return TokenFault(err) || errors.As(err, &request)
 }
 

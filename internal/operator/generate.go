@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/directory"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -136,12 +137,12 @@ func (o *Operator) production(record *store.Identity, custody string, count uint
 		return p, requestf("custody %q is neither wrapped nor token", p.custody)
 	}
 	var err error
-	if p.policy, err = PolicyOf(o.settings, record.Name, o.rand); err != nil {
+	if p.policy, err = policy.Of(o.settings, record.Name, o.rand); err != nil {
 		return p, err
 	}
 	if len(o.settings.KeyPackages.Peers) == 0 {
 		p.peers = profile.All()
-	} else if p.peers, err = LookupPeers(o.settings.KeyPackages.Peers); err != nil {
+	} else if p.peers, err = policy.Peers(o.settings.KeyPackages.Peers); err != nil {
 		return p, requestf("key_packages.peers %v", err)
 	}
 	return p, nil
@@ -164,7 +165,7 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 	}
 	result.Identity = id
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if p.policy.Roots, err = LoadRoots(o.settings.X509.Roots); err != nil {
+		if p.policy.Roots, err = policy.Roots(o.settings.X509.Roots); err != nil {
 			return result, err
 		}
 	}
@@ -291,10 +292,6 @@ func (o *Operator) lastResorts(ctx context.Context, record *store.Identity, afte
 	return old, due, nil
 }
 
-// maxTotalLifetime is the longest total lifetime that no known peer refuses: 84 days and the
-// hour before them.
-const maxTotalLifetime = 84*24*time.Hour + time.Hour
-
 // warnOf warns of what is worth knowing of key packages before they are made: that certificates
 // end before the lifetime would, and which MLS implementations would refuse them.
 func (o *Operator) warnOf(id *identity.Identity, p identity.Policy, lastResort bool, peers []*profile.Profile) error {
@@ -310,63 +307,15 @@ func (o *Operator) warnOf(id *identity.Identity, p identity.Policy, lastResort b
 		return fmt.Errorf("prepare key packages: %w", err)
 	}
 	if end := time.Unix(int64(template.Lifetime.NotAfter), 0).UTC(); end.Before(now.Add(p.Lifetime).Truncate(time.Second)) {
-		o.warnf("the certificates of %q end at %s, and so do the key packages: %s", id.Name, end.Format(time.RFC3339), DaysLeft(end, now))
+		o.warnf("the certificates of %q end at %s, and so do the key packages: %s", id.Name, end.Format(time.RFC3339), certificate.DaysLeft(end, now))
 	}
 	if begin := time.Unix(int64(template.Lifetime.NotBefore), 0).UTC(); begin.After(now.Add(-p.Backdate)) {
 		o.warnf("the certificates of %q began at %s, and so do the key packages: peers whose clocks are behind may refuse them", id.Name, begin.Format(time.RFC3339))
 	}
 	kp := template.Unsigned()
 	findings := keypackage.ValidateUnsigned(kp, keypackage.Policy{Now: uint64(now.Unix())})
-	for _, w := range refusals(peers, kp, findings) {
+	for _, w := range profile.Warnings(peers, kp, findings) {
 		o.warnf("%s", w)
 	}
-	if total := template.Lifetime.NotAfter - template.Lifetime.NotBefore; total > uint64(maxTotalLifetime/time.Second) {
-		o.warnf("a total lifetime of %s: openmls declares a maximum of 84d1h, which it does not enforce today", days(total))
-	}
 	return nil
-}
-
-// refusals says which peers would refuse a key package, a sentence a reason.
-func refusals(peers []*profile.Profile, kp *keypackage.KeyPackage, findings []keypackage.Finding) []string {
-	var reasons []profile.Refusal
-	names := make(map[string][]string)
-	for _, p := range peers {
-		for _, r := range p.RefusalsUnsigned(kp, findings) {
-			if len(names[r.ID]) == 0 {
-				reasons = append(reasons, r)
-			}
-			names[r.ID] = append(names[r.ID], fmt.Sprintf("%s %s", r.Peer, r.Version))
-		}
-	}
-	var out []string
-	for _, r := range reasons {
-		value := ""
-		if r.Value != "" {
-			value = " (" + r.Value + ")"
-		}
-		out = append(out, fmt.Sprintf("refused by %s: %s%s [%s]", strings.Join(names[r.ID], ", "), r.Message, value, r.ID))
-	}
-	return out
-}
-
-// days shows seconds in days and hours.
-func days(seconds uint64) string {
-	const day = 24 * 60 * 60
-	whole, rest := seconds/day, time.Duration(seconds%day)*time.Second
-	if rest == 0 {
-		return fmt.Sprintf("%dd", whole)
-	}
-	return fmt.Sprintf("%dd%v", whole, rest)
-}
-
-// DaysLeft says how long a certificate lasts.
-func DaysLeft(notAfter, now time.Time) string {
-	left := notAfter.Sub(now)
-	switch {
-	case left < 0:
-		return "it has expired"
-	case left < 48*time.Hour:
-		return fmt.Sprintf("%v left", left.Round(time.Minute))
-	}
-	return fmt.Sprintf("%d days left", int(left/(24*time.Hour)))
 }

@@ -9,23 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
-
-func TestLifetimesAreShownInDays(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		84 * 24 * time.Hour:           "84d",
-		84*24*time.Hour + time.Hour:   "84d1h0m0s",
-		36 * time.Hour:                "1d12h0m0s",
-		90*24*time.Hour + time.Second: "90d1s",
-	} {
-		if got := days(uint64(d / time.Second)); got != want {
-			t.Errorf("days(%v) = %q, want %q", d, got, want)
-		}
-	}
-}
 
 func TestKeyPackagesAreGenerated(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
@@ -77,7 +65,7 @@ func TestNothingIsGeneratedForWhoCannotSign(t *testing.T) {
 			}
 		}
 		f.identity(t, "alice")
-		var request *RequestError
+		var request *act.RequestError
 		if _, err := f.Generate(t.Context(), GenerateRequest{Identity: "alice", Count: 1, Custody: "resident"}); !errors.As(err, &request) {
 			t.Errorf("Generate() in a custody that there is not: err = %v, want a RequestError", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/signer"
@@ -48,7 +49,7 @@ func (o *Operator) CreateIdentity(ctx context.Context, r CreateIdentityRequest) 
 	if r.X509 && r.Credential != "" {
 		return store.Identity{}, requestf("an identity with certificates has no basic credential")
 	}
-	suite, err := o.Suite(r.Suite)
+	suite, err := policy.Suite(o.settings, r.Suite)
 	if err != nil {
 		return store.Identity{}, err
 	}

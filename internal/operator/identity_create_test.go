@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
@@ -133,7 +134,7 @@ func TestARefusedIdentityLeavesNothing(t *testing.T) {
 			"two credentials":               {Name: "bob", X509: true, Credential: "bob"},
 			"a key that cannot sign for it": {Name: "bob", Suite: "1", Key: token.KeyQuery{ID: alice.KeyID}},
 		} {
-			var refused *RequestError
+			var refused *act.RequestError
 			if _, err := f.CreateIdentity(t.Context(), r); !errors.As(err, &refused) {
 				t.Errorf("CreateIdentity() with %s err = %v, want a RequestError", what, err)
 			}

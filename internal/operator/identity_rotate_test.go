@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
@@ -281,7 +282,7 @@ func TestARefusedRotationChangesNothing(t *testing.T) {
 		if _, err := f.ImportCertificate(t.Context(), "gateway", chain); err != nil {
 			t.Fatal(err)
 		}
-		var request *RequestError
+		var request *act.RequestError
 		if _, err := f.RotateIdentity(t.Context(), RotateIdentityRequest{Identity: "alice", Chain: chain}); !errors.As(err, &request) {
 			t.Errorf("RotateIdentity() of a basic credential to a chain err = %v, want a RequestError", err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/directories"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -68,7 +69,7 @@ type core struct {
 	scheduled  bool
 
 	records     *inventory.Inventory // for what needs no token
-	directories *directories
+	directories *directories.Clients
 
 	mu        sync.Mutex
 	token     *token.Token         // nil until an act needs it
@@ -82,7 +83,7 @@ func New(c Config, r Report) *Operator {
 	records := inventory.New(inventory.Config{Store: c.Store, Batch: c.Settings.Store.Batch})
 	return &Operator{&core{
 		settings: c.Settings, store: c.Store, login: c.OpenToken, rand: c.Rand, now: c.Now, processors: c.Processors, scheduled: c.Scheduled,
-		records: records, directories: newDirectories(c.Version), signers: make(map[string]opened),
+		records: records, directories: directories.New(c.Version), signers: make(map[string]opened),
 	}, r}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 )
 
 // CheckManifest refuses, with a *manifest.Error, what a manifest may say and this config cannot
@@ -32,7 +33,7 @@ func (o *Operator) checkLine(l *manifest.Line) error {
 	if err := identity.CheckName(l.Name); err != nil {
 		return err
 	}
-	suite, err := o.Suite(l.Suite)
+	suite, err := policy.Suite(o.settings, l.Suite)
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,10 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
+	"github.com/hsm-kp/hsm-kp/internal/enroll"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
+	"github.com/hsm-kp/hsm-kp/internal/policy"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -50,7 +52,7 @@ func (p *provisioner) provision(ctx context.Context, l *manifest.Line) (*Provisi
 // says.
 func (d *device) identify(ctx context.Context) error {
 	l := d.line
-	suite, err := d.Suite(l.Suite)
+	suite, err := policy.Suite(d.settings, l.Suite)
 	if err != nil {
 		return err
 	}
@@ -166,7 +168,7 @@ func (d *device) newChain(ctx context.Context) (certificate.Chain, error) {
 		d.result.Status, d.result.Request = DeviceAwaiting, requested.PEM
 		return nil, nil
 	}
-	return enroll(ctx, d.settings, d.line.Name, requested.PEM)
+	return enroll.Run(ctx, d.settings, d.line.Name, requested.PEM)
 }
 
 // keyPackages makes the key packages that the device lacks, and reports all that it has.
@@ -279,17 +281,17 @@ func (d *device) ask(ctx context.Context) (inventory.Request, error) {
 	if err != nil {
 		return inventory.Request{}, err
 	}
-	policy, err := PolicyOf(d.settings, d.line.Name, d.rand)
+	p, err := policy.Of(d.settings, d.line.Name, d.rand)
 	if err != nil {
 		return inventory.Request{}, err
 	}
 	if id.Credential.Type == keypackage.CredentialX509 {
-		if policy.Roots, err = LoadRoots(d.settings.X509.Roots); err != nil {
+		if p.Roots, err = policy.Roots(d.settings.X509.Roots); err != nil {
 			return inventory.Request{}, err
 		}
 	}
 	return inventory.Request{
-		Identity: id, Version: d.record.Version, Policy: policy, Pending: d.out != nil, Now: d.now(),
+		Identity: id, Version: d.record.Version, Policy: p, Pending: d.out != nil, Now: d.now(),
 		Custody: cmp.Or(d.line.Custody, d.settings.CustodyOf(d.line.Name)), Workers: d.workers, ReleaseKey: d.line.ReleaseKey,
 		Batch: min(deviceBatch, d.settings.Store.Batch),
 	}, nil

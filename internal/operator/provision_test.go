@@ -21,6 +21,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/certificate/certificatetest"
+	"github.com/hsm-kp/hsm-kp/internal/enroll"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/manifest"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -433,8 +434,8 @@ func TestDevicesAreCertified(t *testing.T) {
 		f.settings.X509.Enroll.Command = []string{"sh", "-c", "echo not you >&2; exit 7"}
 		r.Lines = append(r.Lines, lines(t, `{"name":"other","credential":"x509"}`)...)
 		got, result, err = f.provision(t, r)
-		if d := got["other"]; !errors.Is(err, ErrDevices) || result.Ready != 2 || !errors.Is(d.Err, ErrEnroll) || !strings.Contains(d.Err.Error(), "not you") {
-			t.Errorf("Provision() = %+v, %v, and other %+v, want %v", result, err, d, ErrEnroll)
+		if d := got["other"]; !errors.Is(err, ErrDevices) || result.Ready != 2 || !errors.Is(d.Err, enroll.ErrFailed) || !strings.Contains(d.Err.Error(), "not you") {
+			t.Errorf("Provision() = %+v, %v, and other %+v, want %v", result, err, d, enroll.ErrFailed)
 		}
 	})
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -52,22 +50,6 @@ func TestADeliveryServiceNamesAClientByTheContentOfItsCredential(t *testing.T) {
 	}
 	if _, err := clientID(&store.Identity{Name: "alice", Credential: []byte{0, 1, 9}}); err == nil {
 		t.Error("clientID() of a damaged credential err = nil")
-	}
-}
-
-func TestABearerTokenIsReadAnew(t *testing.T) {
-	if bearer(config.Secret{}) != nil {
-		t.Error("bearer() of no source, want none")
-	}
-	file := filepath.Join(t.TempDir(), "token")
-	read := bearer(config.Secret{File: file})
-	for _, want := range []string{"first", "second"} {
-		if err := os.WriteFile(file, []byte(want+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := read(t.Context()); err != nil || got != want {
-			t.Errorf("bearer() = %q, %v, want %q", got, err, want)
-		}
 	}
 }
 

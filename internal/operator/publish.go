@@ -8,6 +8,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
@@ -144,7 +145,7 @@ func (o *Operator) choose(ctx context.Context, c Choice) ([]store.Identity, erro
 var (
 	ErrNoDirectory = errors.New("there is no such directory in the config")
 	// ErrSeveral reports that none is named, and that there are several.
-	ErrSeveral error = &RequestError{"the config has several directories, and none is named"}
+	ErrSeveral error = &act.RequestError{Text: "the config has several directories, and none is named"}
 )
 
 // directory returns the directory with a name, or the identity's if the name is empty.

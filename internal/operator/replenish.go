@@ -243,7 +243,7 @@ func ofDevice(stock []store.Stock) bool {
 
 // left counts the key packages that a delivery service has of the identity, and that count.
 func (r *replenishment) left(ctx context.Context) (n uint64, err error) {
-	service, err := r.directories.service(&r.dir)
+	service, err := r.directories.Service(&r.dir)
 	if err != nil {
 		return 0, err
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
 // Report is what a person is told while an act runs. Its methods may be called by several
@@ -42,17 +44,8 @@ func (o *Operator) notef(format string, args ...any) { o.report.Note(fmt.Sprintf
 // warnf takes %w, so that whoever shows the warning can say what to do about it.
 func (o *Operator) warnf(format string, args ...any) { o.report.Warn(fmt.Errorf(format, args...)) }
 
-// RequestError reports a request that cannot be carried out as it was made, or a setting of the
-// config that it needs and that is at fault. Nothing was changed.
-type RequestError struct{ Text string }
-
-// Error implements error.
-func (e *RequestError) Error() string { return e.Text }
-
-// requestf makes a RequestError.
-func requestf(format string, args ...any) error {
-	return &RequestError{fmt.Sprintf(format, args...)}
-}
+// requestf makes an act.RequestError.
+func requestf(format string, args ...any) error { return act.Requestf(format, args...) }
 
 // ErrPartial reports an act that was interrupted after a part of it was done. What was done
 // stays; calling the act again does the rest.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
@@ -35,7 +36,7 @@ func (e *MechanismError) Error() string {
 }
 
 // Unwrap returns a RequestError.
-func (e *MechanismError) Unwrap() error { return &RequestError{e.Error()} }
+func (e *MechanismError) Unwrap() error { return &act.RequestError{Text: e.Error()} }
 
 // SetUp makes the wrapping keys that the config's custody asks for, if the store knows none. One
 // that it knows must be in the token and be the same. It may be called again at any time.
@@ -64,7 +65,7 @@ func (o *Operator) setUpWrappingKey(ctx context.Context, p store.Purpose, sealin
 	}
 	key, err = o.store.CurrentWrappingKey(ctx, p)
 	if err == nil {
-		return key, false, o.checkSetUp(ctx, t, &key, sealing)
+		return key, false, o.checkSetUp(ctx, &key, sealing)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return key, false, err
@@ -83,9 +84,13 @@ func (o *Operator) setUpWrappingKey(ctx context.Context, p store.Purpose, sealin
 
 // checkSetUp checks that a wrapping key of the store is in the token, and of the mechanism that
 // is asked for.
-func (o *Operator) checkSetUp(ctx context.Context, t *token.Token, key *store.WrappingKey, sealing vault.Mechanism) error {
-	if _, err := o.recognize(ctx, t, key); err != nil {
-		return fmt.Errorf("recognize wrapping key %x: %w", key.ID, err)
+func (o *Operator) checkSetUp(ctx context.Context, key *store.WrappingKey, sealing vault.Mechanism) error {
+	inv, err := o.Inventory(ctx)
+	if err == nil {
+		_, err = inv.Recognize(ctx, key)
+	}
+	if err != nil {
+		return err
 	}
 	m, err := inventory.MechanismOf(key)
 	if err == nil && key.Purpose == store.Seal && sealing != "" && m != sealing {
@@ -107,17 +112,4 @@ func firstMechanism(ctx context.Context, t *token.Token, p store.Purpose, sealin
 		return vault.AESGCM, err
 	}
 	return vault.RSAOAEP, nil
-}
-
-// recognize opens a wrapping key of the store in the token, and checks that it is the one.
-func (o *Operator) recognize(ctx context.Context, t *token.Token, key *store.WrappingKey) (vault.Custodian, error) {
-	m, err := inventory.MechanismOf(key)
-	if err != nil {
-		return nil, err
-	}
-	c, err := vault.OpenBy(ctx, t, m, key.ID)
-	if err != nil {
-		return nil, err
-	}
-	return c, c.Recognize(ctx, key.Stamp)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -37,7 +38,7 @@ func TestSetUpMakesWhatIsMissing(t *testing.T) {
 		if did, want := empty.setUp(t, vault.AESGCM), []string{"seal made: false", "wrap made: false"}; !slices.Equal(did, want) {
 			t.Errorf("SetUp() again did %q, want %q", did, want)
 		}
-		other, request := (*MechanismError)(nil), (*RequestError)(nil)
+		other, request := (*MechanismError)(nil), (*act.RequestError)(nil)
 		if err := empty.SetUp(t.Context(), SetUpRequest{Sealing: vault.RSAOAEP}); !errors.As(err, &other) || !errors.As(err, &request) {
 			t.Errorf("SetUp() by another mechanism err = %v, want a MechanismError", err)
 		}

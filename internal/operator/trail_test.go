@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/vault"
@@ -62,7 +63,7 @@ func TestTrailShowsWhatIsAskedFor(t *testing.T) {
 
 func TestTrailRefusesWhatNobodyCanShow(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
-		request := (*RequestError)(nil)
+		request := (*act.RequestError)(nil)
 		if err := f.Trail(t.Context(), TrailRequest{Acts: []audit.Act{"stolen"}}); !errors.As(err, &request) {
 			t.Errorf("Trail() of an unknown act err = %v, want a RequestError", err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -185,16 +186,16 @@ func TestRequestsForWrappingKeysThatAreRefused(t *testing.T) {
 		seal := fmt.Sprintf("%x", f.current(t, store.Seal).ID)
 		trail, _ := f.acts(t, audit.Rotated)
 		for name, refused := range map[string]struct{ err, want error }{
-			"rotate to a key of another purpose": {rotate(RotateWrappingKeyRequest{New: NewWrappingKey{Purpose: store.Wrap}, To: seal}), &RequestError{}},
-			"rotate to nothing":                  {rotate(RotateWrappingKeyRequest{}), &RequestError{}},
-			"a mechanism of another purpose":     {rotate(RotateWrappingKeyRequest{New: NewWrappingKey{store.Wrap, vault.AESGCM}}), &RequestError{}},
+			"rotate to a key of another purpose": {rotate(RotateWrappingKeyRequest{New: NewWrappingKey{Purpose: store.Wrap}, To: seal}), &act.RequestError{}},
+			"rotate to nothing":                  {rotate(RotateWrappingKeyRequest{}), &act.RequestError{}},
+			"a mechanism of another purpose":     {rotate(RotateWrappingKeyRequest{New: NewWrappingKey{store.Wrap, vault.AESGCM}}), &act.RequestError{}},
 			"rotate to an unknown key":           {rotate(RotateWrappingKeyRequest{To: "ffffffffffffffffffffffffffffffff"}), ErrNoSuchWrappingKey},
 			"rotate to one of several":           {rotate(RotateWrappingKeyRequest{To: twice}), ErrAmbiguousWrappingKey},
-			"destroy nothing":                    {destroy(""), &RequestError{}},
+			"destroy nothing":                    {destroy(""), &act.RequestError{}},
 			"destroy one of several":             {destroy(twice), ErrAmbiguousWrappingKey},
 			"destroy the current one":            {destroy(seal), store.ErrState},
 		} {
-			if request := (*RequestError)(nil); !errors.Is(refused.err, refused.want) && !(errors.As(refused.err, &request) && errors.As(refused.want, &request)) {
+			if request := (*act.RequestError)(nil); !errors.Is(refused.err, refused.want) && !(errors.As(refused.err, &request) && errors.As(refused.want, &request)) {
 				t.Errorf("%s: err = %v, want %v", name, refused.err, refused.want)
 			}
 		}

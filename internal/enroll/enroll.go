@@ -1,4 +1,5 @@
-package operator
+// Package enroll has certification requests answered by the enrollment command of the config.
+package enroll
 
 import (
 	"bytes"
@@ -16,8 +17,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 )
 
-// ErrEnroll reports an enrollment command that did not answer with a chain.
-var ErrEnroll = errors.New("the enrollment command failed")
+// ErrFailed reports an enrollment command that did not answer with a chain.
+var ErrFailed = errors.New("the enrollment command failed")
 
 // What is read of an enrollment command's output, in bytes: the chain, and the reason if there is
 // none.
@@ -29,9 +30,9 @@ const (
 // enrollVariable has the name of the device for the enrollment command.
 const enrollVariable = "HSM_KP_DEVICE"
 
-// enroll has the enrollment command of the config turn a certification request, in PEM, into a
+// Run has the enrollment command of the config turn a certification request, in PEM, into a
 // chain. The command gets the environment of this process, without the PIN.
-func enroll(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
+func Run(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
 	how := cfg.X509.Enroll
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(how.Timeout))
 	defer cancel()
@@ -44,15 +45,15 @@ func enroll(ctx context.Context, cfg *config.Config, device string, request []by
 	err := cmd.Run()
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("%w: it did not answer in %v", ErrEnroll, time.Duration(how.Timeout))
+		return nil, fmt.Errorf("%w: it did not answer in %v", ErrFailed, time.Duration(how.Timeout))
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w%s", ErrEnroll, err, complaint.after(": "))
+		return nil, fmt.Errorf("%w: %w%s", ErrFailed, err, complaint.after(": "))
 	case out.cut:
-		return nil, fmt.Errorf("%w: it answered with more than %d bytes", ErrEnroll, maxChain)
+		return nil, fmt.Errorf("%w: it answered with more than %d bytes", ErrFailed, maxChain)
 	}
 	chain, err := certificate.ParsePEM(out.Bytes())
 	if err != nil {
-		return nil, fmt.Errorf("%w: its answer: %w", ErrEnroll, err)
+		return nil, fmt.Errorf("%w: its answer: %w", ErrFailed, err)
 	}
 	return chain, nil
 }

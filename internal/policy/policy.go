@@ -1,4 +1,6 @@
-package operator
+// Package policy turns settings of the config into what identities and key packages work with. An
+// error is an act.RequestError that names the setting.
+package policy
 
 import (
 	"crypto/x509"
@@ -8,20 +10,21 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hsm-kp/hsm-kp/ciphersuite"
 	"github.com/hsm-kp/hsm-kp/config"
+	"github.com/hsm-kp/hsm-kp/internal/act"
 	"github.com/hsm-kp/hsm-kp/internal/certificate"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/profile"
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// PolicyOf turns the config into what the identity called name works with. An
-// error joins all faults.
-func PolicyOf(cfg *config.Config, name string, rand io.Reader) (identity.Policy, error) {
+// Of turns the config into what the identity with a name works with. An error joins all faults.
+func Of(cfg *config.Config, name string, rand io.Reader) (identity.Policy, error) {
 	kp, own := &cfg.KeyPackages, cfg.Identities[name]
 	var faults []error
 	p := identity.Policy{
@@ -29,10 +32,10 @@ func PolicyOf(cfg *config.Config, name string, rand io.Reader) (identity.Policy,
 		Backdate:       time.Duration(kp.Backdate),
 		LeafExtensions: extensionsOf(kp.LeafExtensions),
 		Extensions:     extensionsOf(kp.Extensions),
-		Required:       RequiredOf(kp.Required),
+		Required:       Required(kp.Required),
 	}
 	if _, err := ciphersuite.Parse(kp.Suite); err != nil {
-		faults = append(faults, requestf("key_packages.suite: %v", err))
+		faults = append(faults, act.Requestf("key_packages.suite: %v", err))
 	}
 	where, capabilities := "key_packages.capabilities", kp.Capabilities
 	if own.Capabilities != nil {
@@ -52,40 +55,39 @@ func PolicyOf(cfg *config.Config, name string, rand io.Reader) (identity.Policy,
 	return p, errors.Join(append(faults, err)...)
 }
 
-// CheckPolicies reports all faults of the config that PolicyOf finds, for every
-// identity that it names.
-func CheckPolicies(cfg *config.Config) error {
-	p, err := PolicyOf(cfg, "", nil)
+// Check returns all faults of the config that Of finds, for every identity that it names.
+func Check(cfg *config.Config) error {
+	p, err := Of(cfg, "", nil)
 	faults := []error{err}
 	if err := keypackage.CheckExtensions(p.LeafExtensions, p.Extensions); err != nil {
-		faults = append(faults, requestf("key_packages: %v", err))
+		faults = append(faults, act.Requestf("key_packages: %v", err))
 	}
-	if _, err := LoadRoots(cfg.X509.Roots); err != nil {
+	if _, err := Roots(cfg.X509.Roots); err != nil {
 		faults = append(faults, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Identities)) {
 		own := cfg.Identities[name]
 		if err := identity.CheckName(name); err != nil {
-			faults = append(faults, requestf("identities.%q: %v", name, err))
+			faults = append(faults, act.Requestf("identities.%q: %v", name, err))
 		}
 		if own.Capabilities != nil {
 			_, err := supportedOf(fmt.Sprintf("identities.%q.capabilities", name), *own.Capabilities)
 			faults = append(faults, err)
 		}
 		if _, err := certificate.ParseName(own.Subject); err != nil {
-			faults = append(faults, requestf("identities.%q.subject: %v", name, err))
+			faults = append(faults, act.Requestf("identities.%q.subject: %v", name, err))
 		}
 		if r := (certificate.Request{DNSNames: own.DNSNames, Emails: own.Emails, URIs: own.URIs}); len(own.DNSNames)+len(own.Emails)+len(own.URIs) > 0 {
 			if err := r.Check(); err != nil {
-				faults = append(faults, requestf("identities.%q: %v", name, err))
+				faults = append(faults, act.Requestf("identities.%q: %v", name, err))
 			}
 		}
 	}
-	if _, err := LookupPeers(cfg.KeyPackages.Peers); err != nil {
-		faults = append(faults, requestf("key_packages.peers %v", err))
+	if _, err := Peers(cfg.KeyPackages.Peers); err != nil {
+		faults = append(faults, act.Requestf("key_packages.peers %v", err))
 	}
 	if _, err := certificate.ParseName(cfg.X509.Subject); err != nil {
-		faults = append(faults, requestf("x509.subject: %v", err))
+		faults = append(faults, act.Requestf("x509.subject: %v", err))
 	}
 	return errors.Join(faults...)
 }
@@ -96,7 +98,7 @@ func supportedOf(where string, c config.Capabilities) (keypackage.Capabilities, 
 	for _, name := range c.CipherSuites {
 		s, err := ciphersuite.Parse(name)
 		if err != nil {
-			faults = append(faults, requestf("%s.cipher_suites: %v", where, err))
+			faults = append(faults, act.Requestf("%s.cipher_suites: %v", where, err))
 			continue
 		}
 		out.CipherSuites = append(out.CipherSuites, s.ID)
@@ -104,22 +106,22 @@ func supportedOf(where string, c config.Capabilities) (keypackage.Capabilities, 
 	for _, n := range c.Extensions {
 		e := keypackage.ExtensionType(n)
 		if e.Default() {
-			faults = append(faults, requestf("%s.extensions: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, e))
+			faults = append(faults, act.Requestf("%s.extensions: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, e))
 		}
 		out.Extensions = append(out.Extensions, e)
 	}
 	for _, n := range c.Proposals {
 		t := keypackage.ProposalType(n)
 		if t.Default() {
-			faults = append(faults, requestf("%s.proposals: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, t))
+			faults = append(faults, act.Requestf("%s.proposals: %v is a default type, which RFC 9420, Section 7.2, forbids to list", where, t))
 		}
 		out.Proposals = append(out.Proposals, t)
 	}
 	return out, errors.Join(faults...)
 }
 
-// RequiredOf is what the config, or a command line, requires of the members of a group.
-func RequiredOf(r config.Required) keypackage.RequiredCapabilities {
+// Required is what the config, or a command line, requires of the members of a group.
+func Required(r config.Required) keypackage.RequiredCapabilities {
 	return keypackage.RequiredCapabilities{
 		Extensions:  convert[keypackage.ExtensionType](r.Extensions),
 		Proposals:   convert[keypackage.ProposalType](r.Proposals),
@@ -143,18 +145,18 @@ func extensionsOf(list []config.Extension) []keypackage.Extension {
 	return out
 }
 
-// LoadRoots reads trust anchors from a PEM file; none from no file.
-func LoadRoots(path string) (*x509.CertPool, error) {
+// Roots reads trust anchors from a PEM file. An empty path is no file, and no anchors.
+func Roots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, requestf("read roots: %v", err)
+		return nil, act.Requestf("read roots: %v", err)
 	}
 	roots, err := certificate.ParsePEM(text)
 	if err != nil {
-		return nil, requestf("read roots %s: %v", path, err)
+		return nil, act.Requestf("read roots %s: %v", path, err)
 	}
 	pool := x509.NewCertPool()
 	for _, c := range roots {
@@ -163,17 +165,8 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Policy is the config's policy of an identity, with the trust anchors of X.509 credentials.
-func (o *Operator) Policy(name string) (identity.Policy, error) {
-	p, err := PolicyOf(o.settings, name, o.rand)
-	if err == nil {
-		p.Roots, err = LoadRoots(o.settings.X509.Roots)
-	}
-	return p, err
-}
-
-// LookupPeers returns the profiles with these names, or all for the name "all".
-func LookupPeers(names []string) ([]*profile.Profile, error) {
+// Peers returns the profiles with these names, or all for the name "all".
+func Peers(names []string) ([]*profile.Profile, error) {
 	var peers []*profile.Profile
 	for _, name := range names {
 		if strings.TrimSpace(name) == "all" {
@@ -186,4 +179,38 @@ func LookupPeers(names []string) ([]*profile.Profile, error) {
 		peers = append(peers, p)
 	}
 	return peers, nil
+}
+
+// Suite returns the cipher suite with a name or a number, or the config's for an empty name. The
+// error is an act.RequestError.
+func Suite(cfg *config.Config, name string) (*ciphersuite.Suite, error) {
+	if name == "" {
+		name = cfg.KeyPackages.Suite
+	}
+	s, err := ciphersuite.Parse(name)
+	if err != nil && switchedOff(&cfg.Experimental, name) {
+		return nil, act.Requestf("cipher suite %s is experimental, and experimental.enabled is not true in the config", name)
+	}
+	if err != nil {
+		return nil, act.Requestf("%v; it has\n%s", err, suiteList())
+	}
+	return s, nil
+}
+
+// switchedOff reports whether the config describes the suite with a name or a number, and has not
+// enabled it.
+func switchedOff(e *config.Experimental, name string) bool {
+	return !e.Enabled && slices.ContainsFunc(e.Suites, func(s config.Suite) bool {
+		number, err := strconv.ParseUint(name, 0, 16)
+		return strings.EqualFold(s.Name, name) || err == nil && uint16(number) == s.Number
+	})
+}
+
+// suiteList names the suites, one a line.
+func suiteList() string {
+	var lines []string
+	for _, s := range ciphersuite.All() {
+		lines = append(lines, fmt.Sprintf("%d  %s", uint16(s.ID), s.Name))
+	}
+	return strings.Join(lines, "\n")
 }

@@ -1,4 +1,4 @@
-package operator
+package diagnosis
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hsm-kp/hsm-kp/internal/audit"
 	"github.com/hsm-kp/hsm-kp/internal/identity"
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
@@ -15,8 +16,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// KeyDiagnosis is what Diagnose found of a key that the store depends on.
-type KeyDiagnosis struct {
+// Key is what Diagnose found of a key that the store depends on.
+type Key struct {
 	Object     string // such as "signature key"
 	Name       string // of whom, if the kind of key does not say it
 	ID         []byte // CKA_ID
@@ -34,12 +35,12 @@ type keyCheck struct {
 
 // diagnoseKeys looks at every key that the store depends on, and at what else in the
 // token is labeled as this program's.
-func (o *Operator) diagnoseKeys(ctx context.Context, t *token.Token, d *Diagnosis) error {
-	checks, err := o.keyChecks(ctx, t)
+func (s *Subject) diagnoseKeys(ctx context.Context, d *Diagnosis) error {
+	checks, err := s.keyChecks(ctx)
 	if err != nil {
 		return err
 	}
-	objects, err := t.Objects(ctx)
+	objects, err := s.Token.Objects(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,8 +62,8 @@ func (o *Operator) diagnoseKeys(ctx context.Context, t *token.Token, d *Diagnosi
 }
 
 // diagnose looks at a key; objects are those of its CKA_ID.
-func (c *keyCheck) diagnose(ctx context.Context, objects []*token.ObjectInfo) KeyDiagnosis {
-	k := KeyDiagnosis{Object: c.object, Name: c.name, ID: c.id}
+func (c *keyCheck) diagnose(ctx context.Context, objects []*token.ObjectInfo) Key {
+	k := Key{Object: c.object, Name: c.name, ID: c.id}
 	for _, o := range objects {
 		if o.Class != token.ClassPublicKey {
 			k.Attributes = &o.Attributes
@@ -77,74 +78,74 @@ func (c *keyCheck) diagnose(ctx context.Context, objects []*token.ObjectInfo) Ke
 }
 
 // keyChecks returns the checks of all keys that are in this token and not destroyed.
-func (o *Operator) keyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	wrapping, err := o.wrappingKeyChecks(ctx, t)
+func (s *Subject) keyChecks(ctx context.Context) ([]keyCheck, error) {
+	wrapping, err := s.wrappingKeyChecks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	signature, err := o.signatureKeyChecks(ctx, t)
+	signature, err := s.signatureKeyChecks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	audit, err := o.auditKeyChecks(ctx, t)
-	return append(append(wrapping, signature...), audit...), err
+	trail, err := s.auditKeyChecks(ctx)
+	return append(append(wrapping, signature...), trail...), err
 }
 
-func (o *Operator) wrappingKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	keys, err := o.store.WrappingKeys(ctx)
+func (s *Subject) wrappingKeyChecks(ctx context.Context) ([]keyCheck, error) {
+	keys, err := s.Store.WrappingKeys(ctx)
 	objects := map[store.Purpose]string{store.Seal: "sealing key", store.Wrap: "wrapping key"}
 	var checks []keyCheck
 	for _, k := range keys {
-		if k.TokenSerial != t.Info().Serial || !k.DestroyedAt.IsZero() {
+		if k.TokenSerial != s.Token.Info().Serial || !k.DestroyedAt.IsZero() {
 			continue
 		}
-		checks = append(checks, keyCheck{objects[k.Purpose], "", k.ID, func(ctx context.Context) error { return o.checkWrappingKey(ctx, t, &k) }})
+		checks = append(checks, keyCheck{objects[k.Purpose], "", k.ID, func(ctx context.Context) error { return s.checkWrappingKey(ctx, &k) }})
 		if m, err := inventory.MechanismOf(&k); err == nil && m == vault.RSAOAEP { // the check of the key itself uses both
 			checks = append(checks, keyCheck{"stamping key", fmt.Sprintf("%x", k.ID), vault.StampingKeyID(k.ID),
-				func(ctx context.Context) error { _, err := vault.OpenRSA(ctx, t, k.ID); return err }})
+				func(ctx context.Context) error { _, err := vault.OpenRSA(ctx, s.Token, k.ID); return err }})
 		}
 	}
 	return checks, err
 }
 
-func (o *Operator) checkWrappingKey(ctx context.Context, t *token.Token, k *store.WrappingKey) error {
-	c, err := o.recognize(ctx, t, k)
+func (s *Subject) checkWrappingKey(ctx context.Context, k *store.WrappingKey) error {
+	c, err := s.Inventory.Recognize(ctx, k)
 	if v, ok := c.(vault.Sealer); err == nil && ok {
-		_, err = v.Prove(ctx, o.rand)
+		_, err = v.Prove(ctx, s.Rand)
 	}
 	return err
 }
 
-func (o *Operator) signatureKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	identities, err := o.store.Identities(ctx)
-	if err != nil {
-		return nil, err
-	}
-	inv, err := o.Inventory(ctx)
+func (s *Subject) signatureKeyChecks(ctx context.Context) ([]keyCheck, error) {
+	identities, err := s.Store.Identities(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var checks []keyCheck
 	for _, id := range identities {
-		versions, err := o.store.Versions(ctx, id.Name)
+		versions, err := s.Store.Versions(ctx, id.Name)
 		if err != nil {
 			return nil, err
 		}
 		for _, v := range versions {
-			if v.TokenSerial == t.Info().Serial && v.DestroyedAt.IsZero() {
+			if v.TokenSerial == s.Token.Info().Serial && v.DestroyedAt.IsZero() {
 				checks = append(checks, keyCheck{"signature key", fmt.Sprintf("%s, version %d", v.Name, v.Version), v.KeyID,
-					func(ctx context.Context) error { return checkSignatureKey(ctx, inv, t, &v) }})
+					func(ctx context.Context) error { return s.checkSignatureKey(ctx, &v) }})
 			}
 		}
 	}
 	return checks, nil
 }
 
-func checkSignatureKey(ctx context.Context, inv *inventory.Inventory, t *token.Token, v *store.Identity) error {
-	if err := inv.CheckIdentity(ctx, v); err != nil {
+func (s *Subject) checkSignatureKey(ctx context.Context, v *store.Identity) error {
+	if err := s.Inventory.CheckIdentity(ctx, v); err != nil {
 		return err
 	}
-	key, err := findKey(ctx, t, token.KeyQuery{ID: v.KeyID}, v.WeakKey)
+	var options []signer.Option
+	if v.WeakKey {
+		options = append(options, signer.AllowWeak())
+	}
+	key, err := signer.Find(ctx, s.Token, token.KeyQuery{ID: v.KeyID}, options...)
 	if err != nil {
 		return err
 	}
@@ -154,18 +155,18 @@ func checkSignatureKey(ctx context.Context, inv *inventory.Inventory, t *token.T
 	return key.TryOut()
 }
 
-func (o *Operator) auditKeyChecks(ctx context.Context, t *token.Token) ([]keyCheck, error) {
-	keys, err := o.store.AuditKeys(ctx)
+func (s *Subject) auditKeyChecks(ctx context.Context) ([]keyCheck, error) {
+	keys, err := s.Store.AuditKeys(ctx)
 	var checks []keyCheck
 	for i, k := range keys {
-		if k.TokenSerial != t.Info().Serial {
+		if k.TokenSerial != s.Token.Info().Serial {
 			continue
 		}
-		check := keyCheck{"audit key", k.Origin, k.KeyID, func(ctx context.Context) error { return checkAuditKey(ctx, t, &k) }}
+		check := keyCheck{"audit key", k.Origin, k.KeyID, func(ctx context.Context) error { return s.checkAuditKey(ctx, &k) }}
 		if i < len(keys)-1 { // which signs no more, and may have been lost
 			check.name += ", replaced"
 			check.check = func(ctx context.Context) error {
-				if err := checkAuditKey(ctx, t, &k); !errors.Is(err, token.ErrNotFound) {
+				if err := s.checkAuditKey(ctx, &k); !errors.Is(err, token.ErrNotFound) {
 					return err
 				}
 				return nil
@@ -176,10 +177,10 @@ func (o *Operator) auditKeyChecks(ctx context.Context, t *token.Token) ([]keyChe
 	return checks, err
 }
 
-func checkAuditKey(ctx context.Context, t *token.Token, k *store.AuditKey) error {
-	key, err := signer.Find(ctx, t, token.KeyQuery{ID: k.KeyID})
+func (s *Subject) checkAuditKey(ctx context.Context, k *store.AuditKey) error {
+	key, err := signer.Find(ctx, s.Token, token.KeyQuery{ID: k.KeyID})
 	if err != nil {
 		return err
 	}
-	return errors.Join(sameAuditKey(k, key), key.TryOut())
+	return errors.Join(audit.CheckVerifier(k.Origin, k.VerifierKey, key.Public()), key.TryOut())
 }
