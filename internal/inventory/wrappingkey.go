@@ -143,7 +143,8 @@ func (inv *Inventory) takeUp(ctx context.Context, m vault.Mechanism, key *store.
 
 // Make calls f, which makes an object in the token and records it in the store, between recording
 // and settling an intent. It destroys what f made but did not record. The context of f does not
-// end, so that the object and its record come together.
+// end, so that the object and its record come together. If the store's server went away meanwhile,
+// the record may be there: the intent is then left for Repair, which finds out.
 func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.Context) error) error {
 	err := inv.stampIntent(ctx, &i)
 	if errors.Is(err, ErrNoWrappingKey) && seals(i.Object) {
@@ -156,10 +157,11 @@ func (inv *Inventory) Make(ctx context.Context, i store.Intent, f func(context.C
 		return fmt.Errorf("record the intent to make a %s: %w", i.Object, err)
 	}
 	uncut := store.WithIntent(context.WithoutCancel(ctx), i.KeyID)
-	if err := f(uncut); err != nil {
-		return errors.Join(err, inv.settle(uncut, i, i.CreatedAt))
+	err = f(uncut)
+	if err == nil || errors.Is(err, store.ErrAway) {
+		return err
 	}
-	return nil
+	return errors.Join(err, inv.settle(uncut, i, i.CreatedAt))
 }
 
 // settle destroys what an intent names, if it exists, and ends the intent.

@@ -11,6 +11,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/inventory"
 	"github.com/hsm-kp/hsm-kp/internal/store"
 	"github.com/hsm-kp/hsm-kp/keypackage"
+	"github.com/hsm-kp/hsm-kp/signer"
 	"github.com/hsm-kp/hsm-kp/token"
 	"github.com/hsm-kp/hsm-kp/vault"
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
@@ -437,5 +438,51 @@ func TestAWrappingKeyIsOfThePurposeOfItsStamp(t *testing.T) {
 	key.Purpose, key.Stamp = store.Seal, nil
 	if _, err := inventory.MechanismOf(&key); !errors.Is(err, vault.ErrStamp) {
 		t.Errorf("MechanismOf() without a stamp err = %v, want %v", err, vault.ErrStamp)
+	}
+}
+
+// A COMMIT whose answer is lost may have been carried out. A key that it recorded is not destroyed,
+// and one that it did not record is destroyed by Repair.
+func TestAKeyWhoseRecordIsInDoubtIsLeftToRepair(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		f := newFixture(t)
+		inv := f.inventory()
+		id, err := vault.NewKeyID(f.config.Rand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := store.Intent{KeyID: id, Object: store.ObjectSignatureKey, TokenSerial: f.config.Ring.Serial(), CreatedAt: now}
+		err = inv.Make(t.Context(), i, func(ctx context.Context) error {
+			key, err := signer.Generate(ctx, f.token, suite(t, suite1).Signature, id, "alice")
+			if err != nil {
+				return err
+			}
+			record := store.Identity{
+				Name: "alice", Version: 1, State: store.Current, Suite: uint16(suite1), Credential: keypackage.BasicCredential([]byte("alice")).Bytes(),
+				SignatureKey: key.PublicKey(), KeyID: id, TokenSerial: i.TokenSerial, CreatedAt: now,
+			}
+			if err := inv.StampIdentity(ctx, &record); err != nil {
+				return err
+			}
+			if committed {
+				if err := f.store.AddIdentity(ctx, record); err != nil {
+					return err
+				}
+			}
+			return fmt.Errorf("record identity: %w", store.ErrAway)
+		})
+		if !errors.Is(err, store.ErrAway) {
+			t.Fatalf("Make() err = %v, want %v", err, store.ErrAway)
+		}
+		if _, err := signer.Find(t.Context(), f.token, token.KeyQuery{ID: id}); err != nil {
+			t.Errorf("committed %v: the key is not there before Repair: %v", committed, err)
+		}
+		repaired, err := inv.Repair(t.Context(), now.Add(time.Hour), time.Minute)
+		if want := map[bool]uint64{false: 1}[committed]; err != nil || repaired != want {
+			t.Errorf("committed %v: Repair() = %d, %v, want %d", committed, repaired, err, want)
+		}
+		if _, err := signer.Find(t.Context(), f.token, token.KeyQuery{ID: id}); errors.Is(err, token.ErrNotFound) == committed {
+			t.Errorf("committed %v: after Repair: %v", committed, err)
+		}
 	}
 }
