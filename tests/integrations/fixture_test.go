@@ -94,7 +94,7 @@ server:
   callers:
     member: {uris: [%q], identities: ["alice-*"], operations: %s}
     adder: {uris: [%q], identities: ["alice-*"], operations: [claim]}
-    local: {uids: [%[10]d], identities: ["alice-*"], operations: %[6]s}
+    local: {uids: [%[10]d], identities: ["alice-*"], operations: %[7]s}
     local-adder: {uids: [%[10]d], identities: ["alice-*"], operations: [claim]}
 `, address, s.socket, s.path("server.pem"), s.path("server.key"), s.path("ca.pem"), memberURI, member, adderURI, s.directory.URL, os.Getuid())
 	if err := os.WriteFile(path, text, 0o600); err != nil {
