@@ -14,14 +14,14 @@ build: ## build bin/hsm-kp
 deps: ## install SoftHSM from the system's packages if it is missing
 	@scripts/install-deps
 
-demo: deps build ## a narrated demo in a temporary folder
+demo: deps build ## the life of key packages in a temporary folder, step by step
 	$(BIN) demo
 
 test: lint ## all tests, with the race detector, against a real SoftHSM and other tokens
 	@scripts/install-deps test
 	$(GO) test -race -timeout 30m ./...
-	$(GO) test -short -timeout 30m -run '^$$' -bench . -benchtime 1x ./... # that they run
-	cd tests && $(GO) test -race -count=1 -timeout 60m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # never cached: these run a program that the cache does not see change
+	$(GO) test -short -timeout 30m -run '^$$' -bench . -benchtime 1x ./... # one run of each benchmark
+	cd tests && $(GO) test -race -count=1 -timeout 60m $$($(GO) list ./... | grep -v -e /interop -e /integrations) # not cached: the cache does not notice changes of the program that they run
 
 interop: ## tests with other MLS libraries; needs Node.js, Rust and Java beside Go
 	@scripts/install-deps interop

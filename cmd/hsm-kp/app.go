@@ -16,12 +16,12 @@ const (
 	categoryHelp  = "5. help"
 )
 
-// defaultConfig is the config that is read when none is named. The current
+// defaultConfig is the config that is read if none is named. The current
 // folder is never searched: a config names a module, and a module is code.
 const defaultConfig = "/etc/hsm-kp/hsm-kp.yaml"
 
-// configPath is the config that is read, and whether the command line or the environment
-// names it. An empty name is none.
+// configPath returns the config that is read, and whether the command line or the environment
+// names it. An empty name counts as no name.
 func configPath(c *cli.Context) (path string, named bool) {
 	if path = c.String("config"); path == "" {
 		return defaultConfig, false
@@ -64,7 +64,7 @@ Exit status: 0 done, 1 it failed or a key package is invalid, 2 usage or
 configuration, 3 the token could not be used.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, EnvVars: []string{"HSM_KP_CONFIG"}, Usage: "read the configuration from `FILE`", Value: defaultConfig},
-			&cli.BoolFlag{Name: forceLogin, Usage: "send the PIN though the token says that a wrong one was sent to it before"},
+			&cli.BoolFlag{Name: forceLogin, Usage: "send the PIN even if the token says that it received a wrong one before"},
 			&cli.StringFlag{Name: "store", EnvVars: []string{"HSM_KP_STORE"}, Usage: "use the store at `URL` instead of the config's", DefaultText: "the config's"},
 		},
 		Commands: []*cli.Command{
@@ -103,8 +103,8 @@ func showHelp(c *cli.Context) error {
 	}
 }
 
-// setUsageErrors makes every fault that the library finds in a command line a
-// usageError, instead of its own print of the help.
+// setUsageErrors makes each fault that the library finds in a command line a
+// usageError. Otherwise the library prints the help.
 func setUsageErrors(app *cli.App) {
 	app.OnUsageError = onUsageError
 	var visit func([]*cli.Command)
@@ -126,10 +126,10 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 	return usagef("%s: %v", name, err)
 }
 
-// release is set by the linker for builds that have a release number.
+// release is set by the linker if the build has a release number.
 var release string
 
-// version names the build: the release, else what the Go tool chain knows.
+// version names the build: the release or, if there is none, what the Go tool chain knows.
 func version() string {
 	if release != "" {
 		return release

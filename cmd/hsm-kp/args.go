@@ -61,7 +61,7 @@ func intersperse(app *cli.App, args []string) ([]string, error) {
 		}
 	}
 	if len(verbs) > 0 && slices.ContainsFunc(command, func(arg string) bool { return arg == "--help" || arg == "-h" }) {
-		words = nil // the library takes one for the name of a subcommand
+		words = nil // the library would read one as the name of a subcommand
 	}
 	out := append([]string{args[0]}, global...)
 	out = append(append(out, verbs...), command...)
@@ -71,8 +71,8 @@ func intersperse(app *cli.App, args []string) ([]string, error) {
 	return out, nil
 }
 
-// completing reports whether a shell asks for what may come next, rather than
-// have the command executed.
+// completing reports whether a shell asks which words may come next, instead of
+// executing the command.
 func completing(args []string) bool {
 	return len(args) > 0 && args[len(args)-1] == "--generate-bash-completion"
 }

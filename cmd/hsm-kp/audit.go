@@ -6,7 +6,7 @@ func auditCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "audit",
 		Category: categoryLook,
-		Usage:    "the trail of what was done with keys: show, verify, sign a checkpoint",
+		Usage:    "the audit trail of acts on keys: show, verify, sign a checkpoint",
 		Subcommands: []*cli.Command{
 			auditShowCommand(u), auditVerifyCommand(u), auditCheckpointCommand(u), auditKeyCommand(u),
 		},

@@ -5,7 +5,7 @@ import "github.com/urfave/cli/v2"
 func auditCheckpointCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "checkpoint",
-		Usage: "sign how the trail stands now, with a key in the token",
+		Usage: "sign the current state of the trail with a key in the token",
 		Description: `Verifies the trail against the earlier checkpoints, signs its size and its Merkle root
 (C2SP signed note and checkpoint), keeps the checkpoint in the store and prints it. Keep a copy
 in a place that nobody can change: it shows whether an earlier entry was changed or removed. The key is made at the first checkpoint; note its verifier key, which "hsm-kp audit

@@ -14,9 +14,9 @@ import (
 func auditKeyCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "key",
-		Usage: "print the verifier keys of the checkpoints, or begin a new one",
-		Description: `The first is made at the first "hsm-kp audit checkpoint". Note it elsewhere: an auditor
-verifies with that note, and not with what the store says on the day.
+		Usage: "print the verifier keys of the checkpoints, or make a new key",
+		Description: `The first "hsm-kp audit checkpoint" makes the first key. Note it elsewhere: an auditor
+verifies with that note, and not with what the store says later.
 
 --new makes another in its place, if it was lost or its token is about to be replaced. The trail
 names the new key. If the old key is still there, it signs a last checkpoint over that entry,
@@ -26,7 +26,7 @@ because of it. If the old key is lost, hand the new verifier key to all who veri
 Examples:
    hsm-kp audit key >audit.vkey
    hsm-kp audit key --new >/mnt/worm/checkpoint-$(date +%F)-last.txt`,
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "new", Usage: "make a key in the place of the last one"}, jsonFlag},
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "new", Usage: "make a key that replaces the last one"}, jsonFlag},
 		Action: with(u, func(c *cli.Context, e *env) error {
 			if !c.Bool("new") {
 				keys, err := e.AuditKeys(c.Context)
@@ -45,9 +45,9 @@ Examples:
 	}
 }
 
-// adviseAuditKey says what to do if another process seems to make an audit key.
+// adviseAuditKey says what to do if another process seems to be making an audit key.
 func adviseAuditKey(err error) error {
-	return advise(err, inventory.ErrUnderWay, "if no other hsm-kp runs, `hsm-kp sweep --unfinished 0s` repairs what a crash left")
+	return advise(err, inventory.ErrUnderWay, "if no other hsm-kp is running, `hsm-kp sweep --unfinished 0s` repairs what a crash left")
 }
 
 func (u *ui) printAuditKeys(keys []store.AuditKey, asJSON bool) error {

@@ -52,7 +52,7 @@ Examples:
 		Action: func(c *cli.Context) error {
 			switch {
 			case c.NArg() > 1:
-				return usagef("audit show: at most one REF is taken")
+				return usagef("audit show: give at most one REF")
 			case c.NArg() == 1 && c.Args().First() == "":
 				return usagef("audit show: REF is empty")
 			}
@@ -75,7 +75,7 @@ Examples:
 	}
 }
 
-// actNames are the words for what may have been done.
+// actNames returns the names of all acts.
 func actNames() []string {
 	var names []string
 	for _, act := range audit.Acts {

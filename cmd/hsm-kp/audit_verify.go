@@ -19,10 +19,10 @@ func auditVerifyCommand(u *ui) *cli.Command {
 entry is found under the key package that it is about ("hsm-kp audit show REF"), and compares
 the result with the checkpoints in the store and in the given files. Keep such files elsewhere:
 whoever can write to the store can write the whole trail again, but cannot change a checkpoint
-that is elsewhere. --key is the verifier key that you noted when it was made; without it, the
-store's own is believed. A later key is believed if the trail names it and a checkpoint of a
-believed key covers that entry, as "hsm-kp audit key --new" makes it; give any other with --key.
-No token is needed.
+that is kept elsewhere. --key is the verifier key that you noted when it was made; without it,
+the command trusts the store's own. It trusts a later key if the trail names it and a checkpoint
+of a trusted key covers that entry, as "hsm-kp audit key --new" makes it; give any other with
+--key. No token is needed.
 
 The exit status is 1 if something is wrong; the first fault is reported.
 
@@ -30,7 +30,7 @@ Examples:
    hsm-kp audit verify
    hsm-kp audit verify --key "$(cat audit.vkey)" /mnt/worm/checkpoint-*.txt`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "key", Usage: "believe this verifier `KEY` only; may be repeated"},
+			&cli.StringSliceFlag{Name: "key", Usage: "trust this verifier `KEY` only; may be repeated"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {

@@ -20,7 +20,7 @@ func benchCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "bench",
 		Category: categoryLook,
-		Usage:    "measure how near generate comes to what the token can do",
+		Usage:    "measure generate against the limit of the token",
 		Description: `For each suite, in turn and in one run: a bare loop of the work that a key
 package cannot do without (two HPKE key pairs, two signatures in the token, two
 verifications in software, one AES-GCM in the token or, if it has none, one RSA-OAEP
@@ -46,7 +46,7 @@ Examples:
 				return err
 			}
 			if c.Int("rounds") < 1 || c.Duration("duration") <= 0 {
-				return usagef("bench: --rounds and --duration must be more than nothing")
+				return usagef("bench: --rounds and --duration must be greater than 0")
 			}
 			suites, err := benchSuites(c.StringSlice("suite"))
 			if err != nil {
@@ -110,7 +110,8 @@ func (e *env) bench(ctx context.Context, suites []*ciphersuite.Suite, rounds int
 	return out, nil
 }
 
-// coldStart returns what runs this program to make one key package, or why it cannot be run.
+// coldStart returns a function that runs this program to make one key package, or the reason why
+// it cannot be run.
 func (e *env) coldStart() (func(ctx context.Context, url, identity string) error, error) {
 	if e.config.Token.PIN.Prompt || e.config.Token.PIN.FD != nil {
 		return nil, errors.New("the PIN comes from a prompt or a file descriptor, which another process does not have")
@@ -159,8 +160,8 @@ type benchSkippedJSON struct {
 	Reason string `json:"reason"`
 }
 
-// take adds what was measured. coldSkipped says why cold starts were not measured, if they were
-// not even tried.
+// take adds the measurements. coldSkipped says why cold starts were not measured, if the program
+// did not try.
 func (r *benchJSON) take(report *bench.Report, coldSkipped error) {
 	for _, s := range report.Suites {
 		r.Suites = append(r.Suites, benchSuiteJSON{

@@ -49,8 +49,8 @@ func certificatesOf(chain certificate.Chain) []certificateJSON {
 	return out
 }
 
-// printCertificates writes the chain of an x509 credential, a certificate each in
-// two lines. What is no chain is left to verify.
+// printCertificates writes the chain of an x509 credential, two lines for each
+// certificate. It does not report malformed chains: verify does.
 func printCertificates(u *ui, indent string, c keypackage.Credential) {
 	if c.Type != keypackage.CredentialX509 || len(c.Certificates) == 0 {
 		return

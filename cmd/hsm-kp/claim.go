@@ -18,9 +18,9 @@ func claimCommand(u *ui) *cli.Command {
 		Category: categoryKeep,
 		Usage:    "hand out key packages to whoever adds their client to a group",
 		Description: `Takes available key packages of an identity, valid now and not of last resort, the
-oldest first, records them as claimed and prints each as an MLSMessage in base64. Nobody else
-gets them: of two claims at once, each gets others. Where there are fewer than asked for, that
-is an error, and those that there are were handed out.
+oldest first, records them as claimed and prints each as an MLSMessage in base64. Each is handed
+out once: two claims at the same time get different ones. If there are fewer than --count, the
+command hands out those and fails.
 
 Examples:
    hsm-kp claim --identity alice
@@ -61,7 +61,7 @@ func (e *env) claim(ctx context.Context, name string, n int, asJSON bool) error 
 	if short != nil && !errors.Is(short, operator.ErrNoneLeft) {
 		return short
 	}
-	var faults []error // of one: the others were claimed all the same
+	var faults []error // of single key packages: the others are claimed nevertheless
 	for i := range claimed {
 		faults = append(faults, e.printClaimed(&claimed[i], asJSON))
 	}

@@ -40,13 +40,13 @@ func completionScript(app *cli.App, shell string) (string, error) {
 	case "fish":
 		return app.ToFishCompletion()
 	}
-	return "", usagef("completion: %q is none of bash, zsh, fish", shell)
+	return "", usagef("completion: %q is not bash, zsh or fish", shell)
 }
 
 // completeValues completes the values of a flag, and flags as the library does.
 func completeValues(flag string, values ...string) cli.BashCompleteFunc {
 	return func(c *cli.Context) {
-		if n := len(os.Args); n < 2 || os.Args[n-2] != flag { // the last one asks
+		if n := len(os.Args); n < 2 || os.Args[n-2] != flag { // the last argument is --generate-bash-completion
 			cli.DefaultCompleteWithFlags(c.Command)(c)
 			return
 		}
@@ -56,7 +56,7 @@ func completeValues(flag string, values ...string) cli.BashCompleteFunc {
 	}
 }
 
-// Both scripts ask the program itself, which answers one word a line when the
+// Both scripts query the program, which prints one word a line if the
 // last argument is --generate-bash-completion.
 const bashCompletion = `# bash completion for hsm-kp
 _hsm_kp() {

@@ -35,8 +35,8 @@ func configCommand(u *ui) *cli.Command {
 				Name:      "check",
 				Usage:     "report all faults of the config file at once",
 				ArgsUsage: "[FILE]",
-				Description: `Reads the file, and the roots and the service's certificates that it names, and nothing else: no
-token, no store. Without FILE it is the one that --config or HSM_KP_CONFIG names.
+				Description: `Reads the file, the roots and the service's certificates that it names, and nothing else: no
+token, no store. Without FILE, it reads the one that --config or HSM_KP_CONFIG names.
 
 Examples:
    hsm-kp config check hsm-kp.yaml
@@ -45,7 +45,7 @@ Examples:
 					path, _ := configPath(c)
 					switch {
 					case c.NArg() > 1:
-						return usagef("config check: at most one FILE is taken")
+						return usagef("config check: give at most one FILE")
 					case c.NArg() == 1:
 						path = c.Args().First()
 					}
@@ -77,7 +77,7 @@ func checkConfig(path string, u *ui) error {
 	return nil
 }
 
-// checkTLS reads the certificates of the service, where it is to be reached over TCP.
+// checkTLS reads the certificates of the service if it listens on TCP.
 func checkTLS(c *config.Server) error {
 	if !slices.ContainsFunc(c.Listen, func(where string) bool { return strings.HasPrefix(where, "tcp:") }) {
 		return nil

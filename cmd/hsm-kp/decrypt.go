@@ -21,12 +21,12 @@ func decryptCommand(u *ui) *cli.Command {
 		ArgsUsage: "REF FILE (- is standard input)",
 		Description: `The private key of the leaf outlives the Welcome: the path secret of the next commits is
 encrypted to it (RFC 9420, Section 7.6), until the member's own commit or update replaces the
-leaf. It is kept here where "hsm-kp welcome open" did not hand it over, and always with custody
+leaf. It is kept here if "hsm-kp welcome open" did not hand it over, and always with custody
 token, until "hsm-kp welcome confirm --leaf REF".
 
 FILE has an HPKECiphertext, raw, in hexadecimal or in base64: the one of encrypted_path_secret
-that is for this leaf. --context has the encoded GroupContext that it was encrypted under. What
-is printed is the path secret.
+that is for this leaf. --context has the encoded GroupContext that it was encrypted under. The
+command prints the path secret.
 
 Examples:
    hsm-kp decrypt 3f9a61c2 --context group-context.bin ciphertext.bin
@@ -55,7 +55,7 @@ Examples:
 	}
 }
 
-// errNotCiphertext reports input that is no HPKECiphertext.
+// errNotCiphertext reports input that is not an HPKECiphertext.
 var errNotCiphertext = errors.New("not an HPKECiphertext")
 
 // maxGroupContextBytes bounds a GroupContext.
@@ -80,7 +80,7 @@ func (e *env) decrypt(ctx context.Context, prefix, file, groupContext string, as
 	}
 	secret, err := e.DecryptPathSecret(ctx, record.Ref, ciphertext)
 	if err != nil {
-		return advise(err, store.ErrState, "`hsm-kp welcome open` comes first")
+		return advise(err, store.ErrState, "run `hsm-kp welcome open` first")
 	}
 	defer clear(secret)
 	if asJSON {

@@ -18,11 +18,11 @@ func demoCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "demo",
 		Category: categoryStart,
-		Usage:    "the life of key packages in a temporary folder, narrated",
+		Usage:    "show the life of key packages in a temporary folder, step by step",
 		Description: `Makes a private SoftHSM token, an identity and a thousand key packages in a
 temporary folder with the commands that it shows, publishes them in a folder, opens
 a Welcome for one, rotates the signature key, verifies the audit trail, and removes
-the folder. Needs SoftHSM, and nothing else.
+the folder. It needs SoftHSM and nothing else.
 
 Examples:
    hsm-kp demo
@@ -45,7 +45,7 @@ Examples:
 }
 
 // demo runs the commands that it shows, in this process and through the same
-// entry as the command line.
+// entry point as the command line.
 type demo struct {
 	ui    *ui
 	ctx   context.Context
@@ -55,7 +55,7 @@ type demo struct {
 }
 
 func (d *demo) inFolder(keep string) (err error) {
-	// The demo has a store of its own, whatever the person's shell says.
+	// The demo has its own store, whatever the environment says.
 	if err := os.Unsetenv("HSM_KP_STORE"); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (d *demo) narrate() error {
 	return d.join(run, spool)
 }
 
-// addDirectory adds a folder to publish to, beside the config, to the config that init made.
+// addDirectory adds, to the config that init made, a folder to publish to, which is beside the config.
 func (d *demo) addDirectory(configPath string) error {
 	const group = "directories: [{name: spool, type: spool, path: spool}]"
 	d.ui.printf("\n# The config says where key packages are published: with a delivery service or, here, in\n# a folder beside it.\n%s\n", group)
@@ -111,7 +111,7 @@ func (d *demo) addDirectory(configPath string) error {
 	return errors.Join(err, f.Close())
 }
 
-// join shows what becomes of what was published: somebody adds the client of one to a group.
+// join shows how a published key package is used: a member of a group adds its client.
 func (d *demo) join(run func(string, ...string) func() error, spool string) error {
 	files, err := filepath.Glob(filepath.Join(spool, "*.mls"))
 	if err != nil || uint64(len(files)) != d.count {
@@ -123,7 +123,7 @@ func (d *demo) join(run func(string, ...string) func() error, spool string) erro
 		func() error { return d.step("One of them, in the field names of RFC 9420.", "inspect", files[0]) },
 		func() error { return d.verifyAll(files) },
 		func() error {
-			return d.step("Somebody takes it from there, adds the client to a group and sends a Welcome: here a\nsample.", "welcome", "sample", files[0], "--out", welcome)
+			return d.step("A member of a group takes it from there, adds the client and sends a Welcome: here a\nsample.", "welcome", "sample", files[0], "--out", welcome)
 		},
 		run("The Welcome opens with the private key that the token unseals, and gives what a member\nis made of.", "welcome", "open", welcome),
 		run("The member exists. The private key is erased: no other Welcome opens with it.", "welcome", "confirm", ref[:16]),
@@ -139,7 +139,7 @@ func (d *demo) join(run func(string, ...string) func() error, spool string) erro
 	return nil
 }
 
-// step says what comes, shows the command and runs it.
+// step prints what the command does, shows the command and runs it.
 func (d *demo) step(say string, args ...string) error {
 	return d.stepShown(say, strings.Join(args, " "), args...)
 }

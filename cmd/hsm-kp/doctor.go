@@ -19,13 +19,13 @@ func doctorCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "doctor",
 		Category: categoryStart,
-		Usage:    "say what token this is, try each mechanism, name the suites it can serve",
+		Usage:    "describe the token, try each mechanism, list the suites that it can serve",
 		Description: `Mechanisms are tried with temporary keys in the token, not read from a list: a
 token may list what it cannot do. A suite needs "sign" with its curve, and either
 "generate AES-256" and "seal AES-256-GCM" or, with a wrapping key of mechanism rsa-oaep,
 "decrypt RSA-OAEP" and "sign P-256". "derive" and "wrap" are for private keys that never
-leave the token (custody token): a "no" there costs nothing with custody wrapped. "keep"
-tries whether C_WrapKey refuses keys that are not extractable: after a "no", whoever has
+leave the token (custody token): a "no" there does not matter with custody wrapped. "keep"
+tests that C_WrapKey refuses keys that are not extractable: if it says "no", whoever has
 the PIN can take keys out of the token.
 
 Each key that the store depends on is found in the token, its attributes are read, and it is

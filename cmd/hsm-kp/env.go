@@ -14,9 +14,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// env is what a command works with: the config, the store, and the token once
-// a command asks for it. Commands that only read the store never touch the
-// token.
+// env holds what a command works with: the config, the store, and the token from
+// the time that the command needs it. Commands that only read the store never
+// open the token.
 type env struct {
 	*operator.Operator
 	ui         *ui
@@ -26,7 +26,7 @@ type env struct {
 	forceLogin bool
 	store      store.Store
 	token      *token.Token
-	// tokenChange is made to the config of the token before it is opened; nil: none is.
+	// tokenChange changes the config of the token before it is opened. It may be nil.
 	tokenChange func(*token.Config)
 	scheduled   bool // the process sweeps and rotates at intervals
 }
@@ -36,7 +36,7 @@ func openEnv(c *cli.Context, u *ui) (*env, error) {
 	path, named := configPath(c)
 	cfg, err := loadConfig(path)
 	if configMissing(err) && !named && c.String("store") != "" {
-		cfg, err = config.Default(), nil // an auditor has the store, and nothing else
+		cfg, err = config.Default(), nil // an auditor has only the store
 	}
 	if err != nil {
 		return nil, err
@@ -48,8 +48,8 @@ func openEnv(c *cli.Context, u *ui) (*env, error) {
 	return e, err
 }
 
-// with makes a command's action of f: it wants the arguments that are named, opens the
-// store that the config names, and closes what was opened.
+// with makes an action of f: it requires the named arguments, opens the store that the
+// config names, and closes what was opened.
 func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if err := wantArgs(c, arguments...); err != nil {
@@ -64,8 +64,8 @@ func with(u *ui, f func(*cli.Context, *env) error, arguments ...string) cli.Acti
 	}
 }
 
-// openEnvWith opens the store that url names, or the config's where it is
-// empty. The store must be there: init makes it.
+// openEnvWith opens the store that url names, or the config's if url is
+// empty. The store must exist: init makes it.
 func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url string) (*env, error) {
 	e := &env{ui: u, config: cfg, configPath: configPath}
 	var err error
@@ -79,18 +79,18 @@ func openEnvWith(ctx context.Context, u *ui, cfg *config.Config, configPath, url
 	return e, nil
 }
 
-// processors is how many of them Go uses.
+// processors returns how many processors Go uses.
 func processors() int { return runtime.GOMAXPROCS(0) }
 
-// operate makes the operator over what was opened.
+// operate makes the operator over the store and the token.
 func (e *env) operate() {
 	e.Operator = operator.New(operator.Config{
 		Settings: e.config, Store: e.store, OpenToken: e.openToken, Rand: rand.Reader, Now: time.Now, Processors: processors(), Scheduled: e.scheduled, Version: version(),
 	}, e.ui)
 }
 
-// close ends what was opened. Errors of closing are shown, not returned: what
-// was to be kept is in the store by then.
+// close closes what was opened. It shows errors and does not return them: all
+// results are in the store by then.
 func (e *env) close() {
 	if e.token != nil {
 		if err := e.token.Close(); err != nil {
@@ -104,7 +104,7 @@ func (e *env) close() {
 	}
 }
 
-// openToken logs in to the configured token, once a command.
+// openToken logs in to the configured token, once for each command.
 func (e *env) openToken(ctx context.Context) (*token.Token, error) {
 	if e.token != nil {
 		return e.token, nil

@@ -13,11 +13,10 @@ func exportCommand(u *ui) *cli.Command {
 		Category:  categoryKeep,
 		Usage:     "write the public parts of stored key packages",
 		ArgsUsage: "REF...",
-		Description: `Writes each as an MLSMessage to DIR/REF.mls and records it as published: from
-then on it has left hsm-kp's hands, and is not written a second time unless
---again says so. Of two exports of the same key package at once, one succeeds.
---pending writes those that a run was writing when it was cut short; run it when
-no other run is writing.
+		Description: `Writes each as an MLSMessage to DIR/REF.mls and records it as published. It is
+not written a second time unless --again is given. If two exports of the same
+key package run at once, one succeeds. --pending writes those that an interrupted
+run was writing; use it while no other run is writing.
 
 Examples:
    hsm-kp export 3f9a61c2 --out spool/
@@ -25,7 +24,7 @@ Examples:
    hsm-kp export --pending --out spool/`,
 		Flags: []cli.Flag{
 			outFlag,
-			&cli.BoolFlag{Name: "again", Usage: "write also those that were handed out before"},
+			&cli.BoolFlag{Name: "again", Usage: "also write those that were handed out before"},
 			&cli.BoolFlag{Name: "pending", Usage: "write all that are pending, instead of REFs"},
 			jsonFlag,
 		},

@@ -21,13 +21,14 @@ func generateCommand(u *ui) *cli.Command {
 		Category: categoryMake,
 		Usage:    "make key packages: signed in the token, private keys sealed and stored",
 		Description: `Nothing is printed or written before it is durable in the store. Ctrl-C ends the
-batch under way, stores it and says how many there are; run the command again
-for the rest. With --out the key packages are pending until their files are on
-the disk, and then published: they have left hsm-kp's hands. What a crash left
-pending, "hsm-kp export --pending" writes.
+current batch, stores it and prints how many key packages there are; run the
+command again for the rest. With --out the key packages are pending until their
+files are on the disk, and then published. "hsm-kp export --pending" writes those
+that a crash left pending.
 
-What MLS implementations would refuse to add is told beforehand, by the rules of
-"hsm-kp verify --for"; key_packages.peers in the config names those that matter.
+The command warns of what MLS implementations would refuse to add to a group, by
+the rules of "hsm-kp verify --for"; key_packages.peers in the config names the
+implementations that matter.
 
 Examples:
    hsm-kp generate --identity alice --count 1000
@@ -40,12 +41,12 @@ Examples:
 			&cli.Uint64Flag{Name: "count", Aliases: []string{"n"}, Usage: "make `N` key packages", Value: 1},
 			&cli.StringFlag{Name: "lifetime", Usage: "valid for `DURATION` from now, as 84d or 36h (default: the config's)"},
 			&cli.BoolFlag{Name: "last-resort", Usage: "mark them as key packages of last resort"},
-			&cli.BoolFlag{Name: "if-due", Usage: "with --last-resort: only where the one before was used or is old, and retire it"},
+			&cli.BoolFlag{Name: "if-due", Usage: "with --last-resort: only if the previous one was used or is old, and retire that one"},
 			custodyFlag,
 			&cli.StringFlag{Name: "application-id", Usage: "put `TEXT` into the leaf nodes as application_id", DefaultText: "the config's"},
 			&cli.StringSliceFlag{Name: "extension", Usage: "add an extension to the key packages: `TYPE=HEX`, as 0xF001=00ff; may be repeated"},
 			&cli.StringSliceFlag{Name: "leaf-extension", Usage: "add an extension to the leaf nodes: `TYPE=HEX`; may be repeated"},
-			&cli.StringFlag{Name: "for", Usage: "warn of what `PEERS` would refuse: names with commas between them, or all", DefaultText: "the config's, or all"},
+			&cli.StringFlag{Name: "for", Usage: "warn of what `PEERS` would refuse: names separated by commas, or all", DefaultText: "the config's, or all"},
 			outFlag,
 			jsonFlag,
 		},
@@ -96,7 +97,7 @@ Examples:
 	}
 }
 
-// parseLifetime reads --lifetime; an empty text is none.
+// parseLifetime reads --lifetime. An empty text returns 0.
 func parseLifetime(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
@@ -106,7 +107,7 @@ func parseLifetime(text string) (time.Duration, error) {
 		return 0, usagef("generate: --lifetime %v", err)
 	}
 	if d <= 0 {
-		return 0, usagef("generate: --lifetime must be longer than nothing")
+		return 0, usagef("generate: --lifetime must be longer than 0")
 	}
 	return time.Duration(d), nil
 }
@@ -128,7 +129,7 @@ func parseExtensions(flag string, texts []string) ([]keypackage.Extension, error
 func parseExtension(text string) (keypackage.Extension, error) {
 	number, digits, ok := strings.Cut(text, "=")
 	if !ok {
-		return keypackage.Extension{}, fmt.Errorf("%q is not TYPE=HEX; one without data ends in =", text)
+		return keypackage.Extension{}, fmt.Errorf("%q is not TYPE=HEX; an extension without data ends in =", text)
 	}
 	t, err := parseCodePoint(number)
 	if err != nil {
@@ -136,7 +137,7 @@ func parseExtension(text string) (keypackage.Extension, error) {
 	}
 	data, err := hex.DecodeString(digits)
 	if err != nil {
-		return keypackage.Extension{}, fmt.Errorf("%q must have hexadecimal digits after =, two a byte", text)
+		return keypackage.Extension{}, fmt.Errorf("%q must have hexadecimal digits after =, two for each byte", text)
 	}
 	return keypackage.Extension{Type: keypackage.ExtensionType(t), Data: data}, nil
 }
@@ -160,7 +161,7 @@ type generatedJSON struct {
 	File string `json:"file,omitempty"`
 }
 
-// printGenerated prints a batch, a line each.
+// printGenerated prints a batch, one line for each key package.
 func (u *ui) printGenerated(batch []operator.Written) error {
 	for i := range batch {
 		if err := u.jsonLine(generatedJSON{recordJSON: recordOf(&batch[i].KeyPackage), File: batch[i].File}); err != nil {
@@ -170,7 +171,7 @@ func (u *ui) printGenerated(batch []operator.Written) error {
 	return u.flush()
 }
 
-// generated says what was done, and what is left to do if err says that it went wrong.
+// generated prints what was done and, if err is not nil, what is left to do.
 func (u *ui) generated(r *operator.GenerateRequest, g *operator.GenerateResult, asJSON bool, err error) error {
 	if g.Identity == nil {
 		if err == nil && !g.Due {
@@ -184,7 +185,7 @@ func (u *ui) generated(r *operator.GenerateRequest, g *operator.GenerateResult, 
 		u.notef("%s stored; the last %d are pending: `hsm-kp export --pending --out %s` writes them", done, g.Stored-g.Written, g.Folder)
 	case err != nil && (g.Stored > 0 || errors.Is(err, operator.ErrPartial)):
 		u.notef("%s stored", done)
-	case err != nil: // nothing was begun
+	case err != nil: // before the first key package
 	case asJSON:
 	default:
 		u.printf("generated %s, %.0f a second\n", done, float64(g.Stored)/g.Took.Seconds())

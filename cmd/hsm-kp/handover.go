@@ -19,7 +19,7 @@ func handoverCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "handover",
 		Category: categoryKeep,
-		Usage:    "end the handing over of private keys to devices (custody release)",
+		Usage:    "complete the handover of private keys to devices (custody release)",
 		Subcommands: []*cli.Command{
 			handoverConfirmCommand(u),
 		},
@@ -35,18 +35,19 @@ func handoverCommand(u *ui) *cli.Command {
 func handoverConfirmCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "confirm",
-		Usage:     "erase the private keys of key packages whose devices have them",
+		Usage:     "erase private keys after the devices have received them",
 		ArgsUsage: "REF... (- takes them from standard input, one a line)",
-		Description: `For key packages of custody release: their devices have opened what "hsm-kp provision"
-handed over, and keep it. The private keys here are erased, and are handed over no more; the key
-package stays as it is. What was confirmed before stays so: the command may be run again.
+		Description: `For key packages of custody release whose devices have opened and keep what "hsm-kp
+provision" handed over. The command erases the private keys here, so that they cannot be handed
+over again; the key packages do not change otherwise. It may be run again: key packages that were
+confirmed before stay confirmed.
 
-Until then the private keys are here, sealed, in case the device did not get them; "hsm-kp list
---unconfirmed" shows which key packages they are of. Confirm what devices say that they have, and
-not what was sent: nobody can hand it over again.
+Until then the private keys stay here, sealed, in case the device did not get them; "hsm-kp list
+--unconfirmed" lists these key packages. Confirm what the devices report that they have, not what
+was sent: it cannot be handed over again.
 
-All are looked at before the first is confirmed. --results takes the lines that "hsm-kp provision
---json" printed, and confirms what was handed over in them.
+The command checks all key packages before it confirms the first. --results reads the lines that
+"hsm-kp provision --json" printed, and confirms what they handed over.
 
 Examples:
    hsm-kp handover confirm 3f9a61c2
@@ -54,7 +55,7 @@ Examples:
    jq -c 'select(.name == "tablet-1")' results.jsonl | hsm-kp handover confirm --results -
    ssh device list-refs | hsm-kp handover confirm -`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "results", Usage: "what was handed over by the results in `FILE`"},
+			&cli.StringFlag{Name: "results", Usage: "confirm what the results in `FILE` handed over"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -83,7 +84,7 @@ Examples:
 			}
 			u.printf("confirmed %s, whose private keys are erased here\n", operator.Plural(done.Confirmed, "key package"))
 			if done.Before > 0 {
-				u.printf("%d had none any more\n", done.Before)
+				u.printf("%d had none left\n", done.Before)
 			}
 			return nil
 		},
@@ -121,10 +122,10 @@ func readWords(in io.Reader) (words []string, err error) {
 	return words, s.Err()
 }
 
-// errNotResults reports input that `provision --json` did not print.
+// errNotResults reports input that is not the output of `provision --json`.
 var errNotResults = errors.New("it is not what `hsm-kp provision --json` prints")
 
-// readResults returns the KeyPackageRefs of what results say was handed over.
+// readResults returns the KeyPackageRefs that the results handed over.
 func readResults(in io.Reader) ([][]byte, error) {
 	var refs [][]byte
 	d := json.NewDecoder(in)
@@ -157,7 +158,7 @@ func readResults(in io.Reader) ([][]byte, error) {
 	}
 }
 
-// once returns each ref once, in the order in which it came first.
+// once returns each ref once, in the order of first occurrence.
 func once(refs [][]byte) [][]byte {
 	seen := make(map[string]bool, len(refs))
 	var out [][]byte

@@ -162,7 +162,7 @@ func exportedErrors(t *testing.T) []string {
 	return names
 }
 
-// Where a person can do something, they are told what.
+// An error that a person can do something about has a hint.
 func TestHints(t *testing.T) {
 	for _, err := range []error{
 		operator.ErrPartial, &operator.InterruptedError{Cause: context.Canceled}, &operator.DueKeyError{}, &operator.UnusedKeyError{}, &act.RequestError{}, &operator.MechanismError{},

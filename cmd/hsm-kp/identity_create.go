@@ -18,8 +18,8 @@ func identityCreateCommand(u *ui) *cli.Command {
 		Description: `The key pair is generated in the token and can never leave it. The credential is
 a basic one (RFC 9420, Section 5.3) that holds NAME, or what --credential says.
 With --x509 it is a chain of certificates: "hsm-kp identity csr" makes the request
-for it and "hsm-kp identity import-cert" takes it; until then the identity signs no
-key packages.
+for it and "hsm-kp identity import-cert" imports it; until then the identity does not
+sign key packages.
 NAME has up to 128 bytes of printable UTF-8. SUITE is a name or a number of RFC
 9420, Section 17.1; "hsm-kp doctor" lists those that the token can serve.
 
@@ -34,7 +34,7 @@ Examples:
 			&cli.BoolFlag{Name: "x509", Usage: "wait for a certificate instead of making a basic credential"},
 			&cli.StringFlag{Name: "key-id", Usage: "use the key in the token with this CKA_ID (`HEX`) instead of a new one"},
 			&cli.StringFlag{Name: "key-label", Usage: "use the key in the token with this CKA_LABEL (`TEXT`) instead of a new one"},
-			&cli.BoolFlag{Name: "allow-weak-key", Usage: "take an existing key although its attributes let it leave the token"},
+			&cli.BoolFlag{Name: "allow-weak-key", Usage: "use an existing key even if its attributes let it leave the token"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {

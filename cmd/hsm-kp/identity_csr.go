@@ -14,8 +14,8 @@ func identityCSRCommand(u *ui) *cli.Command {
 		Name:      "csr",
 		Usage:     "make a certification request, signed with the identity's key in the token",
 		ArgsUsage: "NAME",
-		Description: `Prints a PKCS #10 request in PEM, for a CA to turn into a certificate, which
-"hsm-kp identity import-cert" takes. The subject is CN=NAME followed by x509.subject
+		Description: `Prints a PKCS #10 request in PEM. A CA answers it with a certificate, which
+"hsm-kp identity import-cert" imports. The subject is CN=NAME followed by x509.subject
 of the config, unless identities.NAME.subject or --subject gives another, in the form
 of RFC 4514: the most specific part first. The alternative names are those of the
 command line, if it has any, or those of the config. An identity that has a
@@ -33,7 +33,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "dns", Usage: "ask for the DNS name `NAME`; may be repeated"},
 			&cli.StringSliceFlag{Name: "email", Usage: "ask for the e-mail `ADDRESS`; may be repeated"},
 			&cli.StringSliceFlag{Name: "uri", Usage: "ask for the `URI`; may be repeated"},
-			&cli.BoolFlag{Name: "next", Usage: "for the identity's next signature key, which is made if there is none yet: see identity rotate"},
+			&cli.BoolFlag{Name: "next", Usage: "for the identity's next signature key; makes the key if there is none yet: see identity rotate"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
 			jsonFlag,
 		},

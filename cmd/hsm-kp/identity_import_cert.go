@@ -54,7 +54,7 @@ func endOf(chain certificate.Chain) string {
 	return fmt.Sprintf("the chain ends at %s, %s", notAfter.UTC().Format(time.RFC3339), certificate.DaysLeft(notAfter, time.Now()))
 }
 
-// leafOf says whose the first certificate of a chain is.
+// leafOf describes the first certificate of a chain.
 func leafOf(chain certificate.Chain) string {
 	return fmt.Sprintf("%s, serial %x, issued by %s",
 		printable(orNone(chain[0].Subject.String())), chain[0].SerialNumber.Bytes(), printable(orNone(chain[0].Issuer.String())))

@@ -14,20 +14,20 @@ func identityRotateCommand(u *ui) *cli.Command {
 		Usage:     "give an identity a new signature key, or a new certificate, and replace its key packages",
 		ArgsUsage: "NAME",
 		Description: `Makes the next version of the identity, and as many key packages with it as it has to
-replace. Only then does that version sign, and the key packages before are retired: they are
-handed out no more, Welcomes that used them still open for key_packages.grace of the config,
-and then "hsm-kp sweep" erases their private keys. An interrupted rotation is taken up where it
-was. No key package of the versions before is handed out from the moment that the next version
-signs; they are written down as retired batch by batch, beside everything else, and "hsm-kp
-sweep" finishes that too.
+replace. Then that version becomes the one that signs, and the earlier key packages are retired:
+they are no longer handed out, Welcomes that used them still open for key_packages.grace of the
+config, and then "hsm-kp sweep" erases their private keys. If a rotation was interrupted, the
+next run continues it. From the moment that the next version signs, no key package of an earlier
+version is handed out; the command then records them as retired batch by batch, while other
+commands work, and "hsm-kp sweep" finishes that too.
 
 With a basic credential the next version has a new signature key. With certificates it has
-what --chain FILE certifies: the key that the identity has, or the next one, for which "hsm-kp
-identity csr --next" makes the request. The old signature key stays in the token, because its
-members sign with it in the groups that they are in; "hsm-kp identity destroy-key" ends it.
+the key that --chain FILE certifies: the current key, or the next one, for which "hsm-kp identity
+csr --next" makes the request. The old signature key stays in the token, because members sign
+with it in the groups that they joined; "hsm-kp identity destroy-key" destroys it.
 
-Nothing takes the place of key packages whose private keys are a device's (custody device or
-release): "hsm-kp provision" makes others for it.
+Key packages whose private keys belong to a device (custody device or release) are not replaced:
+"hsm-kp provision" makes new ones for the device.
 
 Examples:
    hsm-kp identity rotate alice --out spool/
@@ -75,11 +75,11 @@ Examples:
 	}
 }
 
-// rotated says what a rotation has done, and what it has not replaced also if err says that it
+// rotated prints what a rotation has done. It prints what was not replaced even if the rotation
 // failed.
 func (u *ui) rotated(name string, r *operator.RotateIdentityResult, asJSON bool, err error) error {
 	if r.NotReplaced > 0 {
-		u.notef("not replaced, as their private keys are a device's: %s of %q; `hsm-kp provision` makes others", operator.Plural(r.NotReplaced, "key package"), name)
+		u.notef("not replaced, because their private keys belong to a device: %s of %q; `hsm-kp provision` makes others", operator.Plural(r.NotReplaced, "key package"), name)
 	}
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (u *ui) rotated(name string, r *operator.RotateIdentityResult, asJSON bool,
 	if asJSON {
 		return u.json(rotatedJSON{name, r.Version, r.Generated, r.Retired, r.RetiredUntil})
 	}
-	u.printf("identity %q signs as version %d now, with %s\n", name, r.Version, operator.Plural(r.Generated, "new key package"))
+	u.printf("identity %q now signs as version %d, with %s\n", name, r.Version, operator.Plural(r.Generated, "new key package"))
 	u.printRetired(r.Retired, r.RetiredUntil)
 	return nil
 }
@@ -104,7 +104,7 @@ type rotatedJSON struct {
 	RetiredUntil time.Time `json:"retired_until"`
 }
 
-// printRetired says what became of key packages that are used no more.
+// printRetired prints how many key packages were retired, and until when their Welcomes open.
 func (u *ui) printRetired(n uint64, until time.Time) {
 	u.printf("retired %s, whose Welcomes open until %s\n", operator.Plural(n, "key package"), until.Format(time.RFC3339))
 }

@@ -35,7 +35,7 @@ func identityShowCommand(u *ui) *cli.Command {
 	}
 }
 
-// detailsOf is the JSON form of an identity with all its versions.
+// detailsOf returns the JSON form of an identity with all its versions.
 func detailsOf(d *operator.IdentityDetails) identityJSON {
 	out := identityOf(&d.Identity)
 	for i := range d.Versions {

@@ -16,7 +16,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// Names of what `init --softhsm DIR` puts into DIR.
+// Names of the files that `init --softhsm DIR` makes in DIR.
 const (
 	configName = "hsm-kp.yaml"
 	storeName  = "hsm-kp.db"
@@ -26,16 +26,16 @@ func initCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "init",
 		Category: categoryStart,
-		Usage:    "make what is missing: store and wrapping key, or a whole private SoftHSM",
+		Usage:    "make the store and the wrapping key if they are missing, or a complete private SoftHSM",
 		Description: `With --softhsm DIR it makes a private SoftHSM token, a wrapping key in it, a
 store and a config under DIR: a complete installation to evaluate and to test
-with. Without, it does the same for the token that the config names: it makes
-the store and the wrapping key if they are missing, and never a token. It may
-be run again at any time.
+with. Without it, the command makes the store and, in the token that the config
+names, the wrapping key, if they are missing; it never makes a token. It may be
+run again at any time.
 
 The wrapping key seals by AES-GCM, or by RSA-OAEP if the token says that it has no
-AES-GCM, as a TPM does. That is decided here, once, and recorded with the key: no later
-command takes one for the other.
+AES-GCM, as a TPM does. The choice is made here, once, and recorded with the key: no later
+command confuses the two.
 
 Examples:
    hsm-kp init --softhsm ~/hsm-kp
@@ -72,7 +72,7 @@ Examples:
 	}
 }
 
-// initializer makes what is missing and remembers what it did.
+// initializer makes what is missing and records what it did.
 type initializer struct {
 	ui         *ui
 	env        *env
@@ -104,7 +104,7 @@ func (i *initializer) did(made bool, format string, args ...any) {
 }
 
 // softHSM makes the token and the config under dir and returns the config's
-// path. A token that was begun and has no config yet is taken up again.
+// path. If an earlier run made a token and no config, it continues with that token.
 func (i *initializer) softHSM(ctx context.Context, dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -150,7 +150,7 @@ func (i *initializer) complete(ctx context.Context, path, url string) error {
 	if i.env.place, err = placeOf(cfg, url); err != nil {
 		return err
 	}
-	// The token first: a PIN that is wrong leaves no half-made store behind.
+	// The token comes first, so that a wrong PIN leaves no incomplete store.
 	if _, err := i.env.openToken(ctx); err != nil {
 		return err
 	}

@@ -12,19 +12,19 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// What is read of one file. A key package has a few hundred bytes, one with a long
-// certificate chain a few thousand; a Welcome has the ratchet tree of its group, a few
-// hundred bytes a member.
+// Limits for one file. A key package has a few hundred bytes, one with a long
+// certificate chain has a few thousand; a Welcome may have the ratchet tree of its
+// group, a few hundred bytes for each member.
 const (
 	maxKeyPackageBytes = 1 << 20
 	maxWelcomeBytes    = 16 << 20
 )
 
-// errNotKeyPackage reports input that is no key package in any of the forms
-// that are understood.
+// errNotKeyPackage reports input that is not a key package in any of the
+// supported forms.
 var errNotKeyPackage = errors.New("not a key package")
 
-// encodedKeyPackage is a key package as a file or a pipe carried it.
+// encodedKeyPackage is a key package as it was read from a file or a pipe.
 type encodedKeyPackage struct {
 	Source   string // the file's name, or "-"
 	Encoding string // raw, hex or base64
@@ -33,7 +33,7 @@ type encodedKeyPackage struct {
 }
 
 // readKeyPackage reads a key package from the file called name, or from
-// standard input where that is "-".
+// standard input if name is "-".
 func readKeyPackage(u *ui, name string) (*encodedKeyPackage, error) {
 	data, err := readInput(u, name, maxKeyPackageBytes)
 	if err != nil {
@@ -56,7 +56,7 @@ func openInput(u *ui, name string) (io.ReadCloser, error) {
 }
 
 // readInput reads at most limit bytes from the file called name, or from standard
-// input where that is "-".
+// input if name is "-".
 func readInput(u *ui, name string, limit int64) ([]byte, error) {
 	in, err := openInput(u, name)
 	if err != nil {
@@ -65,7 +65,7 @@ func readInput(u *ui, name string, limit int64) ([]byte, error) {
 	defer in.Close()
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
-		return nil, err // it names the file
+		return nil, err // the error names the file
 	}
 	if int64(len(data)) > limit {
 		return nil, fmt.Errorf("%s: it has more than %d bytes", name, limit)
@@ -73,9 +73,9 @@ func readInput(u *ui, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// decodeKeyPackage understands an MLSMessage or a bare KeyPackage, as raw
-// bytes, hexadecimal or base64. A raw one begins with the byte 0 of its
-// version, which no text does.
+// decodeKeyPackage decodes an MLSMessage or a bare KeyPackage, as raw bytes,
+// hexadecimal or base64. Raw bytes begin with the byte 0 of the version; text
+// does not.
 func decodeKeyPackage(data []byte) (*encodedKeyPackage, error) {
 	raw, encoding, err := decodeText(data)
 	if err != nil {
@@ -88,8 +88,8 @@ func decodeKeyPackage(data []byte) (*encodedKeyPackage, error) {
 	return &encodedKeyPackage{Encoding: encoding, Framing: framing, KeyPackage: kp}, nil
 }
 
-// decodeText takes raw bytes out of hexadecimal or base64, and says which it was.
-// What begins with the byte 0 is raw.
+// decodeText decodes hexadecimal or base64, and returns the name of the encoding.
+// Data that begins with the byte 0 is raw.
 func decodeText(data []byte) (raw []byte, encoding string, err error) {
 	text := bytes.Join(bytes.Fields(data), nil)
 	switch {
@@ -103,7 +103,7 @@ func decodeText(data []byte) (raw []byte, encoding string, err error) {
 	}
 	raw, ok := decodeBase64(text)
 	if !ok {
-		return nil, "", errors.New("it is neither the raw bytes of one nor hexadecimal nor base64")
+		return nil, "", errors.New("it is neither raw bytes nor hexadecimal nor base64")
 	}
 	return raw, "base64", nil
 }
@@ -142,7 +142,7 @@ func isHex(text []byte) bool {
 	return true
 }
 
-// decodeBase64 takes the standard and the URL alphabet, padded or not.
+// decodeBase64 accepts the standard and the URL alphabet, padded or not.
 func decodeBase64(text []byte) ([]byte, bool) {
 	text = bytes.TrimRight(text, "=")
 	for _, e := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {

@@ -17,11 +17,11 @@ func inspectCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "inspect",
 		Category:  categoryLook,
-		Usage:     "show what a key package says, in the field names of RFC 9420",
+		Usage:     "show the contents of a key package, with the field names of RFC 9420",
 		ArgsUsage: "FILE|-",
-		Description: `Takes any key package, as an MLSMessage or bare, raw, in hexadecimal or in
-base64. It shows what is there and judges nothing: see "hsm-kp verify". Experimental
-cipher suites are known by the config that --config or HSM_KP_CONFIG names.
+		Description: `Reads any key package, as an MLSMessage or bare, raw, in hexadecimal or in
+base64. It shows the contents and does not check them: see "hsm-kp verify". Experimental
+cipher suites come from the config that --config or HSM_KP_CONFIG names.
 
 Examples:
    hsm-kp inspect keypackage.mls
@@ -114,8 +114,8 @@ func printExtensions(u *ui, indent string, extensions []keypackage.Extension) {
 	}
 }
 
-// credentialText describes a credential in one line. An identity is shown as
-// text only where it is printable.
+// credentialText describes a credential in one line. It shows an identity as
+// text only if that is printable.
 func credentialText(c keypackage.Credential) string {
 	switch c.Type {
 	case keypackage.CredentialBasic:
@@ -138,7 +138,7 @@ func identityText(identity []byte) string {
 	return hex.EncodeToString(identity)
 }
 
-// timeText shows Unix seconds as a number and, where a calendar has it, a
+// timeText shows Unix seconds as a number and, if the calendar has it, as a
 // date.
 func timeText(seconds uint64) string {
 	const year9999 = 253402300799

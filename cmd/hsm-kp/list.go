@@ -19,8 +19,8 @@ func listCommand(u *ui) *cli.Command {
 		Name:     "list",
 		Category: categoryKeep,
 		Usage:    "list stored key packages",
-		Description: `One key package a line, the oldest first. A KeyPackageRef may be given to other
-commands by its first digits, as it is shown here.
+		Description: `Prints one key package a line, the oldest first. Other commands accept the first digits
+of a KeyPackageRef, as they are shown here.
 
 Examples:
    hsm-kp list --identity alice --state available
@@ -30,7 +30,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "only those of `NAME`"},
 			&cli.StringFlag{Name: "state", Usage: "only those in `STATE`: " + strings.Join(stateNames(), ", ")},
-			&cli.BoolFlag{Name: "unconfirmed", Usage: "only those whose private keys are a device's that has not confirmed that it has them"},
+			&cli.BoolFlag{Name: "unconfirmed", Usage: "only those whose device has not confirmed that it has the private keys"},
 			&cli.Uint64Flag{Name: "limit", Usage: "at most `N`", DefaultText: "all"},
 			&cli.BoolFlag{Name: "refs", Usage: "print whole KeyPackageRefs and nothing else"},
 			&cli.BoolFlag{Name: "count", Usage: "print how many there are in each state"},
@@ -41,7 +41,7 @@ Examples:
 				return err
 			}
 			if s := c.String("state"); s != "" && !slices.Contains(stateNames(), s) {
-				return usagef("list: --state %q is none of %s", s, strings.Join(stateNames(), ", "))
+				return usagef("list: --state %q is not one of %s", s, strings.Join(stateNames(), ", "))
 			}
 			if c.Bool("count") && c.Bool("unconfirmed") {
 				return usagef("list: --count and --unconfirmed do not go together")
@@ -93,7 +93,7 @@ func (e *env) count(ctx context.Context, name string, asJSON bool) error {
 	return nil
 }
 
-// list shows the key packages that fit, limit at most unless it is 0, and returns how many it has
+// list shows the key packages that fit, at most limit unless it is 0, and returns how many it has
 // shown.
 func (e *env) list(ctx context.Context, f store.Filter, limit uint64, show func(record *store.KeyPackage, first bool) error) (n uint64, err error) {
 	records, err := e.KeyPackages(ctx, f)
@@ -129,7 +129,7 @@ func (u *ui) printRow(record *store.KeyPackage, first bool) error {
 	return nil
 }
 
-// shortRef is as much of a KeyPackageRef as a person needs.
+// shortRef returns the first digits of a KeyPackageRef, enough for a person.
 func shortRef(ref []byte) string { return keypackage.Ref(ref).String()[:16] }
 
 // recordJSON is the JSON form of a stored key package.

@@ -12,7 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/server"
 )
 
-// listen opens the listeners of the config. The files are nil where none is over TCP.
+// listen opens the listeners of the config. The files are nil if none is on TCP.
 func listen(c *config.Server) ([]server.Listener, *server.TLS, error) {
 	var files *server.TLS
 	var out []server.Listener
@@ -41,7 +41,7 @@ func listen(c *config.Server) ([]server.Listener, *server.TLS, error) {
 func openTLS(c *config.Server) (*server.TLS, error) {
 	t := c.TLS
 	if t.Certificate == "" || t.Key == "" || t.ClientCA == "" {
-		return nil, usagef("server.tls must have certificate, key and client_ca: over TCP callers are known by their certificates")
+		return nil, usagef("server.tls must have certificate, key and client_ca: callers over TCP authenticate with certificates")
 	}
 	return server.OpenTLS(server.TLSFiles{Certificate: t.Certificate, Key: t.Key, ClientCA: t.ClientCA, CRL: t.CRL}, time.Now)
 }
@@ -60,8 +60,8 @@ func listenAt(where string) (net.Listener, error) {
 // errSocketInUse reports a socket that another process serves.
 var errSocketInUse = errors.New("another process serves there")
 
-// listenUnix makes a socket at path. One that a process left behind is removed. Anybody may
-// connect whom the folder lets through: who it is, the kernel says.
+// listenUnix makes a socket at path, and removes one that a dead process left. Every user whom
+// the permissions of the folder admit may connect; the kernel reports who the user is.
 func listenUnix(path string) (net.Listener, error) {
 	if c, err := net.Dial("unix", path); err == nil {
 		return nil, errors.Join(errSocketInUse, c.Close())

@@ -2,8 +2,8 @@
 // leaves a PKCS#11 token, and keeps their HPKE private keys sealed under
 // another.
 //
-// One file here is one verb. app.go wires the rooms together, ui.go owns all
-// printing, hints.go knows what to tell a person about an error.
+// Each file is one verb. app.go describes the command line, ui.go owns all
+// printing, hints.go says what a person can do about an error.
 package main
 
 import (
@@ -23,8 +23,8 @@ func main() {
 	// to the runtime, so that a second one ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	// A reader that goes away is an error like any other: what is under way must
-	// come to its end first.
+	// A reader that closes the pipe is an error like any other: the current work
+	// must complete first.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args, newUI(os.Stdin, os.Stdout, os.Stderr)))
 }
@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, u *ui) int {
 // execute executes one command line.
 func execute(ctx context.Context, args []string, u *ui) error {
 	if completing(args) && slices.Contains(args, "--") {
-		return nil // the library would take the question for an argument, and execute the command
+		return nil // the library would read the question as an argument and execute the command
 	}
 	app := newApp(u)
 	args, err := intersperse(app, args)
@@ -54,7 +54,7 @@ func execute(ctx context.Context, args []string, u *ui) error {
 	return u.flush()
 }
 
-// actor names who runs the command.
+// actor returns the name of the user who runs the command.
 func actor() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return "user:" + u.Username

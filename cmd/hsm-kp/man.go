@@ -31,8 +31,8 @@ func manCommand(u *ui) *cli.Command {
 	}
 }
 
-// describe puts the descriptions, with their examples, where the library's
-// manual page has room for text: into the usage.
+// describe moves the descriptions, with their examples, to the usage texts: the
+// library's manual page has room for text only there.
 func describe(path string, commands []*cli.Command) {
 	for _, c := range commands {
 		name := path + " " + c.Name

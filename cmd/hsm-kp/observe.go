@@ -15,7 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// watchToken has events told of what the token does, beside whoever is told already.
+// watchToken adds events to the observers of the token's config.
 func watchToken(events *observe.Events) func(*token.Config) {
 	return func(tc *token.Config) {
 		tell := tc.Observe
@@ -27,20 +27,20 @@ func watchToken(events *observe.Events) func(*token.Config) {
 	}
 }
 
-// observer shows the service.
+// observer returns what exports the state of the service.
 func (e *env) observer(events *observe.Events, s *server.Server) (*observe.Observer, error) {
 	c := e.config
 	return observe.New(observe.Config{
 		Events: events, Store: e.store, Token: e.token, Ready: e.ready, Busy: s.Busy,
 		Low:        func(identity string) int { return c.ReplenishOf(identity).Low },
-		Ending:     min(time.Duration(c.Replenish.Ending), time.Duration(c.KeyPackages.Lifetime)/2), // as replenish has it
+		Ending:     min(time.Duration(c.Replenish.Ending), time.Duration(c.KeyPackages.Lifetime)/2), // as in replenish
 		Schedule:   inventory.Schedule{MaxAge: time.Duration(c.WrappingKeys.MaxAge), MaxUses: c.WrappingKeys.MaxUses},
 		Identities: c.Server.Observe.Identities, Interval: time.Duration(c.Server.Observe.Interval),
 		Version: version(), Now: time.Now,
 	})
 }
 
-// pages are what callers may be granted of it.
+// pages returns the pages that callers may be granted.
 func pages(o *observe.Observer) []server.Page {
 	return []server.Page{
 		{Path: "/metrics", Operation: act.Metrics, Handler: o.Metrics()},
@@ -48,8 +48,8 @@ func pages(o *observe.Observer) []server.Page {
 	}
 }
 
-// showAt opens the listeners of server.observe, and serves at them until ctx ends. What it
-// returns waits for that.
+// showAt opens the listeners of server.observe and serves on them until ctx ends. The function
+// that it returns waits for the end.
 func (e *env) showAt(ctx context.Context, o *observe.Observer, log *slog.Logger) (wait func(), err error) {
 	var listeners []net.Listener
 	for _, where := range e.config.Server.Observe.Listen {

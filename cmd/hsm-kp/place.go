@@ -15,20 +15,20 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store/sqlite"
 )
 
-// place is where a store is: a file of SQLite's, or a database of PostgreSQL's.
+// place is where a store is: a file of SQLite, or a database of PostgreSQL.
 type place struct {
 	path string // of the file
-	url  string // of the database; empty: it is a file
+	url  string // of the database; empty for a file
 }
 
 var (
 	// errNoStore reports a store that init has not made yet.
-	errNoStore = errors.New("there is none")
+	errNoStore = errors.New("it does not exist")
 	// errURLPassword reports a password where others can read it.
 	errURLPassword error = &usageError{"the store's URL has a password in it"}
 )
 
-// placeOf returns what a store's URL names, or the config's where it is empty.
+// placeOf returns the place that a store's URL names, or the config's if the URL is empty.
 func placeOf(cfg *config.Config, text string) (place, error) {
 	if text == "" {
 		text = cfg.Store.URL
@@ -57,7 +57,7 @@ func (p place) String() string {
 	return p.path
 }
 
-// open opens the store, which must be there unless it is to be made.
+// open opens the store. The store must exist unless the caller asks to make it.
 func (p place) open(ctx context.Context, create bool) (s store.Store, err error) {
 	if p.url != "" {
 		s, err = postgres.Open(ctx, p.url, postgres.Options{Create: create})
@@ -75,8 +75,8 @@ func (p place) open(ctx context.Context, create bool) (s store.Store, err error)
 	return s, nil
 }
 
-// beside is a name for files that belong with the store: beside its file, or beside the config
-// where it is a database.
+// beside returns a name for files that belong with the store: beside its file, or beside the
+// config if the store is a database.
 func (p place) beside(configPath string) string {
 	if p.url == "" {
 		return p.path

@@ -23,38 +23,39 @@ func provisionCommand(u *ui) *cli.Command {
 		Name:     "provision",
 		Category: categoryMake,
 		Usage:    "give the devices of a manifest their identities and key packages",
-		Description: `The manifest has a JSON object a line, or is CSV with a line of column names if its name
-ends in .csv or --csv is given; - is standard input. Of a device it says
+		Description: `The manifest has one JSON object a line. It is CSV with a line of column names if its name
+ends in .csv or --csv is given; - is standard input. The fields of a device are
 
-   name            of the device, and of its identity here
-   identity        what the basic credential holds (default: the name)
+   name            the name of the device, and of its identity here
+   identity        the content of the basic credential (default: the name)
    suite           by name or number (default: the config's)
    credential      basic or x509 (default: basic)
    certificate     a file with its chain, in PEM, from the manifest's folder
    subject, dns_names, emails, uris
-                   what a certificate is asked for
+                   the names to request in a certificate
    count           how many key packages (default: 1)
-   last_resort     true: one of last resort besides
+   last_resort     true: one more, of last resort
    custody         wrapped, token, device or release (default: the config's)
    init_key, encryption_key
-                   custody device: its HPKE public keys, in base64; no private half is here
+                   custody device: its HPKE public keys, in base64; the private keys stay there
    release_key     custody release: a public key of the device, in base64
-   labels          anything, which comes back with the result (CSV: columns label.X)
+   labels          any texts; the result repeats them (CSV: columns label.X)
 
-All of it is checked before anything is made. The command prints a line for each device, in
-the same order; --json gives refs, expiries and errors. An error of one device stops no other.
+The command checks the whole manifest before it makes anything. It prints one line for each
+device, in the same order; --json gives refs, expiries and errors. An error of one device does not
+stop the others.
 
-A device that has its identity and its key packages already keeps them: run the command again
-after it was interrupted, or after devices were added to the manifest. Key packages count until
-they expire or are retired, also after they were used.
+A device that already has its identity and its key packages keeps them: run the command again if
+it was interrupted, or after you add devices to the manifest. Key packages count until they expire
+or are retired, even if they were used.
 
-With custody release the private keys are made here, for the device: --json has them, sealed by
-HPKE (RFC 9180) to release_key with the algorithms of the device's cipher suite, which any HPKE library
-opens. They stay here, for nobody else, and each run hands them over, until "hsm-kp handover confirm"
-erases them. Another release_key for a device that exists is refused.
+With custody release the private keys are made here, for the device: --json prints them, sealed by
+HPKE (RFC 9180) to release_key with the algorithms of the device's cipher suite, so that any HPKE
+library opens them. They stay here, for this device only, and each run hands them over, until
+"hsm-kp handover confirm" erases them. A different release_key for an existing device is refused.
 
 With credential x509 and no certificate, the enrollment command of the config
-(x509.enroll) gets a certification request, signed in the token, and answers with the
+(x509.enroll) receives a certification request, signed in the token, and answers with the
 chain; without such a command, the result is "awaiting certificate" and has the request.
 
 Examples:
@@ -65,7 +66,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "manifest", Aliases: []string{"m"}, Usage: "read the devices from `FILE`"},
 			&cli.BoolFlag{Name: "csv", Usage: "the manifest is CSV"},
-			&cli.BoolFlag{Name: "check", Usage: "only check the manifest"},
+			&cli.BoolFlag{Name: "check", Usage: "check the manifest and make nothing"},
 			&cli.IntFlag{Name: "parallel", Usage: "work on `N` devices at once", DefaultText: "four for each of the token's sessions"},
 			outFlag,
 			jsonFlag,
@@ -102,7 +103,7 @@ Examples:
 			start := time.Now()
 			result, err := e.Provision(c.Context, operator.ProvisionRequest{
 				Lines: lines, Chain: chainsBeside(u, c.String("manifest")), Folder: c.String("out"),
-				HandOver: c.Bool("json"), // otherwise nothing of them is printed
+				HandOver: c.Bool("json"), // the other output does not print them
 				Parallel: c.Int("parallel"), Each: u.eachDevice(c.Bool("json")),
 			})
 			if err == nil || result.Done() > 0 || errors.Is(err, operator.ErrPartial) {
@@ -134,7 +135,7 @@ func readManifest(u *ui, name string, asCSV bool) ([]manifest.Line, error) {
 	return lines, nil
 }
 
-// chainsBeside reads chains from files that are named from the manifest's folder.
+// chainsBeside reads chains from files whose names are relative to the manifest's folder.
 func chainsBeside(u *ui, manifest string) func(string) (certificate.Chain, error) {
 	return func(name string) (certificate.Chain, error) {
 		if !filepath.IsAbs(name) {
@@ -169,8 +170,8 @@ type provisionedKeyPackage struct {
 	Custody    string    `json:"custody"`
 	File       string    `json:"file,omitempty"`
 	// Of custody release:
-	Confirmed *bool         `json:"confirmed,omitempty"`   // whether the device has its private keys, and they are erased here
-	Message   []byte        `json:"mls_message,omitempty"` // what goes to the device with them
+	Confirmed *bool         `json:"confirmed,omitempty"`   // the device has its private keys, and they are erased here
+	Message   []byte        `json:"mls_message,omitempty"` // goes to the device with them
 	Released  *releasedJSON `json:"released,omitempty"`
 }
 
@@ -204,8 +205,8 @@ func provisionedKeyPackageOf(suite ciphersuite.ID, k *operator.ProvisionedKeyPac
 	return out
 }
 
-// releasedJSON is what a device gets of one key package: docs/FORMATS.md has it byte by byte.
-// Bytes are in base64.
+// releasedJSON has the sealed private keys of one key package, for the device; docs/FORMATS.md
+// describes each byte. Bytes are in base64.
 type releasedJSON struct {
 	KEM        uint16 `json:"kem_id"` // these three as in RFC 9180, Section 7
 	KDF        uint16 `json:"kdf_id"`
@@ -223,8 +224,8 @@ func releasedOf(id ciphersuite.ID, r *vault.Released) *releasedJSON {
 	return out
 }
 
-// eachDevice returns what prints the result of a device. It is flushed at once: what a result says
-// is durable, and somebody may wait for it.
+// eachDevice returns a function that prints the result of a device and flushes it: a result is
+// durable, and a reader may wait for it.
 func (u *ui) eachDevice(asJSON bool) func(*operator.Provisioned) error {
 	return func(d *operator.Provisioned) error {
 		if asJSON {
@@ -238,7 +239,7 @@ func (u *ui) eachDevice(asJSON bool) func(*operator.Provisioned) error {
 	}
 }
 
-// summaryOf says how many key packages a device has, or what is wrong.
+// summaryOf returns how many key packages a device has, or what is wrong.
 func summaryOf(d *operator.Provisioned) string {
 	if d.Err != nil {
 		return d.Err.Error()

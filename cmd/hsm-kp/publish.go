@@ -17,27 +17,28 @@ func publishCommand(u *ui) *cli.Command {
 		Name:     "publish",
 		Category: categoryKeep,
 		Usage:    "publish available key packages in a directory",
-		Description: `Sends key packages that are available to a directory of the config: a delivery
-service, or a folder. One that is on its way is pending, and nobody else gets it;
-it becomes published when the directory has acknowledged it, and not before.
+		Description: `Sends available key packages to a directory of the config: a delivery service, or
+a folder. While a key package is being sent, it is pending and is not handed out
+otherwise; it becomes published when the directory has acknowledged it.
 
-What a run could not send, or was killed with, goes first the next time, to the same
-directory and with the same bytes. Key packages of last resort are published as well,
-beside those that --count counts; they stay what they are. Those whose private keys
-are for a device (custody release) are held back until it has confirmed them.
+If a run was killed, or could not send everything, the next run first sends the rest,
+to the same directory and with the same bytes. Key packages of last resort are
+published too, and --count does not count them; they remain of last resort. Those
+whose private keys are for a device (custody release) are held back until it has
+confirmed them.
 
-Several runs may publish at once, on one machine or many: none sends what another
-sends. The status is 1 where a directory did not take all of them.
+Several runs may publish at once, on one machine or many: no two send the same key
+package. The exit status is 1 if a directory did not accept all of them.
 
 Examples:
    hsm-kp publish
    hsm-kp publish --identity alice --identity bob --count 100
    hsm-kp publish --directory main --suite 2 --json`,
 		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "identity", Aliases: []string{"i"}, Usage: "those of `NAME`; may be repeated", DefaultText: "all identities"},
+			&cli.StringSliceFlag{Name: "identity", Aliases: []string{"i"}, Usage: "publish those of `NAME`; may be repeated", DefaultText: "all identities"},
 			directoryFlag,
 			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Usage: "at most `N` of each identity", DefaultText: "all"},
-			&cli.StringFlag{Name: "suite", Usage: "those of identities with cipher suite `SUITE`, a name or a number", DefaultText: "any"},
+			&cli.StringFlag{Name: "suite", Usage: "publish those of identities with cipher suite `SUITE`, a name or a number", DefaultText: "any"},
 			jsonFlag,
 		},
 		Action: with(u, func(c *cli.Context, e *env) error {
@@ -61,7 +62,7 @@ Examples:
 	}
 }
 
-// choice chooses identities by name, or all of them, and of these the ones with a suite if one is named.
+// choice selects identities by name, or all, and of these only those with the suite if one is named.
 func (e *env) choice(identities []string, suite string) (operator.Choice, error) {
 	choice := operator.Choice{Identities: identities}
 	if suite == "" {

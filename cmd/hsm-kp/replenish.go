@@ -10,22 +10,22 @@ func replenishCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "replenish",
 		Category: categoryKeep,
-		Usage:    "see to it that identities have enough key packages published",
+		Usage:    "publish key packages of identities that have too few in a directory",
 		Description: `The level of an identity is how many of its key packages a directory has, or is being
 sent: of the current version, not of last resort, valid for longer than replenish.ending
-of the config, and not known to be used. A delivery service that tells how many it
-has left is asked; otherwise the store knows of those that a Welcome came for, and of
-no others.
+of the config, and not known to be used. If a delivery service reports how many it has
+left, the command queries it; otherwise the store knows only of the use of those that a
+Welcome arrived for.
 
-Where the level is below replenish.low, key packages are published until it is at
-replenish.high: those that are available first, then new ones. What was on its way when
-an earlier run ended is sent first of all. With replenish.last_resort there is a key
-package of last resort beside them, which is replaced once it was used or is old. For an identity whose
-private keys are a device's (custody device or release) nothing is made: "hsm-kp provision" does that.
-Nor is anything for one that has no certificate yet.
+If the level is below replenish.low, the command publishes key packages until it is at
+replenish.high: available ones first, then new ones. Before that, it sends what an earlier
+run did not finish sending. With replenish.last_resort each identity also has a key package
+of last resort, which is replaced after it was used or when it is old. The command makes no
+key packages for identities whose private keys belong to a device (custody device or release;
+"hsm-kp provision" does that), nor for identities that have no certificate yet.
 
-It is made to be run from cron, on several machines at once: of two runs that find the
-same identity low, one fills it up. It prints nothing where there was nothing to do.
+Run it from cron, on several machines at once if you like: if two runs find the same
+identity low, one fills it up. It prints nothing if there was nothing to do.
 
 Examples:
    hsm-kp replenish
@@ -35,7 +35,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "identity", Aliases: []string{"i"}, Usage: "`NAME`; may be repeated", DefaultText: "all identities"},
 			directoryFlag,
 			&cli.StringFlag{Name: "suite", Usage: "identities with cipher suite `SUITE`, a name or a number", DefaultText: "any"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be done, and do nothing"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "print what would be done, and do nothing"},
 			jsonFlag,
 		},
 		Action: with(u, func(c *cli.Context, e *env) error {
@@ -70,7 +70,7 @@ type replenishedJSON struct {
 	Elsewhere  bool   `json:"elsewhere"` // another run is working on it
 }
 
-// printPlan says what would be done, if there is anything.
+// printPlan prints what would be done, if there is anything to do.
 func (u *ui) printPlan(r operator.Replenished) error {
 	if r.Published > 0 {
 		u.printf("%s: level %d in %q is below %d: would make %s and publish %d\n", r.Identity, r.Level, r.Directory, r.Low, operator.Plural(r.Generated, "key package"), r.Published)
@@ -81,7 +81,7 @@ func (u *ui) printPlan(r operator.Replenished) error {
 	return nil
 }
 
-// printReplenished says what was done, if there was anything.
+// printReplenished prints what was done, if there was anything to do.
 func (u *ui) printReplenished(r operator.Replenished) error {
 	if r.Published > 0 {
 		u.printf("%s: level was %d in %q, below %d: made %s and published %d\n", r.Identity, r.Level, r.Directory, r.Low, operator.Plural(r.Generated, "key package"), r.Published)

@@ -26,15 +26,15 @@ func serveCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "serve",
 		Category: categoryKeep,
-		Usage:    "serve the network API to the callers that the config knows",
+		Usage:    "serve the network API to the callers that the config lists",
 		Description: `Serves gRPC, gRPC-Web and JSON over HTTP at the listeners of server.listen: over TCP with
 mutual TLS, over Unix sockets to the users that the kernel names, and over sockets that systemd
-hands over. What server.callers does not grant is refused, and the audit trail says so. See
-docs/API.md.
+hands over. Requests that server.callers does not grant are refused and recorded in the audit
+trail. See docs/API.md.
 
-SIGTERM and Ctrl-C end it: what is under way has server.grace to end. SIGHUP reads certificates
-again; they are also read when they change. The log, on standard error, is JSON, a request a
-line.
+SIGTERM and Ctrl-C end it: requests in progress have server.grace to complete. SIGHUP reads the
+certificates again; they are also read when they change. The log, on standard error, is JSON, one
+line for each request.
 
 Examples:
    hsm-kp serve
@@ -44,16 +44,16 @@ Examples:
 }
 
 const (
-	// housekeeping is how often refusals are flushed, certificates looked at, and the store
-	// swept.
-	housekeeping = time.Minute
-	// readyWithin is how long the token and the store have to say that they are there.
+	// maintenance is how often refusals are flushed, certificates are checked for changes, and
+	// the store is swept.
+	maintenance = time.Minute
+	// readyWithin is how long the token and the store have to answer.
 	readyWithin = 3 * time.Second
 )
 
 func (e *env) serve(ctx context.Context) error {
 	if len(e.config.Server.Listen) == 0 {
-		return usagef("serve: server.listen of the config names no listener")
+		return usagef("serve: server.listen in the config names no listener")
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
@@ -85,7 +85,7 @@ func (e *env) serve(ctx context.Context) error {
 		return err
 	}
 	defer func() { stop(); shown() }()
-	go e.keepHouse(ctx, s, files, log)
+	go e.runMaintenance(ctx, s, files, log)
 	go e.keepWatch(ctx, log)
 	context.AfterFunc(ctx, func() { notifySystemd("STOPPING=1") })
 	log.Info("serving", "listen", e.config.Server.Listen, "observe", e.config.Server.Observe.Listen, "callers", len(e.config.Server.Callers))
@@ -95,8 +95,8 @@ func (e *env) serve(ctx context.Context) error {
 	return errors.Join(err, s.Flush(context.WithoutCancel(ctx), true))
 }
 
-// collectLess has garbage collected when it is four times what lives, and not as much: some tens of
-// MB live, and collecting took a tenth of what a signature does. GOGC says otherwise.
+// collectLess sets GOGC to 400 unless the environment sets it. Some tens of MB are live, and at
+// 100 the garbage collector took a tenth of the time of a signature.
 func collectLess() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
@@ -116,13 +116,13 @@ func (e *env) ready(ctx context.Context) error {
 	return nil
 }
 
-// keepHouse does once a minute what nobody asks for, until ctx ends; SIGHUP reads the
+// runMaintenance runs the scheduled jobs once a minute until ctx ends; on SIGHUP it reads the
 // certificates at once.
-func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS, log *slog.Logger) {
+func (e *env) runMaintenance(ctx context.Context, s *server.Server, files *server.TLS, log *slog.Logger) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	tick := time.NewTicker(housekeeping)
+	tick := time.NewTicker(maintenance)
 	defer tick.Stop()
 	for {
 		select {
@@ -130,7 +130,7 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 			return
 		case <-hangup:
 			if reload(files, log) {
-				log.Info("certificates read anew")
+				log.Info("certificates reloaded")
 			}
 			continue
 		case <-tick.C:
@@ -148,25 +148,25 @@ func (e *env) keepHouse(ctx context.Context, s *server.Server, files *server.TLS
 	}
 }
 
-// tidy sweeps, for what is not to wait until somebody sweeps by hand.
+// tidy sweeps, so that nothing waits until a person runs `hsm-kp sweep`.
 func (e *env) tidy(ctx context.Context) error {
 	_, err := e.Sweep(ctx, operator.SweepRequest{Unfinished: operator.UnfinishedAfter})
 	return err
 }
 
-// reload reads the certificates anew, and reports whether they are in use.
+// reload reads the certificates again and reports whether they are in use.
 func reload(files *server.TLS, log *slog.Logger) bool {
 	if files == nil {
 		return false
 	}
 	err := files.Reload()
 	if err != nil {
-		log.Error("reload certificates: those before stay", "error", err)
+		log.Error("reload certificates: the previous ones stay in use", "error", err)
 	}
 	return err == nil
 }
 
-// rulesOf are the rules of the config, by name.
+// rulesOf returns the rules of the config, by name.
 func rulesOf(c *config.Server) []server.Rule {
 	var out []server.Rule
 	for _, name := range slices.Sorted(maps.Keys(c.Callers)) {

@@ -18,7 +18,7 @@ func showCommand(u *ui) *cli.Command {
 		Category:  categoryKeep,
 		Usage:     "show one stored key package and its record",
 		ArgsUsage: "REF",
-		Description: `REF is a KeyPackageRef or its first digits, four at the least.
+		Description: `REF is a KeyPackageRef or its first digits, at least four.
 
 Examples:
    hsm-kp show 3f9a61c2
@@ -82,7 +82,7 @@ func (e *env) show(ctx context.Context, prefix string, asJSON bool) error {
 	return nil
 }
 
-// released says where the private keys of custody release are.
+// released returns where the private keys of custody release are.
 func released(r *store.KeyPackage) string {
 	switch {
 	case !r.ConfirmedAt.IsZero():

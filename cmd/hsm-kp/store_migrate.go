@@ -16,11 +16,11 @@ func storeMigrateCommand(u *ui) *cli.Command {
 		Usage: "copy the store to another one, from SQLite to PostgreSQL or back",
 		Description: `Copies all records as they are, in one transaction: identities, keys, key packages with
 their sealed private keys and their states, and the audit trail with its chain. The token is not
-touched. The other store is made if there is none, and must have no records.
+used. The other store is made if it does not exist, and must have no records.
 
-Nobody can write to the old store while it is copied, and it stays as it is. Afterwards, set
-store.url in every config to the new store, and put the old one away: a key package
-that two stores hand out is handed out twice. Its backups open with the same token.
+The old store is locked for writing while it is copied, and does not change. Afterwards, set
+store.url in every config to the new store, and put the old one away: if both stores are used,
+both hand out the same key packages. Backups of the old store open with the same token.
 
 Examples:
    hsm-kp store migrate --to postgres:///hsm-kp
@@ -55,7 +55,7 @@ Examples:
 	}
 }
 
-// migrateTo copies the store to another one, which it makes if there is none.
+// migrateTo copies the store to another one, which it makes if it does not exist.
 func (e *env) migrateTo(ctx context.Context, target place) (rows map[string]int64, err error) {
 	to, err := target.open(ctx, true)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/config"
 )
 
-// loadConfig reads a config and makes the experimental suites known that it has
-// enabled.
+// loadConfig reads a config and registers the experimental suites that it
+// enables.
 func loadConfig(path string) (*config.Config, error) {
 	cfg, err := config.Load(path)
 	if err != nil {
@@ -33,8 +33,8 @@ func registerSuites(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
-// knowSuites makes the experimental suites of a config known to a command that needs no config,
-// if one is named. It only warns of a config that cannot be read.
+// knowSuites registers the experimental suites of a config, if one is named, for a command that
+// needs no config. It only warns of a config that cannot be read.
 func knowSuites(path string, named bool, u *ui) {
 	if !named {
 		return

@@ -13,26 +13,25 @@ func sweepCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "sweep",
 		Category: categoryKeep,
-		Usage:    "erase what has expired, end stale reservations, repair what a crash left",
-		Description: `A key package that nobody used keeps its private keys for key_packages.grace of the config
-after it expired, and a retired one until the end of its own grace: a Welcome may be on its
-way. Then sweep erases them for good. Reservations of "hsm-kp welcome open" that nobody
-confirmed or released end by themselves; sweep puts their key packages back into the state in
-which they were. Where a crash left a key in the token that nothing is recorded of, or cut its
-destruction short, sweep destroys it. What "hsm-kp identity retire", "hsm-kp identity rotate"
-or "hsm-kp wrap-key destroy --shred" was interrupted in is finished. Wrapping keys that others took the place of are destroyed
-once nothing depends on them, where wrapping_keys.automatic of the config says so.
+		Usage:    "erase expired private keys, end old reservations, repair what a crash left",
+		Description: `An unused key package keeps its private keys for key_packages.grace of the config after it
+expired, and a retired one until the end of its own grace: a Welcome may still arrive. Then sweep
+erases them permanently. Reservations of "hsm-kp welcome open" that were neither confirmed nor
+released end by themselves; sweep returns their key packages to the state that they had before.
+If a crash left a key in the token that no record names, or interrupted the destruction of a key,
+sweep destroys the key. It finishes interrupted runs of "hsm-kp identity retire", "hsm-kp identity
+rotate" and "hsm-kp wrap-key destroy --shred". If wrapping_keys.automatic in the config is true,
+it destroys replaced wrapping keys that nothing depends on.
 
-It opens the token only where there is something to do in it, may run beside everything else,
-also from cron, and does nothing where there is nothing to do. Commands that take long sweep
-first.
+It opens the token only if there is something to do there, and may run at the same time as any
+other command, also from cron. Commands that take long sweep first.
 
 Examples:
    hsm-kp sweep
    hsm-kp sweep --unfinished 0s
    hsm-kp sweep --json | jq .erased`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "unfinished", Usage: "repair what was begun longer than `DURATION` ago; 0s where no other hsm-kp runs", Value: "10m"},
+			&cli.StringFlag{Name: "unfinished", Usage: "repair what began more than `DURATION` ago; use 0s if no other hsm-kp is running", Value: "10m"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -57,7 +56,7 @@ Examples:
 			}
 			u.printf("%s expired, erased %s, ended %s\n", operator.Plural(swept.Expired, "key package"), operator.Plural(swept.Erased, "key package"), operator.Plural(swept.Released, "reservation"))
 			if swept.Finished > 0 {
-				u.printf("finished with %s what was begun and interrupted\n", operator.Plural(swept.Finished, "key package"))
+				u.printf("finished interrupted work on %s\n", operator.Plural(swept.Finished, "key package"))
 			}
 			if swept.Repaired+swept.Destroyed > 0 {
 				u.printf("repaired %s, destroyed %s\n", operator.PluralOf(swept.Repaired, "unfinished act", "unfinished acts"), operator.Plural(swept.Destroyed, "unused wrapping key"))

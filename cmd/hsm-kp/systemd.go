@@ -33,8 +33,8 @@ func listenSystemd(name string) (net.Listener, error) {
 	return net.FileListener(f)
 }
 
-// notifySystemd tells systemd how the service is (sd_notify(3)), where it asked for it. That
-// nobody hears it is no reason to stop.
+// notifySystemd sends the state of the service to systemd (sd_notify(3)) if systemd asked for
+// it. It ignores failures: the service works without notifications.
 func notifySystemd(state string) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -51,10 +51,10 @@ func notifySystemd(state string) {
 	_, _ = c.Write([]byte(state))
 }
 
-// keepWatch tells systemd that the service is alive, twice in the time that it gives
-// (sd_watchdog_enabled(3)), until ctx ends. It stops where the PKCS#11 module is stuck: a call
-// that does not come back ends with the process alone, and systemd starts another. A token or a
-// store that is away is no reason for that.
+// keepWatch notifies systemd that the service is alive, twice in each watchdog period
+// (sd_watchdog_enabled(3)), until ctx ends. It stops if the PKCS#11 module is stuck: a call that
+// does not return ends only with the process, and systemd starts another. It continues if the
+// token or the store cannot be reached.
 func (e *env) keepWatch(ctx context.Context, log *slog.Logger) {
 	every, err := strconv.ParseUint(os.Getenv("WATCHDOG_USEC"), 10, 63)
 	pid := os.Getenv("WATCHDOG_PID")
@@ -65,7 +65,7 @@ func (e *env) keepWatch(ctx context.Context, log *slog.Logger) {
 	defer tick.Stop()
 	for {
 		if err := e.ready(ctx); errors.Is(err, token.ErrStuck) {
-			log.Error("no more signs of life for systemd", "error", err)
+			log.Error("stop notifying the systemd watchdog", "error", err)
 			return
 		}
 		notifySystemd("WATCHDOG=1")

@@ -14,17 +14,16 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// refusedSuffix makes the name of the file that remembers refused PINs, beside the
+// refusedSuffix ends the name of the file that records refused PINs, beside the
 // store.
 const refusedSuffix = ".refused-pins"
 
-// openToken logs in to the token that cfg names. Variables that the module
-// reads are set first: a module reads them when it is initialised. PINs that it refuses are
-// remembered in a file whose name begins with beside. change has the last word on how it is
-// opened, unless it is nil.
+// openToken logs in to the token that cfg names. It first sets the variables that the module
+// reads, because a module reads them when it is initialized. Refused PINs are recorded in a file
+// whose name begins with beside. change, unless it is nil, is the last to change the config.
 func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, force bool, change func(*token.Config)) (*token.Token, error) {
 	if cfg.Token.Module == "" && cfg.Token.URI == "" {
-		return nil, usagef("a token is needed, and no config says which: name one with --config or HSM_KP_CONFIG")
+		return nil, usagef("the command needs a token, and no config names one: give a config with --config or HSM_KP_CONFIG")
 	}
 	for name, value := range cfg.Token.Environment {
 		if err := os.Setenv(name, value); err != nil {
@@ -46,8 +45,8 @@ func openToken(ctx context.Context, u *ui, cfg *config.Config, beside string, fo
 	return token.Open(ctx, tc)
 }
 
-// tokenConfig turns the config's fields, and what its URI says, into what the
-// token package takes. Its errors are faults of the config.
+// tokenConfig converts the config's fields and its URI to the config of the
+// token package. Its errors are faults of the config.
 func tokenConfig(cfg *config.Config) (token.Config, error) {
 	c := cfg.Token
 	tc := token.Config{
@@ -75,7 +74,7 @@ func tokenConfig(cfg *config.Config) (token.Config, error) {
 		err = errors.New("neither the URI nor token.module names the PKCS#11 library")
 	}
 	if err == nil && tc.PIN == nil {
-		err = errors.New("neither the URI nor token.pin says where the PIN comes from")
+		err = errors.New("neither the URI nor token.pin gives a source of the PIN")
 	}
 	if err != nil {
 		return token.Config{}, usagef("token.uri: %v", err)
@@ -102,12 +101,12 @@ func quirks(q config.Quirks) token.Quirks {
 	}
 }
 
-// outage tells the operator when the token is gone, what is done about it, and when it is
-// back: once, whatever the number of operations that meet it.
+// outage warns the operator when the token is lost, says what is done about it, and when it is
+// back: once, however many operations fail.
 type outage struct {
 	ui   *ui
 	mu   sync.Mutex
-	step token.Step // the last that was told; StepNone: the token is there
+	step token.Step // the last that was reported; StepNone: the token works
 }
 
 func (o *outage) observe(r token.Recovery) {

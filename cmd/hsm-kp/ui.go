@@ -19,9 +19,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/operator"
 )
 
-// ui is where everything that a person or a pipe reads goes through: data to
-// stdout, all else to stderr. Its methods may be called by several goroutines at once,
-// but for what reads in.
+// ui prints everything that a person or a pipe reads: data to stdout, all else to
+// stderr. Several goroutines may call its methods at once, except for those that
+// read from in.
 type ui struct {
 	mu       sync.Mutex
 	in       io.Reader
@@ -51,7 +51,7 @@ func (u *ui) printf(format string, args ...any) {
 	fmt.Fprintf(u.out, format, args...)
 }
 
-// json writes v to stdout as one JSON document, indented for a person.
+// json writes v to stdout as one indented JSON document.
 func (u *ui) json(v any) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -72,7 +72,7 @@ func (u *ui) jsonLine(v any) error {
 	return e.Encode(v)
 }
 
-// flush hands what was printed to stdout and reports if that failed.
+// flush writes buffered output to stdout and returns the first error.
 func (u *ui) flush() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -82,7 +82,7 @@ func (u *ui) flush() error {
 	return nil
 }
 
-// notef tells the person at the terminal, or the log, what is going on.
+// notef prints information about the work to stderr.
 func (u *ui) notef(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -91,11 +91,11 @@ func (u *ui) notef(format string, args ...any) {
 	fmt.Fprintf(u.errOut, format+"\n", args...)
 }
 
-// warnf tells of something that is allowed but deserves a look.
+// warnf warns of something that is allowed but deserves attention.
 func (u *ui) warnf(format string, args ...any) { u.notef("hsm-kp: warning: "+format, args...) }
 
-// progressf draws a progress line over the last one, where stderr is a
-// terminal, at most ten times a second.
+// progressf draws a progress line over the last one if stderr is a terminal,
+// at most ten times a second.
 func (u *ui) progressf(format string, args ...any) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -111,7 +111,7 @@ func (u *ui) progressf(format string, args ...any) {
 // Note implements operator.Report.
 func (u *ui) Note(text string) { u.notef("%s", text) }
 
-// Warn implements operator.Report. What can be done about a warning is on a line of its own.
+// Warn implements operator.Report. The hint has its own line.
 func (u *ui) Warn(warning error) {
 	u.warnf("%v", warning)
 	if h := hint(warning); h != "" {
@@ -144,14 +144,14 @@ func (u *ui) clearProgress() {
 	}
 }
 
-// fail prints err in one sentence, and a hint where there is something to do.
+// fail prints err in one sentence, and a hint if there is one.
 func (u *ui) fail(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.out.Flush()
 	u.clearProgress()
 	if errors.Is(err, errSilent) || errors.Is(err, syscall.EPIPE) {
-		return // said already; or nobody reads any more
+		return // already printed, or the reader has closed the pipe
 	}
 	for i, line := range strings.Split(err.Error(), "\n") {
 		prefix := "hsm-kp: error: "
@@ -165,11 +165,11 @@ func (u *ui) fail(err error) {
 	}
 }
 
-// errSilent ends a command with status 1 when all there is to say was said.
+// errSilent ends a command with status 1 if everything was already printed.
 var errSilent = errors.New("findings were printed")
 
-// printable keeps control characters, which may come from a file's name or from
-// an argument, away from the terminal.
+// printable quotes a text with control characters, which may come from a file's
+// name or from an argument, to protect the terminal.
 func printable(text string) string {
 	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return text

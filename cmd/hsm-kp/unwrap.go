@@ -13,10 +13,10 @@ func unwrapCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "unwrap",
 		Category:  categoryKeep,
-		Usage:     "print the HPKE private keys of a key package, where the config allows it",
+		Usage:     "print the HPKE private keys of a key package, if the config allows it",
 		ArgsUsage: "REF",
 		Description: `Prints init_private_key and encryption_private_key in hexadecimal, for handing
-to an MLS library. Refused unless the config says "unwrap: {allow: true}":
+to an MLS library. The command is refused unless the config has "unwrap: {allow: true}":
 whoever reads the output can open the Welcome that used the key package.
 
 Examples:

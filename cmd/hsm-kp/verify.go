@@ -20,22 +20,22 @@ func verifyCommand(u *ui) *cli.Command {
 		Category:  categoryLook,
 		Usage:     "check key packages against RFC 9420",
 		ArgsUsage: "FILE... (- is standard input)",
-		Description: `Reports what in RFC 9420 can be decided of a key package without a group, each
-finding with its section: keys, signatures, lifetime, capabilities, extensions,
-credential, X.509 chain. The exit status is 1 when any key package has an error or
-cannot be decoded.
+		Description: `Checks what RFC 9420 says about a key package that can be checked without a group,
+and reports each finding with its section: keys, signatures, lifetime, capabilities,
+extensions, credential, X.509 chain. The exit status is 1 if any key package has an
+error or cannot be decoded.
 
-The policy says which findings are errors:
-   strict   all: for one's own key packages before they are published
-   rfc      what RFC 9420 tells those who add a client to refuse (the default)
+The policy decides which findings are errors:
+   strict   all: for your own key packages before they are published
+   rfc      what RFC 9420 requires those who add a client to refuse (the default)
    lenient  what leaves a key package without meaning or protection
 
-With --for it says too which MLS implementations would refuse to add the key package
+With --for it also reports which MLS implementations would refuse to add the key package
 to a group, and why; a refusal counts as an error. "all" names every implementation
-of which that is known: ` + strings.Join(profile.Names(), ", ") + `.
+whose rules are known: ` + strings.Join(profile.Names(), ", ") + `.
 
-Experimental cipher suites are known by the config that --config or HSM_KP_CONFIG
-names; nothing else in it is used.
+Experimental cipher suites come from the config that --config or HSM_KP_CONFIG names;
+nothing else in it is used.
 
 Examples:
    hsm-kp verify out/*.mls
@@ -48,13 +48,13 @@ Examples:
 			&cli.StringFlag{Name: "policy", Aliases: []string{"p"}, Usage: "be `strict`, rfc or lenient", Value: "rfc"},
 			&cli.TimestampFlag{Name: "at", Usage: "check lifetime and certificates at `TIME` (RFC 3339) instead of now", Layout: time.RFC3339},
 			&cli.StringFlag{Name: "max-lifetime", Usage: "warn of a total lifetime over `DURATION`", Value: "84d1h"},
-			&cli.StringFlag{Name: "roots", Usage: "want X.509 chains to lead to a root in `FILE` (PEM)"},
-			&cli.StringSliceFlag{Name: "require-extension", Usage: "want the extension `TYPE` in capabilities; may be repeated"},
-			&cli.StringSliceFlag{Name: "require-proposal", Usage: "want the proposal `TYPE` in capabilities; may be repeated"},
-			&cli.StringSliceFlag{Name: "require-credential", Usage: "want the credential `TYPE` in capabilities; may be repeated"},
-			&cli.StringFlag{Name: "for", Usage: "ask what `PEERS` would refuse: names with commas between them, or all"},
-			&cli.BoolFlag{Name: "rules", Usage: "list what is looked at, instead of looking"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing of key packages that have no findings"},
+			&cli.StringFlag{Name: "roots", Usage: "require X.509 chains to lead to a root in `FILE` (PEM)"},
+			&cli.StringSliceFlag{Name: "require-extension", Usage: "require the extension `TYPE` in capabilities; may be repeated"},
+			&cli.StringSliceFlag{Name: "require-proposal", Usage: "require the proposal `TYPE` in capabilities; may be repeated"},
+			&cli.StringSliceFlag{Name: "require-credential", Usage: "require the credential `TYPE` in capabilities; may be repeated"},
+			&cli.StringFlag{Name: "for", Usage: "check the rules of `PEERS`: names separated by commas, or all"},
+			&cli.BoolFlag{Name: "rules", Usage: "list the rules instead of checking files"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print nothing for key packages that have no findings"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -77,7 +77,7 @@ Examples:
 				return err
 			}
 			var peers []*profile.Profile
-			if c.IsSet("for") { // an empty one is a variable that was not set
+			if c.IsSet("for") { // an empty value is refused: it may be an unset variable
 				if peers, err = parsePeers("verify", c.String("for")); err != nil {
 					return err
 				}
@@ -113,7 +113,7 @@ var levels = map[string]keypackage.Level{
 	"lenient": keypackage.LevelLenient,
 }
 
-// verifyPolicy is what the command line says. A nil time is now.
+// verifyPolicy returns the policy of the command line. A nil time is now.
 func verifyPolicy(at *time.Time, maxLifetime, level, roots string) (keypackage.Policy, error) {
 	var p keypackage.Policy
 	if at == nil {
@@ -153,7 +153,7 @@ func requiredOf(extensions, proposals, credentials []string) (keypackage.Require
 	return policy.Required(r), nil
 }
 
-// parsePeers reads the value of a verb's --for: names of profiles with commas between them.
+// parsePeers reads the value of a verb's --for: names of profiles, separated by commas.
 func parsePeers(verb, text string) ([]*profile.Profile, error) {
 	peers, err := policy.Peers(strings.Split(text, ","))
 	if err != nil {
@@ -170,7 +170,7 @@ type verifier struct {
 	policy keypackage.Policy
 }
 
-// verdict is the JSON form of what was found in one file.
+// verdict is the JSON form of the findings about one file.
 type verdict struct {
 	File     string               `json:"file"`
 	OK       bool                 `json:"ok"`
@@ -203,8 +203,8 @@ func (v *verifier) files(names []string) error {
 	return nil
 }
 
-// file checks one file. One that cannot be read, or is no key package, is a
-// verdict like any other: the rest is checked all the same.
+// file checks one file. If it cannot be read, or is not a key package, that is a
+// verdict like any other: the other files are still checked.
 func (v *verifier) file(name string) verdict {
 	kp, err := readKeyPackage(v.ui, name)
 	if err != nil {

@@ -13,7 +13,7 @@ func welcomeCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "welcome",
 		Category: categoryKeep,
-		Usage:    "open a Welcome with the key package that it is for, once",
+		Usage:    "open a Welcome with its key package, once",
 		Subcommands: []*cli.Command{
 			welcomeOpenCommand(u),
 			welcomeConfirmCommand(u),
@@ -29,12 +29,12 @@ func welcomeCommand(u *ui) *cli.Command {
 	}
 }
 
-// errNotWelcome reports input that is no Welcome in any of the forms that are
-// understood.
+// errNotWelcome reports input that is not a Welcome in any of the supported
+// forms.
 var errNotWelcome = errors.New("not a Welcome")
 
 // readWelcome reads a Welcome from the file called name, or from standard input
-// where that is "-".
+// if name is "-".
 func readWelcome(u *ui, name string) (*keypackage.Welcome, error) {
 	data, err := readInput(u, name, maxWelcomeBytes)
 	if err != nil {
@@ -47,8 +47,8 @@ func readWelcome(u *ui, name string) (*keypackage.Welcome, error) {
 	return w, nil
 }
 
-// decodeWelcome takes what begins with no zero byte, and is no text, for raw: the number
-// of an experimental cipher suite may begin so.
+// decodeWelcome decodes data that does not begin with a zero byte, and is not text, as raw: the
+// number of an experimental cipher suite may begin with any byte.
 func decodeWelcome(data []byte) (*keypackage.Welcome, error) {
 	raw, _, err := decodeText(data)
 	if err != nil {

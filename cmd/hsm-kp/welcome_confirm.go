@@ -8,24 +8,25 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-var welcomeFlag = &cli.StringFlag{Name: "welcome", Usage: "only if it is reserved for the Welcome with this `DIGEST`, or its first digits"}
+var welcomeFlag = &cli.StringFlag{Name: "welcome", Usage: "only if it is reserved for the Welcome with this `DIGEST`, or the first digits of it"}
 
 func welcomeConfirmCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "confirm",
 		Usage:     "erase the private keys of a key package whose Welcome was opened",
 		ArgsUsage: "REF",
-		Description: `The member exists: its key package must never open another Welcome. One of last
-resort is only counted, and stays. What is erased is the private init key, and that of the leaf
-if "hsm-kp welcome open" handed it over; otherwise that one is kept for "hsm-kp decrypt",
-until --leaf says that the member has another leaf, or is in the group no more.
+		Description: `Run this when the member exists: its key package must never open another Welcome. Use of
+one of last resort is only counted, and its keys stay. The command erases the private init key. It
+erases the leaf's private key too if "hsm-kp welcome open" handed it over; otherwise that key is
+kept for "hsm-kp decrypt" until you run the command with --leaf, because the member has another
+leaf or has left the group.
 
 Examples:
    hsm-kp welcome confirm 3f9a61c2`,
 		Flags: []cli.Flag{
 			welcomeFlag,
 			jsonFlag,
-			&cli.BoolFlag{Name: "leaf", Usage: "erase the private key of the leaf, which was kept: the member has another leaf by now"},
+			&cli.BoolFlag{Name: "leaf", Usage: "erase the private key of the leaf, which was kept: the member has another leaf now"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, "REF"); err != nil {
@@ -70,7 +71,7 @@ func (e *env) eraseLeaf(ctx context.Context, prefix string, asJSON bool) error {
 	return nil
 }
 
-// printEnded says in which state a key package is whose reservation ended.
+// printEnded prints the state of a key package whose reservation ended.
 func (u *ui) printEnded(record *store.KeyPackage, asJSON bool) error {
 	if asJSON {
 		return u.json(recordOf(record))

@@ -18,22 +18,22 @@ import (
 func welcomeOpenCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "open",
-		Usage:     "open a Welcome and print what a member is made of",
+		Usage:     "open a Welcome and print the secrets of the new member",
 		ArgsUsage: "FILE (- is standard input)",
-		Description: `Takes a Welcome as an MLSMessage or bare, raw, in hexadecimal or in base64, and finds
-the key package that it is for. The key package is reserved while somebody makes a
-member of what is printed; then "hsm-kp welcome confirm REF" erases its private keys, or
-"hsm-kp welcome release REF" gives it back; with --welcome DIGEST they do so only if nobody
-else has taken it since. The reservation ends by itself after
-welcome.reservation of the config; until then no other Welcome opens with the key package, and
-the same one opens again. --consume does both steps at once.
+		Description: `Reads a Welcome as an MLSMessage or bare, raw, in hexadecimal or in base64, and finds
+its key package. The key package is reserved while your MLS library makes a member of the
+output; then "hsm-kp welcome confirm REF" erases its private keys, or "hsm-kp welcome release
+REF" gives it back; with --welcome DIGEST they do so only if it has not been reserved for another
+Welcome since. The reservation ends by itself after welcome.reservation of the config; until then
+the same Welcome opens again, and no other opens with the key package. --consume does both steps
+at once.
 
-A Welcome that is forged, damaged, for nobody here, for a key package that was
-consumed, or that needs a pre-shared key which was not given, costs nothing.
+A Welcome that is forged or damaged, is not for a key package of the store or is for one that was
+consumed, or needs a pre-shared key that was not given, uses nothing up.
 
-Printed are the group and its epoch, the joiner secret, the path secret where there is
-one, the epoch authenticator and the GroupInfo; with "unwrap: {allow: true}" in the config
-also the leaf's private encryption key. All of it but the authenticator is secret.
+The command prints the group and its epoch, the joiner secret, the path secret if there is one,
+the epoch authenticator and the GroupInfo; with "unwrap: {allow: true}" in the config, it also
+prints the leaf's private encryption key. All of it except the authenticator is secret.
 
 Examples:
    hsm-kp welcome open --json welcome.mls | my-mls-client join && hsm-kp welcome confirm 3f9a61c2
@@ -41,9 +41,9 @@ Examples:
    base64 -d <welcome.txt | hsm-kp welcome open --consume --json -`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "psk", Usage: "an external pre-shared key: `ID=FILE`, the id in hexadecimal; may be repeated"},
-			&cli.StringFlag{Name: "ratchet-tree", Usage: "the group's ratchet tree from `FILE`, raw, where the Welcome does not carry it"},
-			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "open it as `NAME`, where it is for several identities"},
-			&cli.BoolFlag{Name: "consume", Usage: "erase the private keys once all is printed"},
+			&cli.StringFlag{Name: "ratchet-tree", Usage: "the group's ratchet tree from `FILE`, raw, if the Welcome does not carry it"},
+			&cli.StringFlag{Name: "identity", Aliases: []string{"i"}, Usage: "open it as `NAME`, if it is for several identities"},
+			&cli.BoolFlag{Name: "consume", Usage: "erase the private keys after everything is printed"},
 			jsonFlag,
 		},
 		Action: with(u, func(c *cli.Context, e *env) error {
@@ -65,8 +65,8 @@ Examples:
 	}
 }
 
-// openWelcome opens a Welcome and prints what it holds. To consume it is to confirm it once all is
-// printed.
+// openWelcome opens a Welcome and prints its contents. To consume it, openWelcome confirms it after
+// everything is printed.
 func (e *env) openWelcome(ctx context.Context, r operator.OpenWelcomeRequest, consume, asJSON bool) error {
 	opened, err := e.OpenWelcome(ctx, r)
 	if err != nil {
@@ -84,13 +84,13 @@ func (e *env) openWelcome(ctx context.Context, r operator.OpenWelcomeRequest, co
 		out.print(e.ui)
 	}
 	if err == nil {
-		err = e.ui.flush() // whoever asked has it, before anything is erased
+		err = e.ui.flush() // the output is complete before anything is erased
 	}
 	if err != nil {
 		return err
 	}
 	if record.LastResort {
-		e.ui.notef("it is a key package of last resort: `hsm-kp generate --identity %s --last-resort --if-due` makes another in its place", printable(record.Identity))
+		e.ui.notef("it is a key package of last resort: `hsm-kp generate --identity %s --last-resort --if-due` replaces it", printable(record.Identity))
 	}
 	if consume {
 		_, err := e.ConfirmWelcome(context.WithoutCancel(ctx), record.Ref, record.WelcomeDigest)

@@ -5,10 +5,10 @@ import "github.com/urfave/cli/v2"
 func welcomeReleaseCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "release",
-		Usage:     "give back a key package whose Welcome is not used after all",
+		Usage:     "give back a key package whose Welcome is not used",
 		ArgsUsage: "REF",
-		Description: `The key package is in the state again in which it was before the Welcome was opened.
-Whoever has the secrets of the Welcome keeps them.
+		Description: `The key package returns to the state that it had before the Welcome was opened. The
+secrets that were printed stay valid.
 
 Examples:
    hsm-kp welcome release 3f9a61c2`,

@@ -13,15 +13,15 @@ import (
 func welcomeSampleCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "sample",
-		Usage:     "make a Welcome for trying out",
+		Usage:     "make a sample Welcome, for evaluation",
 		ArgsUsage: "KEYPACKAGE (- is standard input)",
 		Description: `Makes a group of one member in software, which adds the client of the key package, and
 writes the Welcome as an MLSMessage, raw. The group's id begins with "hsm-kp sample", and its
-keys are thrown away: it is for a first try of "hsm-kp welcome open" and of an MLS library's own
-join, and for nothing else. It needs no token, no store and no config. Experimental cipher suites
-are known by the config that --config or HSM_KP_CONFIG names.
+keys are discarded: use it only to try "hsm-kp welcome open" and the join of an MLS library. It
+needs no token, no store and no config. Experimental cipher suites come from the config that
+--config or HSM_KP_CONFIG names.
 
-The key package is taken as "hsm-kp inspect" takes it, and is not validated: see "hsm-kp verify".
+It reads the key package as "hsm-kp inspect" does, and does not validate it: see "hsm-kp verify".
 
 Examples:
    hsm-kp welcome sample keypackage.mls --out welcome.mls && hsm-kp welcome open welcome.mls
@@ -53,7 +53,7 @@ Examples:
 			if err := u.writeSample(w.Message(), out); err != nil {
 				return err
 			}
-			u.notef("a sample: nobody else is in its group, whose keys are thrown away")
+			u.notef("this is a sample: its group has no other member, and its keys are discarded")
 			return nil
 		},
 	}

@@ -18,7 +18,7 @@ func wrapKeyCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "wrap-key",
 		Category: categoryKeep,
-		Usage:    "the keys in the token that private keys are under: list, rotate, destroy",
+		Usage:    "the keys in the token that protect private keys: list, rotate, destroy",
 		Subcommands: []*cli.Command{
 			wrapKeyListCommand(u), wrapKeyCreateCommand(u), wrapKeyRotateCommand(u), wrapKeyRewrapCommand(u), wrapKeyDestroyCommand(u),
 		},
@@ -31,12 +31,12 @@ func wrapKeyCommand(u *ui) *cli.Command {
 	}
 }
 
-// purposeFlag says which of the two kinds of wrapping keys is meant.
+// purposeFlag selects one of the two kinds of wrapping keys.
 func purposeFlag() *cli.StringFlag {
 	return &cli.StringFlag{Name: "purpose", Usage: "`PURPOSE` of the key: seal, for custody wrapped, or wrap, for custody token", Value: string(store.Seal)}
 }
 
-// mechanismFlag says how a wrapping key that is to be made seals.
+// mechanismFlag selects the mechanism of a new wrapping key that seals.
 func mechanismFlag(otherwise string) *cli.StringFlag {
 	return &cli.StringFlag{Name: "mechanism", Usage: "`MECHANISM` of a new key to seal: aes-gcm, or rsa-oaep for tokens without AES-GCM", DefaultText: otherwise}
 }
@@ -95,7 +95,7 @@ func mechanismName(k *store.WrappingKey) string {
 	return string(m)
 }
 
-// whatFor says what a wrapping key is for, and how if that is not the usual way.
+// whatFor returns the purpose of a wrapping key, and its mechanism if it is not the usual one.
 func whatFor(k *store.WrappingKey) string {
 	if m := mechanismName(k); m == string(vault.RSAOAEP) {
 		return "to " + string(k.Purpose) + " by " + m
@@ -103,7 +103,7 @@ func whatFor(k *store.WrappingKey) string {
 	return "to " + string(k.Purpose)
 }
 
-// printWrappingKey prints a key that was made or chosen, and what was done with it.
+// printWrappingKey prints a key that was made or selected, and what was done with it.
 func (e *env) printWrappingKey(did string, key *store.WrappingKey, asJSON bool) error {
 	if asJSON {
 		return e.ui.json(wrappingKeyOf(key))

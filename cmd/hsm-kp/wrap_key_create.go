@@ -5,9 +5,9 @@ import "github.com/urfave/cli/v2"
 func wrapKeyCreateCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "create",
-		Usage: "make a wrapping key in the token, to be rotated to later",
+		Usage: "make a wrapping key in the token, for a later rotation",
 		Description: `The key is an AES-256 key that can never leave the token. It is tried before it is
-recorded. The first key of its purpose is the current one; any other is not used until
+recorded. The first key of its purpose becomes the current one; a later key is not used until
 "hsm-kp wrap-key rotate --to" names it.
 
 With --mechanism rsa-oaep it is an RSA key, for tokens that have no AES-GCM, such as a TPM,

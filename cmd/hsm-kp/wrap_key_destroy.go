@@ -10,14 +10,14 @@ import (
 func wrapKeyDestroyCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "destroy",
-		Usage:     "destroy a wrapping key in the token, and with it all that was ever under it",
+		Usage:     "destroy a wrapping key in the token, and with it everything that is under it",
 		ArgsUsage: "ID",
-		Description: `What was under the key does not open any more, neither here nor in any copy of the store. The
-command refuses a current key, and a key that private keys are under which may still be used;
-"hsm-kp wrap-key rewrap" puts them under another. --shred erases these private keys, and no
-others: nothing opens with them from the first moment on; then the key is destroyed; then they
-are erased from the store, batch by batch, beside all other commands. This may be interrupted and
-run again; "hsm-kp sweep" finishes it too. It cannot be undone.
+		Description: `What is under the key no longer opens, neither here nor in any copy of the store. The
+command refuses a current key, and a key that still protects private keys which may be used;
+"hsm-kp wrap-key rewrap" moves them to another. --shred erases these private keys, and no
+others: at once, nothing opens with them; then the key is destroyed; then they are erased from
+the store, batch by batch, while other commands work. The command may be interrupted and run
+again; "hsm-kp sweep" finishes it too. It cannot be undone.
 
 Examples:
    hsm-kp wrap-key destroy 5b0c7f0f

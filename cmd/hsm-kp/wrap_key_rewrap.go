@@ -11,7 +11,7 @@ import (
 func wrapKeyRewrapCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "rewrap",
-		Usage: "put what is under old wrapping keys under the current one",
+		Usage: "move what is under old wrapping keys to the current one",
 		Description: `Private keys that may still be used are unsealed and sealed again, or unwrapped and
 wrapped again within the token, and stamps of identities are made again. The command may be
 interrupted and run again at any time, and beside all other commands; what was done stays done.
@@ -20,7 +20,7 @@ Examples:
    hsm-kp wrap-key rewrap
    hsm-kp wrap-key rewrap --from 5b0c7f0f`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "from", Usage: "only what is under the key with this `ID`, or its first digits", DefaultText: "all that are not current"},
+			&cli.StringFlag{Name: "from", Usage: "only what is under the key with this `ID`, or the first digits of it", DefaultText: "all that are not current"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {

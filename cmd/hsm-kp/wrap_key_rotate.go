@@ -20,7 +20,7 @@ Examples:
 		Flags: []cli.Flag{
 			purposeFlag(),
 			mechanismFlag("that of the current key"),
-			&cli.StringFlag{Name: "to", Usage: "to the key with this `ID`, or its first digits, made before, instead of a new one"},
+			&cli.StringFlag{Name: "to", Usage: "use the existing key with this `ID`, or the first digits of it, instead of a new one"},
 			jsonFlag,
 		},
 		Action: func(c *cli.Context) error {
@@ -38,7 +38,7 @@ Examples:
 				return err
 			}
 			if c.IsSet("to") && !c.IsSet("purpose") {
-				k.Purpose = "" // that of the key, whatever it is
+				k.Purpose = "" // any: the key has its own
 			}
 			e, err := openEnv(c, u)
 			if err != nil {

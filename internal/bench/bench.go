@@ -1,4 +1,4 @@
-// Package bench measures how near the generating of key packages comes to what a token can do.
+// Package bench measures how close the generation of key packages comes to the limit of a token.
 package bench
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// Config is what to measure, and on what. All fields are required but the functions.
+// Config is what to measure, and with what. All fields except the functions are required.
 type Config struct {
 	// Settings is the config file, for the policies and the size of a batch.
 	Settings *config.Config
@@ -43,11 +43,11 @@ type Config struct {
 	// Progress is called before each round, which counts from 1. It may be nil.
 	Progress func(suite ciphersuite.ID, round int)
 	// ColdStart starts a process that makes one key package of an identity in the store at url,
-	// and waits for its end. Nil: that is not measured.
+	// and waits for its end. Nil: cold starts are not measured.
 	ColdStart func(ctx context.Context, url, identity string) error
 }
 
-// Report is what was measured. Rates are per second.
+// Report has the measurements. Rates are per second.
 type Report struct {
 	Suites    []Suite
 	ColdStart []time.Duration // of whole processes
@@ -55,7 +55,7 @@ type Report struct {
 	Skipped   []Skipped
 }
 
-// Suite is what was measured of a cipher suite: medians over the rounds.
+// Suite has the measurements of a cipher suite: medians over the rounds.
 type Suite struct {
 	ID            ciphersuite.ID
 	Library       float64 // the bare loop by the calls of the libraries
@@ -74,7 +74,7 @@ type Skipped struct {
 	Reason error
 }
 
-// run is a measurement under way.
+// run is a measurement in progress.
 type run struct {
 	Config
 	library   *token.Token // by the calls of the libraries alone
@@ -155,7 +155,7 @@ func (b *run) setUp(ctx context.Context) (func() error, error) {
 	return cleanup, nil
 }
 
-// wrappingKey makes a wrapping key that seals as the token can.
+// wrappingKey makes a wrapping key that seals by a mechanism of the token.
 func (b *run) wrappingKey(ctx context.Context) (store.WrappingKey, error) {
 	b.mechanism = vault.AESGCM
 	can, err := b.Token.CanSeal(ctx)
@@ -168,14 +168,14 @@ func (b *run) wrappingKey(ctx context.Context) (store.WrappingKey, error) {
 	return b.operator.CreateWrappingKey(ctx, operator.NewWrappingKey{Purpose: store.Seal, Mechanism: b.mechanism})
 }
 
-// destroy destroys what the token has under a CKA_ID.
+// destroy destroys the objects in the token with a CKA_ID.
 func (b *run) destroy(ctx context.Context, id []byte) error {
 	_, err := b.Token.DestroyByID(context.WithoutCancel(ctx), id, token.ClassSecretKey, token.ClassPrivateKey, token.ClassPublicKey)
 	return err
 }
 
-// suite measures one suite in all rounds, the figures in turn, so that a
-// machine that changes its pace changes it for all of them.
+// suite measures one suite in all rounds, the figures in turn, so that a change
+// of the machine's speed affects all of them.
 func (b *run) suite(ctx context.Context, s *ciphersuite.Suite) (result Suite, err error) {
 	record, err := b.identity(ctx, fmt.Sprintf("bench-%d", uint16(s.ID)), s)
 	if err != nil {
@@ -195,7 +195,7 @@ func (b *run) suite(ctx context.Context, s *ciphersuite.Suite) (result Suite, er
 		return result, err
 	}
 	var libraries, limits, generates, signs []float64
-	lets := library.keyPackage(ctx) == nil // NSS does not tell the libraries how long its outputs are
+	lets := library.keyPackage(ctx) == nil // NSS does not report the length of its outputs as the libraries expect
 	for round := range b.Rounds {
 		if b.Progress != nil {
 			b.Progress(s.ID, round+1)
@@ -233,7 +233,7 @@ func (b *run) identity(ctx context.Context, name string, s *ciphersuite.Suite) (
 	return b.operator.CreateIdentity(ctx, operator.CreateIdentityRequest{Name: name, Suite: fmt.Sprint(uint16(s.ID))})
 }
 
-// generate generates key packages until the time is up, and returns how many a second are
+// generate generates key packages until the time is over, and returns how many a second are
 // durable by then.
 func (b *run) generate(ctx context.Context, id *identity.Identity) (float64, error) {
 	p, err := policy.Of(b.Settings, "", b.Rand)

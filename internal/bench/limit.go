@@ -21,8 +21,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// bareLoop is the work that no key package can do without, and nothing else: the limit
-// that generating is held against.
+// bareLoop is the work that every key package needs, and nothing else: the limit that
+// generation is compared with.
 type bareLoop struct {
 	suite   *ciphersuite.Suite
 	signing *token.SigningKey
@@ -71,7 +71,7 @@ func (b *run) sealByOAEP(ctx context.Context) (func(context.Context, []byte) err
 	}, err
 }
 
-// keyPackage does what one key package cannot do without.
+// keyPackage does the work that one key package needs.
 func (l *bareLoop) keyPackage(ctx context.Context) error {
 	kem := circl.KEM(l.suite.KEM).Scheme()
 	for range 2 {
@@ -118,8 +118,8 @@ func verifies(public crypto.PublicKey, message, signature []byte) bool {
 	return false
 }
 
-// perSecond repeats work on as many goroutines as generating has, until the time
-// is up, and returns how many a second were done.
+// perSecond repeats work on as many goroutines as generation uses, until the time
+// is over, and returns how many a second were done.
 func (b *run) perSecond(ctx context.Context, work func(context.Context) error) (float64, error) {
 	var done atomic.Uint64
 	start := time.Now()

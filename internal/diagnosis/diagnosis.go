@@ -1,4 +1,4 @@
-// Package diagnosis tries what a token can do, and every key that a store depends on.
+// Package diagnosis tests what a token can do, and every key that a store depends on.
 package diagnosis
 
 import (
@@ -17,16 +17,16 @@ import (
 )
 
 var (
-	// ErrNoSuite reports a token that can serve nothing.
+	// ErrNoSuite reports a token that can serve no cipher suite.
 	ErrNoSuite = errors.New("the token can serve no cipher suite")
 	// ErrKeyFault reports keys that are not as they should be.
 	ErrKeyFault = errors.New("keys in the token are at fault")
 )
 
-// MaxUnconfirmed is how far a diagnosis counts what devices have not confirmed.
+// MaxUnconfirmed is how far a diagnosis counts key packages that devices have not confirmed.
 const MaxUnconfirmed = 1000
 
-// Diagnosis is what was found.
+// Diagnosis is the result.
 type Diagnosis struct {
 	Token    token.Info
 	Sessions int
@@ -44,7 +44,7 @@ type Suite struct {
 	Suite  ciphersuite.ID
 	Served bool
 	Reason string // why not
-	// InToken is whether private keys can be made and used in the token, as custody token wants.
+	// InToken is whether private keys can be made and used in the token, as custody token requires.
 	InToken       bool
 	InTokenReason string // why not
 }
@@ -58,7 +58,8 @@ type Store interface {
 	AuditKeys(ctx context.Context) ([]store.AuditKey, error)
 }
 
-// Subject is what is diagnosed. All fields are required, but the store for a look at the token alone.
+// Subject is what to diagnose. All fields are required, except that the store may be nil to
+// diagnose the token alone.
 type Subject struct {
 	Token     *token.Token
 	Store     Store
@@ -66,7 +67,7 @@ type Subject struct {
 	Rand      io.Reader
 }
 
-// Diagnose tries what the token can do, with temporary keys, and each key of it that the store
+// Diagnose tests what the token can do, with temporary keys, and each key in it that the store
 // depends on. It changes nothing.
 func (s *Subject) Diagnose(ctx context.Context) (*Diagnosis, error) {
 	report, err := s.Token.Probe(ctx)
@@ -91,7 +92,7 @@ func (s *Subject) Diagnose(ctx context.Context) (*Diagnosis, error) {
 	return d, s.diagnoseKeys(ctx, d)
 }
 
-// Fault returns ErrKeyFault or ErrNoSuite if the diagnosis is a bad one.
+// Fault returns ErrKeyFault if a key is at fault, ErrNoSuite if the token can serve no suite, or nil.
 func (d *Diagnosis) Fault() error {
 	for _, k := range d.Keys {
 		if !k.OK {

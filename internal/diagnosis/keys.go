@@ -16,25 +16,25 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// Key is what Diagnose found of a key that the store depends on.
+// Key is the result for a key that the store depends on.
 type Key struct {
 	Object     string // such as "signature key"
-	Name       string // of whom, if the kind of key does not say it
+	Name       string // of the identity or origin that it belongs to, if any
 	ID         []byte // CKA_ID
 	OK         bool
 	Reason     string               // why not
 	Attributes *token.KeyAttributes // nil if the key is not there
 }
 
-// keyCheck is a key that is to be looked at, and how.
+// keyCheck is a key to check, and the function that checks it.
 type keyCheck struct {
 	object, name string
 	id           []byte
 	check        func(context.Context) error
 }
 
-// diagnoseKeys looks at every key that the store depends on, and at what else in the
-// token is labeled as this program's.
+// diagnoseKeys checks every key that the store depends on, and finds other objects in the token
+// with this program's labels.
 func (s *Subject) diagnoseKeys(ctx context.Context, d *Diagnosis) error {
 	checks, err := s.keyChecks(ctx)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Subject) diagnoseKeys(ctx context.Context, d *Diagnosis) error {
 	return ctx.Err()
 }
 
-// diagnose looks at a key; objects are those of its CKA_ID.
+// diagnose checks a key; objects are those with its CKA_ID.
 func (c *keyCheck) diagnose(ctx context.Context, objects []*token.ObjectInfo) Key {
 	k := Key{Object: c.object, Name: c.name, ID: c.id}
 	for _, o := range objects {
@@ -163,7 +163,7 @@ func (s *Subject) auditKeyChecks(ctx context.Context) ([]keyCheck, error) {
 			continue
 		}
 		check := keyCheck{"audit key", k.Origin, k.KeyID, func(ctx context.Context) error { return s.checkAuditKey(ctx, &k) }}
-		if i < len(keys)-1 { // which signs no more, and may have been lost
+		if i < len(keys)-1 { // which no longer signs, and may have been lost
 			check.name += ", replaced"
 			check.check = func(ctx context.Context) error {
 				if err := s.checkAuditKey(ctx, &k); !errors.Is(err, token.ErrNotFound) {

@@ -11,8 +11,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// Clients are the clients of the config's directories. Acts that run at once share them, so that a
-// rate is the directory's, whoever publishes there. Clients is safe for concurrent use.
+// Clients are the clients of the config's directories. Acts that run at once share them, so that
+// the rate limit of a directory applies to all acts together. Clients is safe for concurrent use.
 type Clients struct {
 	version  string // of the program, for the directories' logs
 	mu       sync.Mutex
@@ -20,12 +20,13 @@ type Clients struct {
 	services map[string]*directory.OpenMLS
 }
 
-// New returns no clients yet. The version is the program's, for the logs of directories.
+// New returns Clients, which makes each client on first use. The version is the program's, for the
+// logs of directories.
 func New(version string) *Clients {
 	return &Clients{version: version, clients: make(map[string]directory.Publisher), services: make(map[string]*directory.OpenMLS)}
 }
 
-// Client returns the client of a directory that knows no identities: a folder, or one over HTTP.
+// Client returns the client of a directory that has no accounts of identities: a folder, or one over HTTP.
 func (d *Clients) Client(dir *config.Directory) (directory.Publisher, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +60,7 @@ func (d *Clients) Service(dir *config.Directory) (*directory.OpenMLS, error) {
 	return s, err
 }
 
-// options are those of the config.
+// options returns the options of the config.
 func (d *Clients) options(dir *config.Directory) directory.Options {
 	return directory.Options{
 		URL: dir.URL, Headers: dir.Headers, Bearer: bearer(dir.Bearer), CA: dir.CA, Certificate: dir.Certificate, Key: dir.Key,
@@ -68,7 +69,7 @@ func (d *Clients) options(dir *config.Directory) directory.Options {
 	}
 }
 
-// bearer reads a bearer token from where the config says, as PINs are read.
+// bearer reads a bearer token from the source in the config, as PINs are read.
 func bearer(s config.Secret) func(context.Context) (string, error) {
 	source := PINSource(config.PIN{Env: s.Env, File: s.File, Systemd: s.Systemd})
 	if source == nil {

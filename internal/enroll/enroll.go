@@ -1,4 +1,4 @@
-// Package enroll has certification requests answered by the enrollment command of the config.
+// Package enroll passes certification requests to the enrollment command of the config.
 package enroll
 
 import (
@@ -20,7 +20,7 @@ import (
 // ErrFailed reports an enrollment command that did not answer with a chain.
 var ErrFailed = errors.New("the enrollment command failed")
 
-// What is read of an enrollment command's output, in bytes: the chain, and the reason if there is
+// Limits for an enrollment command's output, in bytes: the chain, and the reason if there is
 // none.
 const (
 	maxChain     = 1 << 20
@@ -30,8 +30,8 @@ const (
 // enrollVariable has the name of the device for the enrollment command.
 const enrollVariable = "HSM_KP_DEVICE"
 
-// Run has the enrollment command of the config turn a certification request, in PEM, into a
-// chain. The command gets the environment of this process, without the PIN.
+// Run passes a certification request, in PEM, to the enrollment command of the config, and returns
+// the chain that it answers with. The command gets the environment of this process, without the PIN.
 func Run(ctx context.Context, cfg *config.Config, device string, request []byte) (certificate.Chain, error) {
 	how := cfg.X509.Enroll
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(how.Timeout))
@@ -41,7 +41,7 @@ func Run(ctx context.Context, cfg *config.Config, device string, request []byte)
 	cmd.Stdin = bytes.NewReader(request)
 	cmd.Stdout, cmd.Stderr = out, complaint
 	cmd.Env = append(withoutPIN(os.Environ(), cfg.Token.PIN), enrollVariable+"="+device)
-	cmd.WaitDelay = time.Second // for processes that it started and left behind
+	cmd.WaitDelay = time.Second // for processes that it started and did not wait for
 	err := cmd.Run()
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -58,7 +58,7 @@ func Run(ctx context.Context, cfg *config.Config, device string, request []byte)
 	return chain, nil
 }
 
-// withoutPIN removes from an environment what the PIN comes from.
+// withoutPIN removes the source of the PIN from an environment.
 func withoutPIN(environment []string, pin config.PIN) []string {
 	var out []string
 	for _, variable := range environment {
@@ -89,7 +89,7 @@ func (l *limited) Write(b []byte) (int, error) {
 	return l.Buffer.Write(b)
 }
 
-// after returns what was kept, on one line and fit to be shown, behind a separator; or nothing.
+// after returns the kept bytes on one line, printable, after a separator, or "" if there are none.
 func (l *limited) after(separator string) string {
 	text := strings.Join(strings.Fields(l.String()), " ")
 	if text == "" {

@@ -29,7 +29,7 @@ import (
 )
 
 // ErrAmbiguousRef reports a prefix of more than one KeyPackageRef.
-var ErrAmbiguousRef = errors.New("more than one key package begins so")
+var ErrAmbiguousRef = errors.New("more than one key package begins with these digits")
 
 // ErrRef reports text that is neither a KeyPackageRef nor a prefix of one.
 var ErrRef = errors.New("not a KeyPackageRef in hexadecimal")

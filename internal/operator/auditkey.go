@@ -23,7 +23,7 @@ var (
 	ErrAuditKeyLost = errors.New("find the audit key")
 )
 
-// isLost reports whether an audit key is not in the token any more.
+// isLost reports whether an audit key is no longer in the token.
 func isLost(err error) bool {
 	return errors.Is(err, token.ErrNotFound) || errors.Is(err, audit.ErrOtherKey)
 }
@@ -38,9 +38,9 @@ func (o *Operator) AuditKeys(ctx context.Context) ([]store.AuditKey, error) {
 	return keys, err
 }
 
-// NewAuditKey makes an audit key in the place of the one that is. The one before signs a last
-// checkpoint, over the entry that names the new one: whoever believes it believes the other. That
-// checkpoint is returned. It is empty if there was no key before, and if that is lost, of which
+// NewAuditKey makes an audit key that replaces the current one. The previous key signs a last
+// checkpoint, over the entry that names the new one: who trusts the previous key trusts the new one. That
+// checkpoint is returned. It is empty if there was no key before, or if that key is lost, of which
 // the act warns.
 func (o *Operator) NewAuditKey(ctx context.Context) (last []byte, err error) {
 	before, err := o.currentAuditKey(ctx)
@@ -52,7 +52,7 @@ func (o *Operator) NewAuditKey(ctx context.Context) (last []byte, err error) {
 	case err != nil:
 		return nil, err
 	case !made:
-		return nil, fmt.Errorf("new audit key: %w: another process has made one just now", store.ErrState)
+		return nil, fmt.Errorf("new audit key: %w: another process made one at the same time", store.ErrState)
 	case len(before) == 0:
 		return nil, nil
 	}
@@ -62,7 +62,7 @@ func (o *Operator) NewAuditKey(ctx context.Context) (last []byte, err error) {
 	}
 	last, err = o.handOver(ctx, result, announced)
 	if isLost(err) {
-		o.warnf("the audit key before is lost, and vouches for no other: hand the verifier key to all who verify")
+		o.warnf("the previous audit key is lost, and vouches for no other: hand the verifier key to all who verify")
 		return nil, nil
 	}
 	return last, err
@@ -109,8 +109,8 @@ func (o *Operator) currentAuditKey(ctx context.Context) ([]byte, error) {
 	return keys[len(keys)-1].KeyID, nil
 }
 
-// makeAuditKey makes an audit key in the place of another, or the first one if instead is empty.
-// It reports whether it has: of several processes at once, one does.
+// makeAuditKey makes an audit key that replaces another, or the first one if instead is empty.
+// It reports whether it made one: of several processes at once, one does.
 func (o *Operator) makeAuditKey(ctx context.Context, instead []byte) (bool, error) {
 	inv, err := o.Inventory(ctx)
 	if err != nil {

@@ -12,19 +12,19 @@ import (
 // done is what a backlog does to its key packages.
 var done = map[store.Step]string{store.Retire: "retired", store.Erase: "erased"}
 
-// InterruptedError reports a backlog that was interrupted. What was decided holds already;
-// calling the act again, or a sweep, writes down the rest.
+// InterruptedError reports a backlog that was interrupted. The decision already holds;
+// calling the act again, or a sweep, records the rest.
 type InterruptedError struct {
 	Backlog store.Backlog
-	Left    uint64 // key packages that are not written down yet
+	Left    uint64 // key packages that are not recorded yet
 	Cause   error
 }
 
 // Error implements error.
 func (e *InterruptedError) Error() string {
-	effect := "nobody gets them any more"
+	effect := "they are no longer handed out"
 	if e.Backlog.Step == store.Erase {
-		effect = "nothing opens with them any more"
+		effect = "nothing opens with them"
 	}
 	return fmt.Sprintf("%v: %s %s, and %d to go; %s: %v", ErrPartial, Plural(e.Backlog.Moved, "key package"), done[e.Backlog.Step], e.Left, effect, e.Cause)
 }
@@ -32,7 +32,7 @@ func (e *InterruptedError) Error() string {
 // Unwrap returns ErrPartial and the cause.
 func (e *InterruptedError) Unwrap() []error { return []error{ErrPartial, e.Cause} }
 
-// workOff writes down what was decided of many key packages. It needs no token.
+// workOff records a decision about many key packages, row by row. It needs no token.
 func (o *Operator) workOff(ctx context.Context, b store.Backlog) (store.Backlog, error) {
 	b, err := o.records.WorkOff(ctx, b, o.now(), o.backlogProgress(ctx))
 	return b, o.backlogError(ctx, b, err)
@@ -52,7 +52,7 @@ func (o *Operator) backlogProgress(ctx context.Context) func(store.Backlog) {
 	}
 }
 
-// backlogError says how far an interrupted backlog is.
+// backlogError returns an error that says how far an interrupted backlog is.
 func (o *Operator) backlogError(ctx context.Context, b store.Backlog, err error) error {
 	if !errors.Is(err, inventory.ErrInterrupted) {
 		return err
@@ -64,8 +64,8 @@ func (o *Operator) backlogError(ctx context.Context, b store.Backlog, err error)
 	return &InterruptedError{b, left, context.Cause(ctx)}
 }
 
-// finishBacklogs works off what interrupted acts have left, and returns how many key packages
-// that was.
+// finishBacklogs completes the backlogs that interrupted acts left, and returns the number of
+// their key packages.
 func (o *Operator) finishBacklogs(ctx context.Context) (finished uint64, err error) {
 	backlogs, err := o.store.Backlogs(ctx)
 	for _, b := range backlogs {

@@ -23,8 +23,8 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 	if err != nil {
 		return record, err
 	}
-	// This record is stamped below, so it must be genuine: if it was loaded again, it might be
-	// another by then.
+	// This record is stamped below, so it must be genuine. It is not loaded again, because it might
+	// have changed.
 	if _, err := o.OpenIdentity(ctx, &record); err != nil {
 		return record, err
 	}
@@ -36,7 +36,7 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 		return record, err
 	}
 	if n := counts[store.Available] + counts[store.Pending]; n > 0 {
-		o.warnf("%s of %q that nobody has yet keep the credential that it had", Plural(n, "key package"), name)
+		o.warnf("%s of %q that were not handed out yet keep the previous credential", Plural(n, "key package"), name)
 	}
 	if err := o.changeCredential(ctx, &record, chain); err != nil {
 		return record, fmt.Errorf("keep the certificates of %q: %w", name, err)
@@ -44,8 +44,8 @@ func (o *Operator) ImportCertificate(ctx context.Context, name string, chain cer
 	return record, nil
 }
 
-// checkChain checks a chain for the key of an identity, as the config asks, and warns of what the
-// config does not have checked.
+// checkChain checks a chain for the key of an identity as the config requires, and warns of what the
+// config leaves unchecked.
 func (o *Operator) checkChain(chain certificate.Chain, id *store.Identity) error {
 	roots, err := policy.Roots(o.settings.X509.Roots)
 	if err != nil {
@@ -55,7 +55,7 @@ func (o *Operator) checkChain(chain certificate.Chain, id *store.Identity) error
 		return fmt.Errorf("identity %q: %w", id.Name, err)
 	}
 	if roots == nil {
-		o.warnf("the config names no x509.roots: nobody vouched for the end of the chain")
+		o.warnf("the config names no x509.roots: the end of the chain was not checked")
 		if end := chain[len(chain)-1]; !bytes.Equal(end.RawIssuer, end.RawSubject) {
 			o.warnf("the chain ends with the certificate of %q, and peers must have that of its issuer, %q", end.Subject, end.Issuer)
 		}
@@ -63,7 +63,7 @@ func (o *Operator) checkChain(chain certificate.Chain, id *store.Identity) error
 	return nil
 }
 
-// changeCredential makes a chain that was checked the credential of a version of an identity.
+// changeCredential makes a checked chain the credential of a version of an identity.
 func (o *Operator) changeCredential(ctx context.Context, record *store.Identity, chain certificate.Chain) error {
 	inv, err := o.Inventory(ctx)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 )
 
-// RequestCertificateRequest says what a certificate is asked for.
+// RequestCertificateRequest says what to request in a certificate.
 type RequestCertificateRequest struct {
 	// Identity is the identity's name.
 	Identity string
@@ -113,7 +113,7 @@ func (o *Operator) subjectOf(name string) (subject string, own bool) {
 	return subject, false
 }
 
-// renewal asks for what the certificate of an identity says, if it has one.
+// renewal returns a request for the names in the certificate of an identity, if it has one.
 func renewal(record *store.Identity) (certificate.Request, error) {
 	credential, err := credentialOf(record)
 	if err != nil {

@@ -98,7 +98,7 @@ func TestCertifyAnIdentity(t *testing.T) {
 			t.Errorf("warnings are %v, want none", f.reported.warnings)
 		}
 
-		// A renewal asks for what the certificate says, unless the request says something else.
+		// A renewal requests the names in the certificate, unless the request has others.
 		again, err := f.RequestCertificate(t.Context(), RequestCertificateRequest{Identity: "gateway"})
 		if err != nil || !slices.Equal(again.DNSNames, []string{"gw.example.com"}) {
 			t.Errorf("RequestCertificate() again = %+v, %v, want the names of the certificate", again.Request, err)
@@ -222,7 +222,7 @@ func TestAChainThatNobodyVouchesForIsWarnedOf(t *testing.T) {
 		if _, err := f.ImportCertificate(t.Context(), "gateway", chain[:1]); err != nil {
 			t.Fatal(err)
 		}
-		for _, text := range []string{"nobody vouched for the end of the chain", `peers must have that of its issuer, "CN=issuing"`} {
+		for _, text := range []string{"the end of the chain was not checked", `peers must have that of its issuer, "CN=issuing"`} {
 			if !f.warned(text) {
 				t.Errorf("warnings are %v, want %q among them", f.reported.warnings, text)
 			}
@@ -230,7 +230,7 @@ func TestAChainThatNobodyVouchesForIsWarnedOf(t *testing.T) {
 	})
 }
 
-// A record that somebody changed is not stamped anew with a chain.
+// A record that was tampered with is not stamped again with a chain.
 func TestAChangedRecordIsNotCertified(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		root := certificatetest.NewRoot(t)

@@ -8,15 +8,15 @@ import (
 	"github.com/hsm-kp/hsm-kp/signer"
 )
 
-// SignedCheckpoint is how the audit trail stands, signed.
+// SignedCheckpoint is a signed state of the audit trail.
 type SignedCheckpoint struct {
 	audit.Checkpoint
 	Note []byte // C2SP signed note
 }
 
-// Checkpoint verifies the audit trail, signs how it stands with the audit key, and keeps that in
+// Checkpoint verifies the audit trail, signs its state with the audit key, and stores the result in
 // the store. The first time, it makes the audit key; of several processes for which it is the
-// first time, one does. A handover that a crash left undone is completed first.
+// first time, one does. It first completes a handover that a crash interrupted.
 func (o *Operator) Checkpoint(ctx context.Context) (SignedCheckpoint, error) {
 	key, record, err := o.auditKey(ctx)
 	if err != nil {
@@ -32,7 +32,7 @@ func (o *Operator) Checkpoint(ctx context.Context) (SignedCheckpoint, error) {
 	return o.signTrail(ctx, result, key, &record)
 }
 
-// signTrail signs how a verified trail stands, and keeps the checkpoint.
+// signTrail signs the state of a verified trail, and stores the checkpoint.
 func (o *Operator) signTrail(ctx context.Context, result audit.Result, key *signer.Key, record *store.AuditKey) (c SignedCheckpoint, err error) {
 	c.Checkpoint = audit.Checkpoint{Origin: record.Origin, Size: result.Entries, Root: result.Root}
 	c.Note, err = audit.Sign(c.Checkpoint, key)
@@ -42,8 +42,8 @@ func (o *Operator) signTrail(ctx context.Context, result audit.Result, key *sign
 	return c, err
 }
 
-// handOver has the audit key before the current one sign how the trail stands, unless it has
-// done so since the trail names the current one. It returns that checkpoint.
+// handOver signs the state of the trail with the audit key before the current one, unless that key
+// has signed since the trail named the current one. It returns that checkpoint.
 func (o *Operator) handOver(ctx context.Context, result audit.Result, announced []audit.Announcement) ([]byte, error) {
 	keys, err := o.store.AuditKeys(ctx)
 	if err != nil || len(keys) < 2 {

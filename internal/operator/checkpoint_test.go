@@ -12,7 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// checkpoint signs how the trail stands.
+// checkpoint signs the state of the trail.
 func (f *fixture) checkpoint(t *testing.T) SignedCheckpoint {
 	t.Helper()
 	c, err := f.Checkpoint(t.Context())
@@ -107,7 +107,7 @@ func TestOneOfSeveralMakesTheFirstAuditKey(t *testing.T) {
 	})
 }
 
-// Whoever believes the key before believes the new one by its last checkpoint.
+// The last checkpoint of the previous key makes the new one trusted.
 func TestANewAuditKeyIsVouchedForByTheOneBefore(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.checkpoint(t)
@@ -129,7 +129,7 @@ func TestANewAuditKeyIsVouchedForByTheOneBefore(t *testing.T) {
 	})
 }
 
-// A process that made a new key and ended before the one before signed: the next checkpoint
+// If a process made a new key and ended before the previous one signed, the next checkpoint
 // completes that.
 func TestAnInterruptedHandoverIsCompleted(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
@@ -148,7 +148,7 @@ func TestAnInterruptedHandoverIsCompleted(t *testing.T) {
 	})
 }
 
-// A key that is lost vouches for no other: that is said, and whoever believes it believes no other.
+// A lost key vouches for no other: there is a warning, and trust in it does not extend to another.
 func TestALostAuditKeyVouchesForNoOther(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.checkpoint(t)

@@ -16,8 +16,8 @@ import (
 // errCut is the error of a store that is cut off.
 var errCut = fmt.Errorf("the store is cut off: %w", store.ErrAway)
 
-// cut is a store that is cut off at one of its calls: that one and all later ones fail. With
-// cancel it works on, and whoever waits gives up when that call has been answered, as Ctrl-C does.
+// cut is a store that is cut off at one of its calls: that call and all later ones fail. With
+// cancel it continues to work, and the context ends after that call, as by Ctrl-C.
 type cut struct {
 	store.Store
 	left   atomic.Int64 // calls until then
@@ -38,15 +38,15 @@ func call[T any](s *cut, f func() (T, error)) (T, error) {
 	return v, err
 }
 
-// do is call for what returns nothing.
+// do is call for functions that return no value.
 func (s *cut) do(f func() error) error {
 	_, err := call(s, func() (struct{}, error) { return struct{}{}, f() })
 	return err
 }
 
 // interrupted calls an act over and over, each time in a state that fresh has made, and interrupts
-// it at its first call of the store, at its second, and so on, until it gets through. An act that
-// was interrupted is called again. Then check looks at what became of that state.
+// it at its first call of the store, at its second, and so on, until it completes. It calls an
+// interrupted act again. Then check examines the state.
 func (f *fixture) interrupted(t *testing.T, fresh func(state string), act func(context.Context, *Operator, string) error, check func(state string)) {
 	t.Helper()
 	for _, cancels := range []bool{false, true} {

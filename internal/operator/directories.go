@@ -39,7 +39,7 @@ func (o *Operator) member(ctx context.Context, service *directory.OpenMLS, recor
 	return service.For(id, &account{o, inv, store.Account{Identity: record.Name, Directory: name, Client: id}}), nil
 }
 
-// clientID returns what a delivery service knows an identity by: the content of its
+// clientID returns the id of an identity in a delivery service: the content of its
 // credential.
 func clientID(record *store.Identity) ([]byte, error) {
 	if _, err := keypackage.ParseCredential(record.Credential); err != nil {
@@ -50,7 +50,7 @@ func clientID(record *store.Identity) ([]byte, error) {
 	return r.Vector(), r.Finish()
 }
 
-// account keeps the token of an identity in a delivery service in the store, sealed.
+// account stores the token of an identity in a delivery service, sealed.
 type account struct {
 	operator  *Operator
 	inventory *inventory.Inventory

@@ -6,8 +6,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/diagnosis"
 )
 
-// Diagnose tries what the token can do, with temporary keys, and each key of it that the store
-// depends on. It changes nothing. With an Operator that has no store yet, it looks at the token
+// Diagnose tests what the token can do, with temporary keys, and each key in it that the store
+// depends on. It changes nothing. If the Operator has no store yet, it tests the token
 // alone.
 func (o *Operator) Diagnose(ctx context.Context) (*diagnosis.Diagnosis, error) {
 	inv, err := o.Inventory(ctx)

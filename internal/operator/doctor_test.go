@@ -83,7 +83,7 @@ func TestDiagnoseFindsWhatIsAtFault(t *testing.T) {
 	})
 }
 
-// Before there is a store, the token alone is looked at.
+// Without a store, only the token is examined.
 func TestDiagnoseWithoutAStore(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		d, err := f.over(t, nil).Diagnose(t.Context())

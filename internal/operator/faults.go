@@ -27,7 +27,7 @@ func TokenFault(err error) bool {
 		token.ErrKeyChanged, vault.ErrWeakKey, vault.ErrCustody, signer.ErrScheme, keypackage.ErrSignerFault, identity.ErrKeyMismatch)
 }
 
-// endsAll reports whether an error of one identity is one that all others would meet too.
+// endsAll reports whether an error of one identity would occur for all others too.
 func endsAll(err error) bool {
 	var request *act.RequestError
 	return TokenFault(err) || errors.As(err, &request)

@@ -10,7 +10,7 @@ import (
 )
 
 // Callers of the service get REASON_TOKEN for these. token.ErrDecrypt and
-// token.ErrKeyMismatch are not among them: vault turns them into what they say of a record.
+// token.ErrKeyMismatch are not among them: vault turns them into errors about a record.
 func TestFaultsOfTheToken(t *testing.T) {
 	for _, err := range []error{
 		token.ErrModule, token.ErrNoToken, token.ErrAmbiguousToken, token.ErrUninitialized, token.ErrPIN, token.ErrPINAtRisk,

@@ -23,8 +23,8 @@ type GenerateRequest struct {
 	Identity   string
 	Count      uint64 // 1 or more
 	LastResort bool
-	// IfDue makes one of last resort only if the one before was used or is old, and then
-	// retires that one. It wants LastResort, and a Count of 1.
+	// IfDue makes one of last resort only if the previous one was used or is old, and then
+	// retires that one. It requires LastResort and a Count of 1.
 	IfDue   bool
 	Custody string // empty: the config's
 
@@ -38,7 +38,7 @@ type GenerateRequest struct {
 	// Folder is where the public parts are written; empty: nowhere. Key packages are pending
 	// until their files are on the disk, and then published.
 	Folder string
-	// Each takes every batch once it is durable and written, in order; it may be nil. An error
+	// Each receives every batch after it is durable and written, in order; it may be nil. An error
 	// ends the run.
 	Each func([]Written) error
 }
@@ -49,7 +49,7 @@ type Written struct {
 	File string
 }
 
-// GenerateResult is what a run of Generate has made, also if it failed.
+// GenerateResult is what a run of Generate has made, even if it failed.
 type GenerateResult struct {
 	Identity *identity.Identity // nil if it could not be opened, or if nothing was due
 	Stored   uint64             // durable
@@ -126,7 +126,7 @@ type production struct {
 	each       func([]Written) error // may be nil
 }
 
-// production is what the config says of key packages of an identity. An empty custody is the
+// production returns what the config says about key packages of an identity. An empty custody is the
 // config's.
 func (o *Operator) production(record *store.Identity, custody string, count uint64, lastResort bool) (production, error) {
 	p := production{record: record, custody: custody, count: count, lastResort: lastResort}
@@ -203,7 +203,7 @@ func (o *Operator) produce(ctx context.Context, p production) (GenerateResult, e
 // generation is a run that makes key packages.
 type generation struct {
 	*Operator
-	ctx   context.Context // of what must be done to the end
+	ctx   context.Context // of work that must complete
 	out   *directory.Spool
 	each  func([]Written) error
 	count uint64
@@ -211,7 +211,7 @@ type generation struct {
 	start time.Time
 }
 
-// take takes a batch that is durable: it writes its public parts, then hands it on.
+// take receives a durable batch: it writes the public parts, then passes the batch to each.
 func (g *generation) take(batch []store.KeyPackage) error {
 	files, err := g.write(batch)
 	if err != nil {
@@ -231,7 +231,7 @@ func (g *generation) take(batch []store.KeyPackage) error {
 	return nil
 }
 
-// write writes a batch to the folder, if there is one, and records it as published once it is on
+// write writes a batch to the folder, if there is one, and records it as published after it is on
 // the disk.
 func (g *generation) write(batch []store.KeyPackage) ([]string, error) {
 	if g.out == nil {
@@ -257,7 +257,7 @@ func (o *Operator) retireOld(ctx context.Context, old [][]byte) (retired uint64,
 	for _, ref := range old {
 		err := o.store.Retire(ctx, [][]byte{ref}, until, now)
 		if errors.Is(err, store.ErrState) {
-			continue // it ended by itself meanwhile
+			continue // it ended by itself in the meantime
 		}
 		if err != nil {
 			return retired, err
@@ -292,8 +292,8 @@ func (o *Operator) lastResorts(ctx context.Context, record *store.Identity, afte
 	return old, due, nil
 }
 
-// warnOf warns of what is worth knowing of key packages before they are made: that certificates
-// end before the lifetime would, and which MLS implementations would refuse them.
+// warnOf warns, before key packages are made, of certificates that end before the lifetime would,
+// and of MLS implementations that would refuse the key packages.
 func (o *Operator) warnOf(id *identity.Identity, p identity.Policy, lastResort bool, peers []*profile.Profile) error {
 	if o.report == (Silent{}) {
 		return nil

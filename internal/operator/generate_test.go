@@ -72,7 +72,7 @@ func TestNothingIsGeneratedForWhoCannotSign(t *testing.T) {
 	})
 }
 
-// Who interrupts a run has the batch under way, and is told how many there are.
+// An interrupted run stores the current batch, and its result says how many there are.
 func TestAnInterruptedGenerateSaysWhatIsStored(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.identity(t, "alice")
@@ -85,7 +85,7 @@ func TestAnInterruptedGenerateSaysWhatIsStored(t *testing.T) {
 		}
 		counts, err := f.Count(t.Context(), "alice")
 		if err != nil || counts[store.Available] != result.Stored {
-			t.Errorf("available = %d, %v, want the %d that were told of", counts[store.Available], err, result.Stored)
+			t.Errorf("available = %d, %v, want the %d of the result", counts[store.Available], err, result.Stored)
 		}
 	})
 }

@@ -19,7 +19,7 @@ type ConfirmHandoversResult struct {
 }
 
 // ConfirmHandovers erases the private keys of key packages of custody release whose devices have
-// them. All are looked at before the first is confirmed: if one was not handed over, none is. If ctx
+// them. It checks all before it confirms the first: if one was not handed over, none is confirmed. If ctx
 // ends, those that are confirmed stay so, and the error is ErrPartial.
 func (o *Operator) ConfirmHandovers(ctx context.Context, refs [][]byte) (ConfirmHandoversResult, error) {
 	if err := o.checkHandovers(ctx, refs); err != nil {
@@ -45,7 +45,7 @@ func (o *Operator) ConfirmHandovers(ctx context.Context, refs [][]byte) (Confirm
 // namedFaults is how many key packages an error names.
 const namedFaults = 20
 
-// checkHandovers refuses all if one cannot be confirmed: what is erased does not come back.
+// checkHandovers refuses all if one cannot be confirmed: erased keys cannot be recovered.
 func (o *Operator) checkHandovers(ctx context.Context, refs [][]byte) error {
 	var faults []error
 	for _, ref := range refs {

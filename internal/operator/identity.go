@@ -9,7 +9,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// IdentityDetails is all that the store has about an identity.
+// IdentityDetails is everything that the store has about an identity.
 type IdentityDetails struct {
 	// Identity is the current version. Its CreatedAt is the time of the first version.
 	store.Identity

@@ -34,7 +34,7 @@ type CreateIdentityRequest struct {
 	Credential string
 	// Key finds a signature key that is in the token already; zero: a new one is generated there.
 	Key token.KeyQuery
-	// AllowWeakKey takes a key from the token although its attributes let it leave the token.
+	// AllowWeakKey accepts a key even if its attributes let it leave the token.
 	AllowWeakKey bool
 	// Custody is that of the key packages which the identity is for; empty: any.
 	Custody string
@@ -65,7 +65,7 @@ func (o *Operator) CreateIdentity(ctx context.Context, r CreateIdentityRequest) 
 	return o.createIdentity(ctx, suite, &r)
 }
 
-// createIdentity makes the key and the record of a request that was checked.
+// createIdentity makes the key and the record of a checked request.
 func (o *Operator) createIdentity(ctx context.Context, suite *ciphersuite.Suite, r *CreateIdentityRequest) (store.Identity, error) {
 	credential := keypackage.X509Credential(nil)
 	if !r.X509 {

@@ -16,7 +16,7 @@ type DestroySignatureKeyRequest struct {
 	Force bool
 }
 
-// DestroySignatureKey destroys, in the token, the signature key of a version that signs no more,
+// DestroySignatureKey destroys, in the token, the signature key of a version that no longer signs,
 // or of a next version, which is given up. It returns the version. The error is store.ErrState if
 // the version signs, and store.ErrInUse if key packages that it signed may still be used.
 func (o *Operator) DestroySignatureKey(ctx context.Context, r DestroySignatureKeyRequest) (store.Identity, error) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// RetireIdentityResult is what became of a retired identity.
+// RetireIdentityResult describes a retired identity.
 type RetireIdentityResult struct {
 	// Version is the number of the version that signed last.
 	Version uint64
@@ -16,7 +16,7 @@ type RetireIdentityResult struct {
 	RetiredUntil time.Time
 }
 
-// RetireIdentity ends an identity: it signs no more, and its key packages are retired. Its
+// RetireIdentity retires an identity: it no longer signs, and its key packages are retired. Its
 // signature keys stay in the token.
 func (o *Operator) RetireIdentity(ctx context.Context, name string) (RetireIdentityResult, error) {
 	record, err := o.record(ctx, name)
@@ -31,7 +31,7 @@ func (o *Operator) RetireIdentity(ctx context.Context, name string) (RetireIdent
 	b, err = o.workOff(ctx, b)
 	result := RetireIdentityResult{record.Version, b.Moved, b.Until}
 	if err != nil {
-		return result, fmt.Errorf("identity %q signs no more: %w", name, err)
+		return result, fmt.Errorf("identity %q no longer signs: %w", name, err)
 	}
 	return result, nil
 }

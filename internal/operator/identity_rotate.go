@@ -40,14 +40,14 @@ type RotateIdentityResult struct {
 	Generated, Retired uint64
 	// RetiredUntil is when the private keys of the retired ones are erased.
 	RetiredUntil time.Time
-	// NotReplaced is how many key packages were retired or will be without a replacement, because
-	// their private keys are a device's. It is set also if the rotation failed after counting them.
+	// NotReplaced is how many key packages were retired or will be retired without a replacement, because
+	// their private keys belong to a device. It is set even if the rotation failed after counting them.
 	NotReplaced uint64
 }
 
 // RotateIdentity makes the next version of an identity and its key packages, makes that version
 // the one that signs, and retires the key packages of the versions before. If it was interrupted,
-// the next call takes it up.
+// the next call continues it.
 func (o *Operator) RotateIdentity(ctx context.Context, r RotateIdentityRequest) (RotateIdentityResult, error) {
 	current, err := o.record(ctx, r.Identity)
 	if err != nil {
@@ -84,7 +84,7 @@ func (o *Operator) switchTo(ctx context.Context, next *store.Identity, r *Rotate
 	if err != nil {
 		return RotateIdentityResult{NotReplaced: notReplaced}, err
 	}
-	// The result is read before the switch: a rotation that fails after it can be taken up, or has
+	// The result is read before the switch: a rotation that fails after it can be continued, or has
 	// nothing left to do.
 	result, err := o.resultOf(ctx, next)
 	result.NotReplaced = notReplaced
@@ -135,17 +135,17 @@ func (o *Operator) retireBefore(ctx context.Context, b store.Backlog, result Rot
 	b, err := o.workOff(ctx, b)
 	result.Retired, result.RetiredUntil = b.Moved, b.Until
 	if err != nil {
-		return result, fmt.Errorf("identity %q signs as version %d now: %w", b.Identity, b.Version, err)
+		return result, fmt.Errorf("identity %q now signs as version %d: %w", b.Identity, b.Version, err)
 	}
 	return result, nil
 }
 
-// ErrLessCustody reports a rotation after which private keys would be outside the token that are
-// in it now.
-var ErrLessCustody = errors.New("of the key packages that are replaced some have custody token, and the new ones would have custody wrapped")
+// ErrLessCustody reports a rotation whose new private keys would be outside the token although
+// some of the old ones are in it.
+var ErrLessCustody = errors.New("some of the key packages to replace have custody token, and the new ones would have custody wrapped")
 
-// custodyOfNext returns the custody of the key packages that replace others. Nothing falls back
-// silently: if one of the others has its private keys in the token, wrapped has to be asked for.
+// custodyOfNext returns the custody of the key packages that replace others. There is no silent
+// fallback: if one of the others has its private keys in the token, the request must name wrapped.
 func (o *Operator) custodyOfNext(ctx context.Context, r *RotateIdentityRequest) (string, error) {
 	custody := o.settings.CustodyOf(r.Identity)
 	if r.Custody != "" || custody != vault.CustodyWrapped {
@@ -191,7 +191,7 @@ func (o *Operator) replace(ctx context.Context, next *store.Identity, r *RotateI
 	return notReplaced, nil
 }
 
-// made is how many key packages for single use a version has already.
+// made returns how many key packages for single use a version already has.
 func made(stock []store.Stock, version uint64) (n uint64) {
 	for _, s := range stock {
 		if s.Version == version && !s.LastResort {
@@ -201,9 +201,9 @@ func made(stock []store.Stock, version uint64) (n uint64) {
 	return n
 }
 
-// wanting is how many key packages of a kind the versions before have that are used or may be
+// wanting returns how many key packages of a kind the versions before have that are used or may be
 // used, less those of the next one. One of last resort replaces all of them. Those whose private
-// keys are a device's are not replaced: see ofDevices.
+// keys belong to a device are not replaced: see ofDevices.
 func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 	var before, after uint64
 	for _, s := range stock {
@@ -221,8 +221,8 @@ func wanting(stock []store.Stock, next uint64, lastResort bool) uint64 {
 	return before - min(before, after)
 }
 
-// ofDevices is how many key packages the versions before have whose private keys are a device's:
-// only its line of a manifest says how to make others.
+// ofDevices returns how many key packages of the versions before have private keys that belong to
+// a device: only the device's line of a manifest says how to make others.
 func ofDevices(stock []store.Stock, next uint64) (n uint64) {
 	for _, s := range stock {
 		if s.Version < next && isLive(s.State) && !isKept(s.Custody) {

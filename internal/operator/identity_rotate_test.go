@@ -215,7 +215,7 @@ func TestARotationThatIsInterruptedWhileRetiring(t *testing.T) {
 		retiring := slow.Reporting(onVerb{"retired", cancel})
 		var interrupted *InterruptedError
 		_, err := retiring.RotateIdentity(ctx, RotateIdentityRequest{Identity: "alice"})
-		if !errors.As(err, &interrupted) || interrupted.Backlog.Moved != 2 || interrupted.Left != 3 || !strings.Contains(err.Error(), `identity "alice" signs as version 2 now`) {
+		if !errors.As(err, &interrupted) || interrupted.Backlog.Moved != 2 || interrupted.Left != 3 || !strings.Contains(err.Error(), `identity "alice" now signs as version 2`) {
 			t.Fatalf("RotateIdentity() err = %v, want 2 retired, 3 to go", err)
 		}
 		if claimed, err := f.store.Claim(t.Context(), "alice", 9, f.clock.Now()); err != nil || len(claimed) != 5 || claimed[0].Version != 2 {
@@ -232,7 +232,7 @@ func TestARotationThatIsInterruptedWhileRetiring(t *testing.T) {
 	})
 }
 
-// onVerb is a Report that calls f at the progress of one verb, and says nothing else.
+// onVerb is a Report that calls f at the progress of one verb, and ignores everything else.
 type onVerb struct {
 	verb string
 	f    func()
@@ -337,7 +337,7 @@ func TestRetireIdentity(t *testing.T) {
 			t.Errorf("RetireIdentity(nobody) err = %v, want %v", err, ErrNoIdentity)
 		}
 
-		// A rotation begins it anew.
+		// A rotation reactivates it.
 		again, err := f.RotateIdentity(t.Context(), RotateIdentityRequest{Identity: "undisturbed"})
 		if err != nil || again.Version != 2 {
 			t.Fatalf("RotateIdentity() of a retired one = %+v, %v, want version 2", again, err)

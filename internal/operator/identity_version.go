@@ -12,12 +12,12 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Errors of a rotation that has not the right certificates.
+// Errors of a rotation without the right certificates.
 var (
 	// ErrNoChain reports that the next version has no certificate, and that none was given.
 	ErrNoChain = errors.New("there is no certificate for the next version")
 	// ErrChainOfCurrent reports a chain for the current key, while the next key waits for its own.
-	ErrChainOfCurrent = errors.New("the chain certifies the key that it has, and the next one waits for its own")
+	ErrChainOfCurrent = errors.New("the chain certifies the current key, and the next key waits for its own chain")
 )
 
 // prepareNext returns the next version of an identity, which it makes if there is none yet.
@@ -54,8 +54,8 @@ func (o *Operator) nextVersion(ctx context.Context, name string) (*store.Identit
 	return nil, err
 }
 
-// checkStamp checks that a record is genuine which the next version is made from. Its key need not
-// be in the token any more: that of a retired identity may be destroyed.
+// checkStamp checks that the record from which the next version is made is genuine. Its key need
+// not be in the token: that of a retired identity may be destroyed.
 func (o *Operator) checkStamp(ctx context.Context, record *store.Identity) error {
 	inv, err := o.Inventory(ctx)
 	if err != nil {
@@ -81,7 +81,7 @@ func (o *Operator) proposeNewKey(ctx context.Context, current *store.Identity) (
 	return &next, o.withNewKey(ctx, inv, &next, o.store.ProposeIdentity)
 }
 
-// nextNumber is the number of an identity's next version. A version that was given up keeps its
+// nextNumber returns the number of an identity's next version. A version that was given up keeps its
 // number.
 func (o *Operator) nextNumber(ctx context.Context, name string) (uint64, error) {
 	versions, err := o.store.Versions(ctx, name)

@@ -61,7 +61,7 @@ func (o *Operator) Count(ctx context.Context, name string) (map[store.State]uint
 	return o.store.Count(ctx, name)
 }
 
-// mustBeThere fails with ErrNoIdentity for a name that no identity has. An empty name is fine.
+// mustBeThere fails with ErrNoIdentity if no identity has the name. An empty name is accepted.
 func (o *Operator) mustBeThere(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
@@ -73,9 +73,9 @@ func (o *Operator) mustBeThere(ctx context.Context, name string) error {
 // ErrNoneLeft reports an identity that has too few key packages to hand out.
 var ErrNoneLeft = errors.New("no more of its key packages are available")
 
-// Claim hands out n key packages of an identity to whoever adds its client to a group: available
-// ones, valid now and not of last resort, the oldest first. Nobody else gets them. If there are
-// fewer, those that there are were handed out, and the error is ErrNoneLeft.
+// Claim hands out n key packages of an identity to a caller that adds its client to a group:
+// available ones, valid now and not of last resort, the oldest first. Each is handed out once. If
+// there are fewer, Claim hands out those, and the error is ErrNoneLeft.
 func (o *Operator) Claim(ctx context.Context, name string, n int) ([]store.KeyPackage, error) {
 	claimed, err := o.store.Claim(ctx, name, n, o.now())
 	if err != nil || len(claimed) == n {
@@ -103,12 +103,12 @@ type Exported struct {
 	File string
 }
 
-// ErrLeftPending warns of key packages that an export which failed left pending: exporting what is
+// ErrLeftPending warns of key packages that a failed export left pending: exporting what is
 // pending writes them.
 var ErrLeftPending = errors.New("left pending")
 
-// Export writes key packages to a folder and records them as published: nobody else hands them
-// out. They are pending while it does, whatever happens.
+// Export writes key packages to a folder and records them as published, so that they are not
+// handed out again. Until then they are pending.
 func (o *Operator) Export(ctx context.Context, r ExportRequest) ([]Exported, error) {
 	refs, from, err := o.toExport(ctx, &r)
 	if err != nil {
@@ -118,7 +118,7 @@ func (o *Operator) Export(ctx context.Context, r ExportRequest) ([]Exported, err
 	if err != nil {
 		return nil, err
 	}
-	for _, ref := range refs { // what cannot be written is not moved
+	for _, ref := range refs { // a key package that cannot be written is not moved
 		record, err := o.store.KeyPackage(ctx, ref)
 		if err == nil {
 			_, err = inventory.Public(&record)
@@ -142,7 +142,7 @@ func (o *Operator) Export(ctx context.Context, r ExportRequest) ([]Exported, err
 	return exported, nil
 }
 
-// toExport returns which key packages to write, and the states that they may be in.
+// toExport returns the key packages to write, and the states that they may be in.
 func (o *Operator) toExport(ctx context.Context, r *ExportRequest) ([][]byte, []store.State, error) {
 	switch {
 	case r.Again && !r.Pending:
@@ -155,7 +155,7 @@ func (o *Operator) toExport(ctx context.Context, r *ExportRequest) ([][]byte, []
 		if err != nil {
 			return nil, nil, fmt.Errorf("list key packages: %w", err)
 		}
-		if record.Directory == "" { // what goes to a directory is for Publish
+		if record.Directory == "" { // Publish sends the others to their directory
 			refs = append(refs, record.Ref)
 		}
 	}
@@ -181,7 +181,7 @@ func (o *Operator) writePending(ctx context.Context, out *directory.Spool, refs 
 		return nil, err
 	}
 	if expired > 0 {
-		o.warnf("of %s, %d past their lifetime: every peer refuses those", Plural(len(refs), "key package"), expired)
+		o.warnf("of %s, %d are past their lifetime: every peer refuses those", Plural(len(refs), "key package"), expired)
 	}
 	return files, o.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, o.now())
 }
@@ -202,12 +202,12 @@ func (u *Unwrapped) Clear() {
 var ErrUnwrapRefused = errors.New("the config does not allow private keys to leave: unwrap.allow is false")
 
 // Unwrap returns the private keys of a key package, if the config lets private keys out. It
-// records who had them, or who was refused.
+// records who received them, or who was refused.
 func (o *Operator) Unwrap(ctx context.Context, prefix string) (*Unwrapped, error) {
 	record, err := o.Find(ctx, prefix)
 	if !o.settings.Unwrap.Allow {
 		if err != nil {
-			return nil, ErrUnwrapRefused // of nothing that there is
+			return nil, ErrUnwrapRefused // even if there is no such key package
 		}
 		return nil, errors.Join(ErrUnwrapRefused, o.store.Record(ctx, audit.Entry{
 			Time: o.now(), Act: audit.Refused, Identity: record.Identity, Ref: record.Ref, KeyID: record.WrappingKeyID, Detail: "unwrap: not allowed by the config",

@@ -74,8 +74,8 @@ func TestAKeyPackageIsExportedOnceUnlessAgain(t *testing.T) {
 	})
 }
 
-// What cannot be written stays pending: nobody else hands it out, and an export of what is pending
-// writes it.
+// A key package that cannot be written stays pending: it is not handed out, and an export of
+// pending key packages writes it.
 func TestAnExportThatFailsIsTakenUpAgain(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.identity(t, "alice")

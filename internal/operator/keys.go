@@ -9,9 +9,9 @@ import (
 	"github.com/hsm-kp/hsm-kp/token"
 )
 
-// openedKey is a signature key that an act has found in the token or made there, by its CKA_ID
-// and by whether a weak key is allowed. Each is found once, and only when it is used: some
-// tokens look at all of their objects for each search.
+// openedKey identifies a signature key that an act has found in the token or made there, by its CKA_ID
+// and by whether a weak key is allowed. Each key is searched for once, when it is first used: some
+// tokens examine all of their objects for each search.
 type openedKey struct {
 	id   string
 	weak bool
@@ -47,7 +47,7 @@ func (o *Operator) keep(key *signer.Key, allowWeak bool) {
 	o.keys[openedKey{string(key.ID()), allowWeak}] = key
 }
 
-// forget lets go of a key that is not used any more.
+// forget removes a key that is no longer used.
 func (o *Operator) forget(id []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

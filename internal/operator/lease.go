@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// How long a lease is, and how often it is prolonged.
+// The duration of a lease, and how often it is extended.
 const (
 	leaseTime  = time.Minute
 	leaseAgain = 15 * time.Second
 )
 
-// lease takes the lease to a name, and prolongs it until it is given back. If that fails for so
+// lease takes the lease on a name, and extends it until it is given back. If that fails for so
 // long that another run may have it, the context ends. The error is store.ErrHeld if another run
 // has it.
 func (o *Operator) lease(ctx context.Context, name string) (context.Context, func(), error) {

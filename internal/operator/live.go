@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// ErrRetired reports an identity that signs no more.
+// ErrRetired reports an identity that no longer signs.
 var ErrRetired = errors.New("it is retired, and signs no key packages")
 
 // requireSigning refuses a retired identity.

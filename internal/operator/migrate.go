@@ -13,7 +13,7 @@ var ErrNoCopy = errors.New("its records cannot be copied")
 
 // Migrate copies all records to another store, which must have none (record.ErrNotEmpty), in one
 // transaction. It returns how many rows each table has. The store that is copied stays as it is,
-// and nobody should write to it any more. It needs no token.
+// and should not be written to afterwards. It needs no token.
 func (o *Operator) Migrate(ctx context.Context, to store.Store) (rows map[string]int64, err error) {
 	source, readable := o.store.(record.Source)
 	sink, writable := to.(record.Sink)

@@ -31,7 +31,7 @@ func (f *fixture) elsewhere(t *testing.T) *fixture {
 	return &fixture{config: f.config, Operator: f.over(t, s), reported: f.reported, clock: f.clock}
 }
 
-// What is copied opens, signs and verifies there, and is the same here.
+// The copy opens, signs and verifies, and the original does not change.
 func TestAStoreMovesToTheOtherBackend(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		refs := f.stock(t, "alice", vault.CustodyWrapped, 3)

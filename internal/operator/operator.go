@@ -45,8 +45,8 @@ type Config struct {
 	Now func() time.Time
 	// Processors is how many processors the process may use at once, 1 or more.
 	Processors int
-	// Scheduled says that somebody calls Sweep and RotateWhenDue at intervals. Otherwise acts that
-	// make key packages do so first.
+	// Scheduled says that the caller runs Sweep and RotateWhenDue at intervals. Otherwise acts that
+	// make key packages call them first.
 	Scheduled bool
 	// Version is the program's, for the logs of directories.
 	Version string
@@ -58,7 +58,7 @@ type Operator struct {
 	report Report
 }
 
-// core is what all Operators over one store share, whomever they report to.
+// core is what all Operators over one store share, whatever their Reports.
 type core struct {
 	settings   *config.Config
 	store      store.Store
@@ -68,7 +68,7 @@ type core struct {
 	processors int
 	scheduled  bool
 
-	records     *inventory.Inventory // for what needs no token
+	records     *inventory.Inventory // for acts that need no token
 	directories *directories.Clients
 
 	mu        sync.Mutex
@@ -135,8 +135,8 @@ func (c *core) inventoryOver(t *token.Token) *inventory.Inventory {
 	})
 }
 
-// Workers is how many key packages are in the making at once: one a session, so that the token
-// never waits, and eight a processor, so that software never waits for a session. With one a
+// Workers returns how many key packages are made at once: one for each session, so that the token
+// never waits, and eight for each processor, so that software never waits for a session. With one for each
 // processor, processors were idle for a tenth of the time (docs/BENCHMARKS.md).
 func Workers(t *token.Token, processors int) int { return t.Sessions() + 8*processors }
 

@@ -33,9 +33,9 @@ type ProvisionRequest struct {
 	// HandOver puts the private keys of custody release into the results, sealed for their devices,
 	// and records that they are handed over. Otherwise the results only count them.
 	HandOver bool
-	// Parallel is how many devices are worked on at once; 0: four for each session of the token.
+	// Parallel is how many devices are processed at once; 0: four for each session of the token.
 	Parallel int
-	// Each takes the result of each line, one at a time and in the order of Lines. What a result
+	// Each receives the result of each line, one at a time and in the order of Lines. What a result
 	// says is durable. An error ends the run, and Each is not called again. It may be nil.
 	Each func(*Provisioned) error
 }
@@ -68,7 +68,7 @@ type Provisioned struct {
 	// KeyPackages are those that count for the line, whoever made them.
 	KeyPackages []ProvisionedKeyPackage
 	// Waiting is how many private keys of custody release are for the device, and were not handed
-	// over because the request does not say so.
+	// over because the request does not ask for it.
 	Waiting int
 }
 
@@ -90,7 +90,7 @@ type ProvisionedKeyPackage struct {
 	Message  []byte
 }
 
-// ProvisionResult counts what a run of Provision has done, also if it failed.
+// ProvisionResult counts what a run of Provision has done, even if it failed.
 type ProvisionResult struct {
 	Ready, Awaiting, Failed int // devices whose results were given to Each
 	Made                    int // key packages of these devices that this run made
@@ -103,17 +103,17 @@ func (r *ProvisionResult) Done() int { return r.Ready + r.Awaiting + r.Failed }
 // ErrDevices reports a run in which devices failed.
 var ErrDevices = errors.New("devices failed")
 
-// waiting is how many devices are worked on at once for each session of the token: each waits for
+// waiting is how many devices are processed at once for each session of the token: each waits for
 // the store, for other sessions or for its certificate while others use the token, and those that
 // wait for the store share its transactions.
 const waiting = 4
 
 // Provision gives each device of a manifest its identity, its certificates and its key packages,
-// except for those that it has already: a run that was interrupted is taken up by the next one. The
+// except for those that it already has: the next run continues an interrupted one. The
 // manifest is checked as a whole before anything is made; the error is then a *manifest.Error.
 //
-// An error that other devices would meet too ends the run. Others are in the result of their
-// device, and Provision returns ErrDevices in the end. If ctx ends, the error is ErrPartial.
+// An error that would occur for other devices too ends the run. Other errors are in the result of
+// their device, and Provision returns ErrDevices in the end. If ctx ends, the error is ErrPartial.
 func (o *Operator) Provision(ctx context.Context, r ProvisionRequest) (ProvisionResult, error) {
 	if err := o.CheckManifest(r.Lines); err != nil {
 		return ProvisionResult{}, err
@@ -134,7 +134,7 @@ func (o *Operator) Provision(ctx context.Context, r ProvisionRequest) (Provision
 	return p.result, nil
 }
 
-// provisioner gives devices what their lines say. Its Operator is silent: what deserves a warning
+// provisioner gives devices what their lines say. Its Operator is silent: each warning
 // is reported once for all devices.
 type provisioner struct {
 	*Operator
@@ -153,7 +153,7 @@ type provisioner struct {
 	refused error // of Each, which is not called again
 }
 
-// prepare does once for all devices what each act that makes key packages does first.
+// prepare does, once for all devices, what each act that makes key packages does first.
 func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 	if p.request.Folder != "" {
 		if p.out, err = directory.OpenSpool(p.request.Folder); err != nil {
@@ -172,7 +172,7 @@ func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 	}
 	for i := range p.request.Lines {
 		if p.request.Lines[i].Credential == manifest.X509 && o.settings.X509.Roots == "" {
-			o.warnf("the config names no x509.roots: nobody vouches for the ends of the chains")
+			o.warnf("the config names no x509.roots: the ends of the chains are not checked")
 			break
 		}
 	}
@@ -186,8 +186,8 @@ func (p *provisioner) prepare(ctx context.Context, o *Operator) (err error) {
 	return err
 }
 
-// run works on all lines, several at once, until one fails for a reason that the others would fail
-// for too.
+// run processes all lines, several at once, until one fails with an error that would occur for the
+// others too.
 func (p *provisioner) run(ctx context.Context) error {
 	g, running := errgroup.WithContext(ctx)
 	next := make(chan int)
@@ -222,8 +222,8 @@ func (p *provisioner) run(ctx context.Context) error {
 // errFolder reports an output folder that cannot be written to.
 var errFolder = errors.New("write to output folder")
 
-// isCommon reports whether an error of one device is one that others would meet too: of the token
-// as such, of the store or of the folder.
+// isCommon reports whether an error of one device would occur for others too: an error of the
+// token itself, of the store or of the folder.
 func isCommon(err error) bool {
 	var call *token.Error
 	return isAny(err, token.ErrModule, token.ErrNoToken, token.ErrPIN, token.ErrPINAtRisk, token.ErrClosed, token.ErrStuck, token.ErrKeyChanged,
@@ -231,7 +231,7 @@ func isCommon(err error) bool {
 		errors.As(err, &call) && !isAny(err, token.CKR_MECHANISM_INVALID, vault.ErrSealed, vault.ErrStamp, vault.ErrMixedUp)
 }
 
-// give gives results to Each, in the order of the lines, as far as they are there.
+// give passes results to Each, in the order of the lines, up to the first that is missing.
 func (p *provisioner) give(i int, r *Provisioned) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -70,7 +70,7 @@ func checkKeys(l *manifest.Line, suite *ciphersuite.Suite) error {
 	return nil
 }
 
-// certificateOf is what a device's certificate is asked for.
+// certificateOf returns the request for a device's certificate.
 func (o *Operator) certificateOf(l *manifest.Line) (r certificate.Request, err error) {
 	subject, _ := o.subjectOf(l.Name)
 	if r.Subject, err = certificate.ParseName(cmp.Or(l.Subject, subject)); err != nil {

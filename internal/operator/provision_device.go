@@ -19,8 +19,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// deviceBatch is how many key packages of one device are stored at once, so that the store has
-// something to do while others of it are made; batches of several devices share transactions.
+// deviceBatch is how many key packages of one device are stored at once, so that the store works
+// while others of the device are made; batches of several devices share transactions.
 const deviceBatch = 50
 
 // device gives one device what its line says.
@@ -33,7 +33,7 @@ type device struct {
 }
 
 // provision gives the device of a line its identity and its key packages. The result says what it
-// has, also if err is not nil.
+// has, even if err is not nil.
 func (p *provisioner) provision(ctx context.Context, l *manifest.Line) (*Provisioned, error) {
 	d := &device{provisioner: p, line: l, result: &Provisioned{Line: l.Number, Name: l.Name, Labels: l.Labels, Status: DeviceReady}}
 	err := d.identify(ctx)
@@ -48,7 +48,7 @@ func (p *provisioner) provision(ctx context.Context, l *manifest.Line) (*Provisi
 	return d.result, err
 }
 
-// identify finds the identity of the device, or makes it. One that is there has to be what the line
+// identify finds the identity of the device, or makes it. An existing one must be what the line
 // says.
 func (d *device) identify(ctx context.Context) error {
 	l := d.line
@@ -63,7 +63,7 @@ func (d *device) identify(ctx context.Context) error {
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	if l.Custody != manifest.Device { // an identity whose key packages cannot be kept is of no use
+	if l.Custody != manifest.Device { // an identity whose key packages cannot be kept is useless
 		if err := d.inventory.Keeps(ctx, l.Name, cmp.Or(l.Custody, d.settings.CustodyOf(l.Name)), suite); err != nil {
 			return err
 		}
@@ -75,8 +75,8 @@ func (d *device) identify(ctx context.Context) error {
 	return err
 }
 
-// ErrOtherDevice reports an identity that is there, and is not what the manifest says.
-var ErrOtherDevice = errors.New("the device is there already, with another")
+// ErrOtherDevice reports an identity that exists and differs from the manifest.
+var ErrOtherDevice = errors.New("the device exists already, with another")
 
 func matches(record *store.Identity, l *manifest.Line, suite *ciphersuite.Suite) error {
 	if err := requireSigning(record); err != nil {
@@ -111,9 +111,9 @@ func (d *device) equip(ctx context.Context) error {
 	return d.keyPackages(ctx)
 }
 
-// certify returns the certificates of the device: those that the line names, if they are there,
-// else those that it has, else those that the enrollment command gives. If there is no such command,
-// the result has the request, and the chain is nil.
+// certify returns the certificates of the device: those that the line names, if the file exists,
+// else those that the device has, else those that the enrollment command returns. If there is no
+// such command, the result has the request, and the chain is nil.
 func (d *device) certify(ctx context.Context) (certificate.Chain, error) {
 	credential, err := credentialOf(&d.record)
 	if err != nil {
@@ -135,7 +135,7 @@ func (d *device) certify(ctx context.Context) (certificate.Chain, error) {
 	return chain, err
 }
 
-// namedChain reads the chain that the line names. One that is not there yet is no fault.
+// namedChain reads the chain that the line names. A missing file is not an error.
 func (d *device) namedChain() (certificate.Chain, error) {
 	switch {
 	case d.line.Certificate == "":
@@ -150,7 +150,7 @@ func (d *device) namedChain() (certificate.Chain, error) {
 	return chain, err
 }
 
-// newChain asks for a certificate, and has the enrollment command get it, if there is one.
+// newChain makes a request for a certificate, and passes it to the enrollment command, if there is one.
 func (d *device) newChain(ctx context.Context) (certificate.Chain, error) {
 	id, err := d.OpenIdentity(ctx, &d.record)
 	if err != nil {
@@ -192,7 +192,7 @@ func (d *device) keyPackages(ctx context.Context) error {
 	return d.makeMissing(ctx, had)
 }
 
-// makeMissing makes what the line asks for and is not among the key packages that the device has.
+// makeMissing makes the key packages that the line asks for and the device does not have.
 func (d *device) makeMissing(ctx context.Context, had []store.KeyPackage) error {
 	var have, last uint64
 	for i := range had {
@@ -231,9 +231,9 @@ func (d *device) had(ctx context.Context) ([]store.KeyPackage, error) {
 	return out, nil
 }
 
-// counted returns the key packages that count for the line, of those that the device has: those of
-// custody release if the line has that custody, all of which must be for its key; else those whose
-// private keys are kept here.
+// counted returns those key packages of the device that count for the line: those of custody
+// release if the line has that custody, all of which must be for its key; else those whose private
+// keys are kept here.
 func (d *device) counted(ctx context.Context, had []store.KeyPackage) (out []store.KeyPackage, err error) {
 	for i := range had {
 		switch k := &had[i]; {
@@ -275,7 +275,7 @@ func (d *device) signFor(ctx context.Context, had []store.KeyPackage) error {
 	return d.take(ctx, []store.KeyPackage{made}, 1)
 }
 
-// ask prepares what the inventory is asked for.
+// ask prepares the request to the inventory.
 func (d *device) ask(ctx context.Context) (inventory.Request, error) {
 	id, err := d.OpenIdentity(ctx, &d.record)
 	if err != nil {
@@ -305,9 +305,9 @@ func (d *device) generate(ctx context.Context, request inventory.Request, n uint
 	return err
 }
 
-// take puts key packages into the result, of which so many are new. If there is a folder, those that
-// are pending are written to it first, and published. Private keys are handed over last: that is
-// recorded before Each gets the result, and done again by the next run.
+// take puts key packages into the result and counts the new ones. If there is a folder, it first
+// writes the pending ones to it and publishes them. It hands private keys over last: that is
+// recorded before Each gets the result, and the next run does it again.
 func (d *device) take(ctx context.Context, batch []store.KeyPackage, made int) error {
 	d.result.Made += made
 	files, err := d.publish(ctx, batch)
@@ -356,8 +356,8 @@ func (d *device) publish(ctx context.Context, batch []store.KeyPackage) (map[str
 	return files, d.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, d.now())
 }
 
-// handOver seals, for the device, the private keys that it has not confirmed yet, and puts them into
-// its results. Without HandOver it only counts them.
+// handOver seals, for the device, the private keys that the device has not confirmed yet, and puts
+// them into its results. Without HandOver it only counts them.
 func (d *device) handOver(ctx context.Context, batch []store.KeyPackage, results []ProvisionedKeyPackage) error {
 	var records []store.KeyPackage
 	var of []*ProvisionedKeyPackage

@@ -134,7 +134,7 @@ func TestProvisionDevicesOfAllCustodies(t *testing.T) {
 		}
 		f.nothingUnfinished(t)
 
-		// Nothing is made again, and what the device has not confirmed is handed over again.
+		// Nothing is made again. Keys that the device has not confirmed are handed over again.
 		again, result, err := f.provision(t, r)
 		if want := (ProvisionResult{Ready: 4, Awaiting: 1}); err != nil || result != want {
 			t.Fatalf("Provision() again = %+v, %v, want %+v", result, err, want)
@@ -287,7 +287,7 @@ func TestAnInterruptedProvisioningIsTakenUp(t *testing.T) {
 	})
 }
 
-// What fails for one device stops no other, and leaves no identity that is of no use.
+// A failure of one device does not stop the others, and leaves no useless identity.
 func TestFaultsOfSingleDevices(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		root := certificatetest.NewRoot(t)
@@ -387,7 +387,7 @@ func TestAManifestIsCheckedAsAWhole(t *testing.T) {
 	})
 }
 
-// A certificate comes from the line's file, once it is there, or from the enrollment command.
+// A certificate comes from the line's file, when it exists, or from the enrollment command.
 func TestDevicesAreCertified(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		root := certificatetest.NewRoot(t)
@@ -465,8 +465,8 @@ func TestProvisionToAFolder(t *testing.T) {
 	})
 }
 
-// An error of Each, or of the store, ends the run; so does the end of the context, after which the
-// error says how far the run is. The next run does the rest.
+// An error of Each or of the store ends the run; so does the end of the context, and then the error
+// says how far the run is. The next run does the rest.
 func TestWhatEndsARun(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		var text []string
@@ -518,7 +518,7 @@ func TestWhatEndsARun(t *testing.T) {
 	})
 }
 
-// A key package counts until it expires, also after it was used.
+// A key package counts until it expires, even if it was used.
 func TestUsedKeyPackagesCount(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		r := ProvisionRequest{Lines: lines(t, `{"name":"a","count":2}`)}

@@ -18,21 +18,21 @@ type publication struct {
 	*Operator
 	each    func(Published) error // may be nil
 	start   time.Time
-	down    map[string]bool      // directories that take nothing
+	down    map[string]bool      // directories that accept nothing
 	refused map[string]time.Time // refs that were refused, with the end of their lease
 
 	published, failed uint64
 	cause             error // of the first that failed
 }
 
-// Published is what became of a key package that was sent to a directory.
+// Published is the outcome of a key package that was sent to a directory.
 type Published struct {
 	Ref        keypackage.Ref
 	Identity   string
 	Directory  string
 	LastResort bool
 	Err        error // nil: the directory has acknowledged it
-	Refused    bool  // the directory does not take it, and the run does not send it again
+	Refused    bool  // the directory refused it, and the run does not send it again
 }
 
 func (o *Operator) newPublication(each func(Published) error) *publication {
@@ -40,7 +40,7 @@ func (o *Operator) newPublication(each func(Published) error) *publication {
 }
 
 // all publishes at most n key packages of an identity, or all if n is 0, and those of
-// last resort. An error ends the run; what a directory did not take is counted.
+// last resort. An error ends the run; key packages that a directory did not accept are counted.
 func (p *publication) all(ctx context.Context, record *store.Identity, dir config.Directory, n int) error {
 	err := p.some(ctx, dir, store.Dispatch{Identity: record.Name, N: n}, record)
 	if err == nil {
@@ -50,7 +50,7 @@ func (p *publication) all(ctx context.Context, record *store.Identity, dir confi
 }
 
 // some publishes the key packages that d chooses, at most d.N or all if that is 0, in
-// batches. It stops where the directory takes nothing more.
+// batches. It stops if the directory accepts no more.
 func (p *publication) some(ctx context.Context, dir config.Directory, d store.Dispatch, record *store.Identity) error {
 	most := d.N
 	for sent := 0; ctx.Err() == nil && !p.down[dir.Name] && (most == 0 || sent < most); {
@@ -67,8 +67,8 @@ func (p *publication) some(ctx context.Context, dir config.Directory, d store.Di
 	return nil
 }
 
-// batchSize is how many key packages are leased at once: no more than a quarter of the lease
-// lets through.
+// batchSize returns how many key packages are leased at once: no more than can be sent in a quarter
+// of the lease.
 func batchSize(dir config.Directory) int {
 	if dir.Rate == 0 {
 		return dir.Batch
@@ -77,7 +77,7 @@ func batchSize(dir config.Directory) int {
 }
 
 // batch leases key packages, sends them and records what was acknowledged. It returns how
-// many it sent, and whether it makes sense to go on.
+// many it sent, and whether to continue.
 func (p *publication) batch(ctx context.Context, record *store.Identity, dir config.Directory, d store.Dispatch) (int, bool, error) {
 	client, err := p.client(ctx, record, dir)
 	if err != nil {
@@ -89,7 +89,7 @@ func (p *publication) batch(ctx context.Context, record *store.Identity, dir con
 	if err != nil || len(leased) == 0 {
 		return 0, false, err
 	}
-	// The lease must not end while something is on its way.
+	// The lease must not end while key packages are being sent.
 	sending, cancel := context.WithDeadline(ctx, now.Add(time.Duration(dir.Lease)*9/10))
 	defer cancel()
 	results := p.send(sending, client, leased)
@@ -116,8 +116,8 @@ func (p *publication) send(ctx context.Context, client directory.Publisher, leas
 	return results
 }
 
-// settle records what was acknowledged, gives back what was not, and hands both on. It reports
-// whether the directory takes more.
+// settle records what was acknowledged, gives back what was not, and reports both. It returns
+// whether the directory accepts more.
 func (p *publication) settle(ctx context.Context, dir config.Directory, leased []store.Dispatched, results []error, until time.Time) (bool, error) {
 	var acknowledged, left [][]byte
 	for i, err := range results {
@@ -145,12 +145,12 @@ func (p *publication) settle(ctx context.Context, dir config.Directory, leased [
 	return len(left) == 0, nil
 }
 
-// takesNothing reports whether an error says that a directory takes nothing of anybody.
+// takesNothing reports whether an error says that a directory accepts nothing from any client.
 func takesNothing(dir config.Directory, err error) bool {
 	return errors.Is(err, directory.ErrUnreachable) || dir.Type == config.HTTP && errors.Is(err, directory.ErrUnauthorized)
 }
 
-// giveBack ends the leases on what was refused: the next run sends it again.
+// giveBack ends the leases on refused key packages: the next run sends them again.
 func (p *publication) giveBack(ctx context.Context) error {
 	for ref, until := range p.refused {
 		if err := p.store.Return(ctx, [][]byte{[]byte(ref)}, until); err != nil {
@@ -161,7 +161,7 @@ func (p *publication) giveBack(ctx context.Context) error {
 	return nil
 }
 
-// tell counts what became of a key package, and hands it on.
+// tell counts the outcome of a key package, and reports it.
 func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error) error {
 	if err == nil {
 		p.published++
@@ -182,7 +182,7 @@ func (p *publication) tell(dir config.Directory, k *store.Dispatched, err error)
 	return p.each(told)
 }
 
-// finish ends the leases, and says what was not published.
+// finish ends the leases, and returns an error that says what was not published.
 func (p *publication) finish(ctx context.Context) error {
 	err := p.giveBack(context.WithoutCancel(ctx))
 	switch {
@@ -196,5 +196,5 @@ func (p *publication) finish(ctx context.Context) error {
 	return nil
 }
 
-// ErrUnpublished reports an act that published less than it was to.
+// ErrUnpublished reports an act that published less than it was asked to.
 var ErrUnpublished = errors.New("not published")

@@ -12,7 +12,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// Choice chooses identities that are not retired.
+// Choice selects identities that are not retired.
 type Choice struct {
 	Identities []string           // empty: all
 	Suite      *ciphersuite.Suite // nil: any
@@ -23,11 +23,11 @@ type PublishRequest struct {
 	Choice
 	Directory string // empty: the identity's by the config
 	Count     int    // at most, of each identity, beside those of last resort; 0: all
-	// Each takes what became of each key package; it may be nil. An error ends the run.
+	// Each receives the outcome of each key package; it may be nil. An error ends the run.
 	Each func(Published) error
 }
 
-// PublishResult is what a run has published, also if it failed.
+// PublishResult is what a run has published, even if it failed.
 type PublishResult struct {
 	Published, Failed uint64
 	Took              time.Duration
@@ -38,7 +38,7 @@ type PublishResult struct {
 var ErrHeldBack = errors.New("held back until the devices confirm that they have the private keys")
 
 // Publish sends available key packages to directories. What an earlier run could not send goes
-// first, with the same bytes. The error is ErrUnpublished if a directory did not take all.
+// first, with the same bytes. The error is ErrUnpublished if a directory did not accept all.
 func (o *Operator) Publish(ctx context.Context, r PublishRequest) (PublishResult, error) {
 	records, err := o.choose(ctx, r.Choice)
 	if err != nil {
@@ -53,7 +53,7 @@ func (o *Operator) Publish(ctx context.Context, r PublishRequest) (PublishResult
 	return result, err
 }
 
-// identities publishes what identities have.
+// identities publishes the key packages of identities.
 func (p *publication) identities(ctx context.Context, records []store.Identity, directory string, count int) error {
 	for i := range records {
 		dir, err := p.directory(directory, records[i].Name)
@@ -67,7 +67,7 @@ func (p *publication) identities(ctx context.Context, records []store.Identity, 
 	return p.finish(ctx)
 }
 
-// Publication is what became of the key packages of one identity.
+// Publication is the outcome of the key packages of one identity.
 type Publication struct {
 	Directory string
 	Sent      []Published
@@ -85,8 +85,8 @@ func (o *Operator) Publishable(ctx context.Context, name string) (n uint64, err 
 	return n, err
 }
 
-// PublishSome publishes at most n key packages of an identity, and those of last resort. What ctx
-// leaves no time for stays pending, and is no error.
+// PublishSome publishes at most n key packages of an identity, and those of last resort. If ctx
+// ends, the rest stays pending; that is not an error.
 func (o *Operator) PublishSome(ctx context.Context, name, directory string, n int) (Publication, error) {
 	record, err := o.record(ctx, name)
 	if err == nil {
@@ -113,7 +113,7 @@ func (o *Operator) PublishSome(ctx context.Context, name, directory string, n in
 	return out, errors.Join(err, run.giveBack(context.WithoutCancel(ctx)))
 }
 
-// choose returns the records of the identities that a Choice is of.
+// choose returns the records of the identities that a Choice selects.
 func (o *Operator) choose(ctx context.Context, c Choice) ([]store.Identity, error) {
 	var records []store.Identity
 	for _, name := range c.Identities {
@@ -141,7 +141,7 @@ func (o *Operator) choose(ctx context.Context, c Choice) ([]store.Identity, erro
 	return chosen, nil
 }
 
-// Errors of what names a directory.
+// Errors of the name of a directory.
 var (
 	ErrNoDirectory = errors.New("there is no such directory in the config")
 	// ErrSeveral reports that none is named, and that there are several.

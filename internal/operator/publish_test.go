@@ -95,7 +95,7 @@ func TestWhichDirectoryIsPublishedIn(t *testing.T) {
 	})
 }
 
-// What a directory did not take is sent to it by the next run.
+// The next run sends what a directory did not accept.
 func TestWhatADirectoryRefusesGoesFirstTheNextTime(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		server := f.web(t, "main")
@@ -172,7 +172,7 @@ func TestAReplenishmentElsewhereIsLeftAlone(t *testing.T) {
 	})
 }
 
-// An identity that cannot be replenished does not hold up the others.
+// An identity that cannot be replenished does not stop the others.
 func TestOneThatCannotBeReplenishedDoesNotHoldUpTheOthers(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		dir := f.spool(t, "main")

@@ -15,7 +15,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// crash makes a signature key in the token as a process does that ends before it records the
+// crash makes a signature key in the token, as a process does that ends before it records the
 // key, and returns its CKA_ID.
 func (f *fixture) crash(t *testing.T) []byte {
 	t.Helper()
@@ -57,7 +57,7 @@ func (f *fixture) wantSignatureKey(t *testing.T, id []byte, want bool) {
 	}
 }
 
-// A key that nothing was recorded of is destroyed once nobody can be at work on it any more.
+// A key without a record is destroyed after the time in which a process may still be working on it.
 func TestSweepRepairsWhatACrashLeft(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		lost := f.crash(t)
@@ -81,7 +81,7 @@ func TestSweepRepairsWhatACrashLeft(t *testing.T) {
 	})
 }
 
-// An intent that hsm-kp did not record destroys nothing, and the others are repaired all the same.
+// An intent that hsm-kp did not record destroys nothing, and the others are still repaired.
 func TestSweepDestroysNothingForAPlantedIntent(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		lost := f.crash(t)
@@ -102,7 +102,7 @@ func TestSweepDestroysNothingForAPlantedIntent(t *testing.T) {
 	})
 }
 
-// An act that takes long goes on although a repair fails; it warns.
+// A long act continues if a repair fails; it warns.
 func TestTidyingWarnsOfWhatCannotBeRepaired(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		planted := store.Intent{KeyID: []byte("nobody's"), Object: store.ObjectSignatureKey, TokenSerial: f.token.Info().Serial, CreatedAt: f.now()}
@@ -119,7 +119,7 @@ func TestTidyingWarnsOfWhatCannotBeRepaired(t *testing.T) {
 	})
 }
 
-// What was left in another token is left to whoever has that token.
+// Unfinished acts in another token are left alone.
 func TestSweepWarnsOfUnfinishedActsInOtherTokens(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		elsewhere := store.Intent{KeyID: []byte("elsewhere"), Object: store.ObjectSignatureKey, TokenSerial: "another", CreatedAt: f.now()}

@@ -17,14 +17,14 @@ type ReplenishRequest struct {
 	Choice
 	Directory string // empty: the identity's by the config
 	DryRun    bool   // only find out what would be done
-	// Each takes what became of each identity; it may be nil. An error ends the run.
+	// Each receives the outcome of each identity; it may be nil. An error ends the run.
 	Each func(Replenished) error
 }
 
 // Replenished is what was found and done for an identity in a directory.
 type Replenished struct {
 	Identity, Directory string
-	Level               uint64 // before: published or under way, valid for long enough and not known to be used
+	Level               uint64 // before: published or being sent, valid for long enough and not known to be used
 	Available           uint64 // before
 	Low, High           uint64 // the marks
 	Generated           uint64 // in a dry run: would be
@@ -34,9 +34,9 @@ type Replenished struct {
 }
 
 // Replenish fills up what directories have of identities: if the level of one is below its low
-// mark, key packages are published until it is at its high mark, those that are available first,
-// then new ones. An identity that cannot be replenished does not hold up the others, unless the
-// token, or the request, is the reason.
+// mark, key packages are published until it is at its high mark, available ones first, then new
+// ones. An identity that cannot be replenished does not stop the others, unless the token, or the
+// request, is the reason.
 func (o *Operator) Replenish(ctx context.Context, r ReplenishRequest) error {
 	records, err := o.choose(ctx, r.Choice)
 	if err != nil {
@@ -73,10 +73,10 @@ func awaitsCertificate(record *store.Identity) (bool, error) {
 	return credential.Type == keypackage.CredentialX509 && len(credential.Certificates) == 0, nil
 }
 
-// replenish fills up one identity, while it has the lease for that.
+// replenish fills up one identity, while it holds the lease for that.
 func (p *publication) replenish(ctx context.Context, r *ReplenishRequest, record *store.Identity) error {
 	dir, err := p.directory(r.Directory, record.Name)
-	if err != nil || p.down[dir.Name] { // one that is down was reported
+	if err != nil || p.down[dir.Name] { // a failure of the directory was reported before
 		return err
 	}
 	one := &replenishment{publication: p, record: record, dir: dir, goal: p.settings.ReplenishOf(record.Name), now: p.now()}
@@ -94,7 +94,7 @@ func (p *publication) replenish(ctx context.Context, r *ReplenishRequest, record
 	return r.Each(one.done)
 }
 
-// leased does what there is to do, if no other run is working on the same.
+// leased does the work for an identity and a directory, if no other run is doing it.
 func (r *replenishment) leased(ctx context.Context) error {
 	holding, giveBack, err := r.lease(ctx, fmt.Sprintf("replenish %q in %q", r.record.Name, r.dir.Name))
 	if errors.Is(err, store.ErrHeld) {
@@ -114,7 +114,7 @@ func (r *replenishment) leased(ctx context.Context) error {
 	return nil
 }
 
-// replenishment sees to it that one identity has enough in one directory.
+// replenishment fills up one identity in one directory.
 type replenishment struct {
 	*publication
 	record *store.Identity
@@ -124,15 +124,16 @@ type replenishment struct {
 	after  time.Time // when what counts is still valid
 
 	level   store.Level
-	bound   bool     // its private keys are a device's: nothing is made for it here
-	old     [][]byte // of last resort, that another takes the place of
+	bound   bool     // its private keys belong to a device: nothing is made for it here
+	old     [][]byte // of last resort, which another replaces
 	making  uint64
 	sending uint64
 	done    Replenished
 }
 
-// setAfter sets when what counts is still valid. It is no later than half of what a key
-// package made now would last: otherwise nothing new would count, and each run would make more.
+// setAfter sets the time at which a key package must still be valid to count. It is no later than
+// half of the lifetime of a key package made now: otherwise nothing new would count, and each run
+// would make more.
 func (r *replenishment) setAfter() error {
 	end := r.now.Add(time.Duration(r.settings.KeyPackages.Lifetime))
 	credential, err := keypackage.ParseCredential(r.record.Credential)
@@ -152,7 +153,7 @@ func (r *replenishment) setAfter() error {
 	return nil
 }
 
-// run does what there is to do.
+// run does the work.
 func (r *replenishment) run(ctx context.Context) error {
 	if err := r.some(ctx, r.dir, store.Dispatch{Identity: r.record.Name, Resume: true}, r.record); err != nil {
 		return err
@@ -164,7 +165,7 @@ func (r *replenishment) run(ctx context.Context) error {
 	r.done.Generated, r.done.Published = 0, 0
 	if r.down[r.dir.Name] {
 		r.done.LastResort = false
-		return nil // nothing is made for a directory that takes nothing
+		return nil // nothing is made for a directory that accepts nothing
 	}
 	before := r.published
 	if r.making > 0 {
@@ -186,7 +187,7 @@ func (r *replenishment) run(ctx context.Context) error {
 	return r.lastResort(ctx)
 }
 
-// measure finds out what there is.
+// measure finds out the level and what is available.
 func (r *replenishment) measure(ctx context.Context) error {
 	err := r.setAfter()
 	if err != nil {
@@ -211,7 +212,7 @@ func (r *replenishment) measure(ctx context.Context) error {
 	}
 	stock, err := r.store.Stock(ctx, r.record.Name)
 	r.bound = ofDevice(stock)
-	if len(stock) == 0 { // nobody knows better than who made it; its key packages may be under way
+	if len(stock) == 0 { // a new identity: its key packages may be in progress, and only its record says for whom they are
 		r.bound = r.record.ForDevice()
 	}
 	if r.bound {
@@ -220,8 +221,8 @@ func (r *replenishment) measure(ctx context.Context) error {
 	return err
 }
 
-// ofDevice reports whether the key packages that an identity has, or had last if it has none, have
-// their private keys at a device, or for one: no other can be made of use without it.
+// ofDevice reports whether the private keys of the key packages that an identity has, or had last
+// if it has none, are at a device or for one: others cannot be made without the device.
 func ofDevice(stock []store.Stock) bool {
 	var version uint64
 	live := false
@@ -241,7 +242,7 @@ func ofDevice(stock []store.Stock) bool {
 	return found
 }
 
-// left counts the key packages that a delivery service has of the identity, and that count.
+// left returns how many key packages of the identity a delivery service has that count.
 func (r *replenishment) left(ctx context.Context) (n uint64, err error) {
 	service, err := r.directories.Service(&r.dir)
 	if err != nil {
@@ -255,7 +256,7 @@ func (r *replenishment) left(ctx context.Context) (n uint64, err error) {
 	for _, ref := range refs {
 		k, err := r.store.KeyPackage(ctx, ref)
 		if errors.Is(err, store.ErrNotFound) {
-			continue // somebody else's doing
+			continue // published by another program
 		}
 		if err != nil {
 			return 0, err

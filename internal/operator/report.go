@@ -8,14 +8,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/act"
 )
 
-// Report is what a person is told while an act runs. Its methods may be called by several
+// Report receives messages for a person while an act runs. Its methods may be called by several
 // goroutines at once. Texts are sentences without a final period or newline, and name no command.
 type Report interface {
-	// Note says what is going on.
+	// Note receives information about the work.
 	Note(text string)
-	// Warn says what did not stop the act but deserves a look.
+	// Warn receives what did not stop the act but deserves attention.
 	Warn(warning error)
-	// Progress says how far a long act is. It is called often; whoever shows it chooses when.
+	// Progress receives how far a long act is. It is called often; the Report decides what to show.
 	Progress(Progress)
 }
 
@@ -41,7 +41,7 @@ func (Silent) Progress(Progress) {}
 
 func (o *Operator) notef(format string, args ...any) { o.report.Note(fmt.Sprintf(format, args...)) }
 
-// warnf takes %w, so that whoever shows the warning can say what to do about it.
+// warnf accepts %w, so that the Report can give a hint about the warning.
 func (o *Operator) warnf(format string, args ...any) { o.report.Warn(fmt.Errorf(format, args...)) }
 
 // requestf makes an act.RequestError.
@@ -54,7 +54,7 @@ var ErrPartial = errors.New("stopped early")
 // Plural returns "1 key package" or "7 key packages".
 func Plural[N int | uint64](n N, noun string) string { return PluralOf(n, noun, noun+"s") }
 
-// PluralOf is Plural for a noun that takes no s.
+// PluralOf is Plural for a noun whose plural is irregular.
 func PluralOf[N int | uint64](n N, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -27,7 +27,7 @@ type Rewrapped struct {
 
 // Rewrap puts what is under old wrapping keys under the current ones: private keys that may
 // still be used, and stamps of identities. It may be interrupted (ErrPartial) and called again at
-// any time. Key packages whose private keys do not open are left; the error says which.
+// any time. Key packages whose private keys do not open stay as they are; the error names them.
 func (o *Operator) Rewrap(ctx context.Context, r RewrapRequest) error {
 	keys, err := o.keysToRewrap(ctx, r.From)
 	if err != nil {
@@ -40,7 +40,7 @@ func (o *Operator) Rewrap(ctx context.Context, r RewrapRequest) error {
 	if err := o.tidy(ctx); err != nil {
 		return err
 	}
-	var faults []error // of private keys that do not open: all the others are moved
+	var faults []error // about private keys that do not open: the others are moved nevertheless
 	for _, k := range keys {
 		done, err := o.rewrapFrom(ctx, inv, &k)
 		if err != nil && done.Left == 0 {

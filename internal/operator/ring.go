@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/vault"
 )
 
-// ring is a token as the inventory uses it.
+// ring adapts a token to the inventory.
 type ring struct {
 	token *token.Token
 	rand  io.Reader
@@ -28,7 +28,7 @@ func (r ring) Create(ctx context.Context, id vault.KeyID, m vault.Mechanism, lab
 	return vault.CreateBy(ctx, r.token, r.rand, m, id, label)
 }
 
-// Destroy implements inventory.Ring. It also destroys half a key pair, which a crash may have
+// Destroy implements inventory.Ring. It also destroys an incomplete key pair, which a crash may have
 // left.
 func (r ring) Destroy(ctx context.Context, o store.Object, id []byte) error {
 	pair := []token.ObjectClass{token.ClassPrivateKey, token.ClassPublicKey}

@@ -22,7 +22,7 @@ type SetUpRequest struct {
 	Each func(key store.WrappingKey, made bool) error
 }
 
-// MechanismError reports a wrapping key of another mechanism than was asked for. Nothing was
+// MechanismError reports a wrapping key of another mechanism than the requested one. Nothing was
 // changed. It wraps a RequestError.
 type MechanismError struct {
 	Key  store.WrappingKey
@@ -38,8 +38,8 @@ func (e *MechanismError) Error() string {
 // Unwrap returns a RequestError.
 func (e *MechanismError) Unwrap() error { return &act.RequestError{Text: e.Error()} }
 
-// SetUp makes the wrapping keys that the config's custody asks for, if the store knows none. One
-// that it knows must be in the token and be the same. It may be called again at any time.
+// SetUp makes the wrapping keys that the config's custody requires, if the store has none. A key
+// that the store has must be the same in the token. SetUp may be called again at any time.
 func (o *Operator) SetUp(ctx context.Context, r SetUpRequest) error {
 	purposes := []store.Purpose{store.Seal}
 	if o.settings.InToken() {

@@ -45,7 +45,7 @@ func TestSetUpMakesWhatIsMissing(t *testing.T) {
 	})
 }
 
-// A wrapping key that the store knows and the token has not is no reason to make another.
+// SetUp makes no other wrapping key if the store has one that is not in the token.
 func TestSetUpWantsTheKeyThatTheStoreKnows(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		gone := f.current(t, store.Seal)

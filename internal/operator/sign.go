@@ -12,21 +12,21 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// opened is an identity whose key was found, and the record that it was found by.
+// opened is an identity whose key was found, and its record at that time.
 type opened struct {
 	record   store.Identity
 	identity *identity.Identity
-	read     time.Time // when the store was last asked
+	read     time.Time // when the record was last read from the store
 }
 
-// recordFor is how long a record counts as read. Whoever signs often would otherwise ask the store
-// as often. That an identity was retired elsewhere is noticed after this time, which is as long as
-// a signature of a network HSM may take.
+// recordFor is how long a record is used before it is read again, so that not every signature reads
+// the store. After this time, which is as long as a signature of a network HSM may take, it is
+// noticed that another process has retired the identity.
 const recordFor = 50 * time.Millisecond
 
-// Signer returns an identity that signs, and its record. The token is asked once for as long as
-// the record is the same: to check a stamp and to find a key are calls to it, and a signature
-// should cost one.
+// Signer returns an identity that signs, and its record. It calls the token only if the record has
+// changed: checking a stamp and finding a key are calls to the token, and a signature should cost
+// one call.
 func (o *Operator) Signer(ctx context.Context, name string) (*identity.Identity, *store.Identity, error) {
 	if known, ok := o.known(name); ok && time.Since(known.read) < recordFor {
 		return known.identity, &known.record, nil
@@ -105,7 +105,7 @@ func (o *Operator) SignWithLabel(ctx context.Context, r SignRequest) ([]byte, er
 	return signature, nil
 }
 
-// RecordRefusals records that somebody was refused acts.
+// RecordRefusals records acts that were refused to a caller.
 func (o *Operator) RecordRefusals(ctx context.Context, e ...audit.Entry) error {
 	return o.store.Record(ctx, e...)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/internal/store"
 )
 
-// UnfinishedAfter is how old an intent must be before another process may believe that whoever
-// recorded it is dead: no call of a token takes so long.
+// UnfinishedAfter is how old an intent must be before another process may assume that the process
+// that recorded it is dead: no call of a token takes so long.
 const UnfinishedAfter = 10 * time.Minute
 
 // SweepRequest says how thorough a sweep is.
@@ -33,7 +33,7 @@ type SweepResult struct {
 	Destroyed uint64 // wrapping keys
 }
 
-// Sweep expires and erases key packages whose time has come, ends stale reservations, finishes
+// Sweep expires and erases key packages whose time has come, ends old reservations, finishes
 // interrupted acts and repairs what a crash left. It opens the token only if there is something
 // to do in it.
 func (o *Operator) Sweep(ctx context.Context, r SweepRequest) (SweepResult, error) {
@@ -88,7 +88,7 @@ func dueIntents(intents []store.Intent, before time.Time) []store.Intent {
 	return slices.DeleteFunc(intents, func(i store.Intent) bool { return i.CreatedAt.After(before) })
 }
 
-// destroyUnused destroys wrapping keys that nothing depends on any more, or warns that there are
+// destroyUnused destroys wrapping keys that nothing depends on, or warns that there are
 // some.
 func (o *Operator) destroyUnused(ctx context.Context, now time.Time) (uint64, error) {
 	unused, err := o.records.UnusedWrappingKeys(ctx)
@@ -120,12 +120,12 @@ func (o *Operator) tidy(ctx context.Context) error {
 		return nil
 	}
 	swept, err := o.Sweep(ctx, SweepRequest{Unfinished: UnfinishedAfter})
-	if fault := (*repairError)(nil); errors.As(err, &fault) { // no reason to stop work that does not need it
+	if fault := (*repairError)(nil); errors.As(err, &fault) { // the act does not need the repair
 		o.report.Warn(err)
 		err = nil
 	}
 	if err == nil && swept.Finished > 0 {
-		o.notef("finished with %s what an earlier run has begun", Plural(swept.Finished, "key package"))
+		o.notef("finished an earlier run's work on %s", Plural(swept.Finished, "key package"))
 	}
 	if err == nil && swept.Repaired > 0 {
 		o.notef("repaired %s of an earlier run", PluralOf(swept.Repaired, "unfinished act", "unfinished acts"))

@@ -32,7 +32,7 @@ type TrailEntry struct {
 	Hash audit.Hash
 }
 
-// Trail shows entries of the audit trail. That the trail is whole is for VerifyTrail to say. It
+// Trail shows entries of the audit trail. VerifyTrail checks that the trail is complete. Trail
 // needs no token.
 func (o *Operator) Trail(ctx context.Context, r TrailRequest) error {
 	for _, act := range r.Acts {
@@ -70,7 +70,7 @@ func (o *Operator) Trail(ctx context.Context, r TrailRequest) error {
 	return nil
 }
 
-// parseStored decodes an entry, which must be about the key package of, unless that is empty.
+// parseStored decodes an entry, which must be about the key package of, unless of is empty.
 func parseStored(stored audit.Stored, of keypackage.Ref) (TrailEntry, error) {
 	entry, err := audit.ParseEntry(stored.Bytes)
 	if err != nil {

@@ -10,10 +10,10 @@ import (
 )
 
 // ErrForeignCheckpoint reports a checkpoint that no known key signed.
-var ErrForeignCheckpoint = errors.New("no key that is believed signed it")
+var ErrForeignCheckpoint = errors.New("no trusted key signed it")
 
 // UnvouchedKeyError reports a checkpoint that was signed by a key which the trail names, but
-// which no checkpoint of a believed key covers. It wraps ErrForeignCheckpoint.
+// which no checkpoint of a trusted key covers. It wraps ErrForeignCheckpoint.
 type UnvouchedKeyError struct {
 	Checkpoint string // its name
 	Entry      uint64 // of the trail, which names the key
@@ -21,7 +21,7 @@ type UnvouchedKeyError struct {
 
 // Error implements error.
 func (e *UnvouchedKeyError) Error() string {
-	return fmt.Sprintf("%s: %v: entry %d of the trail names one that did, and no checkpoint of a key that is believed is over that entry",
+	return fmt.Sprintf("%s: %v: entry %d of the trail names the key that did, and no checkpoint of a trusted key covers that entry",
 		e.Checkpoint, ErrForeignCheckpoint, e.Entry)
 }
 
@@ -31,7 +31,7 @@ func (e *UnvouchedKeyError) Unwrap() error { return ErrForeignCheckpoint }
 // VerifyTrailRequest says what to hold the audit trail against, beside the checkpoints that the
 // store has.
 type VerifyTrailRequest struct {
-	// Keys are the verifier keys to believe. Empty: those that the store has.
+	// Keys are the verifier keys to trust. Empty: those that the store has.
 	Keys []string
 	// Notes are checkpoints that were kept elsewhere.
 	Notes []CheckpointNote
@@ -43,9 +43,9 @@ type CheckpointNote struct {
 	Note []byte
 }
 
-// VerifyTrail computes the audit trail's hashes anew and compares them with checkpoints. The
+// VerifyTrail computes the audit trail's hashes again and compares them with checkpoints. The
 // error wraps audit.ErrTampered if the trail was changed; the result then is what held up to the
-// fault. The result is nil if a checkpoint is not believed. It needs no token.
+// fault. The result is nil if a checkpoint is not trusted. It needs no token.
 func (o *Operator) VerifyTrail(ctx context.Context, r VerifyTrailRequest) (*audit.Result, error) {
 	v, err := o.verification(ctx, r)
 	if err != nil {
@@ -93,7 +93,7 @@ func (o *Operator) verification(ctx context.Context, r VerifyTrailRequest) (v ve
 	return v, v.open(ctx, o)
 }
 
-// verifierKeys returns the keys to believe: those of the request, or the store's.
+// verifierKeys returns the keys to trust: those of the request, or the store's.
 func (o *Operator) verifierKeys(ctx context.Context, keys []string) ([]string, error) {
 	for _, key := range keys {
 		if err := audit.CheckVerifierKey(key); err != nil {
@@ -110,8 +110,8 @@ func (o *Operator) verifierKeys(ctx context.Context, keys []string) ([]string, e
 	return keys, err
 }
 
-// open verifies the signatures of the notes, by keys that are believed or, if these have not
-// signed all, by those that the trail names.
+// open verifies the signatures of the notes, with trusted keys or, if these have not
+// signed all, with those that the trail names.
 func (v *verification) open(ctx context.Context, o *Operator) error {
 	var notes [][]byte
 	for _, n := range v.notes {
@@ -134,10 +134,10 @@ func (v *verification) open(ctx context.Context, o *Operator) error {
 	return nil
 }
 
-// foreign says why a checkpoint is not believed.
+// foreign returns an error that says why a checkpoint is not trusted.
 func (v *verification) foreign(n *CheckpointNote) error {
 	for i, a := range v.announced {
-		if _, err := audit.Open(n.Note, a.VerifierKey); err == nil && i > 0 { // the first takes no other's place
+		if _, err := audit.Open(n.Note, a.VerifierKey); err == nil && i > 0 { // the first key replaces no other
 			return &UnvouchedKeyError{n.Name, a.Sequence}
 		}
 	}

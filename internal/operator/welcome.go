@@ -17,7 +17,7 @@ import (
 // OpenWelcomeRequest asks for a Welcome to be opened.
 type OpenWelcomeRequest struct {
 	Welcome     *keypackage.Welcome
-	Identity    string // empty: of whoever it is for
+	Identity    string // empty: any that it is for
 	PSK         func(welcome.PSKID) ([]byte, bool)
 	RatchetTree []byte // if the Welcome does not carry it
 	// HandOverLeaf hands the leaf's private key over instead of keeping it, if the config lets
@@ -25,7 +25,7 @@ type OpenWelcomeRequest struct {
 	HandOverLeaf bool
 }
 
-// OpenedWelcome is what a member is made of. Clear erases its secrets.
+// OpenedWelcome has the secrets of a new member. Clear erases them.
 type OpenedWelcome struct {
 	*inventory.OpenedWelcome
 	LeafKey []byte // the leaf's private key, if it was handed over
@@ -39,7 +39,7 @@ func (w *OpenedWelcome) Clear() {
 
 // OpenWelcome opens a Welcome with the key package that it is for, and reserves the key package
 // for welcome.reservation of the config: until ConfirmWelcome or ReleaseWelcome, no other Welcome
-// opens with it. A Welcome that does not open costs nothing.
+// opens with it. A Welcome that does not open uses nothing up.
 func (o *Operator) OpenWelcome(ctx context.Context, r OpenWelcomeRequest) (*OpenedWelcome, error) {
 	inv, err := o.Inventory(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (o *Operator) OpenWelcome(ctx context.Context, r OpenWelcomeRequest) (*Open
 	if !ok || !handOver {
 		return out, nil
 	}
-	// Whoever gets the key is in the trail first.
+	// The trail names the caller before it gets the key.
 	if err := o.store.Record(ctx, audit.Entry{
 		Time: now, Act: audit.Unwrapped, Identity: opened.Record.Identity, Ref: opened.Record.Ref, KeyID: opened.Record.WrappingKeyID, Detail: "the leaf's key",
 	}); err != nil {
@@ -102,7 +102,7 @@ func (o *Operator) Reserved(ctx context.Context, prefix, digest string) (store.K
 }
 
 // EraseLeaf erases the private key of a leaf, which was kept when its Welcome was opened: the
-// member has another leaf, or is in the group no more.
+// member has another leaf, or has left the group.
 func (o *Operator) EraseLeaf(ctx context.Context, ref []byte) (store.KeyPackage, error) {
 	if err := o.records.ConfirmLeaf(ctx, ref, o.now()); err != nil {
 		return store.KeyPackage{}, err
@@ -111,7 +111,7 @@ func (o *Operator) EraseLeaf(ctx context.Context, ref []byte) (store.KeyPackage,
 }
 
 // DecryptPathSecret decrypts a path secret (RFC 9420, Section 7.6) with the leaf's private key,
-// which was kept when its Welcome was opened. The caller clears what is returned.
+// which was kept when its Welcome was opened. The caller clears the result.
 func (o *Operator) DecryptPathSecret(ctx context.Context, ref []byte, c inventory.Ciphertext) ([]byte, error) {
 	inv, err := o.Inventory(ctx)
 	if err != nil {

@@ -66,7 +66,7 @@ func TestAWelcomeIsOpenedOnce(t *testing.T) {
 	})
 }
 
-// The leaf's private key is handed over only to whoever asks, and if the config allows it.
+// The leaf's private key is handed over only on request, and if the config allows it.
 func TestTheLeafsKeyIsHandedOverOnlyIfTheConfigLetsIt(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.identity(t, "alice")

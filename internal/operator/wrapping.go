@@ -20,17 +20,17 @@ func (e *DueKeyError) Error() string {
 		e.Key.ID, e.Key.CreatedAt.UTC().Format(time.DateOnly), Plural(e.Key.Uses, "time"))
 }
 
-// UnusedKeyError warns that nothing depends on a wrapping key any more, and that the config
+// UnusedKeyError warns that nothing depends on a wrapping key, and that the config
 // leaves its destruction to a person.
 type UnusedKeyError struct{ Key store.WrappingKey }
 
 // Error implements error.
 func (e *UnusedKeyError) Error() string {
-	return fmt.Sprintf("nothing is under wrapping key %x any more", e.Key.ID)
+	return fmt.Sprintf("nothing is left under wrapping key %x", e.Key.ID)
 }
 
-// RotateWhenDue replaces wrapping keys whose time has come, or warns that it has. If several
-// processes find one due, one makes the next, and the others use it.
+// RotateWhenDue replaces wrapping keys that are due, or warns of them. If several processes find
+// one due, one process makes the next key, and the others use it.
 func (o *Operator) RotateWhenDue(ctx context.Context) error {
 	inv, err := o.Inventory(ctx)
 	if err != nil {
@@ -47,7 +47,7 @@ func (o *Operator) RotateWhenDue(ctx context.Context) error {
 		}
 		next, err := inv.ReplaceWrappingKey(ctx, &k, o.now())
 		if errors.Is(err, inventory.ErrUnderWay) { // the next run does it, or a sweep repairs
-			o.warnf("%w: new key packages are under the one before", err)
+			o.warnf("%w: new key packages are under the previous key", err)
 			continue
 		}
 		if err != nil {
@@ -58,7 +58,7 @@ func (o *Operator) RotateWhenDue(ctx context.Context) error {
 	return nil
 }
 
-// schedule is when the config has wrapping keys replaced.
+// schedule returns when the config requires that wrapping keys are replaced.
 func (o *Operator) schedule() inventory.Schedule {
 	w := &o.settings.WrappingKeys
 	return inventory.Schedule{MaxAge: time.Duration(w.MaxAge), MaxUses: w.MaxUses}

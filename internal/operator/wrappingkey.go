@@ -18,7 +18,7 @@ import (
 var ErrNoSuchWrappingKey = fmt.Errorf("there is no such wrapping key: %w", store.ErrNotFound)
 
 // ErrAmbiguousWrappingKey reports the first digits of several wrapping keys.
-var ErrAmbiguousWrappingKey = errors.New("more than one wrapping key begins so")
+var ErrAmbiguousWrappingKey = errors.New("more than one wrapping key begins with these digits")
 
 // WrappingKeyUse is a wrapping key, and how much is under it.
 type WrappingKeyUse struct {
@@ -84,7 +84,7 @@ func (r *NewWrappingKey) mechanism(ctx context.Context, inv *inventory.Inventory
 	case r.Mechanism == "":
 		return inv.NextMechanism(ctx, r.Purpose)
 	case inventory.PurposeOf(r.Mechanism) != r.Purpose:
-		return "", requestf("mechanism %q is none to %s", r.Mechanism, r.Purpose)
+		return "", requestf("mechanism %q cannot %s", r.Mechanism, r.Purpose)
 	}
 	return r.Mechanism, nil
 }
@@ -154,8 +154,8 @@ type DestroyWrappingKeyResult struct {
 	Erased uint64 // key packages whose private keys were erased, also by earlier calls
 }
 
-// DestroyWrappingKey destroys a wrapping key in the token: what was ever under it opens no more,
-// in whatever copy of the store. It refuses a current key (store.ErrState) and one that is in
+// DestroyWrappingKey destroys a wrapping key in the token: nothing under it opens afterwards,
+// in any copy of the store. It refuses a current key (store.ErrState) and one that is in
 // use (store.ErrInUse). If it is interrupted while it erases, the key is gone already, and the
 // error is an InterruptedError.
 func (o *Operator) DestroyWrappingKey(ctx context.Context, r DestroyWrappingKeyRequest) (out DestroyWrappingKeyResult, err error) {
@@ -176,7 +176,7 @@ func (o *Operator) DestroyWrappingKey(ctx context.Context, r DestroyWrappingKeyR
 	return out, err
 }
 
-// shredInterrupted says how far the erasing of what was under a wrapping key is.
+// shredInterrupted returns an error that says how far the erasing is.
 func (o *Operator) shredInterrupted(ctx context.Context, k *store.WrappingKey, err error) error {
 	backlogs, fault := o.store.Backlogs(context.WithoutCancel(ctx))
 	for _, b := range backlogs {

@@ -292,7 +292,7 @@ func TestAnInterruptedRewrapIsTakenUp(t *testing.T) {
 	})
 }
 
-// onProgress is a Report that calls itself at each progress, and says nothing else.
+// onProgress is a Report that calls itself at each progress, and ignores everything else.
 type onProgress func()
 
 func (onProgress) Note(string)         {}
@@ -331,7 +331,7 @@ func TestAnInterruptedShreddingIsTakenUp(t *testing.T) {
 	})
 }
 
-// What a shredding leaves, a sweep finishes.
+// A sweep finishes an interrupted shredding.
 func TestASweepFinishesAShredding(t *testing.T) {
 	onBothStores(t, func(t *testing.T, f *fixture) {
 		f.stock(t, "alice", vault.CustodyWrapped, 5)

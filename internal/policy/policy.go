@@ -1,4 +1,4 @@
-// Package policy turns settings of the config into what identities and key packages work with. An
+// Package policy converts settings of the config to policies of identities and key packages. An
 // error is an act.RequestError that names the setting.
 package policy
 
@@ -23,7 +23,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// Of turns the config into what the identity with a name works with. An error joins all faults.
+// Of returns the policy of the config for the identity with a name. An error joins all faults.
 func Of(cfg *config.Config, name string, rand io.Reader) (identity.Policy, error) {
 	kp, own := &cfg.KeyPackages, cfg.Identities[name]
 	var faults []error
@@ -43,7 +43,7 @@ func Of(cfg *config.Config, name string, rand io.Reader) (identity.Policy, error
 	}
 	supported, err := supportedOf(where, capabilities)
 	p.Supported = supported
-	if own.ApplicationID != "" { // in place of one for all
+	if own.ApplicationID != "" { // it replaces the one for all
 		p.LeafExtensions = slices.DeleteFunc(p.LeafExtensions, func(e keypackage.Extension) bool {
 			return e.Type == keypackage.ExtensionApplicationID
 		})
@@ -120,7 +120,7 @@ func supportedOf(where string, c config.Capabilities) (keypackage.Capabilities, 
 	return out, errors.Join(faults...)
 }
 
-// Required is what the config, or a command line, requires of the members of a group.
+// Required returns what the config, or a command line, requires of the members of a group.
 func Required(r config.Required) keypackage.RequiredCapabilities {
 	return keypackage.RequiredCapabilities{
 		Extensions:  convert[keypackage.ExtensionType](r.Extensions),
@@ -174,7 +174,7 @@ func Peers(names []string) ([]*profile.Profile, error) {
 		}
 		p, ok := profile.Lookup(strings.TrimSpace(name))
 		if !ok {
-			return nil, fmt.Errorf("names %q, which is none of %s", name, strings.Join(profile.Names(), ", "))
+			return nil, fmt.Errorf("names %q, which is not one of %s", name, strings.Join(profile.Names(), ", "))
 		}
 		peers = append(peers, p)
 	}
@@ -197,8 +197,8 @@ func Suite(cfg *config.Config, name string) (*ciphersuite.Suite, error) {
 	return s, nil
 }
 
-// switchedOff reports whether the config describes the suite with a name or a number, and has not
-// enabled it.
+// switchedOff reports whether the config describes the suite with a name or a number, and does not
+// enable it.
 func switchedOff(e *config.Experimental, name string) bool {
 	return !e.Enabled && slices.ContainsFunc(e.Suites, func(s config.Suite) bool {
 		number, err := strconv.ParseUint(name, 0, 16)

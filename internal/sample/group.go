@@ -30,8 +30,8 @@ type Group struct {
 }
 
 // NewGroup makes a group in epoch 1, whose ratchet tree is in its GroupInfo: its creator, whose
-// leaf node is valid for l, and members, from leaf 1 on. What a commit would have brought is
-// random: the joiner secret and the transcript hash.
+// leaf node is valid for l, and members, from leaf 1 on. The values that a commit would have
+// determined, the joiner secret and the transcript hash, are random.
 func NewGroup(suite *ciphersuite.Suite, l keypackage.Lifetime, members ...*keypackage.KeyPackage) (*Group, error) {
 	g := &Group{Suite: suite, Path: []byte{0}, Joiner: random(suite.Nh), PSKSecret: make([]byte, suite.Nh)}
 	var err error

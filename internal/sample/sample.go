@@ -1,8 +1,8 @@
 // Package sample makes key packages, groups and Welcomes with keys in software, to try out and
 // to test with. It is the sender's half of what package welcome does (RFC 9420, Sections 8 and
-// 12.4.3). Nobody keeps the keys: nobody is a member of such a group.
+// 12.4.3). The keys are discarded, so such a group has no working members.
 //
-// Randomness is crypto/rand's.
+// Randomness comes from crypto/rand.
 package sample
 
 import (

@@ -179,7 +179,7 @@ func TestAnOutageThatDoesNotEnd(t *testing.T) {
 	if e.status != 3 || e.took > 40*time.Second { // by default it would be a minute
 		t.Errorf("status %d after %v, want 3 after some 2 s", e.status, e.took)
 	}
-	if !strings.Contains(e.stderr, "CKR_DEVICE_ERROR (tried ") || !strings.Contains(e.stderr, "hint: look at the device") {
+	if !strings.Contains(e.stderr, "CKR_DEVICE_ERROR (tried ") || !strings.Contains(e.stderr, "hint: check the device") {
 		t.Error("the error does not say what and how often, or has no hint")
 	}
 	i.Reset()
@@ -211,7 +211,7 @@ func TestAModuleThatDoesNotAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := run().end(t)
-			if e.status != 3 || !strings.Contains(e.stderr, "the PKCS#11 module does not answer within 1s") || !strings.Contains(e.stderr, "hint: look at the device") {
+			if e.status != 3 || !strings.Contains(e.stderr, "the PKCS#11 module does not answer within 1s") || !strings.Contains(e.stderr, "hint: check the device") {
 				t.Errorf("status %d, %q, want 3 and a sentence", e.status, e.stderr)
 			}
 			if e.took > 20*time.Second { // by default it would be half a minute

@@ -91,7 +91,7 @@ func TestARevokedCertificateIsRefused(t *testing.T) {
 	}
 	reload(time.Now().Add(time.Hour))
 	s.until("a revoked certificate is refused", func() bool { return unconnected(list(t, s, bad)) })
-	s.until("the log says that they were read", func() bool { return strings.Contains(s.log.String(), `"msg":"certificates read anew"`) })
+	s.until("the log says that they were read", func() bool { return strings.Contains(s.log.String(), `"msg":"certificates reloaded"`) })
 	if err := list(t, s, good); err != nil {
 		t.Errorf("another certificate of the CA: %v", err)
 	}
