@@ -50,9 +50,9 @@ func wrongContent(message string) error {
 
 // Faults that do not come from a package below.
 var (
-	errNotGranted = refusalFor(connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED, "the caller is not granted that", 0)
+	errNotGranted = refusalFor(connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED, "this is not granted to the caller", 0)
 	errBusy       = refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_BUSY, "too many requests at once", time.Second)
-	errLabel      = refusalFor(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_LABEL, "the label is none of those that are taken", 0)
+	errLabel      = refusalFor(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_LABEL, "the label is not accepted", 0)
 	errTooLong    = refusalFor(connect.CodeResourceExhausted, hsmkpv1.Reason_REASON_MALFORMED, "the request is too long", 0)
 	errSlow       = refusalFor(connect.CodeDeadlineExceeded, hsmkpv1.Reason_REASON_UNSPECIFIED, "the request did not arrive in time", 0)
 	errNoRequest  = failure(connect.CodeInvalidArgument, hsmkpv1.Reason_REASON_MALFORMED, "it is not a request of the API")

@@ -71,7 +71,7 @@ func (id signer) owns(l *keypackage.LeafNode) error {
 }
 
 // notContent reports content that is not the structure of its label.
-func notContent(label string) error { return wrongContent("content is no " + label) }
+func notContent(label string) error { return wrongContent("content is not a " + label) }
 
 // checkLeaf accepts a LeafNodeTBS of the identity. If the leaf's source is update or commit, only
 // its member knows which group it is for.

@@ -34,7 +34,7 @@ func TestPagesAreForThoseWhoAreGrantedThem(t *testing.T) {
 	}
 	stranger := s.remote(s.issue(s.ca, withURI(app)))
 	for _, path := range []string{"/metrics", "/status"} {
-		if status, text := get(stranger, path); status != http.StatusForbidden || text != "the caller is not granted that\n" {
+		if status, text := get(stranger, path); status != http.StatusForbidden || text != "this is not granted to the caller\n" {
 			t.Errorf("%s by the app: %d %q, want it refused", path, status, text)
 		}
 	}

@@ -116,14 +116,14 @@ func TestWhoIsNotGrantedIsRefused(t *testing.T) {
 	stranger := s.api(s.remote(s.issue(s.ca, withURI("spiffe://example.com/other"))))
 	_, err := stranger.List(t.Context(), connect.NewRequest(&hsmkpv1.ListRequest{Identity: "alice"}))
 	wantReason(t, "a stranger", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
-	s.checkTrail("uri:spiffe://example.com/other", "refused", "list: the caller is not granted that")
+	s.checkTrail("uri:spiffe://example.com/other", "refused", "list: this is not granted to the caller")
 
 	api := s.asApp()
 	for _, name := range []string{"bob", "nobody", "", strings.Repeat("x", 60000)} {
 		_, err := api.Claim(t.Context(), connect.NewRequest(&hsmkpv1.ClaimRequest{Identity: name}))
 		wantReason(t, "another identity", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
 	}
-	s.checkTrail("uri:"+app, "refused", "claim: the caller is not granted that")
+	s.checkTrail("uri:"+app, "refused", "claim: this is not granted to the caller")
 	_, err = api.Get(t.Context(), connect.NewRequest(&hsmkpv1.GetRequest{Ref: make([]byte, 32)}))
 	wantReason(t, "a ref that is not there", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
 	if log := s.log.String(); strings.Contains(log, "xxxxxxxx") {

@@ -200,7 +200,7 @@ func TestOnlyWhatTheIdentityWouldSendIsSigned(t *testing.T) {
 	wantReason(t, "another suite", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT)
 	_, err = sign("KeyPackageTBS", tbsOf(parse(t, &hsmkpv1.KeyPackage{MlsMessage: s.bobs()})))
 	wantReason(t, "bob's key package", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_FOREIGN_CONTENT)
-	for _, why := range []string{"the label is none", "content is no GroupInfoTBS", "content is no KeyPackageTBS", "another version or cipher suite", "another signature key or credential"} {
+	for _, why := range []string{"the label is not accepted", "content is not a GroupInfoTBS", "content is not a KeyPackageTBS", "another version or cipher suite", "another signature key or credential"} {
 		s.checkTrail("uri:"+app, "refused", "sign_with_label: ", why, `"alice"`)
 	}
 }
@@ -238,7 +238,7 @@ func TestAQuotaIsSpent(t *testing.T) {
 	_, err := few.Generate(t.Context(), connect.NewRequest(&hsmkpv1.GenerateRequest{Identity: "alice"}))
 	wantReason(t, "an operation that is not granted", err, connect.CodePermissionDenied, hsmkpv1.Reason_REASON_NOT_GRANTED)
 	s.checkTrail("dns:few.example.com", "refused", "claim: the quota of the period is spent")
-	s.checkTrail("dns:few.example.com", "refused", "generate: the caller is not granted that")
+	s.checkTrail("dns:few.example.com", "refused", "generate: this is not granted to the caller")
 }
 
 func TestJSONOverAUnixSocket(t *testing.T) {

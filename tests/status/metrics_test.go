@@ -135,7 +135,7 @@ func TestALocalSocketServesTheSame(t *testing.T) {
 	if r.StatusCode != http.StatusForbidden {
 		t.Errorf("GET /metrics by a caller that is not granted it: %d, want 403", r.StatusCode)
 	}
-	if trail := string(s.Run("audit", "show", "--json")); !strings.Contains(trail, "metrics: the caller is not granted that") {
+	if trail := string(s.Run("audit", "show", "--json")); !strings.Contains(trail, "metrics: this is not granted to the caller") {
 		t.Error("the trail does not say that the page was refused")
 	}
 }

@@ -223,13 +223,13 @@ mod tests {
 
     #[test]
     fn the_reason_is_in_the_detail() {
-        let body = br#"{"code":"permission_denied","message":"the caller is not granted that",
+        let body = br#"{"code":"permission_denied","message":"this is not granted to the caller",
             "details":[{"type":"hsmkp.v1.ErrorDetail","value":"CAE","debug":{"reason":"REASON_NOT_GRANTED"}}]}"#;
         let refusal = Refusal::parse(body).unwrap();
         assert_eq!(refusal.reason, Reason::NotGranted);
         assert_eq!(
             refusal.to_string(),
-            "the service refused: the caller is not granted that (permission_denied)"
+            "the service refused: this is not granted to the caller (permission_denied)"
         );
     }
 
