@@ -108,7 +108,7 @@ func storeCalls(calls []string) []int {
 	return slices.Compact(points)
 }
 
-// interrupted checks what a kill has left, before any repair. Whatever the rows say, the store
+// interrupted checks the state after a kill, before any repair. Whatever the rows say, the store
 // hands out no key package of a version that no longer signs, and shows no private keys under a
 // condemned key. It returns the backlogs that are left.
 func (p *prepared) interrupted(t *testing.T) (left []store.Backlog) {
@@ -149,7 +149,7 @@ func interruptedFaults(o *program.Opened) (faults []error) {
 		}
 		over := record.Version < id.Version || record.Version == id.Version && !id.RetiredAt.IsZero()
 		if over && slices.Contains(handed, record.State) {
-			faults = append(faults, fmt.Errorf("%x is %s, and version %d signs no more", record.Ref, record.State, record.Version))
+			faults = append(faults, fmt.Errorf("%x is %s, and version %d no longer signs", record.Ref, record.State, record.Version))
 		}
 		if condemned[string(record.WrappingKeyID)] && len(record.Sealed)+len(record.Leaf) > 0 {
 			faults = append(faults, fmt.Errorf("%x is %s, and has private keys under a condemned key", record.Ref, record.State))

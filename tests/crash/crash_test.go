@@ -1,5 +1,5 @@
-// Package crash kills hsm-kp while it generates, again and again, and looks at
-// what is left.
+// Package crash kills hsm-kp while it generates, again and again, and checks
+// the state that is left.
 package crash
 
 import (
@@ -28,7 +28,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// ledger holds what a test knows of an installation against what the
+// ledger compares what a test knows about an installation with what the
 // installation has.
 type ledger struct {
 	t       *testing.T
@@ -36,18 +36,18 @@ type ledger struct {
 	out     string          // where generate writes
 	printed map[string]bool // refs that were printed, in all rounds
 	files   map[string]bool // refs of files that were found valid
-	token   []byte          // SoftHSM's token.object, whole
-	begin   time.Duration   // from the start of a run to its first file, when it was measured last
+	token   []byte          // SoftHSM's complete token.object
+	begin   time.Duration   // from the start of a run to its first file, as last measured
 }
 
 func newLedger(t *testing.T) *ledger {
 	t.Helper()
 	l := &ledger{t: t, i: program.Install(t), out: filepath.Join(t.TempDir(), "out"), printed: make(map[string]bool), files: make(map[string]bool)}
-	l.i.Edit("batch: 500", "batch: 10") // a round has many commits to be killed in
+	l.i.Edit("batch: 500", "batch: 10") // so that a round has many commits
 	l.i.Run("identity", "create", "alice", "--suite", "1")
 	start := time.Now()
 	l.i.Run("identity", "create", "bob", "--suite", "2")
-	l.begin = time.Since(start) // it logs in, too
+	l.begin = time.Since(start) // including the login
 	var err error
 	if l.token, err = os.ReadFile(tokenObject(t, l.i)); err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func (l *ledger) generate(name string, wait func(), signal os.Signal, args ...st
 	}
 	for line := range bytes.Lines(stdout.Bytes()) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // cut by the signal: nobody can have read it
+			break // cut off by the signal: not a complete ref
 		}
 		var made program.Unwrapped
 		if err := json.Unmarshal(line, &made); err != nil {
@@ -94,7 +94,7 @@ func (l *ledger) generate(name string, wait func(), signal os.Signal, args ...st
 func (l *ledger) sleep() { time.Sleep(rand.N(l.begin + 250*time.Millisecond)) }
 
 // sleepFromFirstFile waits for the first file of a run, then for a random time
-// up to most: on a machine that is busy, a run may take long to begin.
+// up to most: on a busy machine, a run may take long to begin.
 func (l *ledger) sleepFromFirstFile(most time.Duration) {
 	l.t.Helper()
 	before, start := len(l.names()), time.Now()
@@ -118,7 +118,7 @@ func (l *ledger) list(args ...string) map[string]bool {
 	return refs
 }
 
-// check holds all that was ever printed or written against the store, and
+// check compares everything that was ever printed or written with the store, and
 // returns the refs in it.
 func (l *ledger) check() map[string]bool {
 	l.t.Helper()
@@ -132,7 +132,7 @@ func (l *ledger) check() map[string]bool {
 	for _, name := range l.names() {
 		ref, ok := strings.CutSuffix(name, ".mls")
 		if !ok {
-			// A temporary file is what a kill may leave. Nobody takes it for a
+			// A kill may leave a temporary file. Its name shows that it is not a
 			// key package.
 			if !strings.HasPrefix(name, ".hsm-kp-") {
 				l.t.Errorf("%s is in the folder, want key packages", name)
@@ -158,8 +158,8 @@ func (l *ledger) check() map[string]bool {
 	return stored
 }
 
-// names returns what is in the folder; a run that was killed early has not made
-// it yet.
+// names returns the names in the folder, which does not exist if a run was killed
+// early.
 func (l *ledger) names() []string {
 	l.t.Helper()
 	entries, err := os.ReadDir(l.out)
@@ -198,8 +198,8 @@ func (l *ledger) keyPackages() map[string]*keypackage.KeyPackage {
 	return all
 }
 
-// checkPrivateKeys unwraps a key package and holds its private keys against
-// the public ones.
+// checkPrivateKeys unwraps a key package and compares its private keys with the
+// public ones.
 func (l *ledger) checkPrivateKeys(ref string, kp *keypackage.KeyPackage) {
 	l.t.Helper()
 	suite, ok := ciphersuite.Lookup(kp.CipherSuite)
@@ -226,8 +226,8 @@ func (l *ledger) checkPrivateKeys(ref string, kp *keypackage.KeyPackage) {
 	}
 }
 
-// checkFile has SQLite look at its file, and counts the uses of the wrapping
-// key: one for each key package, or nonces would be used that nobody counted.
+// checkFile lets SQLite check its file, and counts the uses of the wrapping key:
+// exactly one for each key package, because every nonce must be counted.
 func (l *ledger) checkFile(keyPackages int) {
 	l.t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+filepath.Join(l.i.Dir, "hsm-kp.db")+"?mode=rw")
@@ -256,7 +256,7 @@ func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
 	}
 	l := newLedger(t)
 	var stored map[string]bool
-	unseen := 0 // rounds that stored what they did not come to print
+	unseen := 0 // rounds that stored refs and were killed before they printed them
 	round := 0
 	for ; round < rounds || len(l.printed) < rounds; round++ {
 		if round == 3*rounds {
@@ -314,8 +314,8 @@ func TestAKilledRunLosesAndRepeatsNothing(t *testing.T) {
 	l.checkFile(len(stored))
 }
 
-// An interrupted run ends in order: all that it stored was printed and is in
-// a file, and it says so.
+// An interrupted run ends in order: everything that it stored was printed and is
+// in a file, and it reports that.
 func TestAnInterruptedRunLeavesNothingHalf(t *testing.T) {
 	rounds := 8
 	if testing.Short() {
@@ -349,7 +349,7 @@ func TestAnInterruptedRunLeavesNothingHalf(t *testing.T) {
 	l.checkFile(stored)
 }
 
-// Without a folder, what was made and printed stays available.
+// Without a folder, the key packages that were made and printed stay available.
 func TestAKilledRunWithoutAFolder(t *testing.T) {
 	l := newLedger(t)
 	for range 6 {

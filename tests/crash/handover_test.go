@@ -19,8 +19,8 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// A run that is killed between the record of a handover and its print hands the same private keys over
-// again, to the same device, and makes none anew.
+// If a run is killed between recording a handover and printing it, the next run hands the same
+// private keys over again, to the same device, and makes no new ones.
 func TestKilledWhileHandingOver(t *testing.T) {
 	i := program.Install(t)
 	device, manifest := devices(t, 8)
@@ -54,7 +54,7 @@ func TestKilledWhileHandingOver(t *testing.T) {
 	i.CheckRest(t)
 }
 
-// A confirmation that is killed has erased whole key packages, or none; the next one does the rest.
+// A killed confirmation has erased the keys of complete key packages, or none; the next one does the rest.
 func TestKilledWhileConfirming(t *testing.T) {
 	i := program.Install(t)
 	i.Edit("batch: 500", "batch: 2")
@@ -83,11 +83,11 @@ func TestKilledWhileConfirming(t *testing.T) {
 		if left%2 != 0 {
 			t.Errorf("%d are left, of batches of two", left)
 		}
-		i.CheckRest(t) // what is not confirmed has its private keys, what is has none
+		i.CheckRest(t) // key packages have private keys until they are confirmed
 		if left == 0 {
 			break
 		}
-		// What is left is handed over again, and nothing else.
+		// The rest is handed over again, and nothing else.
 		if opened := openAll(t, device, i.Run("provision", "--manifest", manifest, "--json")); len(opened) != left {
 			t.Errorf("%d were handed over again, want the %d that are left", len(opened), left)
 		}
@@ -124,7 +124,7 @@ func devices(t *testing.T, n int) (device *program.Device, manifest string) {
 	return device, manifest
 }
 
-// openAll opens all that results hand over, and returns the refs.
+// openAll opens everything that results hand over, and returns the refs.
 func openAll(t *testing.T, device *program.Device, results []byte) map[string]bool {
 	t.Helper()
 	all, err := program.ParseProvisioned(bytes.NewReader(results))
@@ -162,7 +162,7 @@ func unconfirmed(t *testing.T, i *program.Installation) int {
 	return strings.Count(string(i.Run("list", "--unconfirmed", "--refs")), "\n")
 }
 
-// acts counts the entries of an act in the trail.
+// acts returns how many entries of an act the trail has.
 func acts(act string) string {
 	return "SELECT count(*) FROM audit WHERE instr(entry, CAST('" + act + "' AS BLOB)) > 0"
 }
@@ -182,7 +182,7 @@ func countOf(t *testing.T, i *program.Installation, query string) (n int) {
 	return n
 }
 
-// waitUntil waits for the trail to have n entries of an act. What comes before is SoftHSM's login: see waitWhile.
+// waitUntil waits for the trail to have n entries of an act. SoftHSM's login comes first: see waitWhile.
 func waitUntil(t *testing.T, i *program.Installation, act string, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(program.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {

@@ -25,8 +25,8 @@ type publishing struct {
 	kind   string
 }
 
-// newPublishing makes one whose senders have a key package to themselves for the time of lease,
-// and half of it to send it.
+// newPublishing makes an installation in which a sender has a key package to itself for the time
+// of lease, and half of that time to send it.
 func newPublishing(t *testing.T, kind string, lease time.Duration) *publishing {
 	t.Helper()
 	p := &publishing{program.Install(t), t, directorytest.New(program.Theirs), kind}
@@ -42,24 +42,24 @@ func newPublishing(t *testing.T, kind string, lease time.Duration) *publishing {
 	return p
 }
 
-// refs returns what is in a state.
+// refs returns the refs in a state.
 func (p *publishing) refs(state string) []string {
 	p.t.Helper()
 	return strings.Fields(string(p.Run("list", "--refs", "--state", state)))
 }
 
-// long is a lease that no sender outlives, however busy the machine is: who was killed leaves a
-// lease that expire ends. short is waited for.
+// long is a lease that ends after every sender, however busy the machine is: expire ends the lease
+// of a killed sender. For short, the tests wait.
 const long, short = 4 * time.Minute, 10 * time.Second
 
-// expire ends all leases, as time does.
+// expire ends all leases, as the passing of time does.
 func (p *publishing) expire() {
 	p.t.Helper()
 	execSQL(p.t, p.Installation, "UPDATE key_packages SET leased_until = 0 WHERE leased_until > 0; UPDATE leases SET until = 0")
 }
 
-// until runs a command until it succeeds: what was leased by one that was killed is free only
-// when the lease is over.
+// until runs a command until it succeeds: what a killed run leased is free only when the lease is
+// over.
 func (p *publishing) until(args ...string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(program.Patience); ; time.Sleep(100 * time.Millisecond) {
@@ -76,8 +76,8 @@ func (p *publishing) until(args ...string) {
 	}
 }
 
-// checkTruth checks, whenever it is called, that what is published is in the directory, and
-// that what is in the directory is published or known to be on its way.
+// checkTruth checks, at any time, that published key packages are in the directory, and that those
+// in the directory are published or recorded as being sent.
 func (p *publishing) checkTruth() {
 	p.t.Helper()
 	published, pending, there := p.refs("published"), p.refs("pending"), p.server.Posted()
@@ -93,7 +93,7 @@ func (p *publishing) checkTruth() {
 	}
 }
 
-// checkDone checks that all is published, whole, and, by a service that can be asked, once.
+// checkDone checks that everything is published, complete, and, if the service can list it, once.
 func (p *publishing) checkDone(n int) {
 	p.t.Helper()
 	p.checkTruth()
@@ -116,8 +116,8 @@ func (p *publishing) checkDone(n int) {
 	p.Run("audit", "verify")
 }
 
-// killedBy runs a command that the directory's next fault kills, before it takes something in or
-// after, and returns what it said.
+// killedBy runs a command that the directory's next fault kills, before or after the directory
+// accepts something, and returns its output.
 func (p *publishing) killedBy(after bool, cmd *exec.Cmd, before func()) ([]byte, error) {
 	p.t.Helper()
 	process := make(chan *os.Process, 1)
@@ -138,19 +138,19 @@ func (p *publishing) killedBy(after bool, cmd *exec.Cmd, before func()) ([]byte,
 	return out.Bytes(), err
 }
 
-// Killed by the directory, before it takes something in and after: nothing is lost, nothing
-// is said to be published that is not, and the next run does the rest.
+// The directory kills the command, before and after it accepts something: nothing is lost, nothing
+// is recorded as published that is not, and the next run does the rest.
 func TestKilledWhileTheDirectoryIsAtIt(t *testing.T) {
 	for _, kind := range []string{"http", "openmls"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			p := newPublishing(t, kind, long)
-			if kind == "openmls" { // a token that nobody kept is another story: see TestKilledBeforeTheTokenIsKept
+			if kind == "openmls" { // for a token that was not kept, see TestKilledBeforeTheTokenIsKept
 				p.Run("generate", "-i", "alice")
 				p.Run("publish")
 			}
 			total := len(p.refs("published"))
-			requests := map[string]int{"http": 6, "openmls": 2} // of one run: a batch has 4
+			requests := map[string]int{"http": 6, "openmls": 2} // in one run: a batch has 4
 			for request := range requests[kind] {
 				for _, after := range []bool{false, true} {
 					p.Generate("alice", "6")
@@ -206,7 +206,7 @@ func TestKilledWhilePublishing(t *testing.T) {
 	}
 }
 
-// inStore returns some of the calls that go to the store.
+// inStore returns some of the calls about the store.
 func inStore(calls []string) []int {
 	var points []int
 	for n, call := range calls {
@@ -220,8 +220,8 @@ func inStore(calls []string) []int {
 	return slices.Compact(points)
 }
 
-// A delivery service gives its token once. Where that is lost, what it took in with it is
-// known to be there, and the rest is told.
+// A delivery service gives its token once. If the token is lost, key packages that the service
+// accepted with it are known to be there, and the others are reported.
 func TestKilledBeforeTheTokenIsKept(t *testing.T) {
 	p := newPublishing(t, "openmls", short)
 	p.Generate("alice", "3")
@@ -239,7 +239,7 @@ func TestKilledBeforeTheTokenIsKept(t *testing.T) {
 	p.checkTruth()
 }
 
-// Several runs at once, some killed: an identity is at its high mark in the end, and not above
+// Several runs at once, some killed: in the end an identity is at its high mark, and not above
 // it.
 func TestReplenishingAtOnce(t *testing.T) {
 	p := newPublishing(t, "http", long)

@@ -35,7 +35,7 @@ func atOnce(n int, f func(int) error) []error {
 	return errs
 }
 
-// wantOne checks that one of many won, and that the others were told why they did not.
+// wantOne checks that one of many succeeded, and that the others failed with the right error.
 func wantOne(t *testing.T, errs []error, told func(error) bool) (winner int) {
 	t.Helper()
 	winner, winners := -1, 0
@@ -64,8 +64,8 @@ func (p *prepared) keyPackageOf(t *testing.T, name string) *keypackage.KeyPackag
 	return kp
 }
 
-// Sixty-four goroutines have a Welcome each for one key package: one opens it. Once it is
-// confirmed, nobody does, the winner neither.
+// Sixty-four goroutines each have a Welcome for one key package: one opens it. After it is
+// confirmed, none does, not even the winner.
 func TestSixtyFourGoroutinesAndOneKeyPackage(t *testing.T) {
 	const rounds, racers = 4, 64
 	p := prepare(t)
@@ -102,7 +102,7 @@ func raceInside(t *testing.T, o *program.Opened, kp *keypackage.KeyPackage, welc
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Many confirm at once, too.
+	// Many confirm at once as well.
 	wantOne(t, atOnce(8, func(int) error {
 		return o.Inventory.Confirm(context.Background(), ref, inventory.WelcomeDigest(welcomes[winner]), now)
 	}), func(err error) bool { return errors.Is(err, store.ErrState) })
@@ -117,8 +117,8 @@ func raceInside(t *testing.T, o *program.Opened, kp *keypackage.KeyPackage, welc
 	}
 }
 
-// Four processes have a Welcome each for one key package, or all the same and want to
-// consume it: one ends well.
+// Four processes each have a Welcome for one key package, or all have the same Welcome and
+// consume it: one succeeds.
 func TestFourProcessesAndOneKeyPackage(t *testing.T) {
 	const rounds, racers = 4, 4
 	p := prepare(t)
@@ -155,7 +155,7 @@ func (p *prepared) raceOutside(t *testing.T, kp *keypackage.KeyPackage, racers i
 		}
 	}
 	run := func(i int) error { return p.afterLogin(append(args[:len(args):len(args)], file(i))...) }
-	// Nobody can reserve before all have logged in and opened their Welcome.
+	// None can reserve before all have logged in and opened their Welcome.
 	hold := p.holdStore(t)
 	time.AfterFunc(time.Duration(racers)*stagger+500*time.Millisecond, hold)
 	winner := wantOne(t, atOnce(racers, func(i int) error {
@@ -177,8 +177,8 @@ func (p *prepared) raceOutside(t *testing.T, kp *keypackage.KeyPackage, racers i
 	}
 }
 
-// Four processes find that the wrapping keys are due: one of each purpose is made, and all
-// use it.
+// Four processes find that the wrapping keys are due: one new key for each purpose is made, and
+// all use it.
 func TestFourProcessesAndOneRotation(t *testing.T) {
 	const racers = 4
 	p := prepare(t)
@@ -229,7 +229,7 @@ func TestFourProcessesAndTheFirstCheckpoint(t *testing.T) {
 	}
 }
 
-// execSQL changes the store behind hsm-kp's back.
+// execSQL changes the store without hsm-kp.
 func execSQL(t *testing.T, i *program.Installation, statement string) {
 	t.Helper()
 	db := database(t, i)
@@ -262,10 +262,10 @@ func database(t *testing.T, i *program.Installation) *sql.DB {
 // stagger is the time between two logins.
 const stagger = 100 * time.Millisecond
 
-// afterLogin runs a command, and runs it again if SoftHSM would not let it in: for a
-// moment of each login, token.object is empty for other processes. SoftHSM 2.6.1 cuts it
-// to nothing and lets go of its lock before what it wrote is flushed. A process that
-// comes then finds no token, or is told CKR_GENERAL_ERROR.
+// afterLogin runs a command, and runs it again if SoftHSM refused the login: for a moment of each
+// login, token.object is empty for other processes. SoftHSM 2.6.1 truncates it and releases its
+// lock before it flushes what it wrote. A process that logs in then finds no token, or gets
+// CKR_GENERAL_ERROR.
 func (p *prepared) afterLogin(args ...string) error {
 	for deadline := time.Now().Add(program.Patience); ; {
 		out, err := p.Command(args...).CombinedOutput()
@@ -280,7 +280,7 @@ func (p *prepared) afterLogin(args ...string) error {
 	}
 }
 
-// holdStore takes the store's lock for writing, until the function that it returns is
+// holdStore locks the store for writing, until the function that it returns is
 // called.
 func (p *prepared) holdStore(t *testing.T) (letGo func()) {
 	t.Helper()

@@ -17,17 +17,17 @@ import (
 	"github.com/hsm-kp/hsm-kp/keypackage"
 )
 
-// act makes a command, of what there is to be done now; nil where there is nothing.
+// act returns a command for the present state, or nil if there is nothing to do.
 type act struct {
 	name string
 	args func() []string
 }
 
-// refusals are what a command may say that is not killed: the one before it, which was,
-// had done the work, or something is in the way.
+// refusals are errors that a command may have if it is not killed: the killed one before it had
+// done the work, or the state does not allow it.
 var refusals = []string{"destroyed", "it is in use", "is the current one", "consumed", "erased", "not in the state", "it exists already", "no more of its key packages", "still be used"}
 
-// acts are what the installation does all its life.
+// acts are the commands that the installation runs.
 func (p *prepared) acts(t *testing.T) []act {
 	identity := func() string { return []string{"alice", "bob"}[rand.N(2)] }
 	created := 0
@@ -190,8 +190,8 @@ func (p pace) learn(name string, killed bool, ran time.Duration) {
 	}
 }
 
-// One installation lives through kills at random times. What was handed out keeps its
-// private keys, what was consumed opens nothing, and the token has what the store says.
+// One installation survives kills at random times. Key packages that were handed out keep their
+// private keys, consumed ones open nothing, and the token has what the store says.
 func TestKilledAtRandomTimes(t *testing.T) {
 	runs := 300
 	if testing.Short() {

@@ -21,14 +21,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/welcome/welcometest"
 )
 
-// record is what `show --json` says of a key package.
+// record is the output of `show --json` for a key package.
 type record struct {
 	State string `json:"state"`
 }
 
 // A process that is killed while it opens a Welcome leaves a key package that either
 // was consumed, after everything was printed, or opens the same Welcome again. None is
-// lost, and none is left half erased.
+// lost, and none is partly erased.
 func TestKilledWhileOpening(t *testing.T) {
 	i := program.Install(t)
 	i.Run("identity", "create", "alice")
@@ -87,7 +87,7 @@ func TestKilledWhileOpening(t *testing.T) {
 	}
 }
 
-// fullPipe returns the end of a pipe that takes no byte more.
+// fullPipe returns the write end of a pipe that is full.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -112,8 +112,8 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-// waitWhile waits for a key package to leave a state. What comes before is SoftHSM's
-// login, which is no test of ours: one that is killed in it may lose its token (see
+// waitWhile waits for a key package to leave a state. SoftHSM's login comes first, which these
+// tests do not cover: a process that is killed during it may lose its token (see
 // docs/THREAT-MODEL.md).
 func waitWhile(t *testing.T, i *program.Installation, ref, state string) {
 	t.Helper()
