@@ -1,5 +1,5 @@
-// Package faults runs hsm-kp on a token whose module fails: the device is away for a while, or
-// for good, or does not answer.
+// Package faults runs hsm-kp on a token whose module fails: the device is gone for a while or
+// permanently, or does not answer.
 package faults
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/tokentest"
 )
 
-// installation is one whose token stands behind a module that fails on purpose.
+// installation has a token behind a module that fails on purpose.
 type installation struct {
 	*program.Installation
 	*tokentest.Module
@@ -37,14 +37,14 @@ func install(t *testing.T) installation {
 	return installation{i, m}
 }
 
-// ended is how a command ended.
+// ended describes how a command ended.
 type ended struct {
 	stderr string
 	status int
 	took   time.Duration
 }
 
-// started is a command that runs.
+// started is a running command.
 type started struct {
 	*exec.Cmd
 	err    error // why it did not start
@@ -82,7 +82,7 @@ func until(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// during waits until the module has signed, and so a batch is under way.
+// during waits until the module has signed, so that a batch has begun.
 func (i installation) during(t *testing.T) {
 	t.Helper()
 	until(t, "many signatures", func() bool { return i.Calls("C_Sign") >= 200 })
@@ -97,8 +97,8 @@ func (i installation) files(t *testing.T, dir string) int {
 	return len(all)
 }
 
-// check says that what was published has its private keys, and that the token has what the
-// store expects.
+// check checks that published key packages have their private keys, and that the token has what
+// the store expects.
 func (i installation) check(t *testing.T, dir string, count int) {
 	t.Helper()
 	i.Reset()
@@ -116,7 +116,7 @@ func (i installation) check(t *testing.T, dir string, count int) {
 	}
 }
 
-// sample is every hundredth file.
+// sample returns every hundredth file.
 func (i installation) sample(t *testing.T, dir string) (paths []string) {
 	t.Helper()
 	all, err := filepath.Glob(filepath.Join(dir, "*.mls"))
@@ -136,7 +136,7 @@ func TestAnOutageInTheMiddleOfABatch(t *testing.T) {
 	i.during(t)
 	i.SetDown(true)
 	until(t, "the last step of a recovery", func() bool { return strings.Contains(run.stderr.String(), "initializing the module again") })
-	time.Sleep(time.Second) // while it is tried again
+	time.Sleep(time.Second) // while the command retries
 	i.SetDown(false)
 	e := run.end(t)
 	if e.status != 0 {
@@ -225,7 +225,7 @@ func TestAModuleThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// A service manager that starts the program over and over sends a wrong PIN once.
+// If a service manager restarts the program over and over, a wrong PIN is sent once.
 func TestAWrongPINIsSentOnceInManyStarts(t *testing.T) {
 	i := install(t)
 	i.Edit(fmt.Sprintf("file: %q", filepath.Join(i.Dir, "pin")), "env: WRONG")
@@ -241,12 +241,12 @@ func TestAWrongPINIsSentOnceInManyStarts(t *testing.T) {
 	}
 }
 
-// A key that another machine of a cluster has under the same CKA_ID is not signed with.
+// hsm-kp does not sign with a key that another machine of a cluster has under the same CKA_ID.
 func TestAnotherKeyAfterAFailOver(t *testing.T) {
 	i := install(t)
 	run := i.start("generate", "--identity", "alice", "--count", "20000", "--out", filepath.Join(t.TempDir(), "out"))
 	i.during(t)
-	i.SetDown(true) // the other machine has the other key already
+	i.SetDown(true) // the other machine already has the other key
 	swapKey(t, i)
 	i.DropSessions()
 	i.SetDown(false)
@@ -256,7 +256,7 @@ func TestAnotherKeyAfterAFailOver(t *testing.T) {
 	}
 }
 
-// swapKey puts another key under the CKA_ID of alice's.
+// swapKey replaces alice's key by another one under the same CKA_ID.
 func swapKey(t *testing.T, i installation) {
 	t.Helper()
 	err := i.Installation.Open(func(o *program.Opened) {
