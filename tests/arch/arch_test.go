@@ -1,5 +1,5 @@
-// Package arch holds the product's imports and dependencies against the tables in
-// docs/ARCHITECTURE.md, and its manifests against the update rules.
+// Package arch compares the product's imports and dependencies with the tables in
+// docs/ARCHITECTURE.md, and its manifests with the update rules.
 package arch
 
 import (
@@ -15,11 +15,11 @@ import (
 
 const module = "github.com/hsm-kp/hsm-kp/"
 
-// page is the page of the tables.
+// page is the page that has the tables.
 const page = "docs/ARCHITECTURE.md"
 
-// table reads the table of the page that has a header: the cells of each row, by the name
-// in its first cell.
+// table reads the table with a header: the cells of each row, by the name in its first
+// cell.
 func table(t *testing.T, header string) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(program.Root(), filepath.FromSlash(page)))
@@ -50,7 +50,7 @@ func table(t *testing.T, header string) map[string][]string {
 	return all
 }
 
-// arrows returns the imports of the product's own that each package may have.
+// arrows returns the packages of the product that each package may import.
 func arrows(t *testing.T) map[string][]string {
 	t.Helper()
 	all := make(map[string][]string)
@@ -74,7 +74,7 @@ func imported(cell string) []string {
 	return list
 }
 
-// owners are the modules that only one room may import.
+// owners are the modules that only one package, with those below it, may import.
 var owners = map[string]string{
 	"github.com/miekg/pkcs11":                                 "token",
 	"github.com/ThalesGroup/crypto11":                         "token",
@@ -157,7 +157,7 @@ func TestOneRoomOwnsEachOutsideSystem(t *testing.T) {
 func TestTheClientIsGoAlone(t *testing.T) {
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{len .CgoFiles}}{{end}}", "./client")
 	cmd.Dir = program.Root()
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // else go list leaves out files of cgo
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=1") // otherwise go list omits files of cgo
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

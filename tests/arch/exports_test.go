@@ -25,7 +25,7 @@ func isInternal(path string) bool {
 // that its documentation names, and those that a caller reaches without a name.
 type exposure struct {
 	pkg    *types.Package
-	where  string // the declaration that is being looked at
+	where  string // the current declaration
 	seen   map[types.Type]bool
 	faults map[string]bool
 }
@@ -54,8 +54,8 @@ func (e *exposure) object(object types.Object) {
 	}
 }
 
-// declared looks at a type of the package: what it is made of, and its method set with
-// what embedded fields promote.
+// declared visits a type of the package: its underlying type, and its method set with
+// promoted methods.
 func (e *exposure) declared(t *types.Named) {
 	if e.seen[t] {
 		return
@@ -66,7 +66,7 @@ func (e *exposure) declared(t *types.Named) {
 	}
 	e.visit(t.Underlying())
 	if types.IsInterface(t) {
-		return // its methods are part of what it is made of
+		return // its methods are part of the underlying type
 	}
 	for m := range types.NewMethodSet(types.NewPointer(t)).Methods() {
 		if m.Obj().Exported() {
@@ -75,7 +75,7 @@ func (e *exposure) declared(t *types.Named) {
 	}
 }
 
-// visit looks at a type wherever it stands in a declaration.
+// visit visits a type at any place of a declaration.
 func (e *exposure) visit(t types.Type) {
 	switch t := t.(type) {
 	case *types.Alias:
@@ -131,7 +131,7 @@ func (e *exposure) named(t *types.Named) {
 	}
 	name := t.Obj()
 	switch {
-	case name.Pkg() == nil: // of the language, as error is
+	case name.Pkg() == nil: // predeclared, such as error
 	case isInternal(name.Pkg().Path()) && strings.HasPrefix(name.Pkg().Path(), module):
 		e.faults[fmt.Sprintf("%s: %s.%s", e.where, strings.TrimPrefix(name.Pkg().Path(), module), name.Name())] = true
 	case name.Pkg() == e.pkg && !name.Exported():

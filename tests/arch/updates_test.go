@@ -16,11 +16,11 @@ import (
 // updates is the file of update rules.
 const updates = ".github/dependabot.yml"
 
-// ecosystems are the names that rules have for the manifests.
+// ecosystems maps manifests to the names that rules use for them.
 var ecosystems = map[string]string{"go.mod": "gomod", "package.json": "npm", "Cargo.toml": "cargo", "pom.xml": "maven"}
 
-// manifests returns the folders of the tree that have a manifest, by ecosystem. Folders of
-// tests' data, and what package managers and builds leave, are not looked at.
+// manifests returns the folders of the tree that have a manifest, by ecosystem. It skips test
+// data and the output of package managers and builds.
 func manifests(t *testing.T) map[string][]string {
 	t.Helper()
 	all := make(map[string][]string)
