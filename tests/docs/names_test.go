@@ -10,7 +10,7 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// A file, folder or package of the repository that a page names is there.
+// Each file, folder or package of the repository that a page names exists.
 func TestNamedFilesExist(t *testing.T) {
 	folders, err := os.ReadDir(program.Root())
 	if err != nil {
@@ -33,7 +33,7 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
-// What the page says of refusals is what the service says.
+// The refusals that the page quotes are those of the service.
 func TestPageHasTheRefusals(t *testing.T) {
 	_, refusals, _ := strings.Cut(read(t, "docs/API.md"), "| refused | in the trail")
 	refusals, _, _ = strings.Cut(refusals, "\n\n")

@@ -1,5 +1,5 @@
-// Package docs holds the pages to the program: their sessions run and print what the page shows,
-// their configs load, their links lead somewhere.
+// Package docs compares the pages with the program: their sessions run and print what the page
+// shows, their configs load, their links have targets.
 package docs
 
 import (
@@ -47,14 +47,14 @@ func read(t *testing.T, page string) string {
 	return string(text)
 }
 
-// block is a part of a page: text, or what stands between two fences.
+// block is a part of a page: text, or the lines between two fences.
 type block struct {
 	fenced bool
 	info   string // after the opening fence, such as "yaml"
 	body   string
 }
 
-// blocksOf cuts a page at its fences, which stand at the beginning of a line.
+// blocksOf splits a page at its fences, which are at the beginning of a line.
 func blocksOf(page string) []block {
 	blocks := []block{{}}
 	fenced := false
@@ -74,7 +74,7 @@ func blocksOf(page string) []block {
 	return blocks
 }
 
-// String returns the block as it stands in a page.
+// String returns the block as in a page.
 func (b block) String() string {
 	if !b.fenced {
 		return b.body
@@ -94,7 +94,7 @@ func TestBlocksAreThePage(t *testing.T) {
 	}
 }
 
-// A session that is not in a block of its own would be one that no test runs.
+// Each session is in a block of its own: otherwise no test would run it.
 func TestSessionsAreConsoleBlocks(t *testing.T) {
 	for _, page := range pages(t) {
 		for _, b := range blocksOf(read(t, page)) {
@@ -105,7 +105,7 @@ func TestSessionsAreConsoleBlocks(t *testing.T) {
 	}
 }
 
-// The front page is for a stranger, who reads no more than this.
+// The front page is short, because a new reader reads no more than this.
 func TestREADMEIsShort(t *testing.T) {
 	if n := len(read(t, "README.md")); n >= 12_000 {
 		t.Errorf("README.md has %d bytes, want less than 12,000", n)

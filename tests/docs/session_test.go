@@ -18,11 +18,11 @@ import (
 	"github.com/hsm-kp/hsm-kp/tests/program"
 )
 
-// start is what has been done where a page other than the README begins.
+// start is what has been done before a page other than the README begins.
 const start = "hsm-kp init --softhsm ~/kp\nexport HSM_KP_CONFIG=~/kp/hsm-kp.yaml\nhsm-kp identity create alice\n"
 
-// loop runs the commands that come from descriptor 3, each ended by a zero byte, and says when one
-// is done.
+// loop runs the commands that it reads from descriptor 3, each ended by a zero byte, and reports the
+// end of each.
 const loop = `shopt -s expand_aliases
 exec 2>&1
 while IFS= read -r -u 3 -d '' command; do
@@ -34,14 +34,14 @@ wait`
 
 const marker = "@@@@"
 
-// session is a shell in which somebody types what a page shows.
+// session is a shell that executes the commands of a page.
 type session struct {
 	t    *testing.T
 	home string
-	addr string // where 127.0.0.1:8443 of the page is
+	addr string // replaces 127.0.0.1:8443 of the page
 	in   io.WriteCloser
 	out  *bufio.Reader
-	// copied has what the page shows of a key, a ref or a digest, and what was printed in its place.
+	// copied maps each key, ref or digest of the page to the one that was printed instead.
 	copied [][2]string
 }
 
@@ -80,10 +80,10 @@ func newSession(t *testing.T, bin string) *session {
 	return s
 }
 
-// run has the shell execute a command, and returns what it printed.
+// run lets the shell execute a command, and returns its output.
 func (s *session) run(command string) string {
 	s.t.Helper()
-	if strings.HasSuffix(strings.TrimSpace(command), "&") { // a service, which the next command wants to find
+	if strings.HasSuffix(strings.TrimSpace(command), "&") { // a service that the next command needs
 		command += "\nfor i in $(seq 200); do curl -sf --unix-socket ~/kp/hsm-kp.sock http://hsm-kp/readyz >/dev/null && break; sleep 0.1; done\n"
 	}
 	if _, err := io.WriteString(s.in, command+"\x00"); err != nil {
@@ -102,8 +102,8 @@ func (s *session) run(command string) string {
 	}
 }
 
-// real returns a command of the page as it is typed here: with what was printed here where it has
-// what the page shows of it, if only its first digits.
+// real returns a command of the page with each key, ref or digest of the page, or its first digits,
+// replaced by the one that was printed here.
 func (s *session) real(command string) string {
 	command = strings.NewReplacer("127.0.0.1:8443", s.addr, "/home/you", s.home).Replace(command)
 	return digits.ReplaceAllStringFunc(command, func(word string) string {
@@ -116,7 +116,7 @@ func (s *session) real(command string) string {
 	})
 }
 
-// shown returns what was printed as a page shows it.
+// shown returns output as a page shows it.
 func (s *session) shown(printed string) string {
 	uid, name := strconv.Itoa(os.Getuid()), "you"
 	if u, err := user.Current(); err == nil {
@@ -127,7 +127,7 @@ func (s *session) shown(printed string) string {
 	return clip(replacePadded(printed, "uid:"+uid, "uid:1000"))
 }
 
-// replacePadded replaces a word, and keeps what stands after it in its column.
+// replacePadded replaces a word, and keeps the text after it in its column.
 func replacePadded(s, before, after string) string {
 	if more := len(before) - len(after); more > 0 {
 		s = strings.ReplaceAll(s, before+"  ", after+"  "+strings.Repeat(" ", more))
@@ -137,7 +137,7 @@ func replacePadded(s, before, after string) string {
 	return strings.ReplaceAll(s, before, after)
 }
 
-// remember notes what stands here where the page has something else.
+// remember notes the output here that replaces a text of the page.
 func (s *session) remember(page, here string) {
 	a, b := digits.FindAllString(page, -1), digits.FindAllString(here, -1)
 	for i := range min(len(a), len(b)) {
@@ -145,7 +145,7 @@ func (s *session) remember(page, here string) {
 	}
 }
 
-// paste adds a config to the one of the page, as people do, and has it checked.
+// paste adds a config to the one of the page, as a reader would, and checks it.
 func (s *session) paste(text string) {
 	s.t.Helper()
 	text = strings.NewReplacer("127.0.0.1:8443", s.addr, "uids: [1000]", fmt.Sprintf("uids: [%d]", os.Getuid()), "/home/you", s.home).Replace(text)
@@ -160,10 +160,10 @@ func (s *session) paste(text string) {
 	}
 }
 
-// isWhole reports whether a config stands by itself: it names a token.
+// isWhole reports whether a config is complete: it names a token.
 func isWhole(config string) bool { return strings.HasPrefix(config, "token:") }
 
-// Every page is done here by somebody who types what it shows, and prints what it says.
+// Every page works: the commands that it shows print what it shows.
 func TestPages(t *testing.T) {
 	program.RequireSoftHSM(t)
 	requireTools(t, "bash", "curl", "jq", "openssl")
@@ -200,7 +200,7 @@ func runs(blocks []block) bool {
 	return false
 }
 
-// follow does what a page shows, block by block, and returns the page as it would be written now.
+// follow executes a page, block by block, and returns the page with the present output.
 func (s *session) follow(blocks []block) string {
 	var page strings.Builder
 	for _, b := range blocks {
@@ -215,8 +215,8 @@ func (s *session) follow(blocks []block) string {
 	return page.String()
 }
 
-// perform runs the commands of a console block, compares what they print, and returns the block with
-// what they printed.
+// perform runs the commands of a console block, compares their output, and returns the block with
+// the present output.
 func (s *session) perform(body string) string {
 	var b strings.Builder
 	for _, step := range stepsOf(body) {

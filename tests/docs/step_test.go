@@ -9,10 +9,10 @@ import (
 
 var update = flag.Bool("update", false, "write what the commands print into the pages")
 
-// step is a command of a page, and what the page says that it prints.
+// step is a command of a page, and the output that the page shows.
 type step struct{ command, output string }
 
-// stepsOf reads commands. Each begins with "$ ", and goes on after a line that ends with | or \, and
+// stepsOf reads commands. Each begins with "$ ", and continues after a line that ends with | or \, and
 // after <<'END' until END.
 func stepsOf(body string) (steps []step) {
 	open, until := false, ""
@@ -57,7 +57,7 @@ func TestStepsOf(t *testing.T) {
 	}
 }
 
-// clip ends lines of data after what a page shows.
+// clip shortens lines of data to what a page shows.
 func clip(s string) string {
 	const width = 260
 	var b strings.Builder
@@ -73,18 +73,18 @@ func clip(s string) string {
 }
 
 var (
-	// digits are what people copy from one command's output into the next command.
+	// digits are copied from the output of one command into the next command.
 	digits    = regexp.MustCompile(`\b[0-9a-f]{8,}\b`)
 	timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?`)
 	encoded   = regexp.MustCompile(`[0-9A-Za-z+/]{16,}=*(…|")?`)
 	duration  = regexp.MustCompile(`\b(\d+m)?\d+(\.\d+)?(µs|ms|s)\b`)
-	numbered  = regexp.MustCompile(`(?m)^\d+ +TIME`) // entries of the trail, whose numbers batches decide
+	numbered  = regexp.MustCompile(`(?m)^\d+ +TIME`) // entries of the trail, whose numbers depend on batches
 	rate      = regexp.MustCompile(`\b\d+ a second`)
-	spaces    = regexp.MustCompile(`([,:{}\[\]"])\s+`) // protojson writes them or not, build by build
+	spaces    = regexp.MustCompile(`([,:{}\[\]"])\s+`) // protojson writes them in some builds
 	columns   = regexp.MustCompile(`  +`)
 )
 
-// random takes out what another run would print otherwise.
+// random removes what differs from run to run.
 func random(s string) string {
 	s = timestamp.ReplaceAllString(s, "TIME")
 	s = numbered.ReplaceAllString(s, "N TIME")
