@@ -32,11 +32,11 @@ func Source(t testing.TB) string {
 	return source.String()
 }
 
-// Program is the program of the page, built.
+// Program is the built program of the page.
 type Program struct {
 	t   testing.TB
 	bin string
-	// Dir is the folder that it keeps its token and its files in.
+	// Dir is the folder of its token and its files.
 	Dir string
 }
 
@@ -45,7 +45,7 @@ func Build(t testing.TB) *Program {
 	t.Helper()
 	program.RequireSoftHSM(t)
 	dir := t.TempDir()
-	// The checksums are the tree's: whoever runs the tests has these modules.
+	// The checksums are those of the tree: its modules are in the module cache.
 	sums, err := os.ReadFile(filepath.Join(program.Root(), "go.sum"))
 	if err != nil {
 		t.Fatal(err)
