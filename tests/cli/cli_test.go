@@ -1,6 +1,6 @@
 // Package cli runs the hsm-kp program as people do: each script under testdata
 // is a session with its own folder, its own SoftHSM token and its own store,
-// and asserts what is printed, what is left on disk and how it ended.
+// and asserts the output, the files on disk and the exit status.
 package cli
 
 import (
@@ -118,7 +118,7 @@ func holdDB(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// runSQL FILE STATEMENT changes a database behind the program's back.
+// runSQL FILE STATEMENT changes a database without the program.
 func runSQL(ts *testscript.TestScript, neg bool, args []string) {
 	db := open(ts, args[0])
 	defer db.Close()
@@ -246,7 +246,7 @@ func mount(dir, kib string) error {
 	return nil
 }
 
-// unmount waits for processes of the script to let go of dir.
+// unmount waits until no process of the script uses dir.
 func unmount(dir string) error {
 	var err error
 	for range 600 {

@@ -16,14 +16,14 @@ import (
 	"github.com/hsm-kp/hsm-kp/token/vendortest"
 )
 
-// onAnyToken are the scripts of SoftHSM that need nothing of a token but suite 2.
+// onAnyToken are the scripts of SoftHSM that need no more of a token than suite 2.
 var onAnyToken = []string{
 	"audit", "claim", "decrypt", "identity_existing_key", "identity_rotate", "identity_rotate_x509", "interrupt", "last_resort",
 	"lifetime", "records", "sweep", "sweep_repairs", "tampered", "unwrap", "welcome_states",
 	"wrap_key", "wrap_key_damaged", "wrap_key_schedule", "wrap_key_wrap",
 }
 
-// The scripts of SoftHSM on NSS: the test makes what `init --softhsm kp` makes there.
+// The scripts of SoftHSM run on NSS: the test makes what `init --softhsm kp` makes with SoftHSM.
 func TestScriptsOnNSS(t *testing.T) {
 	files := []string{filepath.Join("testdata", "vendors", "nss.txtar")}
 	for _, name := range onAnyToken {
