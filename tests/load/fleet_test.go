@@ -259,7 +259,7 @@ func (s *service) warnings() (lines []string) {
 	return lines
 }
 
-// complaints returns the last of them.
+// complaints returns the last warnings.
 func (s *service) complaints() string {
 	lines := s.warnings()
 	return strings.Join(lines[max(0, len(lines)-5):], "")

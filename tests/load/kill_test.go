@@ -48,8 +48,8 @@ type killing struct {
 	claimed atomic.Int64
 }
 
-// The identities; the commands handle them in the order of their names. Nobody claims those of the
-// last one, so that there is always something to publish.
+// The identities; the commands handle them in the order of their names. No client claims key
+// packages of the last one, so that there is always something to publish.
 var people = []string{"alice", "bob", "carol", "dave", "erin"}
 
 // anyone returns an identity whose key packages are claimed.
@@ -58,14 +58,14 @@ func anyone() string { return people[rand.IntN(len(people)-1)] }
 // Marks of the delivery service.
 const low, high = 6, 12
 
-// A directory may take so long here, however busy the machine is, and a key package is one
-// sender's for the shortest lease that goes with that.
+// The time that a directory may take here, however busy the machine is. A sender has a key package
+// to itself for the shortest lease that this allows.
 const (
 	deadline = 20 * time.Second
 	lease    = 2 * deadline
 )
 
-// patience is how long anything may take, as machines may be busy.
+// patience limits the time of each step, for busy machines.
 const patience = 3 * time.Minute
 
 // replenishLease is how long a killed `replenish` holds an identity.
@@ -145,7 +145,7 @@ func (k *killing) work() *crowd {
 			if err == nil {
 				k.claimed.Add(1)
 			}
-			if k.note(c, err) { // this service is down: the other may be up
+			if k.note(c, err) { // this service is down; the other may be up
 				service = 1 - service
 			}
 		})
@@ -326,7 +326,7 @@ func (k *killing) goOn(what string) {
 	})
 }
 
-// catchUp does what the next runs from cron would do: it publishes what was on its way, and fills
+// catchUp does what the next runs from cron would do: it publishes what was being sent, and fills
 // each identity to its mark.
 func (k *killing) catchUp(until time.Time) {
 	k.Helper()
@@ -383,7 +383,7 @@ func (k *killing) check(db store.Store, since uint64) {
 }
 
 // checkPublished checks that what a directory accepted is published there, with the same bytes, and
-// was handed out to nobody. A previous key package of last resort may be retired.
+// was not handed out. A previous key package of last resort may be retired.
 func (k *killing) checkPublished(ref string, content []byte, directory string, records map[string]store.KeyPackage) {
 	k.Helper()
 	one, ok := records[ref]
