@@ -134,7 +134,7 @@ func TestSystemdHandsOverTheSocketAndThePIN(t *testing.T) {
 	}
 }
 
-// underWay waits until more key packages are stored than there were: their request is under way.
+// underWay waits until more key packages are stored than before: their request is in progress.
 func (s *service) underWay(were int) {
 	s.t.Helper()
 	s.until("key packages are stored", func() bool {
@@ -142,10 +142,10 @@ func (s *service) underWay(were int) {
 	})
 }
 
-// What is under way when it is told to stop is done and answered; nobody new is let in.
+// On SIGTERM, requests in progress are completed and answered; new callers are refused.
 func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
 	s := start(t, func(s *service, with *settings) {
-		s.on.Edit("batch: 500", "batch: 100") // what is under way is seen early
+		s.on.Edit("batch: 500", "batch: 100") // a request in progress is seen early
 		with.limits = "batch: 100000"
 	})
 	api := s.asApp()
@@ -183,8 +183,8 @@ func TestItStopsWhenWhatIsUnderWayIsDone(t *testing.T) {
 	}
 }
 
-// What does not end in time is cut off, and the exit status says so. Nothing that was answered is
-// lost.
+// Requests that do not end in time are cut off, and the exit status shows it. Nothing that was
+// answered is lost.
 func TestItDoesNotWaitForEver(t *testing.T) {
 	s := start(t, func(_ *service, with *settings) {
 		with.limits, with.more = "batch: 100000", "  grace: 1s"
