@@ -37,7 +37,7 @@ type browser struct {
 	seen []string
 }
 
-// own matches hosts that Chromium contacts on its own, whatever the page.
+// own matches hosts that Chromium contacts by itself, whatever the page.
 var own = regexp.MustCompile(`(^|\.)(google|googleapis|gvt1|gstatic)\.com(:\d+)?$`)
 
 func openBrowser(t *testing.T) *browser {
@@ -167,7 +167,7 @@ func (s *service) readIn(t *testing.T, b *browser) {
 	page := "http://" + s.addr + "/status"
 	dom := string(b.run(page, "--dump-dom"))
 
-	// Nothing but the page itself was asked for.
+	// Only the page itself was requested.
 	if seen := slices.Compact(b.asked()); !slices.Equal(seen, []string{"GET " + page}) { // again after half a minute
 		t.Errorf("the browser asked for %q, want the page alone", seen)
 	}
