@@ -79,7 +79,7 @@ func (i *Installation) Append(group string) {
 	}
 }
 
-// Opened is an installation that the test itself has open.
+// Opened is an installation that the test has opened in its own process.
 type Opened struct {
 	Store     store.Store
 	Token     *token.Token

@@ -105,9 +105,9 @@ func Local(socket string) *http.Client {
 	}}}
 }
 
-// FreeAddress returns an address of this machine at which nobody listens. It is not among those
-// that connections take by themselves, so that nobody takes it before its service does, or while
-// that is down.
+// FreeAddress returns an address of this machine on which no process listens. Its port is not
+// ephemeral, so that no connection takes it before the service starts, or while the service is
+// down.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
