@@ -8,8 +8,9 @@ func auditCheckpointCommand(u *ui) *cli.Command {
 		Usage: "sign the current state of the trail with a key in the token",
 		Description: `Verifies the trail against the earlier checkpoints, signs its size and its Merkle root
 (C2SP signed note and checkpoint), keeps the checkpoint in the store and prints it. Keep a copy
-in a place that nobody can change: it shows whether an earlier entry was changed or removed. The key is made at the first checkpoint; note its verifier key, which "hsm-kp audit
-key" prints. "hsm-kp audit key --new" makes another. Run it on a schedule.
+in a place that cannot be changed: it shows whether an earlier entry was changed or removed. The
+first checkpoint makes the key; note its verifier key, which "hsm-kp audit key" prints. "hsm-kp
+audit key --new" makes another. Run the command on a schedule.
 
 Examples:
    hsm-kp audit checkpoint >/mnt/worm/checkpoint-$(date +%F).txt

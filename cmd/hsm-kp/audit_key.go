@@ -15,13 +15,13 @@ func auditKeyCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "key",
 		Usage: "print the verifier keys of the checkpoints, or make a new key",
-		Description: `The first "hsm-kp audit checkpoint" makes the first key. Note it elsewhere: an auditor
-verifies with that note, and not with what the store says later.
+		Description: `The first "hsm-kp audit checkpoint" makes the first key. Note its verifier key elsewhere: an
+auditor verifies with that note, and not with what the store says later.
 
---new makes another in its place, if it was lost or its token is about to be replaced. The trail
-names the new key. If the old key is still there, it signs a last checkpoint over that entry,
-which is printed. Keep it with the others: whoever believes the old key believes the new one
-because of it. If the old key is lost, hand the new verifier key to all who verify.
+--new makes a key that replaces it: use it if the key was lost or its token is about to be replaced.
+The trail names the new key. If the old key is still there, it signs a last checkpoint over that entry,
+which is printed. Keep it with the others: because of it, auditors who trust the old key trust the
+new one. If the old key is lost, hand the new verifier key to all who verify.
 
 Examples:
    hsm-kp audit key >audit.vkey

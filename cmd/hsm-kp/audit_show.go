@@ -29,13 +29,13 @@ func auditShowCommand(u *ui) *cli.Command {
 		Name:      "show",
 		Usage:     "show the trail, or what happened to one key package",
 		ArgsUsage: "[REF]",
-		Description: `Prints an entry a line, the oldest first: when, who, what was done, and to which key package
+		Description: `Prints one entry a line, the oldest first: when, who, what was done, and to which key package
 and key. Every act on a key has one, added in the transaction that records the act. The entries
 of one key package are found by an index, which no hash covers: "hsm-kp audit verify" finds
 entries that were hidden from it.
 
---act shows only the entries with that act, such as refused or unwrapped. If the word is no act,
-the error lists all acts. --limit counts what is shown.
+--act shows only the entries with that act, such as refused or unwrapped. If there is no such act,
+the error lists all acts. --limit counts the entries that are shown.
 
 Examples:
    hsm-kp audit show 3f9a61c2

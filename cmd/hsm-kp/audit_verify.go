@@ -18,7 +18,7 @@ func auditVerifyCommand(u *ui) *cli.Command {
 		Description: `Computes the chain of hashes and the Merkle tree again from the first entry, checks that each
 entry is found under the key package that it is about ("hsm-kp audit show REF"), and compares
 the result with the checkpoints in the store and in the given files. Keep such files elsewhere:
-whoever can write to the store can write the whole trail again, but cannot change a checkpoint
+an attacker who can write to the store can rewrite the whole trail, but cannot change a checkpoint
 that is kept elsewhere. --key is the verifier key that you noted when it was made; without it,
 the command trusts the store's own. It trusts a later key if the trail names it and a checkpoint
 of a trusted key covers that entry, as "hsm-kp audit key --new" makes it; give any other with

@@ -22,14 +22,14 @@ func benchCommand(u *ui) *cli.Command {
 		Category: categoryLook,
 		Usage:    "measure generate against the limit of the token",
 		Description: `For each suite, in turn and in one run: a bare loop of the work that a key
-package cannot do without (two HPKE key pairs, two signatures in the token, two
+package needs (two HPKE key pairs, two signatures in the token, two
 verifications in software, one AES-GCM in the token or, if it has none, one RSA-OAEP
 in software), by the calls of the libraries (crypto11, miekg/pkcs11) on the token's own
 objects; the same loop by the calls that hsm-kp makes, which are fewer, and with session
 copies of keys if they are faster; then generate end to end into a store on disk; then
 signatures alone. Keys and store are temporary: they are made for the run and removed
 after it. Rates are medians over the rounds, each ratio is the median of the rounds'
-ratios. All suites take about two minutes and a half.
+ratios. All suites together take about two and a half minutes.
 
 Examples:
    hsm-kp bench

@@ -16,7 +16,7 @@ func claimCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:     "claim",
 		Category: categoryKeep,
-		Usage:    "hand out key packages to whoever adds their client to a group",
+		Usage:    "hand out key packages to members who add the client to a group",
 		Description: `Takes available key packages of an identity, valid now and not of last resort, the
 oldest first, records them as claimed and prints each as an MLSMessage in base64. Each is handed
 out once: two claims at the same time get different ones. If there are fewer than --count, the

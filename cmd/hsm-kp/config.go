@@ -35,8 +35,8 @@ func configCommand(u *ui) *cli.Command {
 				Name:      "check",
 				Usage:     "report all faults of the config file at once",
 				ArgsUsage: "[FILE]",
-				Description: `Reads the file, the roots and the service's certificates that it names, and nothing else: no
-token, no store. Without FILE, it reads the one that --config or HSM_KP_CONFIG names.
+				Description: `Reads the file, and the roots and the service's certificates that it names, but no token and
+no store. Without FILE, it reads the file that --config or HSM_KP_CONFIG names.
 
 Examples:
    hsm-kp config check hsm-kp.yaml

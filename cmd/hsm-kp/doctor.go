@@ -25,7 +25,7 @@ token may list what it cannot do. A suite needs "sign" with its curve, and eithe
 "generate AES-256" and "seal AES-256-GCM" or, with a wrapping key of mechanism rsa-oaep,
 "decrypt RSA-OAEP" and "sign P-256". "derive" and "wrap" are for private keys that never
 leave the token (custody token): a "no" there does not matter with custody wrapped. "keep"
-tests that C_WrapKey refuses keys that are not extractable: if it says "no", whoever has
+tests that C_WrapKey refuses keys that are not extractable: if it says "no", anyone who has
 the PIN can take keys out of the token.
 
 Each key that the store depends on is found in the token, its attributes are read, and it is

@@ -19,7 +19,7 @@ func identityCSRCommand(u *ui) *cli.Command {
 of the config, unless identities.NAME.subject or --subject gives another, in the form
 of RFC 4514: the most specific part first. The alternative names are those of the
 command line, if it has any, or those of the config. An identity that has a
-certificate asks for the names in it, unless the config or the command line gives others.
+certificate requests the names in it, unless the config or the command line gives others.
 
 Certificates are for P-256, P-384, P-521 and Ed25519 keys: suites 1, 2, 3, 5 and 7.
 
@@ -29,10 +29,10 @@ Examples:
       --dns gateway-7.example.com --uri spiffe://example.com/gateway/7
    hsm-kp identity csr gateway --out gateway.csr && openssl req -in gateway.csr -text`,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "subject", Usage: "ask for the distinguished name `DN`", DefaultText: "the config's"},
-			&cli.StringSliceFlag{Name: "dns", Usage: "ask for the DNS name `NAME`; may be repeated"},
-			&cli.StringSliceFlag{Name: "email", Usage: "ask for the e-mail `ADDRESS`; may be repeated"},
-			&cli.StringSliceFlag{Name: "uri", Usage: "ask for the `URI`; may be repeated"},
+			&cli.StringFlag{Name: "subject", Usage: "request the distinguished name `DN`", DefaultText: "the config's"},
+			&cli.StringSliceFlag{Name: "dns", Usage: "request the DNS name `NAME`; may be repeated"},
+			&cli.StringSliceFlag{Name: "email", Usage: "request the e-mail `ADDRESS`; may be repeated"},
+			&cli.StringSliceFlag{Name: "uri", Usage: "request the `URI`; may be repeated"},
 			&cli.BoolFlag{Name: "next", Usage: "for the identity's next signature key; makes the key if there is none yet: see identity rotate"},
 			&cli.StringFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
 			jsonFlag,

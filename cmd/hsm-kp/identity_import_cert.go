@@ -16,14 +16,14 @@ func identityImportCertCommand(u *ui) *cli.Command {
 		Usage:     "make a chain of certificates the identity's credential",
 		ArgsUsage: "NAME CHAIN.pem (- is standard input)",
 		Description: `CHAIN.pem has the certificate for the identity's key first, then the one of its
-issuer, and so on; the root may be left out. Before anything is kept, order,
+issuer, and so on; the root may be left out. Before anything is stored, order,
 signatures, validity, key usage, basic constraints and path length are checked, the
 first certificate's key is compared with the token's, and the chain must lead to one
 of the roots that x509.roots in the config names, if it names any. All faults are
 reported at once. Revocation is not checked.
 
 Key packages that are made from then on carry the chain, and end with it. Those made
-before stay as they are. The same command takes a renewed certificate for the key.
+before do not change. The same command imports a renewed certificate for the key.
 
 Examples:
    hsm-kp identity import-cert gateway gateway-chain.pem

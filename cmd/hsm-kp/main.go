@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	// The first signal asks for an orderly end; stop then hands signals back
+	// The first signal requests an orderly end; stop then hands signals back
 	// to the runtime, so that a second one ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

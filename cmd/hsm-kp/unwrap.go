@@ -15,9 +15,9 @@ func unwrapCommand(u *ui) *cli.Command {
 		Category:  categoryKeep,
 		Usage:     "print the HPKE private keys of a key package, if the config allows it",
 		ArgsUsage: "REF",
-		Description: `Prints init_private_key and encryption_private_key in hexadecimal, for handing
+		Description: `Prints init_private_key and encryption_private_key in hexadecimal, to be handed
 to an MLS library. The command is refused unless the config has "unwrap: {allow: true}":
-whoever reads the output can open the Welcome that used the key package.
+anyone who reads the output can open the Welcome that used the key package.
 
 Examples:
    hsm-kp unwrap 3f9a61c2

@@ -14,7 +14,7 @@ func wrapKeyRewrapCommand(u *ui) *cli.Command {
 		Usage: "move what is under old wrapping keys to the current one",
 		Description: `Private keys that may still be used are unsealed and sealed again, or unwrapped and
 wrapped again within the token, and stamps of identities are made again. The command may be
-interrupted and run again at any time, and beside all other commands; what was done stays done.
+interrupted and run again at any time, while other commands work; what was done stays done.
 
 Examples:
    hsm-kp wrap-key rewrap
