@@ -52,6 +52,6 @@ func TestAttributesThatATokenNeedNotTell(t *testing.T) {
 		t.Errorf("weaknesses() = %q, want none", got)
 	}
 	if got := weaknesses(token.KeyAttributes{}); len(got) == 0 {
-		t.Error("weaknesses() of a key of which nothing is told = none, want some")
+		t.Error("weaknesses() of a key without attributes = none, want some")
 	}
 }
