@@ -111,6 +111,8 @@ var handshakeFaults = []struct{ text, why string }{
 	{"certificate has expired or is not yet valid", "a certificate that is expired or not yet valid"},
 	{errRevoked.Error(), "a revoked certificate"},
 	{errStaleCRL.Error(), "the revocation list is out of date"},
+	{errFutureCRL.Error(), "the revocation list begins in the future"},
+	{errNoCRL.Error(), "no revocation list of the certificate's issuer"},
 	{"i/o timeout", "no handshake in time"},
 }
 

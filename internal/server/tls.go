@@ -1,14 +1,11 @@
 package server
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -29,15 +26,9 @@ type TLS struct {
 }
 
 type tlsState struct {
-	config *tls.Config
-	lists  []*x509.RevocationList
+	config  *tls.Config
+	revoked revocation
 }
-
-// Errors about a client's certificate.
-var (
-	errRevoked  = errors.New("the client's certificate is revoked")
-	errStaleCRL = errors.New("the revocation list of the client's issuer is out of date")
-)
 
 // OpenTLS reads the files. now is the clock.
 func OpenTLS(files TLSFiles, now func() time.Time) (*TLS, error) {
@@ -52,19 +43,18 @@ func (t *TLS) Reload() error {
 	if err != nil {
 		return fmt.Errorf("load the service's certificate: %w", err)
 	}
-	roots := x509.NewCertPool()
-	text, err := os.ReadFile(t.files.ClientCA)
+	authorities, err := loadAuthorities(t.files.ClientCA)
 	if err != nil {
 		return fmt.Errorf("read client CA: %w", err)
 	}
-	if !roots.AppendCertsFromPEM(text) {
-		return fmt.Errorf("read client CA: %s has no certificate", t.files.ClientCA)
+	roots := x509.NewCertPool()
+	for _, ca := range authorities {
+		roots.AddCert(ca)
 	}
-	lists, err := loadCRLs(t.files.CRL)
-	if err != nil {
-		return err
+	s := new(tlsState)
+	if s.revoked, err = loadCRLs(t.files.CRL, authorities); err != nil {
+		return fmt.Errorf("read revocation list: %w", err)
 	}
-	s := &tlsState{lists: lists}
 	s.config = &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{certificate},
@@ -74,7 +64,7 @@ func (t *TLS) Reload() error {
 		Time:         t.now,
 		// VerifyConnection also runs for resumed sessions, which skip the verification of the
 		// chain.
-		VerifyConnection:       func(c tls.ConnectionState) error { return s.check(c, t.now()) },
+		VerifyConnection:       func(c tls.ConnectionState) error { return s.revoked.check(c.VerifiedChains, t.now()) },
 		SessionTicketsDisabled: true, // so that each connection checks the certificate
 	}
 	t.state.Store(s)
@@ -92,78 +82,25 @@ func (t *TLS) Config() *tls.Config {
 	}
 }
 
-// check looks up a client's certificates in the revocation lists of their issuers. A chain is good
-// if none of its certificates is revoked; one good chain is enough.
-func (s *tlsState) check(c tls.ConnectionState, now time.Time) error {
-	if len(s.lists) == 0 {
-		return nil
-	}
-	var fault error
-	for _, chain := range c.VerifiedChains {
-		if fault = s.checkChain(chain, now); fault == nil {
-			return nil
-		}
-	}
-	return fault
-}
-
-func (s *tlsState) checkChain(chain []*x509.Certificate, now time.Time) error {
-	for i := range len(chain) - 1 {
-		for _, list := range s.lists {
-			if err := checkList(list, chain[i], chain[i+1], now); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// checkList looks up a certificate in a list, if the list is its issuer's.
-func checkList(list *x509.RevocationList, c, issuer *x509.Certificate, now time.Time) error {
-	if !bytes.Equal(list.RawIssuer, issuer.RawSubject) || list.CheckSignatureFrom(issuer) != nil {
-		return nil
-	}
-	if !list.NextUpdate.IsZero() && now.After(list.NextUpdate) {
-		return errStaleCRL
-	}
-	if slices.ContainsFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(c.SerialNumber) == 0 }) {
-		return errRevoked
-	}
-	return nil
-}
-
-// loadCRLs reads the revocation lists of a file.
-func loadCRLs(path string) ([]*x509.RevocationList, error) {
-	if path == "" {
-		return nil, nil
-	}
+// loadAuthorities reads the certificates of a PEM file.
+func loadAuthorities(path string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read revocation list: %w", err)
+		return nil, err
 	}
-	var lists []*x509.RevocationList
-	for _, der := range derOf(data) {
-		list, err := x509.ParseRevocationList(der)
+	var out []*x509.Certificate
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("read revocation list %s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		lists = append(lists, list)
-	}
-	return lists, nil
-}
-
-// derOf returns the contents of data's PEM blocks, or data itself if it has none.
-func derOf(data []byte) [][]byte {
-	var out [][]byte
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		out = append(out, block.Bytes)
+		out = append(out, c)
 	}
 	if len(out) == 0 {
-		return [][]byte{data}
+		return nil, fmt.Errorf("%s has no certificate", path)
 	}
-	return out
+	return out, nil
 }
