@@ -40,7 +40,10 @@ func TestARuleIsForThoseItNames(t *testing.T) {
 		caller Caller
 		want   bool
 	}{
-		"its URI":                 {Caller{URIs: []string{"spiffe://b", "spiffe://a"}}, true},
+		"its URI":                 {Caller{URIs: []string{"spiffe://a"}}, true},
+		"its URI and another":     {Caller{URIs: []string{"spiffe://b", "spiffe://a"}}, false},
+		"its URI in other case":   {Caller{URIs: []string{"SPIFFE://a"}}, false},
+		"its URI and a fragment":  {Caller{URIs: []string{"spiffe://a#"}}, false},
 		"another URI":             {Caller{URIs: []string{"spiffe://a/b"}}, false},
 		"the URI as a DNS name":   {Caller{DNSNames: []string{"spiffe://a"}}, false},
 		"its user":                {Caller{Peer: &Peer{UID: 7, GID: 1}}, true},
