@@ -181,7 +181,7 @@ func (o *Operator) writePending(ctx context.Context, out *directory.Spool, refs 
 		return nil, err
 	}
 	if expired > 0 {
-		o.warnf("of %s, %d are past their lifetime: every peer refuses those", Plural(len(refs), "key package"), expired)
+		o.warnf("past their lifetime: %d of %s; every peer refuses those", expired, Plural(len(refs), "key package"))
 	}
 	return files, o.store.Move(ctx, refs, []store.State{store.Pending}, store.Published, o.now())
 }
