@@ -149,7 +149,7 @@ fn still(unreleased: &Option<Error>) -> String {
 }
 
 /// Opens a Welcome for a key package of the service. The key package need not be stored: if the
-/// storage has none of those that the Welcome names, this function asks the service for them.
+/// storage has no key package that the Welcome names, this function asks the service for them.
 ///
 /// `psks` are the external pre-shared keys that the group uses: the service opens the whole Welcome
 /// before it decrypts, and needs them for that. OpenMLS takes them from its storage.

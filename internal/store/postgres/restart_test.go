@@ -43,13 +43,13 @@ func (l *ledger) claim(batch []store.KeyPackage) {
 	}
 }
 
-// until waits until callers have been told something.
+// until waits until what callers have reported fulfils a condition.
 func (l *ledger) until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	told := func() bool { l.Lock(); defer l.Unlock(); return so() }
-	for deadline := time.Now().Add(time.Minute); !told(); time.Sleep(10 * time.Millisecond) {
+	holds := func() bool { l.Lock(); defer l.Unlock(); return so() }
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("nobody was told after a minute: %s", what)
+			t.Fatalf("not reported within a minute: %s", what)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func TestAServerThatStopsAndStartsLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(200 * time.Millisecond)
-		l.until(t, "that the server is away", func() bool { return l.away > round })
+		l.until(t, "the server cannot be reached", func() bool { return l.away > round })
 		if err := server.Up(); err != nil {
 			t.Fatal(err)
 		}

@@ -22,8 +22,8 @@ func toMain(n int, now time.Time) store.Dispatch {
 	return store.Dispatch{Identity: "alice", Directory: "main", N: n, Now: now, Until: now.Add(time.Minute)}
 }
 
-// dispatch puts key packages on their way, and returns the refs of those that go for the first time
-// and of those that go again.
+// dispatch leases key packages, and returns the refs that are sent for the first time and the refs
+// that are sent again.
 func dispatch(t *testing.T, f *fixture, d store.Dispatch) (first, again [][]byte) {
 	t.Helper()
 	got, err := f.Dispatch(t.Context(), d)
